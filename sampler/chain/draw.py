@@ -1,0 +1,57 @@
+"""Drawing: the token is the argmax of score plus Gumbel noise."""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sampler.chain.noise import NoiseKey, gumbel_rows
+from sampler.chain.pipeline import process
+from sampler.config import SamplingConfig
+from sampler.errors import ConfigError, LogitsError
+
+ROWS_AT_ONCE = 256
+
+
+def pick(scores: mx.array, gumbel: mx.array) -> mx.array:
+    """The deterministic half of drawing: lowest id among the maxima of score + noise; (B, V), (B, V) -> (B,) int32.
+
+    Under shared noise two engines pick the same token unless their scores really differ. Source: the Gumbel-max
+    identity, Maddison et al. 2014, arXiv:1411.0030, section 2. Noise is finite, so removed tokens stay removed.
+    """
+    return mx.argmax(scores + gumbel, axis=-1).astype(mx.int32)
+
+
+def draw(
+    logits: mx.array | ArrayLike,
+    history: Sequence[int],
+    config: SamplingConfig,
+    n: int,
+    seed: int,
+    uncond_logits: mx.array | ArrayLike | None = None,
+) -> mx.array:
+    """Draw n tokens from one distribution, each as generation would: n equal rows, each with noise of its own.
+
+    logits, uncond_logits: (V,). history: ids drawn so far. Returns int64 (n,); draw i uses the noise of request i at
+    step 0. Raises ConfigError for n < 0 and LogitsError as `process` does.
+    """
+    if n < 0:
+        raise ConfigError(f"n = {n} draws", hint="expected 0 or more")
+    rows = np.asarray(logits, dtype=np.float32)
+    if rows.ndim != 1:
+        raise LogitsError(f"logits have shape {rows.shape}", hint="draw takes one row, (vocabulary,)")
+    uncond = None if uncond_logits is None else np.asarray(uncond_logits, dtype=np.float32)[None]
+    tokens = [np.zeros(0, dtype=np.int64)]
+    for start in range(0, n, ROWS_AT_ONCE):
+        count = min(ROWS_AT_ONCE, n - start)
+        scores = process(
+            np.repeat(rows[None], count, axis=0),
+            [history] * count,
+            config,
+            None if uncond is None else np.repeat(uncond, count, axis=0),
+        )
+        keys = [NoiseKey(seed, "", start + index) for index in range(count)]
+        noise = mx.array(gumbel_rows(keys, [0] * count, rows.shape[0]))
+        tokens.append(np.array(pick(scores, noise), dtype=np.int64))
+    return mx.array(np.concatenate(tokens))

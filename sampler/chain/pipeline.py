@@ -1,0 +1,154 @@
+"""The chain: logits -> scores, stage by stage in the order of the config, on all rows at once."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sampler.chain.guidance import guide
+from sampler.chain.knobs import Knobs
+from sampler.chain.penalties import penalize_repetition, seen_tokens
+from sampler.chain.temperature import keep_most_likely, temper
+from sampler.chain.truncation import keep_min_p, keep_nucleus, keep_top_k
+from sampler.config import SamplingConfig, Stage
+from sampler.errors import LogitsError
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stages of B rows read: seen (B, V) bool, uncond_logits (B, V) float32 or None."""
+
+    knobs: Knobs
+    seen: mx.array
+    uncond_logits: mx.array | None
+
+
+def apply_stage(stage: Stage, scores: mx.array, inputs: Inputs) -> mx.array:
+    """Apply one stage to scores (B, V); the identity where no row uses it. `alignment` is applied by generation."""
+    knobs = inputs.knobs
+    if stage not in knobs.active:
+        return scores
+    match stage:
+        case "cfg":
+            return scores if inputs.uncond_logits is None else guide(scores, inputs.uncond_logits, knobs)
+        case "repetition_penalty":
+            return penalize_repetition(scores, inputs.seen, knobs)
+        case "temperature":
+            return temper(scores, knobs)
+        case "top_k":
+            return keep_top_k(scores, knobs)
+        case "min_p":
+            return keep_min_p(scores, knobs)
+        case "top_p":
+            return keep_nucleus(scores, knobs)
+        case _:
+            return scores
+
+
+class Scores(NamedTuple):
+    """final: what is drawn from. ranked: the same before temperature 0 kept a single token; both (B, V)."""
+
+    final: mx.array
+    ranked: mx.array
+
+
+def run_chain(logits: mx.array, inputs: Inputs) -> Scores:
+    """Apply every stage in order; float32 (B, V) in and out, lazy, unchecked."""
+    scores = logits
+    for stage in inputs.knobs.order:
+        scores = apply_stage(stage, scores, inputs)
+    if "temperature" in inputs.knobs.active:
+        return Scores(keep_most_likely(scores, inputs.knobs), scores)
+    return Scores(scores, scores)
+
+
+_knobs = functools.lru_cache(maxsize=256)(Knobs.of)
+
+
+def run_rows(
+    logits: mx.array,
+    seen: mx.array,
+    configs: Sequence[SamplingConfig],
+    uncond_logits: mx.array | None = None,
+) -> Scores:
+    """Run the chain on rows of different configs; rows that share an order go together. Lazy, unchecked."""
+    vocab_size = logits.shape[-1]
+    orders = list(dict.fromkeys(config.order for config in configs))
+    if len(orders) == 1:
+        return run_chain(logits, Inputs(_knobs(tuple(configs), vocab_size), seen, uncond_logits))
+    parts, places = [], []
+    for order in orders:
+        rows = [row for row, config in enumerate(configs) if config.order == order]
+        index = mx.array(rows)
+        knobs = _knobs(tuple(configs[row] for row in rows), vocab_size)
+        part_uncond = None if uncond_logits is None else uncond_logits[index]
+        parts.append(run_chain(logits[index], Inputs(knobs, seen[index], part_uncond)))
+        places.extend(rows)
+    back = mx.array(np.argsort(places))
+    return Scores(*(mx.concatenate(list(arrays))[back] for arrays in zip(*parts, strict=True)))
+
+
+def find_problems(logits: mx.array, scores: mx.array, uncond_logits: mx.array | None = None) -> mx.array:
+    """Per row, lazily: 0 fine, 1 NaN or +inf in the logits, 2 nothing left or NaN after the chain; int32 (B,)."""
+    inputs = [logits] if uncond_logits is None else [logits, uncond_logits]
+    unusable = mx.any(mx.stack([mx.isnan(rows) | (rows == mx.inf) for rows in inputs]), axis=(0, 2))
+    best = mx.max(scores, axis=-1)
+    nothing = mx.isnan(best) | mx.any(mx.isnan(scores), axis=-1) | (best == -mx.inf) | (best == mx.inf)
+    return mx.where(unusable, 1, mx.where(nothing, 2, 0))
+
+
+def raise_problems(problems: mx.array, configs: Sequence[SamplingConfig]) -> None:
+    """Raise LogitsError for the first row that `find_problems` marked."""
+    marks = np.array(problems)
+    if not marks.any():
+        return
+    row = int(np.argmax(marks > 0))
+    if marks[row] == 1:
+        raise LogitsError(
+            f"the logits of row {row} contain NaN or +inf", hint="-inf removes a token; nothing else may be infinite"
+        )
+    raise LogitsError(
+        f"no token is left in row {row} after the chain, or a score overflowed",
+        hint=f"all logits of the row are -inf, or the knobs are extreme: {configs[row]}",
+    )
+
+
+def process(
+    logits: mx.array | ArrayLike,
+    history: Sequence[Sequence[int]],
+    config: SamplingConfig | Sequence[SamplingConfig],
+    uncond_logits: mx.array | ArrayLike | None = None,
+) -> mx.array:
+    """Turn logits into the scores from whose softmax the next token is drawn.
+
+    logits, uncond_logits: (B, V), any float type, computed in float32; the inputs are never written.
+    history: B lists of the ids drawn so far. config: one for all rows, or one for each.
+    Returns float32 (B, V), -inf = removed. Raises LogitsError for NaN, +inf, a row without any token,
+    an id outside the vocabulary, or shapes that do not fit.
+    """
+    rows = _float_rows(logits, "logits")
+    uncond = None if uncond_logits is None else _float_rows(uncond_logits, "uncond_logits")
+    if uncond is not None and uncond.shape != rows.shape:
+        raise LogitsError(f"uncond_logits have shape {uncond.shape}", hint=f"expected that of the logits, {rows.shape}")
+    configs = [config] * rows.shape[0] if isinstance(config, SamplingConfig) else list(config)
+    for name, count in (("history", len(history)), ("config", len(configs))):
+        if count != rows.shape[0]:
+            raise LogitsError(f"{name} has {count} rows", hint=f"the logits have {rows.shape[0]}")
+    scores = run_rows(rows, mx.array(seen_tokens(history, rows.shape[1])), configs, uncond).final
+    problems = find_problems(rows, scores, uncond)
+    mx.eval(scores, problems)
+    raise_problems(problems, configs)
+    return scores
+
+
+def _float_rows(values: mx.array | ArrayLike, name: str) -> mx.array:
+    rows = values if isinstance(values, mx.array) else mx.array(np.asarray(values))
+    if rows.ndim != 2 or 0 in rows.shape:
+        raise LogitsError(
+            f"{name} have shape {tuple(rows.shape)}", hint="expected (rows, vocabulary), neither of them 0"
+        )
+    return rows.astype(mx.float32)

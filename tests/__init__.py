@@ -1,0 +1,1 @@
+"""Tests of sampler; the folders say what they ask."""
