@@ -1,0 +1,151 @@
+"""A folder with a checkpoint's own files -> model, tokenizer and voice."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from sampler.errors import MissingPackage, WeightsError
+from sampler.t3.conditioning import Voice
+from sampler.t3.config import CHATTERBOX_ENGLISH, CHATTERBOX_MULTILINGUAL, T3Config
+from sampler.t3.model import T3
+from sampler.t3.tokenizer import TextTokenizer
+from sampler.t3.weights import read_weights
+
+UPSTREAM_FILES: Mapping[str, tuple[T3Config, str]] = {
+    "t3_cfg.safetensors": (CHATTERBOX_ENGLISH, "tokenizer.json"),
+    "t3_mtl23ls_v2.safetensors": (CHATTERBOX_MULTILINGUAL, "grapheme_mtl_merged_expanded_v1.json"),
+    "t3_mtl23ls_v3.safetensors": (CHATTERBOX_MULTILINGUAL, "grapheme_mtl_merged_expanded_v1.json"),
+    "t3_23lang.safetensors": (replace(CHATTERBOX_MULTILINGUAL, text_vocab_size=2352), "mtl_tokenizer.json"),
+}
+"""Weights as upstream names them, with their sizes and their tokenizer."""
+
+OWN_FILES = ("weights.safetensors", "config.json", "tokenizer.json", "conds.safetensors")
+"""What a folder of Finch's kind holds."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint. checksum: SHA-256 of the weights file, hexadecimal."""
+
+    model: T3
+    tokenizer: TextTokenizer
+    voice: Voice
+    checksum: str
+
+    @property
+    def config(self) -> T3Config:
+        """Sizes and constants."""
+        return self.model.config
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Load a folder, or the weights file in it where the folder holds several.
+
+    Raises WeightsError naming the file and what is wrong with it, MissingPackage for a `conds.pt` without torch.
+    """
+    weights, config, tokenizer = find_files(path)
+    text = TextTokenizer(weights.parent / tokenizer, config)
+    voice = load_voice(weights.parent, config)
+    model = T3(read_weights(weights, config), config)
+    with weights.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    return Checkpoint(model, text, voice, checksum)
+
+
+def find_files(path: Path) -> tuple[Path, T3Config, str]:
+    """Weights file, config and name of the tokenizer for a folder or file."""
+    if not path.exists():
+        raise WeightsError(f"{path} does not exist", hint="give a folder with t3_cfg.safetensors, or that file")
+    names = [OWN_FILES[0], *UPSTREAM_FILES]
+    found = [path] if path.is_file() else [path / name for name in names if (path / name).exists()]
+    if not found:
+        raise WeightsError(f"{path} holds no weights", hint=f"expected one of {', '.join(names)}")
+    if len(found) > 1:
+        raise WeightsError(
+            f"{path} holds {', '.join(file.name for file in found)}", hint="name the one file that you mean"
+        )
+    weights = found[0]
+    if weights.name in UPSTREAM_FILES:
+        config, tokenizer = UPSTREAM_FILES[weights.name]
+        return weights, config, tokenizer
+    settings = weights.parent / "config.json"
+    if weights.name != OWN_FILES[0] or not settings.exists():
+        raise WeightsError(f"{weights} is of no known kind", hint=f"upstream's names are {', '.join(UPSTREAM_FILES)}")
+    return weights, T3Config.from_dict(_read_json(settings), settings.name), "tokenizer.json"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}", hint="expected a JSON object") from error
+    if not isinstance(data, dict):
+        raise WeightsError(f"{path} holds a {type(data).__name__}", hint="expected a JSON object")
+    return data
+
+
+def load_voice(folder: Path, config: T3Config) -> Voice:
+    """Read the default voice: `conds.safetensors` (`t3.*`, as mlx-audio has it) or upstream's `conds.pt`."""
+    safe, pickled = folder / "conds.safetensors", folder / "conds.pt"
+    if safe.exists():
+        return check_voice(_read_safe(safe), config, safe.name)
+    if pickled.exists():
+        return check_voice(_read_pickled(pickled), config, pickled.name)
+    raise WeightsError(f"{folder} has no voice", hint="expected conds.pt or conds.safetensors beside the weights")
+
+
+def _read_safe(path: Path) -> dict[str, Any]:
+    try:
+        return {name.removeprefix("t3."): value for name, value in load_file(path).items() if name.startswith("t3.")}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}", hint="is the download complete?") from error
+
+
+def _read_pickled(path: Path) -> dict[str, Any]:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingPackage(
+            f"{path.name} needs torch to be read", hint="pip install 'sampler-suite[reference]'"
+        ) from error
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: np.asarray(value) for name, value in data["t3"].items() if value is not None}
+    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{path} cannot be read: {reason}", hint="expected the conds.pt of upstream") from error
+
+
+def check_voice(data: Mapping[str, Any], config: T3Config, source: str) -> Voice:
+    """Build a Voice from upstream's `T3Cond` fields; WeightsError names the field that is missing or wrong."""
+    fields = {}
+    for name in ("speaker_emb", "cond_prompt_speech_tokens", "emotion_adv"):
+        if name not in data:
+            raise WeightsError(
+                f"{source} has no {name!r}", hint="expected speaker_emb, cond_prompt_speech_tokens, emotion_adv"
+            )
+        fields[name] = np.asarray(data[name]).reshape(-1)
+    speaker, prompt, emotion = fields.values()
+    if speaker.shape != (config.speaker_size,) or not np.isfinite(speaker).all():
+        raise WeightsError(
+            f"{source}: speaker_emb has {speaker.size} values, or not all are finite",
+            hint=f"expected {config.speaker_size}",
+        )
+    if (
+        prompt.size > config.speech_positions
+        or prompt.min(initial=0) < 0
+        or prompt.max(initial=0) >= config.speech_vocab_size
+    ):
+        raise WeightsError(
+            f"{source}: cond_prompt_speech_tokens do not fit", hint=f"expected ids under {config.speech_vocab_size}"
+        )
+    if emotion.shape != (1,) or not np.isfinite(emotion).all():
+        raise WeightsError(f"{source}: emotion_adv is {emotion.tolist()}", hint="expected one number")
+    return Voice(speaker.astype(np.float32), prompt.astype(np.int64), float(emotion[0]))

@@ -1,0 +1,98 @@
+"""Reading upstream's state dicts: every tensor that T3 has, in its shape, finite, and nothing else."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from sampler.errors import WeightsError
+from sampler.t3.config import T3Config
+
+Shape = tuple[int, ...]
+
+
+def expected_shapes(config: T3Config) -> dict[str, Shape]:
+    """Name and shape of every tensor of a T3 with a Llama backbone, as `T3.state_dict()` of upstream has them."""
+    width, inner = config.hidden_size, config.intermediate_size
+    shapes: dict[str, Shape] = {
+        "tfmr.embed_tokens.weight": (8, width),  # unused: LlamaModel cannot be made without it
+        "tfmr.norm.weight": (width,),
+        "cond_enc.spkr_enc.weight": (width, config.speaker_size),
+        "cond_enc.spkr_enc.bias": (width,),
+        "cond_enc.emotion_adv_fc.weight": (width, 1),
+        "cond_enc.perceiver.pre_attention_query": (1, config.perceiver_queries, width),
+        "cond_enc.perceiver.attn.norm.weight": (width,),
+        "cond_enc.perceiver.attn.norm.bias": (width,),
+        "text_emb.weight": (config.text_vocab_size, width),
+        "text_head.weight": (config.text_vocab_size, width),
+        "speech_emb.weight": (config.speech_vocab_size, width),
+        "speech_head.weight": (config.speech_vocab_size, width),
+        "text_pos_emb.emb.weight": (config.text_positions, width),
+        "speech_pos_emb.emb.weight": (config.speech_positions, width),
+    }
+    for name in ("to_q", "to_k", "to_v", "proj_out"):
+        shapes[f"cond_enc.perceiver.attn.{name}.weight"] = (width, width)
+        shapes[f"cond_enc.perceiver.attn.{name}.bias"] = (width,)
+    for index in range(config.num_layers):
+        layer = f"tfmr.layers.{index}"
+        shapes |= {f"{layer}.self_attn.{name}_proj.weight": (width, width) for name in "qkvo"}
+        shapes |= {f"{layer}.mlp.{name}_proj.weight": (inner, width) for name in ("gate", "up")}
+        shapes[f"{layer}.mlp.down_proj.weight"] = (width, inner)
+        shapes |= {f"{layer}.{name}_layernorm.weight": (width,) for name in ("input", "post_attention")}
+    return shapes
+
+
+def check_shapes(found: Mapping[str, Shape], config: T3Config, source: str) -> None:
+    """Raise WeightsError naming the first missing, extra or mis-shaped tensor."""
+    expected = expected_shapes(config)
+    for problem, names in (
+        ("has no tensor", expected.keys() - found.keys()),
+        ("has an unknown tensor", found.keys() - expected.keys()),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise WeightsError(
+                f"{source} {problem} {min(names)!r}{more}", hint=f"expected the state dict of {config.name}"
+            )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise WeightsError(f"{source}: {name!r} has shape {found[name]}", hint=f"{config.name} has {shape}")
+
+
+def read_weights(path: Path, config: T3Config) -> dict[str, mx.array]:
+    """Read a state dict as float32. Raises WeightsError for a file that is truncated or does not fit `config`."""
+    try:
+        file: Any  # safetensors has no types for an open file
+        with safe_open(path, framework="numpy") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            check_shapes(shapes, config, path.name)
+            return {name: _finite(name, _tensor(file, name, path), path) for name in shapes}
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} does not exist", hint="give the folder that holds the weights") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}", hint="is the download complete?") from error
+
+
+def _tensor(file: Any, name: str, path: Path) -> NDArray[np.float32]:
+    kind = file.get_slice(name).get_dtype()
+    if kind == "BF16":  # NumPy has no such type
+        loaded: Any = mx.load(str(path))
+        return np.array(loaded[name].astype(mx.float32))
+    if kind not in ("F32", "F16", "F64"):
+        raise WeightsError(f"{path.name}: {name!r} is {kind}", hint="expected F32, F16, BF16 or F64")
+    tensor: NDArray[np.float32] = file.get_tensor(name).astype(np.float32)
+    return tensor
+
+
+def _finite(name: str, tensor: NDArray[np.float32], path: Path) -> mx.array:
+    bad = tensor.size - int(np.isfinite(tensor).sum())
+    if bad:
+        raise WeightsError(
+            f"{path.name}: {name!r} has {bad} of {tensor.size} values that are NaN or infinite",
+            hint="is the download complete?",
+        )
+    return mx.array(tensor)

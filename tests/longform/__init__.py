@@ -1,0 +1,1 @@
+"""Whole generations: blocks, stopping, and how good the embedded model is."""

@@ -1,0 +1,239 @@
+"""Blocks: what a request gets depends on the request alone; stopping, records and broken rows are told apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax
+
+from sampler import NoiseKey, SamplingConfig, process
+from sampler.chain.pipeline import Scores, run_rows
+from sampler.errors import ConfigError, TextError
+from sampler.generation import Generation, Generator, Request
+from sampler.t3.checkpoint import Checkpoint
+from sampler.t3.config import T3Config
+from sampler.t3.model import T3
+from tests.support import TINY, configs, random_text, random_voice, random_weights
+
+
+@dataclass(frozen=True)
+class NoTokenizer:
+    """These models are asked with ids."""
+
+    config: T3Config
+
+
+def tiny_checkpoint(config: T3Config = TINY) -> Checkpoint:
+    return Checkpoint(T3(random_weights(config, 5), config), NoTokenizer(config), random_voice(config, 6), "")
+
+
+CHECKPOINT = tiny_checkpoint()
+
+
+DEFAULT = SamplingConfig()
+
+
+def request(index: int, config: SamplingConfig = DEFAULT, cap: int = 12, slot: int | None = None) -> Request:
+    key = NoiseKey(0, "generation", index)
+    text = tuple(random_text(TINY, 4 + index % 9, index))
+    return Request(text, config, 0, cap, lambda step: key.gumbel(step, TINY.speech_vocab_size), slot=slot)
+
+
+def assert_bit_equal(left: Generation, right: Generation):
+    assert left.tokens == right.tokens
+    assert left.stop_reason == right.stop_reason
+    for name in ("logits", "logprob", "rank", "entropy", "margin", "attention"):
+        np.testing.assert_array_equal(getattr(left.record, name), getattr(right.record, name), err_msg=name)
+
+
+@settings(max_examples=20)
+@given(st.lists(configs(), min_size=1, max_size=9), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_a_request_alone_in_its_slot_gets_what_it_got_among_others(configurations, width, random):
+    """Other texts, lengths, caps and knobs beside it, before it and after it: bit-equal."""
+    generator = Generator(CHECKPOINT, width=width, keep_logits=True, keep_attention=True)
+    requests = [request(index, config, cap=random.randint(1, 15)) for index, config in enumerate(configurations)]
+    together = generator.generate(requests)
+    index = random.randrange(len(requests))
+    slot = together[index].record.slot
+    alone = generator.generate([replace(requests[index], slot=slot)])[0]
+    assert (alone.record.slot, alone.record.width) == (slot, width)
+    assert_bit_equal(alone, together[index])
+
+
+def test_who_gets_which_slot_follows_from_the_queue():
+    requests = [request(index, cap=3 + index % 4) for index in range(10)]
+    slots = [[answer.record.slot for answer in Generator(CHECKPOINT, width=3).generate(requests)] for _ in range(2)]
+    assert slots[0] == slots[1]
+    assert slots[0][:3] == [0, 1, 2]
+    assert set(slots[0]) == {0, 1, 2}
+
+
+def test_answers_stand_in_the_order_of_the_requests_whatever_their_kind():
+    """Guided and unguided requests are served in blocks of their own."""
+    mixed = [request(index, SamplingConfig(cfg_weight=0.5 * (index % 2)), cap=4 + index) for index in range(5)]
+    answers = Generator(CHECKPOINT, width=2, keep_logits=True).generate(mixed)
+    for index, answer in enumerate(answers):
+        alone = Generator(CHECKPOINT, width=2, keep_logits=True).generate(
+            [replace(mixed[index], slot=answer.record.slot)]
+        )
+        assert answer.tokens == alone[0].tokens
+        assert answer.record.logits.shape == (len(answer.tokens), 1 + index % 2, TINY.speech_vocab_size)
+
+
+def test_one_row_without_guidance_gives_the_tokens_of_two_rows_with_weight_zero():
+    """`c + 0 (c - u)` is c: the unconditional row may be left out."""
+    one_row = request(1, SamplingConfig(cfg_weight=0))
+    two_rows = request(1, SamplingConfig(cfg_weight=0, cfg_convention="unconditional"))
+    two_rows = replace(two_rows, config=replace(two_rows.config, cfg_weight=1.0))  # u + 1 (c - u) is c too
+    answers = [Generator(CHECKPOINT, width=1).generate([each])[0] for each in (one_row, two_rows)]
+    assert answers[0].tokens == answers[1].tokens
+
+
+def test_tokens_are_drawn_from_the_recorded_logits_with_the_noise_of_the_request():
+    """Every entry of a record, from its definition."""
+    config = SamplingConfig(top_p=0.9)
+    asked = request(2, config, cap=20)
+    answer = Generator(CHECKPOINT, width=2, keep_logits=True).generate([asked])[0]
+    history = [TINY.bos_id]
+    for step, token in enumerate(answer.tokens):
+        cond, uncond = answer.record.logits[step]
+        scores = np.array(process(cond[None], [history], config, uncond[None]))[0]
+        raced = scores + asked.noise(step)
+        assert int(np.argmax(raced)) == token
+        probabilities = log_softmax(scores.astype(np.float64))
+        kept = probabilities[probabilities > -np.inf]
+        runner_up = np.sort(raced)[-2]
+        assert answer.record.logprob[step] == pytest.approx(probabilities[token], abs=1e-5)
+        assert answer.record.entropy[step] == pytest.approx(-(np.exp(kept) * kept).sum(), abs=1e-5)
+        assert answer.record.rank[step] == (scores > scores[token]).sum()
+        assert answer.record.margin[step] == pytest.approx(raced[token] - runner_up, abs=1e-5)
+        history.append(token)
+
+
+def test_the_margin_of_a_greedy_draw_is_that_of_the_scores():
+    config = SamplingConfig(temperature=0, min_p=0, repetition_penalty=1, cfg_weight=0)
+    answer = Generator(CHECKPOINT, width=1, keep_logits=True).generate([request(3, config)])[0]
+    ordered = np.sort(answer.record.logits[:, 0], axis=-1)
+    np.testing.assert_allclose(answer.record.margin, ordered[:, -1] - ordered[:, -2], atol=1e-6)
+    assert answer.tokens == tuple(answer.record.logits[:, 0].argmax(-1).tolist())
+
+
+def test_attention_covers_the_text_and_is_that_of_the_aligned_heads():
+    asked = request(4, cap=5)
+    answer = Generator(CHECKPOINT, width=1, keep_attention=True).generate([asked])[0]
+    steps = len(answer.tokens)
+    assert answer.record.attention.shape == (len(TINY.aligned_heads), steps, len(asked.prompt))
+    assert (answer.record.attention >= 0).all()
+    assert (answer.record.attention.sum(axis=-1) <= 1 + 1e-6).all()
+
+
+def only(token: int):
+    """A chain that leaves one token."""
+
+    def chain(logits: mx.array, seen: mx.array, configs: Sequence[SamplingConfig], uncond: mx.array | None) -> Scores:
+        scores = mx.where(mx.arange(logits.shape[-1])[None] == token, mx.zeros_like(logits), -mx.inf)
+        return Scores(scores, scores)
+
+    return chain
+
+
+def test_eos_ends_a_run_and_stands_in_its_tokens():
+    answer = Generator(CHECKPOINT, width=1, chain=only(TINY.eos_id)).generate([request(0)])[0]
+    assert (answer.tokens, answer.stop_reason) == ((TINY.eos_id,), "eos")
+
+
+def test_a_run_that_does_not_end_is_cut_at_its_cap():
+    answer = Generator(CHECKPOINT, width=1, chain=only(7)).generate([request(0, cap=9)])[0]
+    assert (answer.tokens, answer.stop_reason) == ((7,) * 9, "length")
+
+
+def test_a_broken_row_ends_alone():
+    """NaN in one row of a block: that request says so, its neighbours go on undisturbed."""
+
+    def breaks_at_step_two(logits, seen, configurations, uncond):
+        scores = run_rows(logits, seen, configurations, uncond)
+        sick = mx.array([config.min_p == 0.5 for config in configurations])[:, None] & (
+            mx.sum(seen, -1, keepdims=True) > 2
+        )
+        return Scores(mx.where(sick, -mx.inf, scores.final), scores.ranked)
+
+    requests = [
+        request(0, cap=8),
+        request(1, SamplingConfig(min_p=0.5, repetition_penalty=50.0), cap=8),
+        request(2, cap=8),
+    ]
+    answers = Generator(CHECKPOINT, width=3, chain=breaks_at_step_two).generate(requests)
+    healthy = Generator(CHECKPOINT, width=3).generate(requests)
+    assert answers[1].stop_reason == "error"
+    assert answers[1].record.error == "no token was left after the chain"
+    assert len(answers[1].tokens) == 2
+    assert [answers[index].tokens for index in (0, 2)] == [healthy[index].tokens for index in (0, 2)]
+
+
+def test_without_noise_the_seed_decides():
+    requests = [replace(request(0), noise=None, seed=seed) for seed in (1, 1, 2)]
+    tokens = [answer.tokens for answer in Generator(CHECKPOINT, width=1).generate(requests)]
+    assert tokens[0] == tokens[1] != tokens[2]
+
+
+def test_progress_counts_every_token_and_every_request():
+    steps: list[tuple[int, int]] = []
+    requests = [request(index, cap=3 + index) for index in range(5)]
+    answers = Generator(CHECKPOINT, width=2).generate(
+        requests, lambda tokens, finished: steps.append((tokens, finished))
+    )
+    assert sum(tokens for tokens, _ in steps) == sum(len(answer.tokens) for answer in answers)
+    assert sum(finished for _, finished in steps) == len(requests)
+
+
+def test_a_step_grows_with_the_cache_in_blocks():
+    """More than one growth of the cache: positions are right on both sides of it."""
+    config = replace(TINY, max_speech_tokens=1_000)
+    checkpoint = tiny_checkpoint(config)
+    asked = request(0, SamplingConfig(repetition_penalty=1.0), cap=600)
+    suppressed = Generator(
+        checkpoint, width=1, keep_logits=True, chain=lambda logits, *rest: run_rows(_without_eos(logits), *rest)
+    ).generate([asked])[0]
+    assert len(suppressed.tokens) == 600
+    forced = np.array(checkpoint.model.teacher_forced(asked.prompt, checkpoint.voice, suppressed.tokens[:-1]))
+    np.testing.assert_allclose(suppressed.record.logits, forced.swapaxes(0, 1), atol=1e-4)
+
+
+def _without_eos(logits: mx.array) -> mx.array:
+    return mx.where(mx.arange(logits.shape[-1])[None] == TINY.eos_id, -mx.inf, logits)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "expected"),
+    [
+        ({"prompt": ()}, TextError, "the prompt has no ids"),
+        ({"prompt": (3, 99, 0)}, TextError, "text id 99 is no token (expected 0 to 39)"),
+        (
+            {"prompt": (3,) * 70},
+            TextError,
+            "the text has 70 tokens with its start and stop (tiny takes 66; split the text)",
+        ),
+        (
+            {"max_new_tokens": 0},
+            ConfigError,
+            "max_new_tokens = 0 (expected 1 to 132, as many as tiny has speech positions)",
+        ),
+        ({"max_new_tokens": 133}, ConfigError, "max_new_tokens = 133"),
+        ({"slot": 4}, ConfigError, "slot = 4 (expected 0 to 3)"),
+    ],
+)
+def test_requests_that_cannot_be_served_are_refused_by_name(change, error, expected):
+    with pytest.raises(error) as caught:
+        Generator(CHECKPOINT, width=4).generate([request(0), replace(request(1), **change)])
+    assert str(caught.value).startswith(expected)
+
+
+def test_generators_that_cannot_be():
+    with pytest.raises(ConfigError, match="width = 0 slots"):
+        Generator(CHECKPOINT, width=0)
+    with pytest.raises(ConfigError, match="bos_count = 3"):
+        Generator(CHECKPOINT, bos_count=3)

@@ -1,0 +1,96 @@
+"""Small models, random weights and chain inputs that several tests share."""
+
+import math
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+from hypothesis import strategies as st
+
+from sampler import STAGES, SamplingConfig
+from sampler.t3.conditioning import Voice
+from sampler.t3.config import CHATTERBOX_ENGLISH, T3Config
+from sampler.t3.weights import expected_shapes
+
+SLICE = replace(CHATTERBOX_ENGLISH, name="slice", num_layers=2, aligned_heads=((0, 3), (1, 11)))
+"""Two layers of the English model at its full width: 1024/4096, vocabulary 8,194, perceiver on."""
+
+TINY = replace(
+    CHATTERBOX_ENGLISH,
+    name="tiny",
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=2,
+    num_heads=2,
+    text_vocab_size=40,
+    speech_vocab_size=66,
+    max_text_tokens=64,
+    max_speech_tokens=128,
+    start_text_id=3,
+    bos_id=64,
+    eos_id=65,
+    prompt_length=20,
+    perceiver_queries=4,
+    perceiver_heads=2,
+    aligned_heads=((0, 1), (1, 0)),
+)
+"""Small enough for a test of machinery; nothing about speech is to be learnt from it."""
+
+
+def random_weights(config: T3Config, seed: int) -> dict[str, mx.array]:
+    """Weights of the right names and shapes, drawn at random, with activations of ordinary size."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in expected_shapes(config).items():
+        scale = 1.0 if name.endswith("_emb.weight") else 1.0 / math.sqrt(shape[-1])
+        values = rng.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+        if "norm" in name and name.endswith("weight"):
+            values = 1 + np.float32(0.1) * rng.standard_normal(shape, dtype=np.float32)
+        tensors[name] = mx.array(values)
+    return tensors
+
+
+def random_voice(config: T3Config, seed: int) -> Voice:
+    """A voice with a full prompt."""
+    rng = np.random.default_rng(seed)
+    speaker = np.abs(rng.standard_normal(config.speaker_size)).astype(np.float32) / 16
+    return Voice(speaker, rng.integers(0, config.bos_id, config.prompt_length), 0.5)
+
+
+def random_text(config: T3Config, length: int, seed: int) -> list[int]:
+    """Ids of a text, with start and stop."""
+    middle = np.random.default_rng(seed).integers(1, config.text_vocab_size, length)
+    middle[middle == config.start_text_id] = 1
+    return [config.start_text_id, *middle.tolist(), config.stop_text_id]
+
+
+def configs(*, exact_only: bool = False) -> st.SearchStrategy[SamplingConfig]:
+    """Any valid config; `exact_only` leaves out what depends on how ties are broken."""
+    orders = st.permutations(STAGES).flatmap(lambda order: st.integers(0, len(order)).map(lambda n: tuple(order[:n])))
+    return st.builds(
+        SamplingConfig,
+        temperature=st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.2, 3.0)),
+        top_k=st.sampled_from([0, 0, 1, 2, 5, 40]),
+        top_p=st.one_of(st.just(1.0), st.floats(0.05, 1.0)),
+        min_p=st.one_of(st.just(0.0), st.floats(0.001, 1.0)),
+        repetition_penalty=st.one_of(st.just(1.0), st.floats(0.5, 3.0)),
+        cfg_weight=st.one_of(st.just(0.0), st.floats(-1.0, 3.0)),
+        min_tokens_to_keep=st.just(1) if exact_only else st.sampled_from([1, 1, 2, 3]),
+        order=st.one_of(st.just(STAGES), orders),
+        cfg_convention=st.sampled_from(["conditional", "unconditional"]),
+    )
+
+
+@st.composite
+def chain_inputs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[list[int]]]:
+    """Logits (B, V), unconditional logits and histories: both signs, duplicates, some rounded, some -inf."""
+    rows, size = draw(st.integers(1, 4)), draw(st.sampled_from([2, 3, 17, 64, 300]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    scale = draw(st.sampled_from([0.1, 1.0, 5.0]))
+    logits, uncond = (rng.normal(0, scale, (rows, size)).astype(np.float32) for _ in range(2))
+    if draw(st.booleans()):
+        removed = rng.random((rows, size)) < 0.3
+        removed[:, rng.integers(size)] = False
+        logits[removed] = -np.inf
+    lengths = rng.integers(1, 2 * size, rows)
+    return logits, uncond, [rng.integers(0, size, length).tolist() for length in lengths]
