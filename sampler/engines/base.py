@@ -1,0 +1,219 @@
+"""What an engine is: four small protocols with NumPy at the boundary, so that any framework can stand behind them."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.config import SamplingConfig, Stage
+from sampler.errors import MissingPackage, SamplerError
+from sampler.generation import Generation, Record, Request, StopReason
+
+__all__ = [
+    "Draws",
+    "Engine",
+    "EngineError",
+    "EngineInfo",
+    "Evaluation",
+    "Explains",
+    "Generates",
+    "Generation",
+    "Level",
+    "Picks",
+    "Predicts",
+    "Processes",
+    "Record",
+    "Request",
+    "StopReason",
+    "load_engine",
+]
+
+Level = Literal["process", "draw", "predict", "generate"]
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """Who an engine is. supports: frozenset of stages and knobs, None for all. orders: "any" or those it can do."""
+
+    name: str
+    version: str
+    device: str = "cpu"
+    dtype: str = "float32"
+    vocab_size: int | None = None
+    bos_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
+    cfg: bool = True
+    supports: frozenset[str] | None = None
+    orders: Literal["any"] | tuple[tuple[str, ...], ...] = "any"
+    dialect: str | None = None
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Anything that says who it is."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Who this is."""
+        ...
+
+
+@runtime_checkable
+class Processes(Engine, Protocol):
+    """Logits to scores: (B, V) float32 with B histories -> (B, V) float32, -inf = removed. Never writes its input."""
+
+    def process(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+    ) -> Logits:
+        """Scores after every stage, (B, V)."""
+        ...
+
+
+@runtime_checkable
+class Draws(Engine, Protocol):
+    """n draws from one row, each as in generation: (V,) -> int64 (n,)."""
+
+    def draw(
+        self,
+        logits: Logits,
+        history: Sequence[int],
+        config: SamplingConfig,
+        n: int,
+        seed: int,
+        uncond_logits: Logits | None = None,
+    ) -> NDArray[np.int64]:
+        """Tokens, (n,)."""
+        ...
+
+
+@runtime_checkable
+class Picks(Engine, Protocol):
+    """The deterministic half of drawing: scores and Gumbel noise, both (B, V), to tokens (B,)."""
+
+    def pick(self, scores: Logits, gumbel: Logits) -> NDArray[np.int64]:
+        """Tokens, (B,)."""
+        ...
+
+
+@runtime_checkable
+class Predicts(Engine, Protocol):
+    """Teacher-forced logits: row t predicts tokens[t]; (len + 1, V), or (2, len + 1, V) iff info.cfg."""
+
+    def predict(self, prompt: str | tuple[int, ...], tokens: Sequence[int]) -> Logits:
+        """Logits of every step."""
+        ...
+
+
+@runtime_checkable
+class Generates(Engine, Protocol):
+    """Requests in, generations out, in the same order."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        """One generation for each request."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The state after one stage. scores: float64 (B, V), -inf = removed; error: how far float32 may be off."""
+
+    stage: Stage | Literal["logits", "greedy"]
+    scores: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """Which tokens are left: bool (B, V)."""
+        return self.scores > -np.inf
+
+
+@runtime_checkable
+class Explains(Processes, Protocol):
+    """What the reference can do beyond the others: every stage's state, and what float32 rounding leaves open."""
+
+    def evaluate(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+    ) -> list[Evaluation]:
+        """The state before and after every stage."""
+        ...
+
+    def kept_bounds(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """What must be kept and what may be."""
+        ...
+
+
+class EngineError(SamplerError):
+    """An engine that cannot be loaded."""
+
+
+def load_engine(name: str, known: dict[str, Callable[[], Engine]]) -> Engine:
+    """Load an engine by known name, `package.module:factory` or `path/to/file.py:factory`.
+
+    Raises EngineError with the known names where nothing is found or the factory fails.
+    """
+    if name in known:
+        return known[name]()
+    module_name, colon, factory_name = name.rpartition(":")
+    if not colon or not module_name:
+        raise EngineError(f"{name!r} is no engine", hint=f"known: {', '.join(known)}; or file.py:factory")
+    factory = getattr(_import(module_name), factory_name, None)
+    if not callable(factory):
+        raise EngineError(
+            f"{module_name} has no factory {factory_name!r}", hint="expected a callable without arguments"
+        )
+    try:
+        engine = factory()
+    except SamplerError:
+        raise
+    except Exception as error:
+        raise EngineError(
+            f"{name} failed: {type(error).__name__}: {error}", hint="call it in Python to see where"
+        ) from error
+    if not isinstance(engine, Engine) or not isinstance(engine.info, EngineInfo):
+        raise EngineError(
+            f"{name} gave a {type(engine).__name__}", hint="expected an object whose info is an EngineInfo"
+        )
+    return engine
+
+
+def _import(name: str) -> Any:
+    try:
+        if not name.endswith(".py"):
+            return importlib.import_module(name)
+        path = Path(name).resolve()
+        specification = importlib.util.spec_from_file_location(path.stem, path)
+        if specification is None or specification.loader is None:
+            raise ImportError(f"{name} is no Python file")  # noqa: TRY301 - one place turns both into an EngineError
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[path.stem] = module  # dataclasses look their module up
+        specification.loader.exec_module(module)
+    except SamplerError:
+        raise
+    except ModuleNotFoundError as error:
+        raise MissingPackage(f"engine {name} needs {error.name}", hint=f"pip install {error.name}") from error
+    except Exception as error:
+        raise EngineError(
+            f"{name} cannot be imported: {type(error).__name__}: {error}", hint="check the path"
+        ) from error
+    return module

@@ -1,0 +1,81 @@
+"""The suite's own MLX core as an engine."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler import chain, finch
+from sampler.config import SamplingConfig
+from sampler.engines.base import EngineInfo, Generation, Logits, Request
+from sampler.generation import Generator
+from sampler.t3.checkpoint import load_checkpoint
+from sampler.version import __version__
+
+
+@dataclass(frozen=True)
+class CoreEngine:
+    """One checkpoint on the MLX core. The generator's `chain` can be exchanged, to put a wrong one under the checks."""
+
+    generator: Generator
+
+    @classmethod
+    def load(cls, weights: Path | None = None, width: int = 8) -> "CoreEngine":
+        """Load a folder of weights, Finch without one; width: slots of a block."""
+        checkpoint = load_checkpoint(weights) if weights else finch.load()
+        return cls(Generator(checkpoint, width=width, keep_logits=True))
+
+    @property
+    def info(self) -> EngineInfo:
+        """Name of the checkpoint, MLX's device, special ids."""
+        config = self.generator.checkpoint.config
+        return EngineInfo(
+            name=f"core:{config.name}",
+            version=__version__,
+            device=mx.default_device().type.name,
+            vocab_size=config.speech_vocab_size,
+            bos_id=config.bos_id,
+            eos_ids=(config.eos_id,),
+        )
+
+    def process(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+    ) -> Logits:
+        """`sampler.process` on NumPy arrays."""
+        return np.array(chain.process(logits, history, config, uncond_logits))
+
+    def draw(
+        self,
+        logits: Logits,
+        history: Sequence[int],
+        config: SamplingConfig,
+        n: int,
+        seed: int,
+        uncond_logits: Logits | None = None,
+    ) -> NDArray[np.int64]:
+        """`sampler.draw` on NumPy arrays."""
+        return np.array(chain.draw(logits, history, config, n, seed, uncond_logits))
+
+    def pick(self, scores: Logits, gumbel: Logits) -> NDArray[np.int64]:
+        """`sampler.chain.pick` on NumPy arrays."""
+        return np.array(chain.pick(mx.array(scores), mx.array(gumbel)), dtype=np.int64)
+
+    def predict(self, prompt: str | tuple[int, ...], tokens: Sequence[int]) -> Logits:
+        """Teacher-forced logits, conditional and unconditional: (2, len(tokens) + 1, V)."""
+        checkpoint = self.generator.checkpoint
+        text = checkpoint.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        bos_count = self.generator.bos_count
+        return np.array(checkpoint.model.teacher_forced(text, checkpoint.voice, tokens, bos_count=bos_count))
+
+    def generate(
+        self, requests: Sequence[Request], on_step: Callable[[int, int], None] = lambda tokens, finished: None
+    ) -> list[Generation]:
+        """Generate with recorded logits."""
+        return self.generator.generate(requests, on_step)

@@ -1,0 +1,99 @@
+"""The same chain from the logits processors of `transformers`, in the order of the config."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sampler.config import SamplingConfig, Stage
+from sampler.engines.base import EngineInfo, Logits
+from sampler.errors import MissingPackage
+
+if TYPE_CHECKING:
+    import torch
+
+INSTALL = "pip install 'sampler-suite[reference]'"
+
+
+class HuggingFaceEngine:
+    """HuggingFace's processors, called as a program that uses `transformers` calls them."""
+
+    def __init__(self) -> None:
+        """Raises MissingPackage without torch or transformers."""
+        try:
+            import torch
+            import transformers
+        except ImportError as error:
+            raise MissingPackage(f"{error.name} is not installed", hint=INSTALL) from error
+        self._torch = torch
+        self._version = f"transformers {transformers.__version__}, torch {torch.__version__}"
+
+    @property
+    def info(self) -> EngineInfo:
+        """Versions of transformers and torch."""
+        return EngineInfo(name="huggingface", version=self._version)
+
+    def process(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+    ) -> Logits:
+        """Scores (B, V) after every stage of the order."""
+        torch = self._torch
+        scores = torch.from_numpy(np.array(logits, dtype=np.float32))
+        uncond = None if uncond_logits is None else torch.from_numpy(np.array(uncond_logits, dtype=np.float32))
+        ids = self._padded(history)
+        for stage in config.order:
+            scores = self._stage(stage, scores, ids, config, uncond)
+        if config.greedy:
+            best = torch.argmax(scores, dim=-1, keepdim=True)
+            scores = torch.full_like(scores, -torch.inf).scatter(1, best, scores.gather(1, best))
+        result: Logits = scores.numpy()
+        return result
+
+    def _padded(self, history: Sequence[Sequence[int]]) -> Any:
+        """Histories as one (B, L) tensor; a row is filled up with an id that it has, which changes no set of ids."""
+        longest = max((len(row) for row in history), default=0)
+        return self._torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in history if row])
+
+    def _stage(
+        self,
+        stage: Stage,
+        scores: "torch.Tensor",
+        ids: Any,
+        config: SamplingConfig,
+        uncond: "torch.Tensor | None",
+    ) -> Any:
+        from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+        from transformers.generation.logits_process import MinPLogitsWarper, RepetitionPenaltyLogitsProcessor
+
+        keep = config.min_tokens_to_keep
+        if stage == "cfg" and uncond is not None:
+            return self._guide(scores, uncond, config)
+        if stage == "repetition_penalty" and ids.numel():
+            return RepetitionPenaltyLogitsProcessor(float(config.repetition_penalty))(ids, scores)
+        if stage == "temperature" and config.temperature > 0:
+            return TemperatureLogitsWarper(float(config.temperature))(ids, scores)
+        if stage == "top_k" and config.top_k > 0:
+            return TopKLogitsWarper(config.top_k, min_tokens_to_keep=keep)(ids, scores)
+        if stage == "min_p" and config.min_p > 0:
+            return MinPLogitsWarper(config.min_p, min_tokens_to_keep=keep)(ids, scores)
+        if stage == "top_p" and config.top_p < 1:
+            return TopPLogitsWarper(config.top_p, min_tokens_to_keep=keep)(ids, scores)
+        return scores
+
+    def _guide(self, scores: "torch.Tensor", uncond: "torch.Tensor", config: SamplingConfig) -> Any:
+        from transformers.generation.logits_process import (
+            ClassifierFreeGuidanceLogitsProcessor,
+            DiaClassifierFreeGuidanceLogitsProcessor,
+        )
+
+        conditional = config.cfg_convention == "conditional"
+        kind = DiaClassifierFreeGuidanceLogitsProcessor if conditional else ClassifierFreeGuidanceLogitsProcessor
+        processor = kind(guidance_scale=2.0)
+        processor.guidance_scale = config.cfg_weight  # the constructors refuse 1 and less, their formulas do not
+        ids = self._torch.zeros((len(scores), 1), dtype=self._torch.long)
+        mixed = processor(ids, self._torch.cat([scores, uncond]))
+        return mixed.masked_fill(scores == -self._torch.inf, -self._torch.inf)  # their formulas make NaN of -inf

@@ -1,0 +1,184 @@
+"""The chain in NumPy float64, straight from the definitions, with the reach of float32 rounding beside each score.
+
+A score that float32 arithmetic may put on either side of a threshold is in the grey zone: an engine may keep it or
+remove it. So each threshold is read three times: as defined, generously and strictly, where the generous and the strict
+reading move it by the rounding error that the scores on its two sides can carry in float32.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.config import SamplingConfig, Stage
+from sampler.engines.base import EngineInfo, Evaluation, Logits
+from sampler.version import __version__
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Reading = Literal["defined", "generous", "strict"]
+_SIGN = {"defined": 0.0, "generous": 1.0, "strict": -1.0}
+
+ROUNDING = 2.0**-22
+"""Relative error of one float32 operation as it is counted here: four units in the last place, since exp and the
+sums of softmax are not correctly rounded in every framework."""
+
+
+class ReferenceEngine:
+    """The reference that every other engine is compared with."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Version of the suite."""
+        return EngineInfo(name="reference", version=__version__, dtype="float64")
+
+    def process(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+    ) -> Logits:
+        """Scores (B, V) after every stage, rounded to float32."""
+        return self.evaluate(logits, history, config, uncond_logits)[-1].scores.astype(np.float32)
+
+    def evaluate(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+        reading: Reading = "defined",
+    ) -> list[Evaluation]:
+        """The state of (B, V) before and after every stage, the last one final."""
+        scores = np.asarray(logits, dtype=np.float64)
+        states = [Evaluation("logits", scores, np.zeros_like(scores))]
+        for stage in config.order:
+            states.append(_apply(stage, states[-1], history, config, uncond_logits, _SIGN[reading]))
+        if config.greedy:
+            states.append(_without(states[-1], "greedy", ~_spared(states[-1], 1, _SIGN[reading])))
+        return states
+
+    def kept_bounds(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+    ) -> tuple[Mask, Mask]:
+        """Which tokens a float32 engine must keep and which it may keep: two bool (B, V).
+
+        The intersection and the union of the three readings; what lies between them is the grey zone.
+        """
+        readings: list[Reading] = ["defined", "generous", "strict"]
+        kept = [self.evaluate(logits, history, config, uncond_logits, reading)[-1].kept for reading in readings]
+        return np.logical_and.reduce(kept), np.logical_or.reduce(kept)
+
+
+def _apply(
+    stage: Stage,
+    state: Evaluation,
+    history: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    uncond: Logits | None,
+    sign: float,
+) -> Evaluation:
+    if stage == "cfg" and uncond is not None:
+        return _guide(state, np.asarray(uncond, dtype=np.float64), config)
+    if stage == "repetition_penalty" and config.repetition_penalty != 1:
+        return _penalize(state, history, config.repetition_penalty)
+    if stage == "temperature" and config.temperature not in (0, 1):
+        scores = state.scores / config.temperature
+        return Evaluation("temperature", scores, state.error / config.temperature + _rounding(scores))
+    if stage == "top_k" and config.top_k > 0:
+        return _without(state, stage, ~_largest(state, max(config.top_k, config.min_tokens_to_keep), sign))
+    if stage == "min_p" and config.min_p > 0:
+        best = state.scores.argmax(axis=-1)[:, None]
+        threshold = np.take_along_axis(state.scores, best, axis=-1) + np.log(config.min_p)
+        reach = state.error + np.take_along_axis(state.error, best, axis=-1) + ROUNDING
+        kept = state.scores >= threshold - sign * reach
+        return _without(state, stage, ~(kept | _spared(state, config.min_tokens_to_keep, sign)))
+    if stage == "top_p" and config.top_p < 1:
+        kept = np.stack([_nucleus(*row, config.top_p, sign) for row in zip(state.scores, state.error, strict=True)])
+        return _without(state, stage, ~(kept | _spared(state, config.min_tokens_to_keep, sign)))
+    return Evaluation(stage, state.scores, state.error)
+
+
+def _guide(state: Evaluation, uncond: Array, config: SamplingConfig) -> Evaluation:
+    """Mix c + w (c - u) or u + w (c - u), on logits; removed conditional logits stay removed."""
+    logits = state.scores
+    with np.errstate(invalid="ignore"):
+        difference = config.cfg_weight * (logits - uncond)
+        base = logits if config.cfg_convention == "conditional" else uncond
+        mixed = np.where(logits == -np.inf, -np.inf, base + difference)
+        size = np.abs(base) + 2 * np.abs(difference)
+    return Evaluation("cfg", mixed, state.error + np.where(np.isfinite(size), size, 0.0) * ROUNDING)
+
+
+def _penalize(state: Evaluation, history: Sequence[Sequence[int]], penalty: float) -> Evaluation:
+    """Once for each distinct id: negative scores times the penalty, others divided; ids beyond the scores have none."""
+    scores, error = state.scores.copy(), state.error.copy()
+    for row, ids in enumerate(history):
+        seen = sorted(token for token in set(ids) if token < scores.shape[-1])
+        scores[row, seen] *= np.where(scores[row, seen] < 0, penalty, 1 / penalty)
+        error[row, seen] *= max(penalty, 1 / penalty)
+    return Evaluation("repetition_penalty", scores, error + _rounding(scores))
+
+
+def _rounding(scores: Array) -> Array:
+    return np.where(np.isfinite(scores), np.abs(scores), 0.0) * ROUNDING
+
+
+def _without(state: Evaluation, stage: Stage | Literal["greedy"], removed: Mask) -> Evaluation:
+    return Evaluation(stage, np.where(removed, -np.inf, state.scores), state.error)
+
+
+def _spared(state: Evaluation, count: int, sign: float) -> Mask:
+    """The `count` most likely tokens, which no threshold removes; as defined exactly so many, the lower id first."""
+    if sign != 0:
+        return _largest(state, count, sign)
+    spared = np.zeros(state.scores.shape, dtype=np.bool_)
+    np.put_along_axis(spared, np.argsort(-state.scores, axis=-1, kind="stable")[:, :count], values=True, axis=-1)
+    return spared
+
+
+def _largest(state: Evaluation, count: int, sign: float) -> Mask:
+    """The `count` largest scores of each row and those tied with the last of them.
+
+    Generously with all that may be tied with it; strictly without those that the next one may overtake.
+    """
+    if count >= state.scores.shape[-1]:
+        return np.ones(state.scores.shape, dtype=np.bool_)
+    place = count if sign < 0 else count - 1
+    at = np.argpartition(-state.scores, place, axis=-1)[:, place : place + 1]
+    threshold, error = (np.take_along_axis(values, at, axis=-1) for values in (state.scores, state.error))
+    if sign < 0:
+        return state.scores > threshold + state.error + error
+    return state.scores >= threshold - sign * (state.error + error)
+
+
+def _nucleus(scores: Array, error: Array, top_p: float, sign: float) -> Mask:
+    """Tokens before which less than top_p of the mass lies; (V,) -> bool (V,).
+
+    Ties count as before each other when read strictly and not when read generously, so that any subset of the right
+    size among equal scores lies between the two. As defined, the lower id comes first.
+    """
+    finite = scores > -np.inf
+    if not finite.any():
+        return finite
+    weights = np.exp(scores - scores.max())
+    descending = np.argsort(-scores, kind="stable")
+    cumulative = np.concatenate([np.cumsum(weights[descending][::-1])[::-1], [0.0]])
+    total = cumulative[0]
+    if sign == 0:
+        place = np.empty(len(scores), dtype=np.int64)
+        place[descending] = np.arange(len(scores))
+        return np.asarray(finite & (total - cumulative[place] < top_p * total))
+    reach = 2 * error + ROUNDING
+    side: Literal["left", "right"] = "left" if sign > 0 else "right"
+    edge = np.searchsorted(-scores[descending], -(scores + sign * reach), side=side)
+    before = total - cumulative[edge] - (weights if sign < 0 else 0.0)
+    # Each probability may be off by the error of its score, and a float32 sum of V terms by about sqrt(V) roundings.
+    slack = 2 * float(np.sum(weights * error) / total) + ROUNDING * (2 + len(scores) ** 0.5 / 4)
+    return np.asarray(finite & (before / total < top_p + sign * slack))
