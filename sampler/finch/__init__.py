@@ -1,0 +1,39 @@
+"""The embedded model: a small T3 in upstream's own state-dict format, trained on generated speech."""
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from sampler.t3.checkpoint import Checkpoint, load_checkpoint
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A held-out text. tokens: its true length, the espeak-ng audio at 25 tokens a second."""
+
+    id: str
+    text: str
+    language: str
+    tokens: int
+
+
+def folder() -> Path:
+    """Where Finch's files are."""
+    return Path(str(resources.files("sampler.finch")))
+
+
+def load() -> Checkpoint:
+    """Load Finch."""
+    return load_checkpoint(folder())
+
+
+def prompts(group: str) -> list[Prompt]:
+    """Held-out texts: `sentences` (one sentence each) or `paragraphs` (two to six)."""
+    return prompts_in(folder(), group)
+
+
+def prompts_in(directory: Path, group: str) -> list[Prompt]:
+    """Held-out texts of a model in another folder."""
+    data = json.loads((directory / "prompts.json").read_text(encoding="utf-8"))
+    return [Prompt(**entry) for entry in data[group]]
