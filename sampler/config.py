@@ -77,6 +77,19 @@ class SamplingConfig:
             values[name] = _parse_value(name, value)
         return cls(**values)
 
+    def active_stages(self) -> frozenset[Stage]:
+        """Stages of the order whose knob is not neutral; `alignment` has no knob and is none of them."""
+        neutral = {
+            "cfg": self.cfg_convention == "conditional" and self.cfg_weight == 0,
+            "alignment": True,
+            "repetition_penalty": self.repetition_penalty == 1,
+            "temperature": self.temperature == 1,
+            "top_k": self.top_k == 0,
+            "min_p": self.min_p == 0,
+            "top_p": self.top_p == 1,
+        }
+        return frozenset(stage for stage in self.order if not neutral[stage])
+
     @property
     def greedy(self) -> bool:
         """Whether the chain ends in the single most likely token."""
@@ -86,7 +99,11 @@ class SamplingConfig:
 def _real(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the largest float
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _integer(value: object) -> int | None:

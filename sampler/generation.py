@@ -125,15 +125,19 @@ class Generator:
         on_step gets, after each step, how many tokens were drawn and how many requests were finished in it.
         Raises TextError and ConfigError before anything is generated.
         """
-        prompts = [self._text(request) for request in requests]
-        for request in requests:
-            self._check(request)
+        prompts = self.check(requests)
         answers: dict[int, Generation] = {}
         for guided in (True, False):
             queue = deque(index for index, request in enumerate(requests) if is_guided(request.config) == guided)
             if queue:
                 answers |= _Block(self, requests, prompts, guided=guided).run(queue, on_step)
         return [answers[index] for index in range(len(requests))]
+
+    def check(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
+        """Text ids of all requests; raises TextError or ConfigError for the first one that cannot be served."""
+        for request in requests:
+            self._check(request)
+        return [self._text(request) for request in requests]
 
     def _text(self, request: Request) -> tuple[int, ...]:
         checkpoint = self.checkpoint
@@ -157,7 +161,7 @@ class Generator:
 
 def is_guided(config: SamplingConfig) -> bool:
     """Whether a request needs unconditional logits: with weight 0, c + 0 (c - u) is c, to the last bit."""
-    return "cfg" in config.order and (config.cfg_weight != 0 or config.cfg_convention != "conditional")
+    return "cfg" in config.active_stages()
 
 
 class _Block:
@@ -234,7 +238,8 @@ class _Block:
         self._note(active, np.array(tokens), np.array(problems), measures)
         if self.generator.keep_logits:
             for slot, rows in zip(active, np.array(logits), strict=True):
-                slot.kept_logits.append(rows)
+                if slot.stop_reason != "error":
+                    slot.kept_logits.append(rows)
 
     def _note(
         self, active: Sequence[_Slot], tokens: NDArray[np.int32], problems: NDArray[np.int32], measures: Measures

@@ -83,14 +83,16 @@ def configs(*, exact_only: bool = False) -> st.SearchStrategy[SamplingConfig]:
 
 @st.composite
 def chain_inputs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[list[int]]]:
-    """Logits (B, V), unconditional logits and histories: both signs, duplicates, some rounded, some -inf."""
+    """Logits (B, V), unconditional logits and histories: both signs, duplicates, some tied, some -inf, some empty."""
     rows, size = draw(st.integers(1, 4)), draw(st.sampled_from([2, 3, 17, 64, 300]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scale = draw(st.sampled_from([0.1, 1.0, 5.0]))
     logits, uncond = (rng.normal(0, scale, (rows, size)).astype(np.float32) for _ in range(2))
     if draw(st.booleans()):
+        logits, uncond = (np.round(2 * values) / 2 + np.float32(0) for values in (logits, uncond))
+    if draw(st.booleans()):
         removed = rng.random((rows, size)) < 0.3
         removed[:, rng.integers(size)] = False
         logits[removed] = -np.inf
-    lengths = rng.integers(1, 2 * size, rows)
+    lengths = rng.integers(0, 2 * size, rows) * rng.integers(0, 2, rows)
     return logits, uncond, [rng.integers(0, size, length).tolist() for length in lengths]

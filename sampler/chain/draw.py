@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sampler.chain.noise import NoiseKey, gumbel_rows
-from sampler.chain.pipeline import process
+from sampler.chain.pipeline import as_float32, process
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, LogitsError
 
@@ -38,18 +38,18 @@ def draw(
     """
     if n < 0:
         raise ConfigError(f"n = {n} draws", hint="expected 0 or more")
-    rows = np.asarray(logits, dtype=np.float32)
+    rows = as_float32(logits)
     if rows.ndim != 1:
         raise LogitsError(f"logits have shape {rows.shape}", hint="draw takes one row, (vocabulary,)")
-    uncond = None if uncond_logits is None else np.asarray(uncond_logits, dtype=np.float32)[None]
+    uncond = None if uncond_logits is None else as_float32(uncond_logits)[None]
     tokens = [np.zeros(0, dtype=np.int64)]
     for start in range(0, n, ROWS_AT_ONCE):
         count = min(ROWS_AT_ONCE, n - start)
         scores = process(
-            np.repeat(rows[None], count, axis=0),
+            mx.repeat(rows[None], count, axis=0),
             [history] * count,
             config,
-            None if uncond is None else np.repeat(uncond, count, axis=0),
+            None if uncond is None else mx.repeat(uncond, count, axis=0),
         )
         keys = [NoiseKey(seed, "", start + index) for index in range(count)]
         noise = mx.array(gumbel_rows(keys, [0] * count, rows.shape[0]))

@@ -14,4 +14,5 @@ def guide(logits: mx.array, uncond_logits: mx.array, knobs: Knobs) -> mx.array:
     """
     base = mx.where(knobs.from_unconditional, uncond_logits, logits)
     mixed = base + knobs.cfg_weight * (logits - uncond_logits)
-    return mx.where(logits == -mx.inf, -mx.inf, mixed)
+    neutral = (knobs.cfg_weight == 0) & ~knobs.from_unconditional  # else 0 times an infinite difference would be NaN
+    return mx.where(neutral | (logits == -mx.inf), logits, mixed)

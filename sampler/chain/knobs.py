@@ -1,5 +1,6 @@
 """Sampling knobs of a batch as columns, so that every row of a batch can have its own values."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from sampler.config import SamplingConfig, Stage
 class Knobs:
     """Knob values of B rows that share one order of stages; every array is (B, 1).
 
-    float32: temperature (1 where greedy), one_minus_top_p, min_p, repetition_penalty, cfg_weight.
+    float32: temperature (1 where greedy), one_minus_top_p, log_min_p (-inf where off), repetition_penalty, cfg_weight.
     int32: top_k (the number of scores kept, the vocabulary's size where off), min_tokens_to_keep.
     bool: greedy, nucleus (top_p is on), from_unconditional (`cfg_convention`).
     largest_top_k: the largest top_k of the rows where it is on, 0 where it is off everywhere.
@@ -23,7 +24,7 @@ class Knobs:
     order: tuple[Stage, ...]
     temperature: mx.array
     one_minus_top_p: mx.array
-    min_p: mx.array
+    log_min_p: mx.array
     repetition_penalty: mx.array
     cfg_weight: mx.array
     top_k: mx.array
@@ -46,7 +47,7 @@ class Knobs:
             temperature=_column([1.0 if config.greedy else config.temperature or 1.0 for config in configs]),
             # In float64, as HuggingFace has it: 1 - 0.95 in float32 is off by 1.2e-8.
             one_minus_top_p=_column([1.0 - config.top_p for config in configs]),
-            min_p=_column([config.min_p for config in configs]),
+            log_min_p=_column([math.log(config.min_p) if config.min_p else -math.inf for config in configs]),
             repetition_penalty=_column([config.repetition_penalty for config in configs]),
             cfg_weight=_column([config.cfg_weight for config in configs]),
             top_k=_column(kept, np.int32),
@@ -56,7 +57,7 @@ class Knobs:
             from_unconditional=_column([config.cfg_convention == "unconditional" for config in configs], np.bool_),
             largest_top_k=max(on, default=0),
             most_to_keep=min(max(config.min_tokens_to_keep for config in configs), vocab_size),
-            active=frozenset(stage for config in configs for stage in config.order if _uses(config, stage)),
+            active=frozenset().union(*(config.active_stages() for config in configs)),
         )
 
 
@@ -66,15 +67,3 @@ def _column(values: Sequence[float] | Sequence[int] | Sequence[bool], dtype: typ
 
 def _kept_by_top_k(config: SamplingConfig, vocab_size: int) -> int:
     return min(max(config.top_k, config.min_tokens_to_keep), vocab_size) if config.top_k else vocab_size
-
-
-def _uses(config: SamplingConfig, stage: Stage) -> bool:
-    neutral = {
-        "repetition_penalty": config.repetition_penalty == 1,
-        "temperature": config.temperature == 1,
-        "top_k": config.top_k == 0,
-        "min_p": config.min_p == 0,
-        "top_p": config.top_p == 1,
-        "alignment": True,
-    }
-    return not neutral.get(stage, False)

@@ -128,7 +128,7 @@ def process(
     logits, uncond_logits: (B, V), any float type, computed in float32; the inputs are never written.
     history: B lists of the ids drawn so far. config: one for all rows, or one for each.
     Returns float32 (B, V), -inf = removed. Raises LogitsError for NaN, +inf, a row without any token,
-    an id outside the vocabulary, or shapes that do not fit.
+    a negative id in the history, or shapes that do not fit; ids beyond the vocabulary are passed over.
     """
     rows = _float_rows(logits, "logits")
     uncond = None if uncond_logits is None else _float_rows(uncond_logits, "uncond_logits")
@@ -145,10 +145,15 @@ def process(
     return scores
 
 
+def as_float32(values: mx.array | ArrayLike) -> mx.array:
+    """Any array, of MLX (bfloat16 too) or NumPy, as a float32 array of MLX."""
+    return (values if isinstance(values, mx.array) else mx.array(np.asarray(values))).astype(mx.float32)
+
+
 def _float_rows(values: mx.array | ArrayLike, name: str) -> mx.array:
-    rows = values if isinstance(values, mx.array) else mx.array(np.asarray(values))
+    rows = as_float32(values)
     if rows.ndim != 2 or 0 in rows.shape:
         raise LogitsError(
             f"{name} have shape {tuple(rows.shape)}", hint="expected (rows, vocabulary), neither of them 0"
         )
-    return rows.astype(mx.float32)
+    return rows

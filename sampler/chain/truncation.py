@@ -54,10 +54,10 @@ def _running_sum(rows: mx.array) -> mx.array:
 def keep_min_p(scores: mx.array, knobs: Knobs) -> mx.array:
     """Remove tokens less likely than min_p times the most likely one.
 
-    Sources: arXiv:2407.01082, section 3; MinPLogitsWarper of transformers. p / p_max is exp(score - score_max).
+    Sources: arXiv:2407.01082, section 3; MinPLogitsWarper of transformers. ln(p / p_max) is score - score_max, which
+    needs no exp: MLX's is off by up to six units in the last place.
     """
-    ratio = mx.exp(scores - mx.max(scores, axis=-1, keepdims=True))
-    remove = ratio < knobs.min_p
+    remove = scores - mx.max(scores, axis=-1, keepdims=True) < knobs.log_min_p
     if knobs.most_to_keep > 1:
         remove = remove & ~_most_likely(scores, knobs.min_tokens_to_keep)
     return mx.where(remove, -mx.inf, scores)

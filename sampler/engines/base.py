@@ -1,5 +1,6 @@
 """What an engine is: four small protocols with NumPy at the boundary, so that any framework can stand behind them."""
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -36,6 +37,8 @@ __all__ = [
 
 Level = Literal["process", "draw", "predict", "generate"]
 Logits = NDArray[np.float32]
+Reading = Literal["defined", "generous", "strict"]
+"""How the reference reads a threshold: exactly, or moved either way by what float32 rounding may do."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ class Explains(Processes, Protocol):
         history: Sequence[Sequence[int]],
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
+        reading: Reading = "defined",
     ) -> list[Evaluation]:
         """The state before and after every stage."""
         ...
@@ -198,22 +202,33 @@ def load_engine(name: str, known: dict[str, Callable[[], Engine]]) -> Engine:
 
 
 def _import(name: str) -> Any:
+    """Import a module by name, or a file; both see the current folder, a file its own folder too."""
+    path = Path(name).resolve()
+    places = [str(path.parent), str(Path.cwd())] if name.endswith(".py") else [str(Path.cwd())]
+    sys.path.extend(place for place in places if place not in sys.path)
     try:
-        if not name.endswith(".py"):
-            return importlib.import_module(name)
-        path = Path(name).resolve()
-        specification = importlib.util.spec_from_file_location(path.stem, path)
-        if specification is None or specification.loader is None:
-            raise ImportError(f"{name} is no Python file")  # noqa: TRY301 - one place turns both into an EngineError
-        module = importlib.util.module_from_spec(specification)
-        sys.modules[path.stem] = module  # dataclasses look their module up
-        specification.loader.exec_module(module)
+        return _import_file(path) if name.endswith(".py") else importlib.import_module(name)
     except SamplerError:
         raise
     except ModuleNotFoundError as error:
+        if error.name and name.startswith(error.name):
+            raise EngineError(
+                f"there is no module {error.name!r}", hint="give module:factory or file.py:factory"
+            ) from error
         raise MissingPackage(f"engine {name} needs {error.name}", hint=f"pip install {error.name}") from error
     except Exception as error:
         raise EngineError(
             f"{name} cannot be imported: {type(error).__name__}: {error}", hint="check the path"
         ) from error
+
+
+def _import_file(path: Path) -> Any:
+    """Run a file as a module whose name is its own: an adapter may be called `torch.py`."""
+    name = f"sampler_engine_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    specification = importlib.util.spec_from_file_location(name, path)
+    if specification is None or specification.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # dataclasses look their module up
+    specification.loader.exec_module(module)
     return module

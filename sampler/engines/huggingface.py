@@ -44,44 +44,55 @@ class HuggingFaceEngine:
         torch = self._torch
         scores = torch.from_numpy(np.array(logits, dtype=np.float32))
         uncond = None if uncond_logits is None else torch.from_numpy(np.array(uncond_logits, dtype=np.float32))
-        ids = self._padded(history)
         for stage in config.order:
-            scores = self._stage(stage, scores, ids, config, uncond)
+            scores = self._stage(stage, scores, history, config, uncond)
         if config.greedy:
             best = torch.argmax(scores, dim=-1, keepdim=True)
             scores = torch.full_like(scores, -torch.inf).scatter(1, best, scores.gather(1, best))
         result: Logits = scores.numpy()
         return result
 
-    def _padded(self, history: Sequence[Sequence[int]]) -> Any:
-        """Histories as one (B, L) tensor; a row is filled up with an id that it has, which changes no set of ids."""
-        longest = max((len(row) for row in history), default=0)
-        return self._torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in history if row])
+    def _penalize(self, scores: "torch.Tensor", history: Sequence[Sequence[int]], penalty: float) -> Any:
+        """Histories become one tensor: a row is filled up with an id that it has, which changes no set of ids.
+
+        The processor takes neither an empty history nor ids beyond the scores; the chain has no penalty for them.
+        """
+        from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
+
+        torch = self._torch
+        rows = [[token for token in row if token < scores.shape[-1]] for row in history]
+        longest = max((len(row) for row in rows), default=0)
+        if longest == 0:
+            return scores
+        ids = torch.tensor([[*row, *[row[-1] if row else 0] * (longest - len(row))] for row in rows])
+        penalized = RepetitionPenaltyLogitsProcessor(penalty)(ids, scores)
+        penalizes = torch.tensor([[bool(row)] for row in rows])
+        return torch.where(penalizes, penalized, scores)
 
     def _stage(
         self,
         stage: Stage,
         scores: "torch.Tensor",
-        ids: Any,
+        history: Sequence[Sequence[int]],
         config: SamplingConfig,
         uncond: "torch.Tensor | None",
     ) -> Any:
-        from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-        from transformers.generation.logits_process import MinPLogitsWarper, RepetitionPenaltyLogitsProcessor
+        from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
         keep = config.min_tokens_to_keep
+        unread: Any = self._torch.zeros((len(scores), 0), dtype=self._torch.long)  # ids, which these four do not read
         if stage == "cfg" and uncond is not None:
             return self._guide(scores, uncond, config)
-        if stage == "repetition_penalty" and ids.numel():
-            return RepetitionPenaltyLogitsProcessor(float(config.repetition_penalty))(ids, scores)
+        if stage == "repetition_penalty":
+            return self._penalize(scores, history, float(config.repetition_penalty))
         if stage == "temperature" and config.temperature > 0:
-            return TemperatureLogitsWarper(float(config.temperature))(ids, scores)
+            return TemperatureLogitsWarper(float(config.temperature))(unread, scores)
         if stage == "top_k" and config.top_k > 0:
-            return TopKLogitsWarper(config.top_k, min_tokens_to_keep=keep)(ids, scores)
+            return TopKLogitsWarper(config.top_k, min_tokens_to_keep=keep)(unread, scores)
         if stage == "min_p" and config.min_p > 0:
-            return MinPLogitsWarper(config.min_p, min_tokens_to_keep=keep)(ids, scores)
+            return MinPLogitsWarper(config.min_p, min_tokens_to_keep=keep)(unread, scores)
         if stage == "top_p" and config.top_p < 1:
-            return TopPLogitsWarper(config.top_p, min_tokens_to_keep=keep)(ids, scores)
+            return TopPLogitsWarper(config.top_p, min_tokens_to_keep=keep)(unread, scores)
         return scores
 
     def _guide(self, scores: "torch.Tensor", uncond: "torch.Tensor", config: SamplingConfig) -> Any:
@@ -94,6 +105,6 @@ class HuggingFaceEngine:
         kind = DiaClassifierFreeGuidanceLogitsProcessor if conditional else ClassifierFreeGuidanceLogitsProcessor
         processor = kind(guidance_scale=2.0)
         processor.guidance_scale = config.cfg_weight  # the constructors refuse 1 and less, their formulas do not
-        ids = self._torch.zeros((len(scores), 1), dtype=self._torch.long)
-        mixed = processor(ids, self._torch.cat([scores, uncond]))
+        unread = self._torch.zeros((len(scores), 0), dtype=self._torch.long)
+        mixed = processor(unread, self._torch.cat([scores, uncond]))
         return mixed.masked_fill(scores == -self._torch.inf, -self._torch.inf)  # their formulas make NaN of -inf

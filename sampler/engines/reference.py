@@ -1,8 +1,8 @@
 """The chain in NumPy float64, straight from the definitions, with the reach of float32 rounding beside each score.
 
 A score that float32 arithmetic may put on either side of a threshold is in the grey zone: an engine may keep it or
-remove it. So each threshold is read three times: as defined, generously and strictly, where the generous and the strict
-reading move it by the rounding error that the scores on its two sides can carry in float32.
+remove it. So each threshold can be read in three ways: as defined, generously and strictly, where the generous and the
+strict reading move it by the rounding error that the scores on its two sides can carry in float32.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.config import SamplingConfig, Stage
-from sampler.engines.base import EngineInfo, Evaluation, Logits
+from sampler.engines.base import EngineInfo, Evaluation, Logits, Reading
+from sampler.errors import LogitsError
 from sampler.version import __version__
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Reading = Literal["defined", "generous", "strict"]
 _SIGN = {"defined": 0.0, "generous": 1.0, "strict": -1.0}
 
-ROUNDING = 2.0**-22
-"""Relative error of one float32 operation as it is counted here: four units in the last place, since exp and the
-sums of softmax are not correctly rounded in every framework."""
+ROUNDING = 2.0**-21
+"""Relative error of one float32 operation as it is counted here: eight half units in the last place, since exp and the
+sums of softmax are not correctly rounded in every framework (MLX's exp: six)."""
+
+FILTERS = frozenset({"top_k", "min_p", "top_p"})
+RANKING = frozenset({"cfg", "repetition_penalty"})
 
 
 class ReferenceEngine:
@@ -69,11 +72,22 @@ class ReferenceEngine:
     ) -> tuple[Mask, Mask]:
         """Which tokens a float32 engine must keep and which it may keep: two bool (B, V).
 
-        The intersection and the union of the three readings; what lies between them is the grey zone.
+        The first is what the strict reading keeps, the second what the generous one keeps, as far as the other two
+        readings agree; what lies between them is the grey zone. Where a stage that changes the ranking (cfg, penalty)
+        follows a filter whose outcome was open, nothing is required of the row.
         """
         readings: list[Reading] = ["defined", "generous", "strict"]
-        kept = [self.evaluate(logits, history, config, uncond_logits, reading)[-1].kept for reading in readings]
-        return np.logical_and.reduce(kept), np.logical_or.reduce(kept)
+        runs = [self.evaluate(logits, history, config, uncond_logits, reading) for reading in readings]
+        kept = [run[-1].kept for run in runs]
+        must, may = np.logical_and.reduce(kept), np.logical_or.reduce(kept)
+        stages = [state.stage for state in runs[0]]
+        for place, stage in enumerate(stages):
+            if stage in FILTERS and set(stages[place + 1 :]) & RANKING:
+                generous, strict = runs[1][place].kept, runs[2][place].kept
+                open_rows = (generous != strict).any(axis=-1)
+                must[open_rows] = False
+                may[open_rows] |= generous[open_rows]
+        return must, may
 
 
 def _apply(
@@ -92,11 +106,12 @@ def _apply(
         scores = state.scores / config.temperature
         return Evaluation("temperature", scores, state.error / config.temperature + _rounding(scores))
     if stage == "top_k" and config.top_k > 0:
-        return _without(state, stage, ~_largest(state, max(config.top_k, config.min_tokens_to_keep), sign))
+        return _without(state, stage, ~_top_k(state, max(config.top_k, config.min_tokens_to_keep), sign))
     if stage == "min_p" and config.min_p > 0:
         best = state.scores.argmax(axis=-1)[:, None]
         threshold = np.take_along_axis(state.scores, best, axis=-1) + np.log(config.min_p)
-        reach = state.error + np.take_along_axis(state.error, best, axis=-1) + ROUNDING
+        distance = np.abs(np.where(state.kept, state.scores - threshold, 0.0)) - 2 * np.log(config.min_p)
+        reach = state.error + np.take_along_axis(state.error, best, axis=-1) + ROUNDING * distance
         kept = state.scores >= threshold - sign * reach
         return _without(state, stage, ~(kept | _spared(state, config.min_tokens_to_keep, sign)))
     if stage == "top_p" and config.top_p < 1:
@@ -121,6 +136,8 @@ def _penalize(state: Evaluation, history: Sequence[Sequence[int]], penalty: floa
     scores, error = state.scores.copy(), state.error.copy()
     for row, ids in enumerate(history):
         seen = sorted(token for token in set(ids) if token < scores.shape[-1])
+        if seen and seen[0] < 0:
+            raise LogitsError(f"the history of row {row} contains {seen[0]}", hint="token ids are 0 or more")
         scores[row, seen] *= np.where(scores[row, seen] < 0, penalty, 1 / penalty)
         error[row, seen] *= max(penalty, 1 / penalty)
     return Evaluation("repetition_penalty", scores, error + _rounding(scores))
@@ -135,27 +152,45 @@ def _without(state: Evaluation, stage: Stage | Literal["greedy"], removed: Mask)
 
 
 def _spared(state: Evaluation, count: int, sign: float) -> Mask:
-    """The `count` most likely tokens, which no threshold removes; as defined exactly so many, the lower id first."""
-    if sign != 0:
-        return _largest(state, count, sign)
-    spared = np.zeros(state.scores.shape, dtype=np.bool_)
-    np.put_along_axis(spared, np.argsort(-state.scores, axis=-1, kind="stable")[:, :count], values=True, axis=-1)
-    return spared
+    """The `count` most likely tokens, which no threshold removes.
 
-
-def _largest(state: Evaluation, count: int, sign: float) -> Mask:
-    """The `count` largest scores of each row and those tied with the last of them.
-
-    Generously with all that may be tied with it; strictly without those that the next one may overtake.
+    As defined exactly so many, the lower id first; generously all that may belong to them; strictly those that no
+    other one may overtake.
     """
     if count >= state.scores.shape[-1]:
         return np.ones(state.scores.shape, dtype=np.bool_)
-    place = count if sign < 0 else count - 1
-    at = np.argpartition(-state.scores, place, axis=-1)[:, place : place + 1]
-    threshold, error = (np.take_along_axis(values, at, axis=-1) for values in (state.scores, state.error))
-    if sign < 0:
-        return state.scores > threshold + state.error + error
-    return state.scores >= threshold - sign * (state.error + error)
+    if sign == 0:
+        spared = np.zeros(state.scores.shape, dtype=np.bool_)
+        first = np.argsort(-state.scores, axis=-1, kind="stable")[:, :count]
+        np.put_along_axis(spared, first, values=True, axis=-1)
+        return spared
+    threshold, error = _ranked(state, count + (sign < 0))
+    reach = state.error + error
+    return state.scores > threshold + reach if sign < 0 else state.scores >= threshold - reach
+
+
+def _top_k(state: Evaluation, count: int, sign: float) -> Mask:
+    """The `count` largest scores of each row and those that equal the last of them.
+
+    Equal scores stay equal in float32, so a tie is no matter of rounding as long as no other score is near.
+    """
+    if count >= state.scores.shape[-1]:
+        return np.ones(state.scores.shape, dtype=np.bool_)
+    threshold, error = _ranked(state, count)
+    reach = state.error + error
+    if sign >= 0:
+        return state.scores >= threshold - sign * reach
+    distance = np.subtract(state.scores, threshold, out=np.full(state.scores.shape, np.inf), where=state.kept)
+    near = (state.scores != threshold) & (np.abs(distance) <= reach)
+    clear = (state.scores > threshold).sum(axis=-1, keepdims=True) + near.sum(axis=-1, keepdims=True) < count
+    tied = (state.scores == threshold) & (clear | ~near.any(axis=-1, keepdims=True))
+    return np.asarray(tied | _spared(state, count, sign))
+
+
+def _ranked(state: Evaluation, rank: int) -> tuple[Array, Array]:
+    """The rank-th largest score of each row, from 1, and its error: two (B, 1)."""
+    at = np.argpartition(-state.scores, rank - 1, axis=-1)[:, rank - 1 : rank]
+    return np.take_along_axis(state.scores, at, axis=-1), np.take_along_axis(state.error, at, axis=-1)
 
 
 def _nucleus(scores: Array, error: Array, top_p: float, sign: float) -> Mask:

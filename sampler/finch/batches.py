@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from sampler.errors import ConfigError
 from sampler.finch.corpus import Corpus, Plan, Utterance
 from sampler.finch.network import Batch
 from sampler.finch.speech import nfkd
@@ -24,7 +25,7 @@ class Recipe:
     wrong_token: share of input tokens replaced, so that a sampled slip is not the end of the sentence.
     """
 
-    steps: int = 6_000
+    steps: int = 4_000
     learning_rate: float = 1.5e-3
     warmup: int = 300
     weight_decay: float = 0.05
@@ -93,6 +94,11 @@ class Batches:
         for index, item in enumerate(data.utterances):
             if len(data.codes_of(index)) >= config.prompt_length:
                 self.references.setdefault(item.voice, []).append(index)
+        for voice in sorted({item.voice for item in data.utterances} - set(self.references)):
+            raise ConfigError(
+                f"voice {voice} has no utterance of {config.prompt_length} codes among {len(data)} texts",
+                hint="more texts, or texts of more sentences",
+            )
         starts = {voice: [self.prompt(index) for index in members] for voice, members in self.references.items()}
         self.speakers = {
             voice: np.stack([speaker_embedding(codes, codebook, config.speaker_size) for codes in prompts])

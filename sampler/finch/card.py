@@ -122,7 +122,8 @@ def _quality(folder: Path) -> str:
     right = sum(each.right_length for each in measured)
     speech = held_out_speech(folder, TEXT_LOSSES)
     plain, guided = (text_losses(checkpoint, sentences[:TEXT_LOSSES], speech, weight) for weight in (0.0, 0.5))
-    distinct = _distinct_codes(folder)
+    codes = _distinct_codes(folder)
+    distinct = f"{np.mean(codes):.0f}, mean of {len(codes)} runs" if codes else f"none of {LONG_RUNS} runs is as long"
     return _table(
         "Quality, on held-out texts",
         [
@@ -134,7 +135,7 @@ def _quality(folder: Path) -> str:
             ("loss of true speech, own and wrong text", f"{plain[0]:.2f} and {plain[1]:.2f} nats a token"),
             ("the same with guidance 0.5", f"{guided[0]:.2f} and {guided[1]:.2f} nats a token"),
             ("doubled tokens", f"{np.mean([each.doubled for each in measured]):.2%}"),
-            ("distinct codes in the first 500 tokens", f"{np.mean(distinct):.0f}, mean of {len(distinct)} runs"),
+            ("distinct codes in the first 500 tokens", distinct),
         ],
     )
 

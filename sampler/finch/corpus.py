@@ -1,12 +1,13 @@
 """Finch's corpus: sentences, spoken and coded, with the text position of every code."""
 
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,6 +150,13 @@ def learn_codebook(plan: Plan, progress: Progress = lambda done: None) -> NDArra
     return centers
 
 
+def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Write .npz under its name only when it is complete."""
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, allow_pickle=False, **arrays)
+    partial.replace(path)
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Coded utterances, end to end in flat arrays: utterance i has codes[starts[i]:starts[i + 1]]."""
@@ -171,17 +179,15 @@ class Corpus:
 
     def save(self, path: Path) -> None:
         """Write the corpus as .npz."""
-        rows = np.array([tuple(asdict(item).values()) for item in self.utterances], dtype=object)
-        np.savez(path, rows=rows.astype(str), codes=self.codes, positions=self.positions, starts=self.starts)
+        text = json.dumps([asdict(item) for item in self.utterances])
+        items = np.frombuffer(text.encode(), dtype=np.uint8)
+        save_arrays(path, items=items, codes=self.codes, positions=self.positions, starts=self.starts)
 
     @classmethod
     def load(cls, path: Path) -> "Corpus":
         """Read what `save` wrote."""
         with np.load(path) as data:
-            items = [
-                Utterance(text, language, espeak, int(voice), float(emotion), int(seed))
-                for text, language, espeak, voice, emotion, seed in data["rows"].tolist()
-            ]
+            items = [Utterance(**item) for item in json.loads(data["items"].tobytes())]
             return cls(items, data["codes"], data["positions"], data["starts"])
 
 

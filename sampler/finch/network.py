@@ -172,10 +172,14 @@ class T3Network(nn.Module):
         speech_hidden = torch.gather(hidden, 1, speech_columns[..., None].expand(-1, -1, hidden.shape[2]))
         text_hidden = hidden[:, conditioning.shape[1] :][:, : text.shape[1] - 1]
         seen = torch.arange(1, text.shape[1]) < batch.text_lengths[:, None]
-        text_targets = batch.text[:, 1:].masked_fill(~seen | batch.no_text[:, None], -100)
+        seen = seen & ~batch.no_text[:, None]
+        text_targets = batch.text[:, 1:].masked_fill(~seen, -100)
+        text_loss = functional.cross_entropy(
+            self.text_head(text_hidden).flatten(0, 1), text_targets.flatten(), reduction="sum"
+        )
         return Losses(
             speech=functional.cross_entropy(self.speech_head(speech_hidden).flatten(0, 1), batch.targets.flatten()),
-            text=functional.cross_entropy(self.text_head(text_hidden).flatten(0, 1), text_targets.flatten()),
+            text=text_loss / seen.sum().clamp_min(1),  # in a small batch every text may be blank
             alignment=self._alignment_loss(batch, speech_columns, conditioning.shape[1]),
         )
 
@@ -198,7 +202,7 @@ class T3Network(nn.Module):
         for layer, head in self.config.aligned_heads:
             attention = self.attention_rows(layer, head, speech_columns)
             mass = (attention[..., offset : offset + batch.text.shape[1]] * target).sum(-1)
-            losses.append(-torch.log(mass[use] + 1e-4).mean())
+            losses.append(-torch.log(mass[use] + 1e-4).sum() / use.sum().clamp_min(1))
         return torch.stack(losses).mean()
 
     def attention_rows(self, layer: int, head: int, columns: Tensor) -> Tensor:

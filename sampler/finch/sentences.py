@@ -6,6 +6,9 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
+
+from sampler.errors import ConfigError
 
 SLOT = re.compile(r"\{(\w+)\}")
 SHORTEST, LONGEST = 12, 90
@@ -23,8 +26,11 @@ class Grammar:
 
     @classmethod
     def load(cls, language: str) -> "Grammar":
-        """Read the grammar of `language`; FileNotFoundError where there is none."""
-        source = resources.files("sampler.finch") / "languages" / f"{language}.toml"
+        """Read the grammar of `language`. Raises ConfigError where there is none."""
+        source = Path(str(resources.files("sampler.finch"))) / "languages" / f"{language}.toml"
+        if not source.is_file():
+            known = sorted(file.name.removesuffix(".toml") for file in source.parent.iterdir())
+            raise ConfigError(f"there is no grammar for the language {language!r}", hint=f"known: {', '.join(known)}")
         data = tomllib.loads(source.read_text(encoding="utf-8"))
         return cls(
             language=data["language"],

@@ -1,7 +1,7 @@
 """A folder with a checkpoint's own files -> model, tokenizer and voice."""
 
 import hashlib
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,7 +61,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def find_files(path: Path) -> tuple[Path, T3Config, str]:
     """Weights file, config and name of the tokenizer for a folder or file."""
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
         raise WeightsError(f"{path} does not exist", hint="give a folder with t3_cfg.safetensors, or that file")
     names = [OWN_FILES[0], *UPSTREAM_FILES]
     found = [path] if path.is_file() else [path / name for name in names if (path / name).exists()]
@@ -78,17 +78,7 @@ def find_files(path: Path) -> tuple[Path, T3Config, str]:
     settings = weights.parent / "config.json"
     if weights.name != OWN_FILES[0] or not settings.exists():
         raise WeightsError(f"{weights} is of no known kind", hint=f"upstream's names are {', '.join(UPSTREAM_FILES)}")
-    return weights, T3Config.from_dict(_read_json(settings), settings.name), "tokenizer.json"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}", hint="expected a JSON object") from error
-    if not isinstance(data, dict):
-        raise WeightsError(f"{path} holds a {type(data).__name__}", hint="expected a JSON object")
-    return data
+    return weights, T3Config.read(settings), "tokenizer.json"
 
 
 def load_voice(folder: Path, config: T3Config) -> Voice:
@@ -104,7 +94,7 @@ def load_voice(folder: Path, config: T3Config) -> Voice:
 def _read_safe(path: Path) -> dict[str, Any]:
     try:
         return {name.removeprefix("t3."): value for name, value in load_file(path).items() if name.startswith("t3.")}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type that NumPy does not have, as bfloat16
         raise WeightsError(f"{path} cannot be read: {error}", hint="is the download complete?") from error
 
 
@@ -119,7 +109,7 @@ def _read_pickled(path: Path) -> dict[str, Any]:
         data = torch.load(path, map_location="cpu", weights_only=True)
         return {name: np.asarray(value) for name, value in data["t3"].items() if value is not None}
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} cannot be read: {reason}", hint="expected the conds.pt of upstream") from error
 
 
@@ -139,7 +129,8 @@ def check_voice(data: Mapping[str, Any], config: T3Config, source: str) -> Voice
             hint=f"expected {config.speaker_size}",
         )
     if (
-        prompt.size > config.speech_positions
+        not np.issubdtype(prompt.dtype, np.integer)
+        or prompt.size > config.speech_positions
         or prompt.min(initial=0) < 0
         or prompt.max(initial=0) >= config.speech_vocab_size
     ):

@@ -1,7 +1,10 @@
 """What a T3 is made of: sizes, special ids, rotary scaling, aligned heads."""
 
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from sampler.errors import WeightsError
 
@@ -63,21 +66,69 @@ class T3Config:
         """Rows of the speech position table (`max_speech_tokens + 2 + 2` in upstream's T3.__init__)."""
         return self.max_speech_tokens + 4
 
+    def __post_init__(self) -> None:
+        """Refuse sizes and ids that no T3 can have; WeightsError names the field and its value."""
+        for name, fits, expected in self._requirements():
+            if not fits:
+                raise WeightsError(f"{self.name}: {name} = {getattr(self, name)!r}", hint=f"expected {expected}")
+
+    def _requirements(self) -> list[tuple[str, bool, str]]:
+        sizes = [
+            *("hidden_size", "intermediate_size", "num_layers", "num_heads", "text_vocab_size", "speech_vocab_size"),
+            *("max_text_tokens", "max_speech_tokens", "speaker_size", "perceiver_queries", "perceiver_heads"),
+        ]
+        width, heads = self.hidden_size, self.num_heads
+        inside = all(0 <= at < self.num_layers and 0 <= head < heads for at, head in self.aligned_heads)
+        rope = ("rms_norm_eps", "rope_theta", "rope_factor", "rope_original_length")
+        return [
+            *((name, getattr(self, name) >= 1, "1 or more") for name in sizes),
+            (
+                "num_heads",
+                heads >= 1 and width % (2 * heads) == 0,
+                f"a divisor of {width} that leaves an even head size",
+            ),
+            (
+                "perceiver_heads",
+                self.perceiver_heads >= 1 and width % self.perceiver_heads == 0,
+                f"a divisor of {width}",
+            ),
+            *(
+                (name, 0 <= getattr(self, name) < self.speech_vocab_size, "a speech token")
+                for name in ("bos_id", "eos_id")
+            ),
+            *(
+                (name, 0 <= getattr(self, name) < self.text_vocab_size, "a text token")
+                for name in ("start_text_id", "stop_text_id")
+            ),
+            ("prompt_length", 0 <= self.prompt_length <= self.speech_positions, "no more than there are positions"),
+            ("aligned_heads", inside, f"pairs below ({self.num_layers}, {heads})"),
+            *((name, getattr(self, name) > 0, "a number > 0") for name in rope),
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `config.json`."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any], source: str) -> Self:
-        """Build from the content of a `config.json`; WeightsError names `source` and the first wrong key."""
-        known = {field.name for field in fields(cls)}
-        for problem, keys in (("unknown", data.keys() - known), ("missing", known - data.keys())):
-            if keys:
-                raise WeightsError(
-                    f"{source}: {problem} key {min(keys)!r}", hint=f"known keys: {', '.join(sorted(known))}"
-                )
-        heads = tuple((int(layer), int(head)) for layer, head in data["aligned_heads"])
-        return cls(**{**data, "aligned_heads": heads, "languages": tuple(data["languages"])})
+    def read(cls, path: Path) -> Self:
+        """Read a `config.json`; WeightsError names the file and the first key that is wrong."""
+        try:
+            return TypeAdapter(cls).validate_json(path.read_text(encoding="utf-8"), strict=True, extra="forbid")
+        except OSError as error:
+            raise WeightsError(
+                f"{path} cannot be read: {error.strerror}", hint="it belongs beside the weights"
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise WeightsError(
+                f"{path.name}: {key or 'content'}: {first['msg']}", hint=f"keys: {', '.join(cls.keys())}"
+            ) from error
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """All keys of a `config.json`."""
+        return [field.name for field in fields(cls)]
 
 
 CHATTERBOX_ENGLISH = T3Config()

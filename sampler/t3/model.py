@@ -60,8 +60,14 @@ class T3:
     ) -> mx.array:
         """Logits of every step of given speech, in one pass: (2 if guided else 1, len(tokens) + 1, V).
 
-        Row t predicts tokens[t]; the last row is what would come next.
+        Row t predicts tokens[t]; the last row is what would come next. Raises TextError for an id that is no speech
+        token and for more tokens than there are positions: MLX reads beyond a table without saying so.
         """
+        outside = [token for token in tokens if not 0 <= token < self.config.speech_vocab_size]
+        if outside:
+            raise TextError(f"speech id {outside[0]} is no token", hint=f"0 to {self.config.speech_vocab_size - 1}")
+        if len(tokens) >= self.config.speech_positions:
+            raise TextError(f"{len(tokens)} speech tokens", hint=f"at most {self.config.speech_positions - 1}")
         prefix = self.prefix(text, voice, bos_count=bos_count, guided=guided)
         if tokens:
             speech = self.embed_speech(tokens, range(1, len(tokens) + 1))[None]

@@ -49,10 +49,10 @@ class TextTokenizer:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises Exception itself
             raise WeightsError(f"{path} is no tokenizer: {error}", hint="is the download complete?") from error
-        size = self._tokenizer.get_vocab_size()
-        if size != config.text_vocab_size:
+        size, largest = self._tokenizer.get_vocab_size(), max(self._tokenizer.get_vocab().values(), default=-1)
+        if size != config.text_vocab_size or largest >= size:
             raise WeightsError(
-                f"{path.name} has {size} ids, text_emb has {config.text_vocab_size} rows",
+                f"{path.name} has {size} ids up to {largest}, text_emb has {config.text_vocab_size} rows",
                 hint="tokenizer and weights are of different versions",
             )
 

@@ -56,7 +56,7 @@ def test_frequencies_follow_the_distribution():
 
 
 def test_a_wrong_sampler_is_seen():
-    """The same test on draws at T = 1 in place of 0.8: the distance is announced by the distributions themselves."""
+    """The same test on draws at T = 1 in place of 0.5: the distance is announced by the distributions themselves."""
     logits = np.random.default_rng(5).normal(0, 1.5, 40).astype(np.float32)
     right, wrong = (SamplingConfig(temperature=t, min_p=0, repetition_penalty=1) for t in (0.5, 1.0))
     probabilities = softmax(np.array(process(logits[None], [[]], right))[0].astype(np.float64))

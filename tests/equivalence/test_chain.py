@@ -122,8 +122,10 @@ def test_history_is_a_set(inputs, config):
             [0, 0, 1, 2],
             [2.0, -2.0, 0.0, 3.0],
         ),
-        # An id beyond the vocabulary penalises nothing, token 0 least of all.
+        # An id beyond the vocabulary penalises nothing, token 0 least of all; nor does an empty history.
         (SamplingConfig(order=("repetition_penalty",), repetition_penalty=2.0), [4.0, 3.0], [7], [4.0, 3.0]),
+        (SamplingConfig(order=("repetition_penalty",), repetition_penalty=2.0), [4.0, 3.0], [7, 1], [4.0, 1.5]),
+        (SamplingConfig(order=("repetition_penalty",), repetition_penalty=2.0), [4.0, 3.0], [], [4.0, 3.0]),
         # p = (.5, .3, .2) at temperature 1: .5 does not reach .6, .5 + .3 does, and the crossing token stays.
         (SamplingConfig(order=("top_p",), top_p=0.6), np.log([0.5, 0.3, 0.2]), [], [np.log(0.5), np.log(0.3), -np.inf]),
         # Four equal tokens, mass exactly at the edge: half of them, whichever.

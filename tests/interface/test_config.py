@@ -32,6 +32,7 @@ def test_canonical_text_reads_back(config: SamplingConfig):
         ("temperature", math.inf, "temperature = inf is out of range"),
         ("temperature", True, "temperature = True is out of range"),
         ("temperature", "0.8", "temperature = '0.8' is out of range"),
+        ("temperature", 10**400, "temperature = 1000"),
         ("temperature", None, "temperature = None is out of range"),
         ("top_k", -1, "top_k = -1 is out of range (expected an integer >= 0 (0 is off))"),
         ("top_k", 1.0, "top_k = 1.0 is out of range"),
