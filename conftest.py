@@ -1,0 +1,32 @@
+"""pytest hooks: a matrix file is collected as one item a cell; hypothesis profiles; the header."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from sampler import pytest_items
+
+settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
+settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True, derandomize=True)
+settings.register_profile(
+    "nightly", max_examples=5_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_addoption(parser: pytest.Parser):
+    pytest_items.add_options(parser.getgroup("sampler", "cells of a matrix"))
+
+
+def pytest_report_header(config: pytest.Config):
+    return pytest_items.header(config)
+
+
+def pytest_collect_file(parent: pytest.Collector, file_path: Path):
+    return pytest_items.collect(parent, file_path)
+
+
+def pytest_terminal_summary(terminalreporter):
+    pytest_items.summarize(terminalreporter)

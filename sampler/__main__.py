@@ -1,0 +1,5 @@
+"""`python -m sampler` is the `sampler` command."""
+
+from sampler.cli import main
+
+main()

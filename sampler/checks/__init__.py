@@ -1,0 +1,1 @@
+"""Checks: engine and case in, verdict out; they know the protocols of engines and no particular engine."""

@@ -1,0 +1,154 @@
+"""The command line: thin commands over `sampler.run`."""
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+from rich.console import Console
+
+from sampler import run as runner
+from sampler.checks.base import Step, Verdict
+from sampler.doctor import diagnose
+from sampler.errors import SamplerError
+from sampler.matrix import find_matrix, load_matrix, shipped_matrices
+from sampler.replay import replay_case, replay_crash
+from sampler.results import terminal
+from sampler.results.crash import write_crashes
+from sampler.results.jsonl import write_run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Stochastic-sampling and long-form regression checks for autoregressive token generators.",
+)
+Arguments = ParamSpec("Arguments")
+
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the run; a nightly run takes its run number.")]
+EngineName = Annotated[
+    str | None, typer.Option("--engine", help="Engine: core, `package.module:factory` or `file.py:factory`.")
+]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="Folder with upstream's own files, or the weights file in it.")
+]
+
+
+def shows_errors(command: Callable[Arguments, int]) -> Callable[Arguments, None]:
+    """Turn a SamplerError into one line and its exit code, and the returned number into the exit code."""
+
+    @wraps(command)
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except SamplerError as error:
+            Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"error: {error}")
+            code = error.exit_code
+        except KeyboardInterrupt:
+            Console(stderr=True).print("interrupted; no run was written")
+            code = 130
+        raise typer.Exit(code)
+
+    return wrapped
+
+
+@app.command(epilog="Example: `sampler run stochastic --seed 7 --out runs/seven`")
+@shows_errors
+def run(
+    matrix: Annotated[str, typer.Argument(help="A shipped matrix or a .toml file.")] = "stochastic",
+    engine: EngineName = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for run.jsonl [default: runs/MATRIX].")] = None,
+) -> int:
+    """Run a matrix: generate every cell and check what came out."""
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    session = runner.Session(load_matrix(find_matrix(matrix)), seed, engine, weights)
+    folder = out or Path("runs") / session.matrix.name
+    session.prepare()
+    header = session.header()
+    console.print(f"{session.matrix.name}: {session.matrix.why}")
+    console.print(f"engine {header['engine']['name']}, seed {seed}, BLAS {header['blas']}, {header['oracle']}")
+    verdicts: list[Verdict] = []
+    crashes: list[tuple[Verdict, Step]] = []
+    tokens, start = 0, time.perf_counter()
+    with write_run(folder, header) as writer, terminal.run_progress(console, len(session.matrix.cases)) as progress:
+        for case in session.matrix.cases:
+            progress.cell(case.cell)
+            result = session.run(case, progress.step)
+            tokens += result.tokens
+            verdicts.extend(result.verdicts)
+            crashes.extend(
+                (verdict, result.steps[verdict.check]) for verdict in result.verdicts if verdict.check in result.steps
+            )
+            for verdict in result.verdicts:
+                writer.verdict(verdict)
+            progress.done()
+        seconds = time.perf_counter() - start
+        files = write_crashes(folder, crashes)
+        writer.write("footer", runner.footer(verdicts, tokens, seconds))
+    console.print(terminal.verdict_table(verdicts))
+    for note in terminal.verdict_notes(verdicts, files):
+        console.print(note)
+    console.print(terminal.summary_line(verdicts, tokens, seconds))
+    console.print(f"written to {folder / 'run.jsonl'}")
+    return runner.exit_code(verdicts)
+
+
+@app.command(epilog="Example: `sampler replay smoke/temperature:0.8/allowed --seed 0`")
+@shows_errors
+def replay(
+    case: Annotated[str, typer.Argument(help="matrix/cell/check, matrix/cell, or a crash file (.json).")],
+    seed: Seed = 0,
+    engine: EngineName = None,
+    weights: Weights = None,
+    matrix: Annotated[
+        Path | None, typer.Option("--matrix", help="The matrix file, if it is not a shipped one.")
+    ] = None,
+) -> int:
+    """Show one verdict again."""
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    verdicts = replay_crash(Path(case)) if case.endswith(".json") else replay_case(case, seed, engine, weights, matrix)
+    console.print(terminal.verdict_table(verdicts))
+    for verdict in verdicts:
+        console.print(f"{verdict.check}: {verdict.outcome}: {verdict.message}")
+    return runner.exit_code(verdicts)
+
+
+@app.command("list", epilog="Example: `sampler list smoke`")
+@shows_errors
+def list_(
+    matrix: Annotated[str | None, typer.Argument(help="A matrix whose cells are to be listed.")] = None,
+) -> int:
+    """List the shipped matrices with their reasons, or the cells of one."""
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    if matrix is not None:
+        for case in load_matrix(find_matrix(matrix)).cases:
+            console.print(f"{case.id}  {f'(unavailable: {case.unavailable})' if case.unavailable else case.config}")
+        return 0
+    for path in shipped_matrices():
+        loaded = load_matrix(path)
+        console.print(f"{loaded.name} ({len(loaded.cases)} cells): {loaded.why}")
+    return 0
+
+
+@app.command(epilog="Example: `sampler doctor`")
+@shows_errors
+def doctor() -> int:
+    """Show versions, device, BLAS and speed."""
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    found = diagnose()
+    for name, value in found.facts:
+        console.print(f"{name:14}{value}")
+    console.print(f"{'speed':14}{found.gigaflops:.0f} billion float32 operations a second")
+    for hint in found.hints:
+        console.print(f"hint: {hint}", style="yellow")
+    return 0
+
+
+def main() -> None:
+    """Entry point of the `sampler` command."""
+    app()

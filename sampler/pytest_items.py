@@ -1,0 +1,107 @@
+"""A matrix under pytest: one item a cell, so that -k, -x and -n work as people expect."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sampler import blas
+from sampler.checks.base import Verdict
+from sampler.errors import SamplerError
+from sampler.matrix import Case, load_matrix, shipped_folder
+from sampler.results import terminal
+from sampler.run import Session
+
+
+def add_options(group: pytest.OptionGroup) -> None:
+    """`--seed`, `--engine` and `--weights`, as `sampler run` has them."""
+    group.addoption("--seed", type=int, default=0, help="seed of the cells (default 0)")
+    group.addoption("--engine", default=None, help="core, package.module:factory or file.py:factory")
+    group.addoption("--weights", type=Path, default=None, help="folder with upstream's own files")
+
+
+def header(config: pytest.Config) -> str:
+    """Seed and BLAS, for the head of the report."""
+    return f"sampler: seed {config.getoption('--seed')}, BLAS {blas.prepare().name}"
+
+
+def collect(parent: pytest.Collector, path: Path) -> pytest.File | None:
+    """Collect a shipped matrix, or a TOML file that the command line names; other TOML files are none of ours."""
+    named = {Path(argument.split("::")[0]).resolve() for argument in parent.config.args}
+    if path.suffix != ".toml" or (path.parent != shipped_folder() and path not in named):
+        return None
+    file: pytest.File = MatrixFile.from_parent(parent, path=path)
+    return file
+
+
+class MatrixFile(pytest.File):
+    """A matrix file."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """One item for each cell; all of them share one session, so that the model is loaded once."""
+        config = self.config
+        try:
+            matrix = load_matrix(self.path)
+        except SamplerError as error:
+            raise self.CollectError(str(error)) from error
+        session = Session(
+            matrix, config.getoption("--seed"), config.getoption("--engine"), config.getoption("--weights")
+        )
+        for case in matrix.cases:
+            yield Cell.from_parent(self, name=case.cell, session_of_run=session, case=case)
+
+
+class CellFailure(Exception):
+    """At least one check of a cell failed or errored."""
+
+
+class Cell(pytest.Item):
+    """One cell: all checks of `sampler run`, with the same verdicts."""
+
+    def __init__(self, *, session_of_run: Session, case: Case, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.session_of_run = session_of_run
+        self.case = case
+
+    def runtest(self) -> None:
+        """Fail where a check failed or errored, skip where one could not look."""
+        result = self.session_of_run.run(self.case)
+        self.user_properties.extend(("verdict", asdict(verdict)) for verdict in result.verdicts)
+        notes = "\n".join(note.plain for note in terminal.verdict_notes(result.verdicts))
+        if result.outcome in ("failed", "errored"):
+            raise CellFailure(notes)
+        if result.outcome == "unavailable":
+            pytest.skip(notes)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: object) -> str:
+        """Show a finding, or a user's mistake, as text, never as a traceback."""
+        if isinstance(excinfo.value, CellFailure | SamplerError):
+            return str(excinfo.value)
+        return str(super().repr_failure(excinfo))
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Where the cell comes from and what it is called."""
+        return self.path, None, self.case.id
+
+
+def summarize(reporter: Any) -> None:
+    """Print what tests measured and, after the last cell, the table of verdicts."""
+    reports = [report for kind in ("passed", "failed", "skipped") for report in reporter.getreports(kind)]
+    properties = {
+        (report.nodeid, name, str(value)): value for report in reports for name, value in report.user_properties
+    }  # a report comes once for each phase of a test
+    verdicts = [Verdict(**value) for (_, name, _), value in properties.items() if name == "verdict"]
+    measured = [(node, name, value) for (node, name, value) in properties if name != "verdict"]
+    if measured:
+        reporter.section("measured")
+        for node, name, value in measured:
+            reporter.write_line(f"{node}: {name} {value}")
+    if verdicts:
+        reporter.section("verdicts")
+        console = Console(file=reporter._tw._file, width=max(reporter._tw.fullwidth, 100), highlight=False)  # noqa: SLF001
+        console.print(terminal.verdict_table(verdicts))
+        for note in terminal.verdict_notes([verdict for verdict in verdicts if verdict.outcome == "unavailable"]):
+            console.print(note)

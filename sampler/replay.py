@@ -1,0 +1,71 @@
+"""Showing a verdict again: by running its cell, or from a crash file alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sampler.checks.base import Evidence, Finding, Step, Verdict
+from sampler.checks.equivalence import LARGEST_VARIATION, ChainComparison, allowed, draws, recorded_steps
+from sampler.config import SamplingConfig
+from sampler.engines.base import EngineInfo, Generation, Logits, Record, Request
+from sampler.engines.reference import ReferenceEngine
+from sampler.results.crash import read_crash
+from sampler.run import Session, find_case
+
+
+def replay_case(
+    case_id: str, seed: int, engine: str | None = None, weights: Path | None = None, matrix: Path | None = None
+) -> list[Verdict]:
+    """Run one cell again and return the verdict of the named check, or all of the cell's."""
+    loaded, case, check = find_case(case_id, matrix)
+    result = Session(loaded, seed, engine, weights).run(case)
+    return [verdict for verdict in result.verdicts if check in (None, verdict.check)]
+
+
+def replay_crash(path: Path) -> list[Verdict]:
+    """Judge the recorded step again, with the float64 reference alone: no model, no engine, any backend."""
+    content, step = read_crash(path)
+    recorded = _Recorded(step)
+    reference = ReferenceEngine()
+    evidence = Evidence(recorded, reference, None, "", [recorded.request], [recorded.generation], prefix=step.history)
+    findings = {"allowed": allowed(evidence), "draws": draws(evidence)}
+    if step.scores is not None:
+        findings["chain"] = _judge_scores(recorded, reference, evidence, str(content["stage"]))
+    cell = str(content["case"]).rsplit("/", 1)[0]
+    return [finding.verdict(cell, name, f"sampler replay {path}") for name, finding in findings.items()]
+
+
+def _judge_scores(recorded: "_Recorded", reference: ReferenceEngine, evidence: Evidence, stage: str) -> Finding:
+    """Compare the recorded scores with those of the reference."""
+    compared = ChainComparison(recorded, reference, reference, next(recorded_steps(evidence)))
+    variation = float(compared.variation[0])
+    bad = variation > LARGEST_VARIATION
+    message = f"the recorded scores are {variation:.3g} from the reference's in total variation"
+    message += f"; {compared.describe(0)}" if bad else ""
+    return Finding("process", stage, "failed" if bad else "passed", 1, message, variation, LARGEST_VARIATION)
+
+
+class _Recorded:
+    """Stands where an engine stands: it can only say again what an engine did at one step."""
+
+    info = EngineInfo(name="recorded", version="")
+
+    def __init__(self, step: Step) -> None:
+        rows = [step.logits] if step.uncond_logits is None else [step.logits, step.uncond_logits]
+        empty = np.zeros(0, dtype=np.float32)
+        record = Record(empty, empty.astype(np.int32), empty, empty, 0, 1, logits=np.stack(rows)[None])
+        self.request = Request((), step.config, 0, 1, noise=lambda at: step.gumbel)
+        self.generation = Generation((step.token,), "length", record)
+        self._scores = step.scores
+
+    def process(
+        self,
+        logits: Logits,  # noqa: ARG002 - the same answer to every question
+        history: Sequence[Sequence[int]],  # noqa: ARG002
+        config: SamplingConfig,  # noqa: ARG002
+        uncond_logits: Logits | None = None,  # noqa: ARG002
+    ) -> Logits:
+        """The recorded scores, (1, V)."""
+        assert self._scores is not None  # noqa: S101 - asked only where there are some
+        return self._scores[None]

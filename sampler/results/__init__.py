@@ -1,0 +1,1 @@
+"""What becomes of verdicts: JSON lines, crash files, tables."""

@@ -1,0 +1,128 @@
+"""What a run looks like on a terminal: progress, table, failures."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from sampler.checks.base import OUTCOMES, Outcome, Verdict, worst
+
+STYLES: Mapping[Outcome, str] = {
+    "passed": "green",
+    "failed": "bold red",
+    "errored": "bold magenta",
+    "unavailable": "yellow",
+}
+
+
+class RunProgress:
+    """Progress of a run: cells done, tokens a second, time left."""
+
+    def __init__(self, progress: Progress, cells: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=cells, rate="")
+        self._tokens = 0
+
+    def cell(self, name: str) -> None:
+        """Say which cell runs now."""
+        self._progress.update(self._task, description=name)
+
+    def step(self, tokens: int, _finished: int) -> None:
+        """Count tokens."""
+        self._tokens += tokens
+        elapsed = self._progress.tasks[0].elapsed or 0.0
+        rate = f"{self._tokens / elapsed:,.0f} tokens/s" if elapsed > 1 else ""
+        self._progress.update(self._task, rate=rate)
+
+    def done(self) -> None:
+        """Count a cell."""
+        self._progress.advance(self._task)
+
+
+@contextmanager
+def run_progress(console: Console, cells: int) -> Iterator[RunProgress]:
+    """Show progress while a run goes on; nothing where the output is no terminal."""
+    columns = (
+        SpinnerColumn(), MofNCompleteColumn(), BarColumn(bar_width=20), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield RunProgress(progress, cells)
+
+
+def verdict_table(verdicts: Iterable[Verdict]) -> Table:
+    """One row a cell: a column for each axis, the worst outcome, then each check with what it counted."""
+    cells: dict[str, dict[str, Verdict]] = {}
+    for verdict in verdicts:
+        cells.setdefault(_cell_of(verdict), {})[verdict.check] = verdict
+    axes = list(dict.fromkeys(axis for cell in cells for axis in _values(cell)))
+    checks = list(dict.fromkeys(check for row in cells.values() for check in row))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for axis in axes:
+        table.add_column(axis.replace("_", "\n"), no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for check in checks:
+        table.add_column(check, no_wrap=True, justify="right")
+    for cell, row in cells.items():
+        outcome = worst([verdict.outcome for verdict in row.values()])
+        values = _values(cell)
+        shown = [_count(row[check]) if check in row else Text("") for check in checks]
+        table.add_row(*(values.get(axis, "") for axis in axes), Text(outcome, style=STYLES[outcome]), *shown)
+    return table
+
+
+def _cell_of(verdict: Verdict) -> str:
+    return verdict.case.rsplit("/", 1)[0]
+
+
+def _values(cell: str) -> dict[str, str]:
+    """The axes that a cell id spells out: `temperature:0.8+top_p:1.0`."""
+    parts = (part.partition(":") for part in cell.split("/", 1)[-1].split("+"))
+    return {name: value for name, colon, value in parts if colon}
+
+
+def _count(verdict: Verdict) -> Text:
+    """How much a passed check looked at, a dash where one could not look, the outcome where it failed."""
+    shown = {"passed": f"{verdict.n:,}", "unavailable": "-"}.get(verdict.outcome, verdict.outcome)
+    return Text(shown, style=STYLES[verdict.outcome])
+
+
+def verdict_notes(verdicts: Sequence[Verdict], crashes: Mapping[str, Path] = MappingProxyType({})) -> list[Text]:
+    """Every failure with its lines to reproduce it, then every reason for `unavailable`, once.
+
+    crashes: the crash file of a case id, where there is one.
+    """
+    notes = []
+    for verdict in verdicts:
+        if verdict.outcome in ("failed", "errored"):
+            note = Text(f"{verdict.outcome} {verdict.case} (stage {verdict.stage})\n", style=STYLES[verdict.outcome])
+            note.append(f"  {verdict.message}\n  Reproduce with: {verdict.reproduce}", style="default")
+            if verdict.case in crashes:
+                command = shlex.join(["sampler", "replay", str(crashes[verdict.case])])
+                note.append(f"\n  or, without the engine: {command}", style="default")
+            notes.append(note)
+    reasons = Counter((verdict.check, verdict.message) for verdict in verdicts if verdict.outcome == "unavailable")
+    by_reason: dict[str, list[str]] = {}
+    for check, reason in reasons:
+        by_reason.setdefault(reason, []).append(f"{check} ({reasons[check, reason]})")
+    for reason, checks in by_reason.items():
+        notes.append(Text(f"unavailable: {reason}: {', '.join(checks)}", style=STYLES["unavailable"]))
+    return notes
+
+
+def summary_line(verdicts: Sequence[Verdict], tokens: int, seconds: float) -> str:
+    """Cells by outcome, tokens, speed."""
+    cells: dict[str, list[Outcome]] = {}
+    for verdict in verdicts:
+        cells.setdefault(_cell_of(verdict), []).append(verdict.outcome)
+    counts = Counter(worst(outcomes) for outcomes in cells.values())
+    parts = [f"{counts[outcome]} {outcome}" for outcome in reversed(OUTCOMES) if counts[outcome]]
+    speed = f"{tokens:,} tokens in {seconds:.0f} s ({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
+    return f"{len(cells)} cells: {', '.join(parts)}; {speed}"

@@ -1,0 +1,101 @@
+"""Crash files: what is written is read again, says the same, and is refused where it is damaged."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sampler import NoiseKey, SamplingConfig, process
+from sampler.checks.base import Step, Verdict
+from sampler.errors import SamplerError
+from sampler.replay import replay_crash
+from sampler.results.crash import read_crash, write_crashes
+
+CONFIG = SamplingConfig(temperature=0.8, min_p=0.1)
+LOGITS = np.array([2.0, 0.0, -np.inf, -9.0, 1.5], dtype=np.float32)
+UNCOND = np.array([1.0, 0.5, -1.0, 0.0, 1.5], dtype=np.float32)
+STEP = Step(CONFIG, (4, 4, 1), LOGITS, UNCOND, NoiseKey(1, "crash").gumbel(0, 5), 3)
+VERDICT = Verdict(
+    "smoke/base/allowed", "draw", "allowed", "min_p", "failed", 1, message="it was", reproduce="sampler ..."
+)
+
+
+@pytest.fixture
+def crash(tmp_path) -> Path:
+    return write_crashes(tmp_path, [(VERDICT, STEP)])[VERDICT.case]
+
+
+def test_a_step_comes_back_bit_for_bit(crash):
+    content, step = read_crash(crash)
+    assert (content["case"], content["stage"]) == (VERDICT.case, "min_p")
+    assert (step.config, step.history, step.token) == (CONFIG, (4, 4, 1), 3)
+    for name in ("logits", "uncond_logits", "gumbel"):
+        np.testing.assert_array_equal(getattr(step, name), getattr(STEP, name))
+    assert step.scores is None
+
+
+def test_the_file_shows_the_failure_without_model_or_engine(crash):
+    verdicts = {verdict.check: verdict for verdict in replay_crash(crash)}
+    assert list(verdicts) == ["allowed", "draws"]
+    assert verdicts["allowed"].outcome == "failed"
+    assert verdicts["allowed"].stage == "min_p"
+    assert "token 3 was drawn, min_p removes it" in verdicts["allowed"].message
+
+
+def test_recorded_scores_are_judged_too(tmp_path):
+    right = np.array(process(LOGITS[None], [list(STEP.history)], CONFIG, UNCOND[None]))[0]
+    wrong = np.where(np.arange(5) == 1, 0.5, right).astype(np.float32)
+    outcomes = []
+    for index, scores in enumerate((right, wrong)):
+        verdict = replace(VERDICT, case=f"smoke/base/{index}", check="chain")
+        files = write_crashes(tmp_path, [(verdict, replace(STEP, scores=scores))])
+        outcomes.append(replay_crash(files[verdict.case])[-1])
+    assert [(verdict.check, verdict.outcome) for verdict in outcomes] == [("chain", "passed"), ("chain", "failed")]
+    assert "it keeps also {1}" in outcomes[1].message
+
+
+def test_the_files_of_an_earlier_run_are_removed(crash):
+    write_crashes(crash.parent.parent, [])
+    assert list(crash.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"format": "sampler-crash/2"}, "is no crash file: format: Input should be 'sampler-crash/1'"),
+        ({"token": 5}, "token = 5 (the logits have ids 0 to 4)"),
+        ({"token": -1}, "is no crash file: token: Input should be greater than or equal to 0"),
+        ({"token": "3"}, "is no crash file: token: Input should be a valid integer"),
+        ({"history": [1, -2]}, "is no crash file: history.1: Input should be greater than or equal to 0"),
+        ({"gumbel": None}, "is no crash file: gumbel: Input should be a valid string"),
+        ({"gumbel": "AAAA"}, "is no crash file"),
+        ({"gumbel": "AAAAAA=="}, "is no crash file: rows of 5 and 1 values (was it edited?)"),
+        ({"logits": ""}, "is no crash file: a row of it is empty (was it edited?)"),
+        ({"logits": "%%%"}, "is no crash file"),
+        ({"config": "temperature=-1"}, "is no crash file: config: temperature = -1"),
+        ({"config": "nonsense"}, "nonsense"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_field(crash, change, expected):
+    crash.write_text(json.dumps(json.loads(crash.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    with pytest.raises(SamplerError) as error:
+        read_crash(crash)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 200, -1, -3])
+def test_a_file_that_was_cut_off_is_refused(crash, keep):
+    crash.write_bytes(crash.read_bytes()[:keep])
+    with pytest.raises(SamplerError, match="is no crash file: Invalid JSON: "):
+        read_crash(crash)
+
+
+def test_what_is_no_text_or_not_there_is_refused(crash):
+    crash.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SamplerError, match="is no crash file"):
+        read_crash(crash)
+    with pytest.raises(SamplerError, match=r"cannot be read: No such file or directory \(give a crash file\)"):
+        read_crash(crash.with_name("none.json"))
