@@ -59,4 +59,5 @@ def _describe(library: ctypes.CDLL, path: str) -> str:
         return path
     library.openblas_get_config.restype = ctypes.c_char_p
     version = library.openblas_get_config().decode().split()
-    return f"{' '.join(version[:2])}, {library.openblas_get_num_threads()} threads ({path})"
+    threads = library.openblas_get_num_threads()
+    return f"{' '.join(version[:2])}, {threads} thread{'s' if threads > 1 else ''} ({path})"

@@ -12,11 +12,11 @@ from rich.console import Console
 from sampler import run as runner
 from sampler.checks.base import Step, Verdict
 from sampler.doctor import diagnose
-from sampler.errors import SamplerError
+from sampler.errors import ConfigError, SamplerError
 from sampler.matrix import find_matrix, load_matrix, shipped_matrices
 from sampler.replay import replay_case, replay_crash
 from sampler.results import terminal
-from sampler.results.crash import write_crashes
+from sampler.results.crash import remove_crashes, write_crashes
 from sampler.results.jsonl import write_run
 
 app = typer.Typer(
@@ -90,6 +90,7 @@ def run(
         seconds = time.perf_counter() - start
         files = write_crashes(folder, crashes)
         writer.write("footer", runner.footer(verdicts, tokens, seconds))
+    remove_crashes(folder, keep=files.values())
     console.print(terminal.verdict_table(verdicts))
     for note in terminal.verdict_notes(verdicts, files):
         console.print(note)
@@ -102,7 +103,7 @@ def run(
 @shows_errors
 def replay(
     case: Annotated[str, typer.Argument(help="matrix/cell/check, matrix/cell, or a crash file (.json).")],
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run that failed [default: 0].")] = None,
     engine: EngineName = None,
     weights: Weights = None,
     matrix: Annotated[
@@ -111,7 +112,12 @@ def replay(
 ) -> int:
     """Show one verdict again."""
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    verdicts = replay_crash(Path(case)) if case.endswith(".json") else replay_case(case, seed, engine, weights, matrix)
+    if case.endswith(".json"):
+        if seed is not None or engine or weights or matrix:
+            raise ConfigError(f"{case} holds all that is needed", hint="leave the options out")
+        verdicts = replay_crash(Path(case))
+    else:
+        verdicts = replay_case(case, seed or 0, engine, weights, matrix)
     console.print(terminal.verdict_table(verdicts))
     for verdict in verdicts:
         console.print(f"{verdict.check}: {verdict.outcome}: {verdict.message}")

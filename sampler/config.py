@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, Self, get_args
 
 from sampler.errors import ConfigError
@@ -79,21 +79,32 @@ class SamplingConfig:
 
     def active_stages(self) -> frozenset[Stage]:
         """Stages of the order whose knob is not neutral; `alignment` has no knob and is none of them."""
-        neutral = {
-            "cfg": self.cfg_convention == "conditional" and self.cfg_weight == 0,
-            "alignment": True,
-            "repetition_penalty": self.repetition_penalty == 1,
-            "temperature": self.temperature == 1,
-            "top_k": self.top_k == 0,
-            "min_p": self.min_p == 0,
-            "top_p": self.top_p == 1,
-        }
-        return frozenset(stage for stage in self.order if not neutral[stage])
+        return frozenset(
+            stage
+            for stage in self.order
+            if any(getattr(self, knob) != value for knob, value in NEUTRAL_KNOBS[stage].items())
+        )
+
+    def without(self, stages: Iterable[Stage]) -> Self:
+        """The same order with the knobs of some stages neutral, so that these are the identity."""
+        return replace(self, **{knob: value for stage in stages for knob, value in NEUTRAL_KNOBS[stage].items()})
 
     @property
     def greedy(self) -> bool:
         """Whether the chain ends in the single most likely token."""
         return self.temperature == 0 and "temperature" in self.order
+
+
+NEUTRAL_KNOBS: Final[dict[Stage, dict[str, Any]]] = {
+    "cfg": {"cfg_weight": 0.0, "cfg_convention": "conditional"},
+    "alignment": {},
+    "repetition_penalty": {"repetition_penalty": 1.0},
+    "temperature": {"temperature": 1.0},
+    "top_k": {"top_k": 0},
+    "min_p": {"min_p": 0.0},
+    "top_p": {"top_p": 1.0},
+}
+"""The knobs of each stage, at the values at which it is the identity."""
 
 
 def _real(value: object) -> float | None:

@@ -9,14 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, MatrixError
 
-Value = bool | int | float | str | list[str]
 KNOBS = tuple(field.name for field in fields(SamplingConfig))
 FEATURES = ("multilingual",)
 """Axes that are no knob. multilingual: the model is a multilingual one, whose alignment analyzer is on."""
@@ -49,9 +48,9 @@ class Plan(_Strict):
 class _File(_Strict):
     why: Annotated[str, Field(min_length=1)]
     generation: Plan = Plan()
-    knobs: dict[str, Value] = {}
-    axes: dict[str, Annotated[list[Value], Field(min_length=1)]] = {}
-    exclude: list[dict[str, Value]] = []
+    knobs: dict[str, Any] = {}
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    exclude: list[dict[str, Any]] = []
 
 
 @dataclass(frozen=True)
@@ -172,18 +171,19 @@ def _check_key(path: Path, section: str, name: str, known: Sequence[str]) -> Non
         raise MatrixError(f"{path}: unknown key {f'{section}.{name}'!r}", hint=_nearest(name, known))
 
 
-def _check_value(path: Path, key: str, name: str, value: Value) -> None:
+def _check_value(path: Path, key: str, name: str, value: object) -> None:
     if name in FEATURES:
         if not isinstance(value, bool):
             raise MatrixError(f"{path}: {key} = {value!r}", hint="expected true or false")
         return
     try:
-        SamplingConfig(**{name: value})  # type: ignore[arg-type]  # what does not fit is the point of the call
+        knob: dict[str, Any] = {name: value}
+        SamplingConfig(**knob)
     except ConfigError as error:
         raise MatrixError(f"{path}: {key}: {error.message}", hint=error.hint) from error
 
 
-def _without_excluded(path: Path, cells: list[dict[str, Value]], file: _File) -> list[dict[str, Value]]:
+def _without_excluded(path: Path, cells: list[dict[str, Any]], file: _File) -> list[dict[str, Any]]:
     for rule in file.exclude:
         conditions = {name: value for name, value in rule.items() if name != "why"}
         if not conditions or not rule.get("why"):
@@ -197,9 +197,9 @@ def _without_excluded(path: Path, cells: list[dict[str, Value]], file: _File) ->
     return cells
 
 
-def _case(path: Path, file: _File, cell: Mapping[str, Value]) -> Case:
+def _case(path: Path, file: _File, cell: Mapping[str, Any]) -> Case:
     knobs = {name: value for name, value in (file.knobs | dict(cell)).items() if name in KNOBS}
-    config = SamplingConfig(**knobs)  # type: ignore[arg-type]  # checked by _check_value
+    config = SamplingConfig(**knobs)
     name = "+".join(f"{key}:{_readable(getattr(config, key, value))}" for key, value in cell.items()) or "base"
     return Case(path.stem, name, config, file.generation, NEEDS_ANALYZER if cell.get("multilingual") else "")
 

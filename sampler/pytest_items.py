@@ -68,6 +68,7 @@ class Cell(pytest.Item):
 
     def runtest(self) -> None:
         """Fail where a check failed or errored, skip where one could not look."""
+        self.session_of_run.check(self.case)
         result = self.session_of_run.run(self.case)
         self.user_properties.extend(("verdict", asdict(verdict)) for verdict in result.verdicts)
         notes = "\n".join(note.plain for note in terminal.verdict_notes(result.verdicts))

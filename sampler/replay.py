@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from sampler.checks.base import Evidence, Finding, Step, Verdict
-from sampler.checks.equivalence import LARGEST_VARIATION, ChainComparison, allowed, draws, recorded_steps
+from sampler.checks.draws import allowed, draws
+from sampler.checks.equivalence import LARGEST_VARIATION, ChainComparison
+from sampler.checks.steps import recorded_steps
 from sampler.config import SamplingConfig
 from sampler.engines.base import EngineInfo, Generation, Logits, Record, Request
 from sampler.engines.reference import ReferenceEngine
@@ -19,7 +21,9 @@ def replay_case(
 ) -> list[Verdict]:
     """Run one cell again and return the verdict of the named check, or all of the cell's."""
     loaded, case, check = find_case(case_id, matrix)
-    result = Session(loaded, seed, engine, weights).run(case)
+    session = Session(loaded, seed, engine, weights)
+    session.check(case)
+    result = session.run(case)
     return [verdict for verdict in result.verdicts if check in (None, verdict.check)]
 
 

@@ -14,13 +14,14 @@ from typing import Any
 from sampler import blas, finch
 from sampler.chain.noise import NoiseKey
 from sampler.checks.base import Evidence, Finding, Outcome, Step, Verdict, worst
-from sampler.checks.equivalence import allowed, chain, draws
+from sampler.checks.draws import allowed, draws
+from sampler.checks.equivalence import chain
 from sampler.checks.reproduction import repeats
 from sampler.checks.stopping import stops
-from sampler.config import STAGES
 from sampler.engines.base import Engine, Generates, Generation, Level, Request, load_engine
 from sampler.engines.core import CoreEngine
 from sampler.engines.huggingface import HuggingFaceEngine
+from sampler.engines.offer import checked_generations, offered
 from sampler.engines.reference import ReferenceEngine
 from sampler.errors import MatrixError, MissingPackage, Unsupported
 from sampler.matrix import Case, Matrix, Plan, find_matrix, load_matrix
@@ -93,21 +94,22 @@ class Session:
         """Load everything and look at every request, so that what is wrong shows before the first cell."""
         _ = self._oracle
         for case in self.matrix.cases:
-            requests = self.requests(case)
-            if isinstance(self.engine, CoreEngine):
-                self.engine.generator.check(requests)
+            self.check(case)
+
+    def check(self, case: Case) -> None:
+        """Raise what is wrong with the requests of a cell: a text that is empty or too long, a cap beyond the model."""
+        requests = self.requests(case)
+        if isinstance(self.engine, CoreEngine):
+            self.engine.generator.check(requests)
 
     def run(self, case: Case, on_step: OnStep = lambda tokens, finished: None) -> CaseResult:
         """Run one cell with all checks. What an engine does wrong in it, it does wrong in this cell alone."""
         start = time.perf_counter()
-        reason = case.unavailable or self._not_offered(case)
-        if reason:
-            return CaseResult(case, self._all(case, "unavailable", reason), {}, 0, 0.0)
         try:
-            evidence = self._evidence(self._in_its_order(case), on_step)
+            evidence = self._evidence(self._asked(case), on_step)
         except Unsupported as error:
             return CaseResult(case, self._all(case, "unavailable", str(error)), {}, 0, 0.0)
-        except Exception as error:  # noqa: BLE001 - a foreign engine may raise anything; the other cells still run
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
             return CaseResult(case, self._all(case, "errored", _describe(error)), {}, 0, time.perf_counter() - start)
         findings = {name: self._ask(check, level, stage, evidence) for name, check, level, stage in CHECKS}
         tokens = sum(len(generation.tokens) for generation in (*evidence.generations, *evidence.alone))
@@ -119,28 +121,11 @@ class Session:
             seconds=time.perf_counter() - start,
         )
 
-    def _not_offered(self, case: Case) -> str:
-        """Why the engine says that it does not do what a cell asks for; empty if it does."""
-        info = self.engine.info
-        missing = case.config.active_stages() - (
-            info.supports if info.supports is not None else case.config.active_stages()
-        )
-        if missing:
-            return f"{info.name} does not support {', '.join(sorted(missing))}"
-        if info.orders != "any" and case.config.order not in info.orders and not self._has_one_order(case):
-            return f"{info.name} does not offer the order {'>'.join(case.config.order)}"
-        return ""
-
-    def _has_one_order(self, case: Case) -> bool:
-        """An engine of one fixed order is judged in that order, where the cell asks for none in particular."""
-        orders = self.engine.info.orders
-        return orders != "any" and len(orders) == 1 and case.config.order == STAGES
-
-    def _in_its_order(self, case: Case) -> Case:
-        orders = self.engine.info.orders
-        if orders == "any" or not self._has_one_order(case):
-            return case
-        return replace(case, config=replace(case.config, order=orders[0]))  # type: ignore[arg-type]
+    def _asked(self, case: Case) -> Case:
+        """The cell as the engine is to be asked for it. Raises Unsupported where it cannot be."""
+        if case.unavailable:
+            raise Unsupported(case.unavailable)
+        return replace(case, config=offered(self.engine.info, case.config))
 
     def requests(self, case: Case) -> list[Request]:
         """The requests of a cell, with the suite's noise."""
@@ -187,6 +172,7 @@ class Session:
         other = NoiseKey(self.seed, f"{case.id}/other", 0)
         vocab_size = self.engine.info.vocab_size or 0
         noisy = replace(lonely, noise=partial(other.gumbel, vocab_size=vocab_size))
+        reseeded = replace(noisy, seed=int(other.words()[0] >> 1))
         oracle, missing = self._oracle
         bos = self.engine.info.bos_id
         return Evidence(
@@ -199,15 +185,15 @@ class Session:
             alone=alone,
             prefix=() if bos is None else (bos,),
             other_noise=lambda: self._generate([noisy], on_step)[0],
+            other_seed=lambda: self._generate([reseeded], on_step)[0],
+            exact=isinstance(self.engine, CoreEngine),
         )
 
     def _generate(self, requests: Sequence[Request], on_step: OnStep) -> list[Generation]:
         if isinstance(self.engine, CoreEngine):
             return self.engine.generate(requests, on_step)
         assert isinstance(self.engine, Generates)  # noqa: S101 - _evidence made sure
-        generations = self.engine.generate(requests)
-        if len(generations) != len(requests):
-            raise ValueError(f"generate() gave {len(generations)} generations for {len(requests)} requests")
+        generations = checked_generations(self.engine.generate(requests), requests, self.engine.info)
         for generation in generations:
             on_step(len(generation.tokens), 1)
         return generations
@@ -217,7 +203,7 @@ class Session:
             return check(evidence)
         except Unsupported as error:
             return Finding(level, stage, "unavailable", 0, str(error))
-        except Exception as error:  # noqa: BLE001 - the other checks still run
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the other checks still run
             return Finding(level, stage, "errored", 0, _describe(error))
 
     def _all(self, case: Case, outcome: Outcome, message: str) -> tuple[Verdict, ...]:
@@ -257,7 +243,7 @@ def find_shipped(name: str) -> Path | None:
         return None
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
@@ -289,6 +275,10 @@ def find_case(case_id: str, matrix: Path | None) -> tuple[Matrix, Case, str | No
     if not 1 <= len(rest) <= 2:
         raise MatrixError(f"{case_id!r} is no case", hint="expected matrix/cell or matrix/cell/check")
     loaded = load_matrix(matrix or find_matrix(name))
+    if loaded.name != name:
+        raise MatrixError(
+            f"{case_id} is a case of {name!r}, {loaded.path} is {loaded.name!r}", hint="name its own file"
+        )
     case = next((case for case in loaded.cases if case.cell == rest[0]), None)
     if case is None:
         raise MatrixError(f"{loaded.path} has no cell {rest[0]!r}", hint=f"the first one is {loaded.cases[0].cell!r}")

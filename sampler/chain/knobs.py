@@ -62,7 +62,8 @@ class Knobs:
 
 
 def _column(values: Sequence[float] | Sequence[int] | Sequence[bool], dtype: type[np.generic] = np.float32) -> mx.array:
-    return mx.array(np.array(values, dtype=dtype)[:, None])
+    with np.errstate(over="ignore"):  # a knob beyond float32 makes scores that are refused as infinite
+        return mx.array(np.array(values, dtype=dtype)[:, None])
 
 
 def _kept_by_top_k(config: SamplingConfig, vocab_size: int) -> int:

@@ -1,6 +1,7 @@
 """Penalties on tokens that were drawn before."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import mlx.core as mx
 import numpy as np
@@ -27,7 +28,9 @@ def seen_tokens(histories: Sequence[Sequence[int]], vocab_size: int) -> NDArray[
     """
     lengths = [len(history) for history in histories]
     rows = np.repeat(np.arange(len(histories)), lengths)
-    ids = np.fromiter((token for history in histories for token in history), dtype=np.int64, count=sum(lengths))
+    ids = np.array([token for history in histories for token in history] or [0])[: sum(lengths)]
+    if ids.dtype.kind not in "iu":
+        ids = np.array([_token_id(token, row) for row, history in enumerate(histories) for token in history])
     if ids.min(initial=0) < 0:
         first = int(np.argmax(ids < 0))
         raise LogitsError(f"the history of row {rows[first]} contains {ids[first]}", hint="token ids are 0 or more")
@@ -35,3 +38,10 @@ def seen_tokens(histories: Sequence[Sequence[int]], vocab_size: int) -> NDArray[
     seen = np.zeros((len(histories), vocab_size), dtype=np.bool_)
     seen[rows[inside], ids[inside]] = True
     return seen
+
+
+def _token_id(token: object, row: int) -> int:
+    """A token id as far as it fits into 64 bits. Raises LogitsError for what is no integer."""
+    if isinstance(token, bool) or not isinstance(token, Integral):
+        raise LogitsError(f"the history of row {row} contains {token!r}", hint="token ids are integers")
+    return max(-1, min(int(token), 2**62))

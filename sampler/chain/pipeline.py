@@ -125,7 +125,7 @@ def process(
 ) -> mx.array:
     """Turn logits into the scores from whose softmax the next token is drawn.
 
-    logits, uncond_logits: (B, V), any float type, computed in float32; the inputs are never written.
+    logits, uncond_logits: (B, V) of MLX (bfloat16 too) or NumPy, computed in float32; the inputs are never written.
     history: B lists of the ids drawn so far. config: one for all rows, or one for each.
     Returns float32 (B, V), -inf = removed. Raises LogitsError for NaN, +inf, a row without any token,
     a negative id in the history, or shapes that do not fit; ids beyond the vocabulary are passed over.
@@ -147,7 +147,16 @@ def process(
 
 def as_float32(values: mx.array | ArrayLike) -> mx.array:
     """Any array, of MLX (bfloat16 too) or NumPy, as a float32 array of MLX."""
-    return (values if isinstance(values, mx.array) else mx.array(np.asarray(values))).astype(mx.float32)
+    if isinstance(values, mx.array):
+        return values.astype(mx.float32)
+    try:
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, and is refused as that
+            return mx.array(np.asarray(values, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise LogitsError(
+            f"logits of type {type(values).__name__} are no array of numbers: {error}",
+            hint="expected an array of MLX or NumPy; turn others to float32 first",
+        ) from error
 
 
 def _float_rows(values: mx.array | ArrayLike, name: str) -> mx.array:

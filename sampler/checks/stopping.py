@@ -10,6 +10,8 @@ def stops(evidence: Evidence) -> Finding:
     """Every run ends with EOS: one that hits the cap or breaks off is a failure, however good it sounds."""
     total = len(evidence.generations)
     eos_ids = evidence.engine.info.eos_ids
+    if not eos_ids:
+        return Finding("generate", "stop", "unavailable", total, "the engine's info names no EOS")
     pairs = zip(evidence.requests, evidence.generations, strict=True)
     problems = [(index, _problem(*pair, eos_ids)) for index, pair in enumerate(pairs)]
     bad = [f"request {index} {problem}" for index, problem in problems if problem]
@@ -35,6 +37,6 @@ def _problem(request: Request, generation: Generation, eos_ids: tuple[int, ...])
     inside = next((step for step, token in enumerate(tokens[:-1]) if token in eos_ids), None)
     if inside is not None:
         return f"went on after EOS at step {inside}"
-    if eos_ids and (not tokens or tokens[-1] not in eos_ids):
+    if not tokens or tokens[-1] not in eos_ids:
         return f"says {generation.stop_reason} and does not end with EOS"
     return ""

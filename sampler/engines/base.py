@@ -3,20 +3,23 @@
 import hashlib
 import importlib
 import importlib.util
+import inspect
+import operator
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.config import SamplingConfig, Stage
+from sampler.config import STAGES, SamplingConfig, Stage
 from sampler.errors import MissingPackage, SamplerError
 from sampler.generation import Generation, Record, Request, StopReason
 
 __all__ = [
+    "Context",
     "Draws",
     "Engine",
     "EngineError",
@@ -32,6 +35,7 @@ __all__ = [
     "Record",
     "Request",
     "StopReason",
+    "call_process",
     "load_engine",
 ]
 
@@ -41,9 +45,17 @@ Reading = Literal["defined", "generous", "strict"]
 """How the reference reads a threshold: exactly, or moved either way by what float32 rounding may do."""
 
 
+class EngineError(SamplerError):
+    """An engine that cannot be loaded."""
+
+
 @dataclass(frozen=True)
 class EngineInfo:
-    """Who an engine is. supports: frozenset of stages and knobs, None for all. orders: "any" or those it can do."""
+    """Who an engine is. supports: frozenset of stages and knobs, None for all. orders: "any" or those it can do.
+
+    Names, dtypes and collections are taken in the form in which a framework has them. Raises EngineError for a stage
+    or a number that cannot be.
+    """
 
     name: str
     version: str
@@ -56,6 +68,46 @@ class EngineInfo:
     supports: frozenset[str] | None = None
     orders: Literal["any"] | tuple[tuple[str, ...], ...] = "any"
     dialect: str | None = None
+
+    def __post_init__(self) -> None:
+        """Convert every field to the type that it has here."""
+        dtype = getattr(self.dtype, "__name__", str(self.dtype)).rpartition(".")[2]
+        try:
+            supports = None if self.supports is None else frozenset(map(str, self.supports))
+            values = {
+                "name": str(self.name),
+                "version": str(self.version),
+                "device": str(self.device),
+                "dtype": dtype,
+                "vocab_size": None if self.vocab_size is None else operator.index(self.vocab_size),
+                "bos_id": None if self.bos_id is None else operator.index(self.bos_id),
+                "eos_ids": tuple(operator.index(token) for token in self.eos_ids),
+                "cfg": bool(self.cfg),
+                "supports": supports,
+                "orders": "any" if self.orders == "any" else tuple(tuple(order) for order in self.orders),
+            }
+        except TypeError as error:
+            raise EngineError(f"the info of {self.name} does not fit: {error}", hint="see EngineInfo") from error
+        known = {*STAGES, *(field.name for field in fields(SamplingConfig))}
+        unknown = (supports or frozenset()) - known
+        if unknown:
+            raise EngineError(
+                f"the info of {self.name} supports {min(unknown)!r}", hint=f"known: {', '.join(sorted(known))}"
+            )
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where rows stand, for engines whose `process` or `draw` has the keyword `context`.
+
+    prompt_length: how many ids of each history were given, not drawn; step: how many were drawn; both int64 (B,).
+    """
+
+    prompt_length: NDArray[np.int64]
+    step: NDArray[np.int64]
+    eos_ids: tuple[int, ...]
 
 
 @runtime_checkable
@@ -167,8 +219,18 @@ class Explains(Processes, Protocol):
         ...
 
 
-class EngineError(SamplerError):
-    """An engine that cannot be loaded."""
+def call_process(
+    engine: Processes,
+    logits: Logits,
+    history: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    uncond_logits: Logits | None,
+    context: Context,
+) -> Logits:
+    """Call `process`, with the context where its signature has it."""
+    process: Callable[..., Logits] = engine.process
+    further = {"context": context} if "context" in inspect.signature(process).parameters else {}
+    return process(logits, history, config, uncond_logits, **further)
 
 
 def load_engine(name: str, known: dict[str, Callable[[], Engine]]) -> Engine:
@@ -188,17 +250,15 @@ def load_engine(name: str, known: dict[str, Callable[[], Engine]]) -> Engine:
         )
     try:
         engine = factory()
+        if isinstance(engine, Engine) and isinstance(engine.info, EngineInfo):
+            return engine
     except SamplerError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EngineError(
             f"{name} failed: {type(error).__name__}: {error}", hint="call it in Python to see where"
         ) from error
-    if not isinstance(engine, Engine) or not isinstance(engine.info, EngineInfo):
-        raise EngineError(
-            f"{name} gave a {type(engine).__name__}", hint="expected an object whose info is an EngineInfo"
-        )
-    return engine
+    raise EngineError(f"{name} gave a {type(engine).__name__}", hint="expected an object whose info is an EngineInfo")
 
 
 def _import(name: str) -> Any:
@@ -216,7 +276,7 @@ def _import(name: str) -> Any:
                 f"there is no module {error.name!r}", hint="give module:factory or file.py:factory"
             ) from error
         raise MissingPackage(f"engine {name} needs {error.name}", hint=f"pip install {error.name}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EngineError(
             f"{name} cannot be imported: {type(error).__name__}: {error}", hint="check the path"
         ) from error

@@ -12,6 +12,15 @@ from sampler.errors import MissingPackage
 if TYPE_CHECKING:
     import torch
 
+PROCESSORS = (
+    "ClassifierFreeGuidanceLogitsProcessor",
+    "DiaClassifierFreeGuidanceLogitsProcessor",
+    "MinPLogitsWarper",
+    "RepetitionPenaltyLogitsProcessor",
+    "TemperatureLogitsWarper",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+)
 INSTALL = "pip install 'sampler-suite[reference]'"
 
 
@@ -19,13 +28,22 @@ class HuggingFaceEngine:
     """HuggingFace's processors, called as a program that uses `transformers` calls them."""
 
     def __init__(self) -> None:
-        """Raises MissingPackage without torch or transformers."""
+        """Raises MissingPackage without torch, transformers or one of the processors that are called."""
         try:
             import torch
             import transformers
-        except ImportError as error:
-            raise MissingPackage(f"{error.name} is not installed", hint=INSTALL) from error
+            from transformers.generation import logits_process
+
+            for name in PROCESSORS:
+                getattr(logits_process, name)
+        except (ImportError, OSError, AttributeError) as error:  # OSError: a library of torch that cannot be loaded
+            missing = getattr(error, "name", None)
+            reason = f"torch or transformers cannot be used: {' '.join(str(error).split())}"
+            if isinstance(error, ModuleNotFoundError) and missing in ("torch", "transformers"):
+                reason = f"{missing} is not installed"
+            raise MissingPackage(reason, hint=INSTALL) from error
         self._torch = torch
+        self._processors: Any = logits_process
         self._version = f"transformers {transformers.__version__}, torch {torch.__version__}"
 
     @property
@@ -57,15 +75,13 @@ class HuggingFaceEngine:
 
         The processor takes neither an empty history nor ids beyond the scores; the chain has no penalty for them.
         """
-        from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
-
         torch = self._torch
         rows = [[token for token in row if token < scores.shape[-1]] for row in history]
         longest = max((len(row) for row in rows), default=0)
         if longest == 0:
             return scores
         ids = torch.tensor([[*row, *[row[-1] if row else 0] * (longest - len(row))] for row in rows])
-        penalized = RepetitionPenaltyLogitsProcessor(penalty)(ids, scores)
+        penalized = self._processors.RepetitionPenaltyLogitsProcessor(penalty)(ids, scores)
         penalizes = torch.tensor([[bool(row)] for row in rows])
         return torch.where(penalizes, penalized, scores)
 
@@ -77,33 +93,25 @@ class HuggingFaceEngine:
         config: SamplingConfig,
         uncond: "torch.Tensor | None",
     ) -> Any:
-        from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-
-        keep = config.min_tokens_to_keep
+        processors, keep = self._processors, config.min_tokens_to_keep
         unread: Any = self._torch.zeros((len(scores), 0), dtype=self._torch.long)  # ids, which these four do not read
         if stage == "cfg" and uncond is not None:
             return self._guide(scores, uncond, config)
         if stage == "repetition_penalty":
             return self._penalize(scores, history, float(config.repetition_penalty))
         if stage == "temperature" and config.temperature > 0:
-            return TemperatureLogitsWarper(float(config.temperature))(unread, scores)
+            return processors.TemperatureLogitsWarper(float(config.temperature))(unread, scores)
         if stage == "top_k" and config.top_k > 0:
-            return TopKLogitsWarper(config.top_k, min_tokens_to_keep=keep)(unread, scores)
+            return processors.TopKLogitsWarper(config.top_k, min_tokens_to_keep=keep)(unread, scores)
         if stage == "min_p" and config.min_p > 0:
-            return MinPLogitsWarper(config.min_p, min_tokens_to_keep=keep)(unread, scores)
+            return processors.MinPLogitsWarper(config.min_p, min_tokens_to_keep=keep)(unread, scores)
         if stage == "top_p" and config.top_p < 1:
-            return TopPLogitsWarper(config.top_p, min_tokens_to_keep=keep)(unread, scores)
+            return processors.TopPLogitsWarper(config.top_p, min_tokens_to_keep=keep)(unread, scores)
         return scores
 
     def _guide(self, scores: "torch.Tensor", uncond: "torch.Tensor", config: SamplingConfig) -> Any:
-        from transformers.generation.logits_process import (
-            ClassifierFreeGuidanceLogitsProcessor,
-            DiaClassifierFreeGuidanceLogitsProcessor,
-        )
-
-        conditional = config.cfg_convention == "conditional"
-        kind = DiaClassifierFreeGuidanceLogitsProcessor if conditional else ClassifierFreeGuidanceLogitsProcessor
-        processor = kind(guidance_scale=2.0)
+        prefix = "Dia" if config.cfg_convention == "conditional" else ""
+        processor = getattr(self._processors, f"{prefix}ClassifierFreeGuidanceLogitsProcessor")(guidance_scale=2.0)
         processor.guidance_scale = config.cfg_weight  # the constructors refuse 1 and less, their formulas do not
         unread = self._torch.zeros((len(scores), 0), dtype=self._torch.long)
         mixed = processor(unread, self._torch.cat([scores, uncond]))

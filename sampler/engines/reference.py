@@ -24,6 +24,9 @@ ROUNDING = 2.0**-21
 """Relative error of one float32 operation as it is counted here: eight half units in the last place, since exp and the
 sums of softmax are not correctly rounded in every framework (MLX's exp: six)."""
 
+UNDERFLOW = 2.0**-126
+"""Smallest normal float32: what is smaller, a weight or a product, may become 0."""
+
 FILTERS = frozenset({"top_k", "min_p", "top_p"})
 RANKING = frozenset({"cfg", "repetition_penalty"})
 
@@ -110,7 +113,7 @@ def _apply(
     if stage == "min_p" and config.min_p > 0:
         best = state.scores.argmax(axis=-1)[:, None]
         threshold = np.take_along_axis(state.scores, best, axis=-1) + np.log(config.min_p)
-        distance = np.abs(np.where(state.kept, state.scores - threshold, 0.0)) - 2 * np.log(config.min_p)
+        distance = np.abs(_above(state, threshold)) - 2 * np.log(config.min_p)
         reach = state.error + np.take_along_axis(state.error, best, axis=-1) + ROUNDING * distance
         kept = state.scores >= threshold - sign * reach
         return _without(state, stage, ~(kept | _spared(state, config.min_tokens_to_keep, sign)))
@@ -128,7 +131,8 @@ def _guide(state: Evaluation, uncond: Array, config: SamplingConfig) -> Evaluati
         base = logits if config.cfg_convention == "conditional" else uncond
         mixed = np.where(logits == -np.inf, -np.inf, base + difference)
         size = np.abs(base) + 2 * np.abs(difference)
-    return Evaluation("cfg", mixed, state.error + np.where(np.isfinite(size), size, 0.0) * ROUNDING)
+        error = size * ROUNDING + UNDERFLOW * (1 + np.abs(logits - uncond))
+    return Evaluation("cfg", mixed, state.error + np.where(np.isfinite(error), error, 0.0))
 
 
 def _penalize(state: Evaluation, history: Sequence[Sequence[int]], penalty: float) -> Evaluation:
@@ -144,7 +148,7 @@ def _penalize(state: Evaluation, history: Sequence[Sequence[int]], penalty: floa
 
 
 def _rounding(scores: Array) -> Array:
-    return np.where(np.isfinite(scores), np.abs(scores), 0.0) * ROUNDING
+    return np.where(np.isfinite(scores), np.abs(scores) * ROUNDING + UNDERFLOW, 0.0)
 
 
 def _without(state: Evaluation, stage: Stage | Literal["greedy"], removed: Mask) -> Evaluation:
@@ -180,11 +184,15 @@ def _top_k(state: Evaluation, count: int, sign: float) -> Mask:
     reach = state.error + error
     if sign >= 0:
         return state.scores >= threshold - sign * reach
-    distance = np.subtract(state.scores, threshold, out=np.full(state.scores.shape, np.inf), where=state.kept)
-    near = (state.scores != threshold) & (np.abs(distance) <= reach)
+    near = (state.scores != threshold) & (np.abs(_above(state, threshold)) <= reach) & state.kept
     clear = (state.scores > threshold).sum(axis=-1, keepdims=True) + near.sum(axis=-1, keepdims=True) < count
     tied = (state.scores == threshold) & (clear | ~near.any(axis=-1, keepdims=True))
     return np.asarray(tied | _spared(state, count, sign))
+
+
+def _above(state: Evaluation, threshold: Array) -> Array:
+    """How far each score lies above a threshold (B, 1); 0 for removed tokens, also where none is left in the row."""
+    return np.subtract(state.scores, threshold, out=np.zeros(state.scores.shape), where=state.kept)
 
 
 def _ranked(state: Evaluation, rank: int) -> tuple[Array, Array]:

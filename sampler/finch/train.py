@@ -6,6 +6,7 @@ and are not made again; training always starts anew.
 """
 
 import hashlib
+import importlib.metadata
 import itertools
 import json
 import math
@@ -30,7 +31,7 @@ from rich.progress import (
 )
 
 from sampler.errors import SamplerError
-from sampler.finch import card, corpus
+from sampler.finch import card, corpus, folder
 from sampler.finch.batches import Batches, Recipe, finch_config
 from sampler.finch.corpus import Corpus, Plan
 from sampler.finch.network import Batch, Losses, T3Network
@@ -96,8 +97,11 @@ def _progress() -> Iterator[Stage]:
 
 
 def _kept(work: Path, name: str, made_of: object) -> Path:
-    """Where a result is kept: its name says what it was made of."""
-    return work / f"{name}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]}.npz"
+    """Where a result is kept: its name says what it was made of, the program and its word lists included."""
+    sources = [path.read_bytes() for path in sorted(folder().rglob("*")) if path.suffix in (".py", ".toml")]
+    versions = [importlib.metadata.version(package) for package in ("espeakng-loader", "wonderwords")]
+    key = hashlib.sha256(repr((made_of, versions)).encode() + b"".join(sources))
+    return work / f"{name}-{key.hexdigest()[:12]}.npz"
 
 
 def _codebook(plan: Plan, work: Path, stage: Stage) -> NDArray[np.float32]:

@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -17,20 +18,28 @@ from sampler.errors import ConfigError
 from sampler.results.jsonl import ReportError, output_errors
 
 FORMAT: Final = "sampler-crash/1"
+FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
 
 
 def write_crashes(folder: Path, failures: Sequence[tuple[Verdict, Step]]) -> dict[str, Path]:
-    """Write `folder/crashes/<fingerprint>.json` for each failure, and remove those of an earlier run.
+    """Write `folder/crashes/<fingerprint>.json` for each failure.
 
     The name follows from the content, so a failure has one file. Returns the file of each case id.
     """
     crashes = folder / "crashes"
     with output_errors(crashes):
-        for old in crashes.glob("*.json"):
-            old.unlink()
         if failures:
             crashes.mkdir(parents=True, exist_ok=True)
         return {verdict.case: _write(crashes, verdict, step) for verdict, step in failures}
+
+
+def remove_crashes(folder: Path, keep: Iterable[Path]) -> None:
+    """Remove the crash files of an earlier run from `folder/crashes`, and no other file."""
+    kept = set(keep)
+    with output_errors(folder / "crashes"):
+        for path in (folder / "crashes").glob("*.json"):
+            if path not in kept and FINGERPRINT.fullmatch(path.stem) and f'"{FORMAT}"' in path.read_text("utf-8")[:60]:
+                path.unlink()
 
 
 def _write(crashes: Path, verdict: Verdict, step: Step) -> Path:

@@ -50,7 +50,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises WeightsError naming the file and what is wrong with it, MissingPackage for a `conds.pt` without torch.
     """
-    weights, config, tokenizer = find_files(path)
+    try:
+        weights, config, tokenizer = find_files(path)
+    except OSError as error:  # of a folder that may not be looked into
+        raise WeightsError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
     text = TextTokenizer(weights.parent / tokenizer, config)
     voice = load_voice(weights.parent, config)
     model = T3(read_weights(weights, config), config)

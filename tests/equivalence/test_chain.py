@@ -5,6 +5,7 @@ import threading
 import mlx.core as mx
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
@@ -230,6 +231,10 @@ def test_a_worker_thread_gets_the_same_scores():
             "no token is left in row 0 after the chain, or a score",
         ),
         ([[0.0, 1.0]], [[-1]], SamplingConfig(), "the history of row 0 contains -1 (token ids are 0 or more)"),
+        ([[0.0, 1.0]], [[2**70, -(2**70)]], SamplingConfig(), "the history of row 0 contains -1 (token ids"),
+        ([[0.0, 1.0]], [[1.7]], SamplingConfig(), "the history of row 0 contains 1.7 (token ids are integers)"),
+        ([[0.0, 1.0]], [[True]], SamplingConfig(), "the history of row 0 contains True (token ids are integers)"),
+        ([[0.0, 1e300]], [[]], SamplingConfig(), "the logits of row 0 contain NaN or +inf"),
         ([[0.0, 1.0]], [], SamplingConfig(), "history has 0 rows (the logits have 1)"),
         ([[0.0, 1.0]], [[]], [SamplingConfig()] * 2, "config has 2 rows (the logits have 1)"),
         ([0.0, 1.0], [[]], SamplingConfig(), "logits have shape (2,) (expected (rows, vocabulary)"),
@@ -238,8 +243,21 @@ def test_a_worker_thread_gets_the_same_scores():
 )
 def test_logits_that_cannot_be_drawn_from_are_refused(logits, history, config, expected):
     with pytest.raises(LogitsError) as error:
-        process(np.array(logits, dtype=np.float32), history, config)
+        process(np.array(logits), history, config)
     assert str(error.value).startswith(expected)
+
+
+def test_what_is_no_array_is_refused():
+    with pytest.raises(LogitsError, match=r"logits of type str are no array of numbers"):
+        process("abc", [[]], SamplingConfig())
+    with pytest.raises(LogitsError, match=r"logits of type Tensor are no array .* turn others to float32 first"):
+        process(torch.zeros((1, 3), dtype=torch.bfloat16), [[]], SamplingConfig())
+
+
+def test_ids_beyond_64_bits_are_beyond_the_vocabulary():
+    np.testing.assert_array_equal(
+        scores_of(np.zeros((1, 2)), [[2**70]], SamplingConfig()), scores_of(np.zeros((1, 2)), [[]], SamplingConfig())
+    )
 
 
 def test_unconditional_logits_must_fit():

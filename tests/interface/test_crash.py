@@ -11,7 +11,7 @@ from sampler import NoiseKey, SamplingConfig, process
 from sampler.checks.base import Step, Verdict
 from sampler.errors import SamplerError
 from sampler.replay import replay_crash
-from sampler.results.crash import read_crash, write_crashes
+from sampler.results.crash import read_crash, remove_crashes, write_crashes
 
 CONFIG = SamplingConfig(temperature=0.8, min_p=0.1)
 LOGITS = np.array([2.0, 0.0, -np.inf, -9.0, 1.5], dtype=np.float32)
@@ -57,8 +57,15 @@ def test_recorded_scores_are_judged_too(tmp_path):
 
 
 def test_the_files_of_an_earlier_run_are_removed(crash):
-    write_crashes(crash.parent.parent, [])
-    assert list(crash.parent.iterdir()) == []
+    """And nothing else: neither those of this run nor a file that somebody else put there."""
+    others = [crash.parent / name for name in ("precious.json", "0123456789abcdef.json")]
+    for other in others:
+        other.write_text("{}", encoding="utf-8")
+    remove_crashes(crash.parent.parent, keep=[crash])
+    assert set(crash.parent.iterdir()) == {crash, *others}
+    remove_crashes(crash.parent.parent, keep=[])
+    assert set(crash.parent.iterdir()) == set(others)
+    remove_crashes(crash.parent / "none", keep=[])
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from sampler import NoiseKey, SamplingConfig, process
 from sampler.chain.pipeline import Scores, run_rows
 from sampler.errors import ConfigError, TextError
 from sampler.generation import Generation, Generator, Request
+from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.config import T3Config
+from sampler.t3.llama import AttentionRequest
 from sampler.t3.model import T3
 from tests.support import TINY, configs, random_text, random_voice, random_weights
 
@@ -127,8 +129,19 @@ def test_attention_covers_the_text_and_is_that_of_the_aligned_heads():
     answer = Generator(CHECKPOINT, width=1, keep_attention=True).generate([asked])[0]
     steps = len(answer.tokens)
     assert answer.record.attention.shape == (len(TINY.aligned_heads), steps, len(asked.prompt))
-    assert (answer.record.attention >= 0).all()
-    assert (answer.record.attention.sum(axis=-1) <= 1 + 1e-6).all()
+    prefix = CHECKPOINT.model.prefix(asked.prompt, CHECKPOINT.voice)
+    for step in range(steps):
+        # The whole sequence at once; the text stands after speaker, 4 rows of the perceiver and emotion.
+        speech = answer.tokens[:step]
+        if step:
+            embedded = CHECKPOINT.model.embed_speech(speech, range(1, step + 1))[None]
+            sequence = mx.concatenate([prefix, mx.concatenate([embedded, embedded])], axis=1)
+        else:
+            sequence = prefix
+        request_of_heads = AttentionRequest(TINY.aligned_heads)
+        _, rows = CHECKPOINT.model.backbone.prefill(sequence, KeyValueCache(TINY, 2), request_of_heads)
+        expected = np.stack([np.array(row)[-1, 6 : 6 + len(asked.prompt)] for row in rows])
+        np.testing.assert_allclose(answer.record.attention[:, step], expected, atol=1e-5)
 
 
 def only(token: int):

@@ -1,0 +1,132 @@
+"""The recorded steps of a run, some at a time, and what the reference says of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.checks.base import Evidence, Finding, Step
+from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.engines.base import Context, Level
+from sampler.errors import Unsupported
+
+STEPS_AT_ONCE = 64
+EXACT_DTYPES = ("float32", "float64")
+
+Logits = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+ChainInputs = tuple[Logits, list[list[int]], SamplingConfig, Logits | None]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Consecutive steps of one run: (T, V) logits and noise, T histories, (T,) tokens."""
+
+    request: int
+    first: int
+    config: SamplingConfig
+    histories: list[list[int]]
+    logits: Logits
+    uncond_logits: Logits | None
+    gumbel: Logits | None
+    tokens: NDArray[np.int64]
+
+    def inputs(self) -> ChainInputs:
+        """Arguments of `process`."""
+        return self.logits, self.histories, self.config, self.uncond_logits
+
+    def context(self, eos_ids: tuple[int, ...]) -> Context:
+        """Where these steps stand in their run."""
+        places = self.first + np.arange(len(self.histories))
+        lengths = np.array([len(history) for history in self.histories], dtype=np.int64)
+        return Context(lengths - places, places, eos_ids)
+
+    def with_config(self, config: SamplingConfig) -> "Steps":
+        """The same steps under another config."""
+        return replace(self, config=config)
+
+    def before(self, stage: Stage, scores: NDArray[np.float64]) -> "Steps":
+        """One stage by itself, on the scores (T, V) that the stages before it have left."""
+        config = self.config.without([other for other in STAGES if other != stage])
+        uncond = self.uncond_logits if stage == "cfg" else None
+        return replace(self, config=config, logits=scores.astype(np.float32), uncond_logits=uncond)
+
+    def only(self, index: int) -> "Steps":
+        """One step by itself."""
+        rows = slice(index, index + 1)
+        return replace(
+            self,
+            first=self.first + index,
+            histories=self.histories[rows],
+            logits=self.logits[rows],
+            uncond_logits=None if self.uncond_logits is None else self.uncond_logits[rows],
+            gumbel=None if self.gumbel is None else self.gumbel[rows],
+            tokens=self.tokens[rows],
+        )
+
+    def step(self, index: int, scores: Logits | None = None) -> Step | None:
+        """One step by itself, for a crash file; scores: (V,) as the engine has them."""
+        if self.gumbel is None:
+            return None
+        uncond = None if self.uncond_logits is None else self.uncond_logits[index]
+        history, token = tuple(self.histories[index]), int(self.tokens[index])
+        return Step(self.config, history, self.logits[index], uncond, self.gumbel[index], token, scores)
+
+    def name(self, index: int) -> str:
+        """Where a step stands, for a message."""
+        return f"request {self.request}, step {self.first + index}"
+
+
+def recorded_steps(evidence: Evidence) -> Iterator[Steps]:
+    """All recorded steps, some at a time; nothing for an engine that records no logits.
+
+    Raises Unsupported where the record cannot be judged: of another precision, or without the logits that are mixed.
+    """
+    dtype = evidence.engine.info.dtype
+    if dtype not in EXACT_DTYPES:
+        raise Unsupported(f"it computes in {dtype}, for which no tolerance is known yet")
+    for index, (request, generation) in enumerate(zip(evidence.requests, evidence.generations, strict=True)):
+        record = generation.record
+        if record is None or record.logits is None:
+            continue
+        if "cfg" in request.config.active_stages() and record.logits.shape[1] == 1:
+            raise Unsupported("the engine records no unconditional logits, so its guidance cannot be followed")
+        for start in range(0, len(generation.tokens), STEPS_AT_ONCE):
+            part = slice(start, min(start + STEPS_AT_ONCE, len(generation.tokens)))
+            steps = range(part.start, part.stop)
+            yield Steps(
+                request=index,
+                first=start,
+                config=request.config,
+                histories=[[*evidence.prefix, *generation.tokens[:step]] for step in steps],
+                logits=record.logits[part, 0],
+                uncond_logits=record.logits[part, 1] if record.logits.shape[1] == 2 else None,
+                gumbel=np.stack([request.noise(step) for step in steps]) if request.noise else None,
+                tokens=np.array(generation.tokens[part], dtype=np.int64),
+            )
+
+
+def kept_bounds(evidence: Evidence, steps: Steps) -> tuple[Mask, Mask]:
+    """What must and what may be kept, (T, V) each; worked out once for all checks of a cell."""
+    key = steps.request, steps.first
+    if key not in evidence.known:
+        bounds = evidence.reference.kept_bounds(*steps.inputs())
+        evidence.known[key] = tuple(np.packbits(mask, axis=-1) for mask in bounds)
+    must, may = (
+        np.unpackbits(packed, axis=-1, count=steps.logits.shape[-1]).astype(np.bool_) for packed in evidence.known[key]
+    )
+    return must, may
+
+
+def nothing_recorded(evidence: Evidence, level: Level, stage: str) -> Finding:
+    """The answer where there is no step to look at."""
+    if any(generation.tokens for generation in evidence.generations):
+        return Finding(level, stage, "unavailable", 0, "the engine records no logits")
+    return Finding(level, stage, "unavailable", 0, "no run drew a single token")
+
+
+def some_ids(ids: Sequence[int] | NDArray[np.int64], most: int = 6) -> str:
+    """A set of ids, cut off where it grows long."""
+    shown = ", ".join(str(token) for token in list(ids)[:most])
+    return f"{{{shown}{', ...' if len(ids) > most else ''}}}"
