@@ -20,8 +20,8 @@ COINCIDENCE = 1e-9
 def allowed(evidence: Evidence) -> Finding:
     """Every token drawn is one that the float64 reference keeps, or one in the grey zone.
 
-    The stage that is named is the one without which the reference would have drawn every token of the runs. Where there
-    is none, it is the earliest that removes a token that was drawn: what a later one removes may follow from it.
+    The stage that is named is the earliest without which the reference would have drawn every token of the runs. Where
+    there is none, it is the earliest that removes a token that was drawn: what a later one removes may follow from it.
     """
     checked = grey = 0
     wrong: list[_Removal] = []
@@ -40,9 +40,9 @@ def allowed(evidence: Evidence) -> Finding:
         message = f"{checked} tokens drawn, all kept by the float64 chain ({grey} in the grey zone)"
         return Finding("draw", "draw", "passed", checked, message, statistic=0, bound=0)
     first = min(wrong, key=lambda removal: removal.place)
-    missing = missing_stage(evidence)
+    missing = missing_stages(evidence)
     message = f"{len(wrong)} of {checked} tokens drawn were not allowed; {first.message}{_as_if(missing)}"
-    stage = missing or first.stage
+    stage = missing[0] if missing else first.stage
     return Finding("draw", stage, "failed", checked, message, statistic=len(wrong), bound=0, step=first.step)
 
 
@@ -95,11 +95,10 @@ def draws(evidence: Evidence) -> Finding:
         return Finding("draw", "draw", "passed", checked, message, statistic=0, bound=0)
     if evidence.ignores_noise():
         return _noise_of_its_own(evidence, checked)
-    missing = missing_stage(evidence)
+    missing = missing_stages(evidence)
     message = f"{len(wrong)} of {checked} draws differ from the reference's; {wrong[0][0]}{_as_if(missing)}"
-    return Finding(
-        "draw", missing or "draw", "failed", checked, message, statistic=len(wrong), bound=0, step=wrong[0][1]
-    )
+    stage = missing[0] if missing else "draw"
+    return Finding("draw", stage, "failed", checked, message, statistic=len(wrong), bound=0, step=wrong[0][1])
 
 
 def _noise_of_its_own(evidence: Evidence, checked: int) -> Finding:
@@ -161,11 +160,10 @@ class _Race:
         )
 
 
-def missing_stage(evidence: Evidence) -> Stage | None:
-    """Name the one stage without which the reference would have drawn every token of the runs, if there is one."""
+def missing_stages(evidence: Evidence) -> list[Stage]:
+    """Stages, in their order, each of which alone could be missing: without it every token drawn is the right one."""
     config = evidence.requests[0].config
-    found = [stage for stage in config.order if stage in config.active_stages() and _explains(evidence, stage)]
-    return found[0] if len(found) == 1 else None
+    return [stage for stage in config.order if stage in config.active_stages() and _explains(evidence, stage)]
 
 
 def _explains(evidence: Evidence, stage: Stage) -> bool:
@@ -181,5 +179,6 @@ def _explains(evidence: Evidence, stage: Stage) -> bool:
     return True
 
 
-def _as_if(missing: Stage | None) -> str:
-    return f"; without {missing} the reference draws every token of the runs" if missing else ""
+def _as_if(missing: Sequence[Stage]) -> str:
+    stages = ", or without ".join(missing)
+    return f"; without {stages}, the reference draws every token of the runs" if missing else ""

@@ -12,9 +12,9 @@ from torch import Tensor
 from sampler.errors import ConfigError
 from sampler.finch.corpus import Corpus, Plan, Utterance
 from sampler.finch.network import Batch
-from sampler.finch.speech import nfkd
 from sampler.finch.vocabulary import SPACE, START, STOP
 from sampler.t3.config import T3Config
+from sampler.t3.tokenizer import lower_nfkd
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def finch_config(plan: Plan, tokenizer: Tokenizer) -> T3Config:
 
 def text_ids(tokenizer: Tokenizer, item: Utterance, config: T3Config) -> list[int]:
     """Ids of one text with its language token, start and stop."""
-    text = f"[{item.language}]{nfkd(item.text)}".replace(" ", SPACE)
+    text = f"[{item.language}]{lower_nfkd(item.text)}".replace(" ", SPACE)
     return [config.start_text_id, *tokenizer.encode(text).ids, config.stop_text_id]
 
 

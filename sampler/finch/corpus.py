@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.finch import sentences, speech
+from sampler.t3.tokenizer import lower_nfkd
 
 Result = TypeVar("Result")
 Progress = Callable[[int], None]
@@ -115,7 +116,7 @@ class Encoder:
         """Return (codes (T,), text position of each code (T,)) of `utterance`."""
         spoken = _spoken(utterance)
         codes = speech.nearest_codes(speech.features(spoken.samples, utterance.seed), self.codebook)
-        return codes, speech.positions(spoken, utterance.text, speech.nfkd)
+        return codes, speech.positions(spoken, utterance.text, lower_nfkd)
 
 
 def _single_thread() -> None:

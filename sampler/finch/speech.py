@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -166,8 +165,3 @@ def nearest_codes(vectors: NDArray[np.float32], codebook: NDArray[np.float32]) -
     offset = book.square().sum(1) / 2
     ids = [(chunk @ book.T - offset).argmax(1) for chunk in torch.split(rows, 8_192)]
     return torch.cat(ids).numpy().astype(np.uint16)
-
-
-def nfkd(text: str) -> str:
-    """The normalisation of upstream's multilingual tokenizer: lower case, then NFKD."""
-    return unicodedata.normalize("NFKD", text.lower())

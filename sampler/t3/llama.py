@@ -1,5 +1,6 @@
 """The Llama backbone: all rows of a step share each matrix product, each request attends to its own cache."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,18 @@ from sampler.t3.rotary import RotaryTable, rotate
 
 Tap = Callable[[str, mx.array], None]
 """Receives intermediate values by name: `embeddings`, `layers.0` ..., `norm`."""
+
+
+def rms_norm(rows: mx.array, weight: mx.array, epsilon: float) -> mx.array:
+    """Root-mean-square norm of rows (..., D): x / sqrt(mean(x^2) + epsilon) * weight (arXiv:1910.07467, equation 4).
+
+    The mean is taken in blocks: MLX's on the CPU adds one number after the other and is off by nine half units in the
+    last place at D = 192, an error that scales the whole row and reached 1e-4 in guided logits.
+    """
+    block = math.gcd(rows.shape[-1], 32)
+    squares = (rows * rows).reshape(*rows.shape[:-1], -1, block)
+    mean = mx.mean(mx.mean(squares, axis=-1), axis=-1, keepdims=True)
+    return rows / mx.sqrt(mean + epsilon) * weight
 
 
 def no_tap(name: str, value: mx.array) -> None:
@@ -91,7 +104,7 @@ class Llama:
             kept |= self._attention_of(attention, index, query[0], keys[0])
             tap(f"layers.{index}", hidden.reshape(rows, length, width))
         cache.advance(length)
-        normed = mx.fast.rms_norm(hidden, self.norm, self.config.rms_norm_eps).reshape(rows, length, width)
+        normed = rms_norm(hidden, self.norm, self.config.rms_norm_eps).reshape(rows, length, width)
         tap("norm", normed)
         return normed, [kept[pair] for pair in attention.heads]
 
@@ -133,20 +146,20 @@ class Llama:
         for cache in caches:
             if cache is not None:
                 cache.advance(1)
-        normed = mx.fast.rms_norm(hidden, self.norm, self.config.rms_norm_eps)
+        normed = rms_norm(hidden, self.norm, self.config.rms_norm_eps)
         tap("norm", normed)
         return normed, [[found[pair] for pair in attention.heads if pair in found] for found in kept]
 
     def _projections(self, layer: Layer, hidden: mx.array, shape: tuple[int, int]) -> list[mx.array]:
         """Queries, keys and values of a layer, each (rows, heads, length, head_size)."""
-        normed = mx.fast.rms_norm(hidden, layer.attention_norm, self.config.rms_norm_eps)
+        normed = rms_norm(hidden, layer.attention_norm, self.config.rms_norm_eps)
         joint = (normed @ layer.qkv.T).reshape(*shape, 3, self.config.num_heads, self.config.head_size)
         return [joint[:, :, part].transpose(0, 2, 1, 3) for part in range(3)]
 
     def _rest(self, layer: Layer, hidden: mx.array, mixed: mx.array) -> mx.array:
         """Output projection and MLP with their residuals; (N, D) -> (N, D)."""
         hidden = hidden + mixed @ layer.output.T
-        normed = mx.fast.rms_norm(hidden, layer.mlp_norm, self.config.rms_norm_eps)
+        normed = rms_norm(hidden, layer.mlp_norm, self.config.rms_norm_eps)
         gate, up = mx.split(normed @ layer.gate_up.T, 2, axis=-1)
         return hidden + (gate * mx.sigmoid(gate) * up) @ layer.down.T
 

@@ -32,6 +32,11 @@ def normalize_punctuation(text: str, front_end: str) -> str:
     return text if text.endswith(ENDERS[front_end]) else f"{text}."
 
 
+def lower_nfkd(text: str) -> str:
+    """Lower case, then NFKD, as `MTLTokenizer.preprocess_text` has it."""
+    return unicodedata.normalize("NFKD", text.lower())
+
+
 def decompose_hangul(text: str) -> str:
     """Korean syllables as jamo (`korean_normalize`); NFKD did the same unless it was skipped."""
     return unicodedata.normalize("NFD", text).strip()
@@ -80,6 +85,6 @@ class TextTokenizer:
                 f"text in {language!r} needs {NEEDS_PACKAGES[language]}, which upstream applies before its tokenizer",
                 hint="give the ids of the prompt instead of its text",
             )
-        text = unicodedata.normalize("NFKD", text.lower())
+        text = lower_nfkd(text)
         text = decompose_hangul(text) if language == "ko" else text
         return f"[{language}]{text}"
