@@ -1,0 +1,1 @@
+"""Speed as a ratio against a named peer; run with `pytest tests/benchmarks --benchmark-enable`."""

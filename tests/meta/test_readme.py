@@ -1,0 +1,72 @@
+"""What README shows is tried: its matrix loads, its Python runs, its cases exist, its two lines are those of CI."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sampler.matrix import load_matrix, shipped_matrices
+from sampler.run import find_case
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[list[str]]:
+    """Lines of the blocks without a language that call a program."""
+    lines = [line for block in blocks("") for line in block.splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith(f"{program} ")]
+
+
+def test_the_matrix_is_one(tmp_path):
+    (text,) = blocks("toml")
+    path = tmp_path / "readme.toml"
+    path.write_text(text, encoding="utf-8")
+    assert len(load_matrix(path).cases) == 4
+
+
+def test_the_python_runs():
+    (text,) = blocks("python")
+    rng = np.random.default_rng(0)
+    names = {"logits": rng.normal(0, 3, (2, 50)).astype(np.float32), "history": [[1, 2], []]}
+    exec(text, names)
+    assert names["scores"].shape == (2, 50)
+    assert names["tokens"].shape == (1_000,)
+
+
+def test_every_case_and_matrix_exists():
+    named = {path.stem for path in shipped_matrices()}
+    for _, command, *arguments in commands("sampler"):
+        if command == "run":
+            assert arguments[0] in named
+        if command == "replay" and not arguments[0].endswith(".json"):
+            find_case(arguments[0], None)
+    assert commands("sampler")
+
+
+def test_ci_types_the_line_of_the_readme():
+    lines = [line for block in blocks("") for line in block.splitlines() if line.startswith("python -m pip")]
+    assert lines == [
+        "python -m pip install tox && tox -e stochastic",
+        "python -m pip install tox && tox -e tests",
+    ]
+    assert lines[1] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+def test_extras_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for name in re.findall(r"sampler-suite\[(\w+)\]", README):
+        assert name in extras

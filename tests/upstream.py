@@ -1,0 +1,89 @@
+"""Upstream's own T3 (chatterbox-tts 0.1.7, PyTorch) as the oracle: imported, never copied.
+
+The package's `__init__` files import audio libraries, so they are bypassed: empty modules with the package's path
+stand in their place. Constants that upstream hard-codes are patched for Finch, and nothing else is:
+
+- `LLAMA_CONFIGS` gains an entry with Finch's sizes (upstream knows 520M and GPT-2 only), with `eager` attention, which
+  upstream's own analyzer sets as well, and float32, what upstream's loaders give;
+- `Perceiver()` in `cond_enc.py` is called with its number of queries, width and heads (32, 1,024 and 4 there);
+- the fields of `T3Config` that upstream sets as class attributes: start and stop of text and speech, the sizes of the
+  speech table and of both position tables.
+"""
+
+import functools
+import importlib.metadata
+import importlib.util
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import torch
+
+from sampler.t3.conditioning import Voice
+from sampler.t3.config import T3Config
+
+VERSION = "0.1.7"
+PACKAGES = (
+    *("chatterbox", "chatterbox.models", "chatterbox.models.t3", "chatterbox.models.t3.modules"),
+    *("chatterbox.models.t3.inference", "chatterbox.models.tokenizers"),
+)
+
+
+def module(name: str) -> Any:
+    """Import one module of upstream without running any package's `__init__`."""
+    _bypass_packages()
+    return importlib.import_module(name)
+
+
+@functools.cache
+def _bypass_packages() -> None:
+    specification = importlib.util.find_spec("chatterbox")
+    if specification is None or importlib.metadata.version("chatterbox-tts") != VERSION:
+        raise RuntimeError(f"needs: pip install --no-deps chatterbox-tts=={VERSION}")
+    root = Path(next(iter(specification.submodule_search_locations or [])))
+    for package in PACKAGES:
+        empty = types.ModuleType(package)
+        empty.__path__ = [str(root.joinpath(*package.split(".")[1:]))]
+        sys.modules[package] = empty
+
+
+def build(config: T3Config, tensors: Mapping[str, mx.array]) -> Any:
+    """Upstream's T3 with the given weights, in evaluation mode, float32."""
+    sizes = module("chatterbox.models.t3.llama_configs")
+    sizes.LLAMA_CONFIGS[config.name] = sizes.LLAMA_520M_CONFIG_DICT | {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_heads,
+        "head_dim": config.head_size,
+        "attn_implementation": "eager",
+        "torch_dtype": "float32",
+    }
+    encoder = module("chatterbox.models.t3.modules.cond_enc")
+    perceiver = module("chatterbox.models.t3.modules.perceiver").Perceiver
+    encoder.Perceiver = functools.partial(
+        perceiver, config.perceiver_queries, config.hidden_size, config.hidden_size, config.perceiver_heads
+    )
+    settings = module("chatterbox.models.t3.modules.t3_config").T3Config(config.text_vocab_size)
+    settings.llama_config_name = config.name
+    settings.start_text_token, settings.stop_text_token = config.start_text_id, config.stop_text_id
+    settings.start_speech_token, settings.stop_speech_token = config.bos_id, config.eos_id
+    settings.speech_tokens_dict_size = config.speech_vocab_size
+    settings.max_text_tokens, settings.max_speech_tokens = config.max_text_tokens, config.max_speech_tokens
+    network = module("chatterbox.models.t3.t3").T3(settings)
+    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
+    return network.eval()
+
+
+def conditions(voice: Voice) -> Any:
+    """A voice as upstream's T3Cond."""
+    return module("chatterbox.models.t3.modules.cond_enc").T3Cond(
+        speaker_emb=torch.from_numpy(voice.speaker)[None],
+        cond_prompt_speech_tokens=torch.from_numpy(voice.prompt)[None],
+        emotion_adv=voice.emotion * torch.ones(1, 1, 1),
+    )
