@@ -71,7 +71,10 @@ def run(
     session.prepare()
     header = session.header()
     console.print(f"{session.matrix.name}: {session.matrix.why}")
-    console.print(f"engine {header['engine']['name']}, seed {seed}, BLAS {header['blas']}, {header['oracle']}")
+    name = header["engine"]["name"]
+    console.print(
+        f"engine {f'{engine} ({name})' if engine else name}, seed {seed}, BLAS {header['blas']}, {header['oracle']}"
+    )
     verdicts: list[Verdict] = []
     crashes: list[tuple[Verdict, Step]] = []
     tokens, start = 0, time.perf_counter()
@@ -90,16 +93,18 @@ def run(
         seconds = time.perf_counter() - start
         files = write_crashes(folder, crashes)
         writer.write("footer", runner.footer(verdicts, tokens, seconds))
-    remove_crashes(folder, keep=files.values())
+    removed = remove_crashes(folder, keep=files.values())
     console.print(terminal.verdict_table(verdicts))
     for note in terminal.verdict_notes(verdicts, files):
         console.print(note)
     console.print(terminal.summary_line(verdicts, tokens, seconds))
     console.print(f"written to {folder / 'run.jsonl'}")
+    if removed:
+        console.print(f"removed the crash files of an earlier run: {removed} (--out keeps runs apart)")
     return runner.exit_code(verdicts)
 
 
-@app.command(epilog="Example: `sampler replay smoke/temperature:0.8/allowed --seed 0`")
+@app.command(epilog="Example: `sampler replay smoke/temperature:0.8+cfg_weight:0.5/allowed --seed 0`")
 @shows_errors
 def replay(
     case: Annotated[str, typer.Argument(help="matrix/cell/check, matrix/cell, or a crash file (.json).")],
@@ -115,12 +120,13 @@ def replay(
     if case.endswith(".json"):
         if seed is not None or engine or weights or matrix:
             raise ConfigError(f"{case} holds all that is needed", hint="leave the options out")
-        verdicts = replay_crash(Path(case))
+        recorded, verdicts = replay_crash(Path(case))
+        console.print(f"recorded: {recorded['case']} (stage {recorded['stage']}): {recorded['message']}")
     else:
         verdicts = replay_case(case, seed or 0, engine, weights, matrix)
     console.print(terminal.verdict_table(verdicts))
     for verdict in verdicts:
-        console.print(f"{verdict.check}: {verdict.outcome}: {verdict.message}")
+        console.print(f"{verdict.check}: {verdict.outcome} (stage {verdict.stage}): {verdict.message}")
     return runner.exit_code(verdicts)
 
 

@@ -157,7 +157,10 @@ def _schema_error(path: Path, error: ValidationError) -> MatrixError:
             f"{path}: generation.prompts = {first['input']!r}",
             hint="expected 'sentences', 'paragraphs' or a list of texts",
         )
-    return MatrixError(f"{path}: {key} = {first['input']!r}", hint=first["msg"])
+    hint = first["msg"]
+    if place[0] == "axes" and first["type"] == "list_type":
+        hint = "an axis is a list of values; a single one belongs under [knobs]"
+    return MatrixError(f"{path}: {key} = {first['input']!r}", hint=hint)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

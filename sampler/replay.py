@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +28,11 @@ def replay_case(
     return [verdict for verdict in result.verdicts if check in (None, verdict.check)]
 
 
-def replay_crash(path: Path) -> list[Verdict]:
-    """Judge the recorded step again, with the float64 reference alone: no model, no engine, any backend."""
+def replay_crash(path: Path) -> tuple[dict[str, Any], list[Verdict]]:
+    """Judge the recorded step again, with the float64 reference alone: no model, no engine, any backend.
+
+    Returns what was recorded of the failure, and what the step by itself shows.
+    """
     content, step = read_crash(path)
     recorded = _Recorded(step)
     reference = ReferenceEngine()
@@ -37,7 +41,8 @@ def replay_crash(path: Path) -> list[Verdict]:
     if step.scores is not None:
         findings["chain"] = _judge_scores(recorded, reference, evidence, str(content["stage"]))
     cell = str(content["case"]).rsplit("/", 1)[0]
-    return [finding.verdict(cell, name, f"sampler replay {path}") for name, finding in findings.items()]
+    verdicts = [finding.verdict(cell, name, f"sampler replay {path}") for name, finding in findings.items()]
+    return content, verdicts
 
 
 def _judge_scores(recorded: "_Recorded", reference: ReferenceEngine, evidence: Evidence, stage: str) -> Finding:
@@ -46,7 +51,8 @@ def _judge_scores(recorded: "_Recorded", reference: ReferenceEngine, evidence: E
     variation = float(compared.variation[0])
     bad = variation > LARGEST_VARIATION
     message = f"the recorded scores are {variation:.3g} from the reference's in total variation"
-    message += f"; {compared.describe(0)}" if bad else ""
+    if bad:
+        message = f"the recorded scores are not the reference's; {compared.describe(0)}"
     return Finding("process", stage, "failed" if bad else "passed", 1, message, variation, LARGEST_VARIATION)
 
 

@@ -163,7 +163,7 @@ class Session:
 
     def _evidence(self, case: Case, on_step: OnStep) -> Evidence:
         if not isinstance(self.engine, Generates):
-            raise Unsupported(f"{self.engine.info.name} does not generate", hint="only process and draw can be checked")
+            raise Unsupported(f"{self.engine.info.name} does not generate", hint="a matrix runs on generated tokens")
         requests = self.requests(case)
         generations = self._generate(requests, on_step)
         record = generations[0].record

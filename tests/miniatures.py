@@ -1,7 +1,7 @@
 """Engines of one lie each, and right ones that look different; the docstring names the lie.
 
 All of them are Finch on the MLX core with one part exchanged, so that nothing but the lie can be seen. Ids in brackets
-are rows of the catalogue of real bugs (docs/decisions.md, "Miniatures").
+are kinds of real bugs (docs/decisions.md, "Miniatures").
 """
 
 import itertools

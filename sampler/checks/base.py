@@ -17,7 +17,7 @@ OUTCOMES: tuple[Outcome, ...] = ("errored", "failed", "unavailable", "passed")
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer of one check. case: matrix/cell/check. stage: one of DESIGN's names of stages.
+    """The answer of one check. case: matrix/cell/check. stage: of the chain, or draw, order, stop, seed, batch, purity.
 
     n: how many observations it rests on. statistic, bound: what was measured and what is allowed. alpha: the false
     alarm rate, None for an exact check. detectable: the smallest discrepancy that would have failed, None where any

@@ -161,7 +161,12 @@ class _Race:
 
 
 def missing_stages(evidence: Evidence) -> list[Stage]:
-    """Stages, in their order, each of which alone could be missing: without it every token drawn is the right one."""
+    """Stages, in their order, each of which alone could be missing: without it every token drawn is the right one.
+
+    A single step, as a crash file has it, is too little to tell.
+    """
+    if sum(len(generation.tokens) for generation in evidence.generations) < 2:
+        return []
     config = evidence.requests[0].config
     return [stage for stage in config.order if stage in config.active_stages() and _explains(evidence, stage)]
 

@@ -131,7 +131,11 @@ class Processes(Engine, Protocol):
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
     ) -> Logits:
-        """Scores after every stage, (B, V)."""
+        """Scores after every stage of `config.order`, (B, V).
+
+        history: ids that the penalty sees, BOS included where the model has one. At temperature 0 (with `temperature`
+        in the order) only the lowest id among the maxima is left after the last stage. Meanings: SamplingConfig.
+        """
         ...
 
 
@@ -175,7 +179,12 @@ class Generates(Engine, Protocol):
     """Requests in, generations out, in the same order."""
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        """One generation for each request."""
+        """One generation for each request.
+
+        To be comparable, step t draws argmax(scores + request.noise(t)); an engine that cannot may follow
+        `request.seed`. `Generation.record.logits` (T, 2 or 1, V), before the chain, is what `allowed`, `draws` and
+        `chain` look at: without it they are unavailable.
+        """
         ...
 
 

@@ -106,7 +106,10 @@ def _training(recipe: Recipe, losses: dict[str, float]) -> str:
             ("optimiser", f"AdamW, learning rate {recipe.learning_rate:g} with warm-up and cosine"),
             ("loss", f"{weights} (-log of the attention near the spoken character)"),
             ("rows without text, for guidance", f"{recipe.blank_text:.0%}"),
-            ("last losses", ", ".join(f"{name} {value:.3f}" for name, value in losses.items())),
+            (
+                "last losses in training, with slips put into the input",
+                ", ".join(f"{name} {value:.3f}" for name, value in losses.items()),
+            ),
         ],
     )
 
@@ -131,8 +134,14 @@ def _quality(folder: Path) -> str:
             ("ended by themselves", f"{sum(each.ended for each in measured)} of {len(measured)}"),
             ("length 0.7 to 1.4 times the true one", f"{right} of {len(measured)}"),
             ("least, median and largest length ratio", ", ".join(f"{ratio:.2f}" for ratio in ratios)),
-            ("attention rises with time, Spearman > 0.95", f"{sum(e.rank_correlation > 0.95 for e in measured)}"),
-            ("loss of true speech, own and wrong text", f"{plain[0]:.2f} and {plain[1]:.2f} nats a token"),
+            (
+                "attention rises with time, Spearman > 0.95",
+                f"{sum(e.rank_correlation > 0.95 for e in measured)} of {len(measured)}",
+            ),
+            (
+                "loss of true speech in the default voice, own and wrong text",
+                f"{plain[0]:.2f} and {plain[1]:.2f} nats a token",
+            ),
             ("the same with guidance 0.5", f"{guided[0]:.2f} and {guided[1]:.2f} nats a token"),
             ("doubled tokens", f"{np.mean([each.doubled for each in measured]):.2%}"),
             ("distinct codes in the first 500 tokens", distinct),

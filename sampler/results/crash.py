@@ -33,13 +33,15 @@ def write_crashes(folder: Path, failures: Sequence[tuple[Verdict, Step]]) -> dic
         return {verdict.case: _write(crashes, verdict, step) for verdict, step in failures}
 
 
-def remove_crashes(folder: Path, keep: Iterable[Path]) -> None:
-    """Remove the crash files of an earlier run from `folder/crashes`, and no other file."""
-    kept = set(keep)
+def remove_crashes(folder: Path, keep: Iterable[Path]) -> int:
+    """Remove the crash files of an earlier run from `folder/crashes`, and no other file. Returns how many."""
+    kept, count = set(keep), 0
     with output_errors(folder / "crashes"):
         for path in (folder / "crashes").glob("*.json"):
             if path not in kept and FINGERPRINT.fullmatch(path.stem) and f'"{FORMAT}"' in path.read_text("utf-8")[:60]:
                 path.unlink()
+                count += 1
+    return count
 
 
 def _write(crashes: Path, verdict: Verdict, step: Step) -> Path:
@@ -77,6 +79,7 @@ class _Content(BaseModel):
     case: str
     check: str
     stage: str
+    message: str
     config: str
     history: list[Annotated[int, Field(ge=0)]]
     token: Annotated[int, Field(ge=0)]

@@ -37,7 +37,7 @@ def test_a_step_comes_back_bit_for_bit(crash):
 
 
 def test_the_file_shows_the_failure_without_model_or_engine(crash):
-    verdicts = {verdict.check: verdict for verdict in replay_crash(crash)}
+    verdicts = {verdict.check: verdict for verdict in replay_crash(crash)[1]}
     assert list(verdicts) == ["allowed", "draws"]
     assert verdicts["allowed"].outcome == "failed"
     assert verdicts["allowed"].stage == "min_p"
@@ -51,7 +51,7 @@ def test_recorded_scores_are_judged_too(tmp_path):
     for index, scores in enumerate((right, wrong)):
         verdict = replace(VERDICT, case=f"smoke/base/{index}", check="chain")
         files = write_crashes(tmp_path, [(verdict, replace(STEP, scores=scores))])
-        outcomes.append(replay_crash(files[verdict.case])[-1])
+        outcomes.append(replay_crash(files[verdict.case])[1][-1])
     assert [(verdict.check, verdict.outcome) for verdict in outcomes] == [("chain", "passed"), ("chain", "failed")]
     assert "it keeps also {1}" in outcomes[1].message
 

@@ -80,7 +80,7 @@ def test_excluded_cells_are_left_out(tmp_path):
         (GOOD + "[knobs]\ntop_k = 2026-11-21\n", "knobs.top_k: top_k = datetime.date(2026, 11, 21) is out of range"),
         (GOOD + "[axes]\norder = [3]\n", "axes.order: order = 3 is not a list of stages"),
         (GOOD + "[axes]\ntemperature = []\n", "axes.temperature = [] (List should have at least 1 item"),
-        (GOOD + "[axes]\ntemperature = 0.8\n", "axes.temperature = 0.8 (Input should be a valid list)"),
+        (GOOD + "[axes]\ntemperature = 0.8\n", "axes.temperature = 0.8 (an axis is a list of values; a single"),
         (GOOD + "[axes]\nmultilingual = [1]\n", "axes.multilingual = 1 (expected true or false)"),
         (GOOD + '[axes]\norder = [["cfgg"]]\n', "axes.order: order names the unknown stage 'cfgg'"),
         (
