@@ -18,9 +18,10 @@ from sampler.checks.draws import allowed, draws
 from sampler.checks.equivalence import chain
 from sampler.checks.reproduction import repeats
 from sampler.checks.stopping import stops
-from sampler.engines.base import Engine, Generates, Generation, Level, Request, load_engine
+from sampler.engines.base import Engine, Generates, Generation, Level, Request
 from sampler.engines.core import CoreEngine
 from sampler.engines.huggingface import HuggingFaceEngine
+from sampler.engines.load import load_engine
 from sampler.engines.offer import checked_generations, offered
 from sampler.engines.reference import ReferenceEngine
 from sampler.errors import MatrixError, MissingPackage, Unsupported

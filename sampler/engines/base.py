@@ -1,21 +1,16 @@
 """What an engine is: four small protocols with NumPy at the boundary, so that any framework can stand behind them."""
 
-import hashlib
-import importlib
-import importlib.util
 import inspect
 import operator
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sampler.config import STAGES, SamplingConfig, Stage
-from sampler.errors import MissingPackage, SamplerError
+from sampler.errors import SamplerError
 from sampler.generation import Generation, Record, Request, StopReason
 
 __all__ = [
@@ -36,7 +31,6 @@ __all__ = [
     "Request",
     "StopReason",
     "call_process",
-    "load_engine",
 ]
 
 Level = Literal["process", "draw", "predict", "generate"]
@@ -240,64 +234,3 @@ def call_process(
     process: Callable[..., Logits] = engine.process
     further = {"context": context} if "context" in inspect.signature(process).parameters else {}
     return process(logits, history, config, uncond_logits, **further)
-
-
-def load_engine(name: str, known: dict[str, Callable[[], Engine]]) -> Engine:
-    """Load an engine by known name, `package.module:factory` or `path/to/file.py:factory`.
-
-    Raises EngineError with the known names where nothing is found or the factory fails.
-    """
-    if name in known:
-        return known[name]()
-    module_name, colon, factory_name = name.rpartition(":")
-    if not colon or not module_name:
-        raise EngineError(f"{name!r} is no engine", hint=f"known: {', '.join(known)}; or file.py:factory")
-    factory = getattr(_import(module_name), factory_name, None)
-    if not callable(factory):
-        raise EngineError(
-            f"{module_name} has no factory {factory_name!r}", hint="expected a callable without arguments"
-        )
-    try:
-        engine = factory()
-        if isinstance(engine, Engine) and isinstance(engine.info, EngineInfo):
-            return engine
-    except SamplerError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise EngineError(
-            f"{name} failed: {type(error).__name__}: {error}", hint="call it in Python to see where"
-        ) from error
-    raise EngineError(f"{name} gave a {type(engine).__name__}", hint="expected an object whose info is an EngineInfo")
-
-
-def _import(name: str) -> Any:
-    """Import a module by name, or a file; both see the current folder, a file its own folder too."""
-    path = Path(name).resolve()
-    places = [str(path.parent), str(Path.cwd())] if name.endswith(".py") else [str(Path.cwd())]
-    sys.path.extend(place for place in places if place not in sys.path)
-    try:
-        return _import_file(path) if name.endswith(".py") else importlib.import_module(name)
-    except SamplerError:
-        raise
-    except ModuleNotFoundError as error:
-        if error.name and name.startswith(error.name):
-            raise EngineError(
-                f"there is no module {error.name!r}", hint="give module:factory or file.py:factory"
-            ) from error
-        raise MissingPackage(f"engine {name} needs {error.name}", hint=f"pip install {error.name}") from error
-    except (Exception, SystemExit) as error:
-        raise EngineError(
-            f"{name} cannot be imported: {type(error).__name__}: {error}", hint="check the path"
-        ) from error
-
-
-def _import_file(path: Path) -> Any:
-    """Run a file as a module whose name is its own: an adapter may be called `torch.py`."""
-    name = f"sampler_engine_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    specification = importlib.util.spec_from_file_location(name, path)
-    if specification is None or specification.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    return module
