@@ -19,6 +19,13 @@ from sampler.engines.reference import ReferenceEngine
 from sampler.errors import Unsupported
 from sampler.generation import Generator
 
+try:
+    from tests.liars import FACTORIES
+except ModuleNotFoundError:  # this file is loaded by its path, from another folder
+    from liars import FACTORIES
+
+globals().update(FACTORIES)  # those that process and draw
+
 Rows = mx.array
 Configs = Sequence[SamplingConfig]
 Rewrite = Callable[[SamplingConfig], SamplingConfig]

@@ -1,0 +1,110 @@
+"""The tables of wrong and right engines, and an input on which each lie shows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sampler.config import SamplingConfig
+
+Factory = Callable[[], Any]
+NEUTRAL = {"temperature": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "cfg_weight": 0.0}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One call of `process`: logits (B, V), B histories, a config, unconditional logits or None."""
+
+    logits: np.ndarray
+    history: list[list[int]]
+    config: SamplingConfig
+    uncond: np.ndarray | None = None
+
+
+def spread(size: int = 25, low: float = -4.0, high: float = 4.0) -> np.ndarray:
+    """Evenly spaced scores of both signs in a mixed order, no two equal: float32 (1, V)."""
+    places = np.arange(size) * 7 % size if size % 7 else np.arange(size)[::-1]
+    return np.linspace(low, high, size, dtype=np.float32)[places][None]
+
+
+def example(logits: Any = None, history: Any = (), uncond: Any = None, **knobs: Any) -> Example:
+    """An input whose knobs are neutral but for those that are given; one history serves all rows."""
+    rows = np.atleast_2d(np.asarray(spread() if logits is None else logits, dtype=np.float32))
+    each = history if history and isinstance(history[0], Sequence) else [history] * len(rows)
+    other = None if uncond is None else np.atleast_2d(np.asarray(uncond, dtype=np.float32))
+    return Example(rows, [list(ids) for ids in each], SamplingConfig(**{**NEUTRAL, **knobs}), other)
+
+
+TWO_ROWS = np.concatenate([spread(), np.roll(spread(), 3) * np.float32(0.5)])
+EXAMPLES = {
+    "repetition_penalty": example(history=[3, 5, 5, 0, 7, 12], repetition_penalty=1.5),
+    "temperature": example(temperature=0.6),
+    "top_k": example(top_k=5),
+    "min_p": example(min_p=0.1),
+    "top_p": example(top_p=0.7),
+    "cfg": example(uncond=np.roll(spread(), 2), cfg_weight=0.5),
+    "order": example(history=[3, 5, 0, 7], temperature=1.5, top_k=12, min_p=0.05, top_p=0.7, repetition_penalty=1.5),
+    "batch": example(
+        TWO_ROWS, [[3, 5, 0, 7], [2, 9]], TWO_ROWS[::-1], repetition_penalty=1.5, top_p=0.7, min_p=0.05, cfg_weight=0.5
+    ),
+}
+PLAIN = example(history=[3, 5, 0, 7], temperature=0.8, top_k=12, min_p=0.02, top_p=0.9, repetition_penalty=1.2)
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A wrong engine and what is to be found out about it.
+
+    stage: expected first in the diagnosis; also: stages that would be right as well; offers: levels that it has;
+    seen: levels at which the lie can be seen at all; total_variation: of its draws on `shows`, where only draws show it
+    and independent draws of another law are what it gives; shows: an input on which `process` (else `draw`) differs.
+    """
+
+    factory: Factory
+    stage: str
+    also: tuple[str, ...]
+    offers: tuple[str, ...]
+    seen: tuple[str, ...]
+    total_variation: float | None
+    shows: Example
+
+
+WRONG: dict[str, Wrong] = {}
+RIGHT: dict[str, Factory] = {}
+BOTH = ("process", "draw")
+PROCESS = ("process",)
+DRAW = ("draw",)
+
+
+def wrong(
+    stage: str,
+    shows: Example | None = None,
+    *,
+    also: Sequence[str] = (),
+    offers: Sequence[str] = BOTH,
+    seen: Sequence[str] | None = None,
+    total_variation: float | None = None,
+) -> Callable[[Factory], Factory]:
+    """Put a factory into the table of wrong engines."""
+
+    def register(factory: Factory) -> Factory:
+        inputs = EXAMPLES.get(stage, PLAIN) if shows is None else shows
+        levels = tuple(offers) if seen is None else tuple(seen)
+        assert factory.__name__ not in WRONG
+        WRONG[factory.__name__] = Wrong(factory, stage, tuple(also), tuple(offers), levels, total_variation, inputs)
+        return factory
+
+    return register
+
+
+def right(factory: Factory) -> Factory:
+    """Put a factory into the table of right engines."""
+    assert factory.__name__ not in RIGHT
+    RIGHT[factory.__name__] = factory
+    return factory
+
+
+def replace_config(config: SamplingConfig, **knobs: Any) -> SamplingConfig:
+    """The same config with other knobs."""
+    return replace(config, **knobs)
