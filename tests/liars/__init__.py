@@ -19,6 +19,14 @@ MODULES = (
     "orders",
     "batches",
     "answers",
+    "draws",
+    "broken_draws",
+    "noise",
+    "seeds",
+    "draw_only",
+    "right_chains",
+    "right_limits",
+    "right_draws",
 )
 for _module in MODULES:
     importlib.import_module(f"{__name__}.{_module}")
