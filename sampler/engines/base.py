@@ -14,6 +14,7 @@ from sampler.errors import SamplerError
 from sampler.generation import Generation, Record, Request, StopReason
 
 __all__ = [
+    "Bounds",
     "Context",
     "Draws",
     "Engine",
@@ -219,6 +220,31 @@ class Explains(Processes, Protocol):
         uncond_logits: Logits | None = None,
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """What must be kept and what may be."""
+        ...
+
+
+class Bounds(Protocol):
+    """What the reference says of a whole chain."""
+
+    def bounds(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Evaluation]:
+        """What must be kept, what may be kept, and the last state as it is defined."""
+        ...
+
+    def evaluate(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+        reading: Reading = "defined",
+    ) -> list[Evaluation]:
+        """The state before and after every stage."""
         ...
 
 

@@ -6,6 +6,7 @@ strict reading move it by the rounding error that the scores on its two sides ca
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -31,8 +32,14 @@ FILTERS = frozenset({"top_k", "min_p", "top_p"})
 RANKING = frozenset({"cfg", "repetition_penalty"})
 
 
+@dataclass(frozen=True)
 class ReferenceEngine:
-    """The reference that every other engine is compared with."""
+    """The reference that every other engine is compared with.
+
+    input_rounding: relative error with which the other engine reads its logits; 0 for float32, where it reads all.
+    """
+
+    input_rounding: float = 0.0
 
     @property
     def info(self) -> EngineInfo:
@@ -59,7 +66,7 @@ class ReferenceEngine:
     ) -> list[Evaluation]:
         """The state of (B, V) before and after every stage, the last one final."""
         scores = np.asarray(logits, dtype=np.float64)
-        states = [Evaluation("logits", scores, np.zeros_like(scores))]
+        states = [Evaluation("logits", scores, self.input_rounding * np.where(np.isfinite(scores), np.abs(scores), 0.0))]
         for stage in config.order:
             states.append(_apply(stage, states[-1], history, config, uncond_logits, _SIGN[reading]))
         if config.greedy:
@@ -73,7 +80,18 @@ class ReferenceEngine:
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
     ) -> tuple[Mask, Mask]:
-        """Which tokens a float32 engine must keep and which it may keep: two bool (B, V).
+        """Which tokens a float32 engine must keep and which it may keep: two bool (B, V)."""
+        must, may, _ = self.bounds(logits, history, config, uncond_logits)
+        return must, may
+
+    def bounds(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+    ) -> tuple[Mask, Mask, Evaluation]:
+        """What must be kept, what may be kept, and the last state as it is defined.
 
         The first is what the strict reading keeps, the second what the generous one keeps, as far as the other two
         readings agree; what lies between them is the grey zone. Where a stage that changes the ranking (cfg, penalty)
@@ -90,7 +108,7 @@ class ReferenceEngine:
                 open_rows = (generous != strict).any(axis=-1)
                 must[open_rows] = False
                 may[open_rows] |= generous[open_rows]
-        return must, may
+        return must, may, runs[0][-1]
 
 
 def _apply(

@@ -1,0 +1,293 @@
+"""From what the cells showed to the most likely culprit: stages alone first, then orders, then the rest."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sampler.checks.alternatives import ALTERNATIVES, Alternative, Inputs, agreement
+from sampler.checks.probes import ORDERS, SINGLE, Mask, Probe
+from sampler.checks.process import CellResult, Comparison, Judge
+from sampler.config import STAGES, SamplingConfig, Stage
+
+LARGE = 1_000
+SHARE = 0.9
+"""Share of the rows that an alternative must explain to be named."""
+
+
+@dataclass(frozen=True)
+class Culprit:
+    """One entry of a diagnosis. cases: names of the cells that it explains. dialect: whose behaviour it is."""
+
+    stage: str
+    explanation: str
+    cases: tuple[str, ...]
+    dialect: str | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Culprits of level `process`, the most likely first, and the stage that each cell's verdict names."""
+
+    culprits: tuple[Culprit, ...]
+    stages: dict[str, str]
+
+
+def diagnose(judge: Judge, results: Sequence[CellResult]) -> Diagnosis:
+    """Find what the failing cells come from."""
+    failing = [result for result in results if result.failing]
+    stages = {result.cell.name: _own_stage(result) for result in results}
+    culprits: list[Culprit] = []
+    if failing and all(result.outcome == "errored" for result in failing):
+        silent = all(result.outcome in ("errored", "unavailable") for result in results)
+        if silent:
+            names = tuple(result.cell.name for result in failing)
+            culprits = [Culprit("purity", f"purity: gives no answer: {failing[0].failing[0].failure}", names)]
+            return Diagnosis(tuple(culprits), dict.fromkeys(stages, "purity"))
+    culprits.extend(_blamed(failing))
+    by_name = {result.cell.name: result for result in failing if not result.blame}
+    if "nothing" in by_name and "cfg" in by_name and _only_guided(by_name["nothing"]):
+        stages["nothing"] = "cfg"
+        del by_name["nothing"]
+    culprits.extend(_broken_everywhere(by_name))
+    alone = {stage: by_name[stage] for stage in SINGLE if stage in by_name}
+    everywhere = "nothing" in by_name
+    for stage, result in alone.items():
+        if not everywhere or _more_than_nothing(result, by_name["nothing"]):
+            culprits.append(_of_stage(stage, result))
+    suspects = {stage for stage in alone} | ({*STAGES} if everywhere else set())
+    together = [result for result in by_name.values() if len(result.cell.stages) > 1]
+    unexplained = [result for result in together if not suspects & set(result.cell.stages)]
+    if unexplained:
+        culprits.extend(_of_order(judge, unexplained, [r for r in results if len(r.cell.stages) > 1], suspects))
+    for culprit in culprits:
+        stages.update({name: culprit.stage for name in culprit.cases if name in stages})
+    for result in together:
+        if result not in unexplained and suspects & set(result.cell.stages) and not everywhere:
+            first = next(stage for stage in STAGES if stage in suspects & set(result.cell.stages))
+            stages[result.cell.name] = first
+    return Diagnosis(tuple(culprits), stages)
+
+
+def _own_stage(result: CellResult) -> str:
+    if result.blame:
+        return result.blame
+    if not result.cell.stages:
+        return "purity"
+    return result.cell.stages[0] if len(result.cell.stages) == 1 else "order"
+
+
+def _blamed(failing: Iterable[CellResult]) -> Iterator[Culprit]:
+    """Cells that are right at a second time, or row by row."""
+    explanations = {
+        "purity": "purity: the same call gives another answer at a second time",
+        "batch": "batch: rows are right by themselves and wrong among others",
+    }
+    blamed = [result for result in failing if result.blame]
+    for blame, explanation in explanations.items():
+        names = tuple(result.cell.name for result in blamed if result.blame == blame)
+        if names:
+            yield Culprit(blame, explanation, names)
+
+
+def _broken_everywhere(by_name: dict[str, CellResult]) -> Iterator[Culprit]:
+    """Wrong where no stage does anything."""
+    result = by_name.get("nothing")
+    if result is None:
+        return
+    found = _fitting(result, ALTERNATIVES["nothing"])
+    if found:
+        yield Culprit(found.stage, f"{found.stage}: {found.explanation}", tuple(by_name))
+        return
+    row = _worst_row(result)
+    if _only_with_alignment(result):
+        yield Culprit("alignment", f"alignment: is no identity in process(): {row}", tuple(by_name))
+        return
+    yield Culprit("purity", f"purity: wrong where no stage is on: {row}", tuple(by_name))
+
+
+def _only_with_alignment(result: CellResult) -> bool:
+    """Whether the same rows are right where the order names no stage."""
+    wrong = {one.probe.name for one in result.failing}
+    return "V=17" in wrong and "no stage in the order, V=17" not in wrong
+
+
+def _only_guided(result: CellResult) -> bool:
+    """Whether an idle chain is wrong only where it is given unconditional logits."""
+    return all(one.probe.uncond_logits is not None for one in result.failing)
+
+
+def _more_than_nothing(result: CellResult, nothing: CellResult) -> bool:
+    """Whether a stage alone is wrong on kinds of rows on which an idle chain is right."""
+    idle = {kind for one in nothing.failing for kind in _kinds(one)}
+    return any(not idle & set(_kinds(one)) for one in result.failing) and not any(one.failure for one in nothing.failing)
+
+
+def _kinds(comparison: Comparison) -> list[str]:
+    return [kind for kind, wrong in zip(comparison.probe.kinds, comparison.wrong, strict=True) if wrong]
+
+
+def _of_stage(stage: Stage, result: CellResult) -> Culprit:
+    found = _fitting(result, ALTERNATIVES[stage])
+    if found:
+        return Culprit(found.stage, f"{stage}: {found.explanation}", (result.cell.name,))
+    errored = [one for one in result.failing if one.failure]
+    if len(errored) == len(result.failing):
+        return Culprit(stage, f"{stage}: no scores: {errored[0].describe(0)}", (result.cell.name,))
+    return Culprit(stage, f"{stage}: {_where(result)}{_worst_row(result)}", (result.cell.name,))
+
+
+def _where(result: CellResult) -> str:
+    """What the failing probes have in common and the others do not."""
+    sizes = {one.probe.logits.shape[1] for one in result.failing}
+    fine = {one.probe.logits.shape[1] for one in result.comparisons} - sizes
+    if fine and min(sizes) > max(fine):
+        return f"only for vocabularies of {min(sizes):,} and more: "
+    if any(one.failure for one in result.failing):
+        return "gives no scores for some rows: "
+    return ""
+
+
+def _worst_row(result: CellResult) -> str:
+    shown = next((one for one in result.failing if not one.failure), result.failing[0])
+    row = int(np.argmax(np.where(shown.wrong, 1.0 if shown.failure else shown.total, -1.0)))
+    return shown.describe(row)
+
+
+def _fitting(result: CellResult, alternatives: Sequence[Alternative]) -> Alternative | None:
+    """The first alternative that explains the most rows, if it explains nearly all."""
+    compared = [one for one in result.comparisons if not one.failure]
+    if not compared or not any(one.wrong.any() for one in compared):
+        return None
+    best, most = None, 0.0
+    for alternative in alternatives:
+        share = _share(compared, alternative)
+        if share > most + 1e-9:
+            best, most = alternative, share
+    return best if most >= SHARE else None
+
+
+def _share(compared: Sequence[Comparison], alternative: Alternative) -> float:
+    """Share of the rows that an alternative explains; the smaller of that of all and that of the wrong ones."""
+    fits, wrong = [np.ones(0, dtype=np.bool_)], [np.ones(0, dtype=np.bool_)]
+    for one in sorted(compared, key=lambda one: one.probe.logits.shape[1]):
+        probe = one.probe
+        if probe.logits.shape[1] > LARGE and _smaller_share(fits, wrong) < SHARE:
+            break  # what is wrong on small vocabularies is not worth a large one
+        uncond = None if probe.uncond_logits is None else probe.uncond_logits.astype(np.float64)
+        inputs = Inputs(probe.logits.astype(np.float64), probe.history, probe.config, uncond)
+        with np.errstate(all="ignore"):
+            scores = alternative.scores(inputs)
+        fit = agreement(one.scores, scores, up_to_ties=alternative.up_to_ties)
+        fits.append(fit | _both_broken(one, scores))
+        wrong.append(one.wrong)
+    return _smaller_share(fits, wrong)
+
+
+def _smaller_share(fits: Sequence[Mask], wrong: Sequence[Mask]) -> float:
+    """Of all rows and of the wrong ones; 1 for none."""
+    every, of_wrong = np.concatenate(fits), np.concatenate(fits)[np.concatenate(wrong)]
+    return min((float(each.mean()) for each in (every, of_wrong) if len(each)), default=1.0)
+
+
+def _both_broken(one: Comparison, scores: np.ndarray) -> np.ndarray:
+    """Rows in which neither the engine nor the alternative leaves a token."""
+    nothing = ~(scores > -np.inf).any(axis=-1)
+    return nothing & ~(one.scores > -np.inf).any(axis=-1)
+
+
+def _of_order(
+    judge: Judge, unexplained: Sequence[CellResult], together: Sequence[CellResult], suspects: set[str]
+) -> Iterator[Culprit]:
+    """Stages that are right alone and wrong together: another order, or one that is dropped beside another."""
+    judged = [result for result in together if not suspects & set(result.cell.stages)]
+    asked = [result for result in judged if not result.cell.name.startswith("order:")]
+    names = tuple(result.cell.name for result in unexplained)
+    if all(result.cell.name.startswith("order:") for result in unexplained):
+        yield Culprit("order", f"order: {_of_asked_orders(unexplained)}", names)
+        return
+    for name, order in ORDERS.items():
+        if _explains(judge, asked, lambda config, order=order: replace(config, order=_restricted(config, order))):
+            explanation = f"order: equals the dialect {name!r}: {' > '.join(order)}"
+            yield Culprit("order", explanation, names, dialect=name)
+            return
+    swapped, dropped = [], {}
+    rest = []
+    for result in unexplained:
+        if len(result.cell.stages) != 2:
+            rest.append(result)
+            continue
+        first, second = result.cell.stages
+        if _explains(judge, [result], lambda config, a=first, b=second: _swapped(config, a, b)):
+            swapped.append((f"{second} before {first}", result.cell.name))
+            continue
+        gone = next(
+            (stage for stage in (second, first) if _explains(judge, [result], lambda c, s=stage: c.without([s]))), None
+        )
+        if gone:
+            dropped.setdefault(gone, []).append((first if gone == second else second, result.cell.name))
+        else:
+            rest.append(result)
+    if swapped:
+        described = ", ".join(text for text, _ in swapped)
+        yield Culprit("order", f"order: {described}", tuple(name for _, name in swapped))
+    if len(dropped) > 2:
+        names = tuple(name for cells in dropped.values() for _, name in cells)
+        yield Culprit("order", "order: of two stages that are on, one is not run", names)
+        return
+    for stage, cells in dropped.items():
+        others = ", ".join(other for other, _ in cells)
+        yield Culprit(stage, f"{stage}: is ignored where {others} is on", tuple(name for _, name in cells))
+    if rest and not swapped and not dropped:
+        yield from _in_chains(judge, rest)
+
+
+def _of_asked_orders(results: Sequence[CellResult]) -> str:
+    """What is wrong where only other orders than the default one are wrong."""
+    failing = [one for result in results for one in result.failing]
+    if all(one.probe.config.greedy for one in failing):
+        return "temperature 0 decides where the stage stands, not after the last one"
+    if all(result.cell.name.startswith(("order:without", "order:empty")) for result in results):
+        return "a stage that the order leaves out is run all the same"
+    return "keeps to its own order whatever it is asked for"
+
+
+def _restricted(config: SamplingConfig, order: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    return tuple(stage for stage in order if stage in config.order)
+
+
+def _swapped(config: SamplingConfig, first: Stage, second: Stage) -> SamplingConfig:
+    rest = [stage for stage in config.order if stage != second]
+    rest.insert(rest.index(first), second)
+    return replace(config, order=tuple(rest))
+
+
+def _explains(judge: Judge, results: Sequence[CellResult], change: object) -> bool:
+    """Whether the engine's answers are those of the reference under another config."""
+    for result in results:
+        for one in result.comparisons:
+            if one.failure:
+                return False
+            probe: Probe = replace(one.probe, config=change(one.probe.config))  # type: ignore[operator]
+            other = Comparison(probe, judge.expect(probe), one.answer)
+            if other.wrong.any():
+                return False
+    return bool(results)
+
+
+def _in_chains(judge: Judge, results: Sequence[CellResult]) -> Iterator[Culprit]:
+    """Whole chains alone are wrong: put each stage on the scores that the reference has before it."""
+    names = tuple(result.cell.name for result in results)
+    shown = next((one for result in results for one in result.failing if not one.failure), None)
+    if shown is None:
+        yield Culprit("order", f"order: no scores where stages stand together: {results[0].failing[0].failure}", names)
+        return
+    row = shown.probe.only(int(np.argmax(shown.wrong)))
+    states = judge.reference.evaluate(row.logits, row.history, row.config, row.uncond_logits)
+    for stage, before in zip(row.config.order, states, strict=False):
+        if stage in row.config.active_stages():
+            alone = judge.compare(row.before(stage, before.scores))
+            if alone.wrong.any():
+                yield Culprit(stage, f"{stage}: {alone.describe(0)}", names)
+                return
+    yield Culprit("order", f"order: {_worst_row(results[0])}", names)

@@ -1,0 +1,323 @@
+"""Whether draws follow the distribution that the chain claims, know nothing of each other, and obey their seed."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from sampler.checks.base import Finding
+from sampler.checks.draw_plan import CHUNK, DRAWS, LAGS, SINGLE_DRAWS, DrawCell, DrawPlan
+from sampler.checks.probes import NEUTRAL, Probe
+from sampler.checks.process import Expected, Judge
+from sampler.checks.steps import some_ids
+from sampler.engines.calls import Answer, Call
+from sampler.errors import Unsupported
+from sampler.statistics.binomial import Binomial
+from sampler.statistics.independence import consecutive
+from sampler.statistics.judgement import MISS_RATE, Judgement
+from sampler.statistics.multinomial import Multinomial
+from sampler.statistics.scalar import DistributionFunction
+from sampler.statistics.support import detectable_leak
+
+Tokens = NDArray[np.int64]
+Array = NDArray[np.float64]
+LOUD = 36.75
+"""The largest Gumbel noise that the suite can make, of a uniform number next to 1; QUIET: the smallest."""
+QUIET = -3.61
+
+
+class NoDraws(Exception):
+    """An engine gave no tokens, or not so many, or no tokens of the vocabulary."""
+
+    def __init__(self, message: str, *, failed: bool = False) -> None:
+        super().__init__(message)
+        self.failed = failed
+
+
+@dataclass
+class Drawn:
+    """What was drawn from a cell. calls: tokens of each call, (calls, CHUNK)."""
+
+    cell: DrawCell
+    expected: Expected
+    calls: Tokens
+
+    @property
+    def tokens(self) -> Tokens:
+        """All of them."""
+        return self.calls.ravel()
+
+    @property
+    def counts(self) -> Tokens:
+        """Draws of each token, (V,)."""
+        return np.bincount(self.tokens, minlength=self.cell.probe.logits.shape[1])
+
+    @property
+    def probabilities(self) -> Array:
+        """What the reference draws with, (V,)."""
+        return np.asarray(softmax(self.expected.scores[0]))
+
+
+@dataclass
+class Drawer:
+    """Draws through the engine's own `draw`. base: seed of the run."""
+
+    judge: Judge
+    base: int
+    seconds: float = 0.0
+    drawn: dict[str, Drawn] = field(default_factory=dict)
+
+    def draw(self, probe: Probe, n: int, seed: int, *, thread: bool = False) -> Tokens:
+        """n tokens of one call. Raises NoDraws and Unsupported."""
+        config = self.judge.asked(probe.config)
+        arguments = {
+            "logits": self.judge.filled(probe.logits[0]),
+            "history": probe.history[0],
+            "config": config,
+            "n": n,
+            "seed": seed,
+            "uncond_logits": None if probe.uncond_logits is None else self.judge.filled(probe.uncond_logits[0], 0.0),
+        }
+        start = time.perf_counter()
+        answer = self.judge.asks.ask(Call("draw", arguments, self.judge.context(probe), thread))
+        self.seconds += time.perf_counter() - start
+        return _tokens(answer, n, probe.logits.shape[1])
+
+    def cell(self, cell: DrawCell) -> Drawn:
+        """All draws of a cell, made once."""
+        if cell.name not in self.drawn:
+            first = 1_000_003 * (self.base + 1)
+            calls = [self.draw(cell.probe, CHUNK, first + index) for index in range(DRAWS // CHUNK)]
+            asked = replace(cell.probe, config=self.judge.asked(cell.probe.config))
+            self.drawn[cell.name] = Drawn(cell, self.judge.expect(asked), np.stack(calls))
+        return self.drawn[cell.name]
+
+
+def _tokens(answer: Answer, n: int, size: int) -> Tokens:
+    if answer.failure == "unsupported":
+        raise Unsupported(answer.message)
+    if answer.value is None:
+        raise NoDraws(answer.message)
+    if answer.wrote:
+        raise NoDraws(f"draw() writes into {', '.join(answer.wrote)}", failed=True)
+    if answer.value.shape != (n,):
+        raise NoDraws(f"draw() gave tokens of shape {answer.value.shape}, expected ({n},)")
+    tokens = answer.value
+    if tokens.dtype.kind == "f" and not np.array_equal(tokens, np.round(tokens)):
+        raise NoDraws(f"draw() gave {tokens[tokens != np.round(tokens)][0]}, expected ids of tokens")
+    outside = tokens[(tokens < 0) | (tokens >= size)]
+    if len(outside):
+        raise NoDraws(f"draw() gave the token {int(outside[0])}, expected 0 to {size - 1}", failed=True)
+    return tokens.astype(np.int64)
+
+
+Check = Callable[[Drawer, DrawPlan], Finding]
+
+
+def support(drawer: Drawer, cell: DrawCell) -> Finding:
+    """No token is drawn that the reference removes."""
+    drawn = drawer.cell(cell)
+    outside = np.flatnonzero((drawn.counts > 0) & ~drawn.expected.may[0])
+    n = len(drawn.tokens)
+    leak = detectable_leak(n)
+    if len(outside):
+        count = int(drawn.counts[outside].sum())
+        kept = np.flatnonzero(drawn.expected.may[0])
+        message = f"{count} of {n} draws are removed tokens, {some_ids(outside)}; {some_ids(kept)} are kept"
+        return Finding("draw", "draw", "failed", n, message, count, 0.0, 0.0, leak)
+    return Finding("draw", "draw", "passed", n, f"{n} draws, all of them kept tokens", 0.0, 0.0, 0.0, leak)
+
+
+def frequencies(drawer: Drawer, cell: DrawCell, plan: DrawPlan) -> Finding:
+    """The frequencies are those of the reference's distribution: neither too far nor too near."""
+    drawn = drawer.cell(cell)
+    check = plan.check(f"{cell.name}/frequencies")
+    test = Multinomial(drawn.probabilities, plan.alphas[check.name])
+    tolerance = _beyond_rounding(drawn.expected)
+    n = len(drawn.tokens)
+    detectable = test.detectable(n) + tolerance
+    judged = test.judge(drawn.counts)
+    observed = drawn.counts / n
+    token = int(np.argmax(np.abs(observed - drawn.probabilities)))
+    variation = float(np.abs(observed - drawn.probabilities).sum() / 2)
+    shown = (
+        f"{n} draws are {variation:.3f} from the distribution in total variation; token {token} was drawn "
+        f"{observed[token]:.4f} of the time, p = {drawn.probabilities[token]:.4f}"
+    )
+    return _statistical(judged, test.alpha, detectable, check.detect, shown, tolerance=tolerance)
+
+
+def _beyond_rounding(expected: Expected) -> float:
+    """Total variation that an engine of lower precision may have; nothing for float32."""
+    tolerance = float(expected.tolerance[0])
+    return tolerance if tolerance > 1e-3 else 0.0
+
+
+def _statistical(
+    judged: Judgement, alpha: float, detectable: float, detect: float, shown: str, *, tolerance: float = 0.0
+) -> Finding:
+    figures = {
+        "statistic": judged.statistic, "bound": judged.bound + tolerance, "alpha": alpha, "detectable": detectable,
+    }  # fmt: skip
+    if judged.statistic > judged.bound + tolerance:
+        return Finding("draw", "draw", "failed", judged.n, f"{shown} (p <= {judged.p_value:.2g})", **figures)
+    if detectable > detect:
+        message = f"too few draws (would see >= {detectable:.2g}, must see {detect:g})"
+        return Finding("draw", "draw", "unavailable", judged.n, message, **figures)
+    return Finding("draw", "draw", "passed", judged.n, f"{shown} (would see >= {detectable:.2g})", **figures)
+
+
+def _pairs(plan: DrawPlan, name: str, first: Tokens, second: Tokens, probability: float, what: str) -> Finding:
+    check = plan.check(name)
+    test = Binomial(min(1.0, probability), plan.alphas[name])
+    same = int((first == second).sum())
+    judged = test.judge(same, len(first))
+    shown = f"{what}: {same} of {len(first)} pairs are equal, {probability:.4f} of them are expected"
+    return _statistical(judged, test.alpha, test.detectable(len(first), MISS_RATE), check.detect, shown)
+
+
+def lagged(drawer: Drawer, plan: DrawPlan, lag: int) -> Finding:
+    """Draws that are `lag` apart in one call are independent."""
+    drawn = drawer.cell(plan.cells[0])
+    pairs = [consecutive(call, lag) for call in drawn.calls]
+    first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    probability = float(np.square(drawn.probabilities).sum())
+    return _pairs(plan, f"nothing/pairs-{lag}", first, second, probability, f"draws {lag} apart")
+
+
+def shifted_pairs(drawer: Drawer, plan: DrawPlan) -> Finding:
+    """The second and third draw of a call, the fourth and fifth and so on are independent."""
+    drawn = drawer.cell(plan.cells[0])
+    inner = drawn.calls[:, 1:-1]
+    probability = float(np.square(drawn.probabilities).sum())
+    name = "nothing/pairs-shifted"
+    return _pairs(plan, name, inner[:, ::2].ravel(), inner[:, 1::2].ravel(), probability, "draws 1 apart, from the second")
+
+
+def other_seeds(drawer: Drawer, plan: DrawPlan) -> Finding:
+    """Calls with different seeds are independent, draw by draw."""
+    drawn = drawer.cell(plan.cells[0])
+    probability = float(np.square(drawn.probabilities).sum())
+    found = _pairs(plan, "nothing/seeds", drawn.calls[::2].ravel(), drawn.calls[1::2].ravel(), probability, "two seeds")
+    return replace(found, stage="seed")
+
+
+def same_seed(drawer: Drawer, plan: DrawPlan) -> Finding:
+    """The same seed gives the same tokens."""
+    probe = plan.cells[0].probe
+    first, second = (drawer.draw(probe, 200, 17) for _ in range(2))
+    same = int((first == second).sum())
+    if same < len(first):
+        message = f"the same seed gave the same token {same} of {len(first)} times"
+        return Finding("draw", "seed", "failed", len(first), message, len(first) - same, 0.0)
+    return Finding("draw", "seed", "passed", len(first), f"{len(first)} draws repeated by their seed", 0.0, 0.0)
+
+
+def worker_thread(drawer: Drawer, plan: DrawPlan) -> Finding:
+    """A worker thread draws what the main thread draws with that seed."""
+    probe = plan.cells[0].probe
+    here = drawer.draw(probe, 200, 23)
+    there = drawer.draw(probe, 200, 23, thread=True)
+    different = int((here != there).sum())
+    if different:
+        only = "; there all of them are one token" if len(set(there.tolist())) == 1 else ""
+        message = f"{different} of 200 draws differ in a worker thread with the same seed{only}"
+        return Finding("draw", "draw" if only else "seed", "failed", 200, message, different, 0.0)
+    return Finding("draw", "draw", "passed", 200, "200 draws are the same in a worker thread", 0.0, 0.0)
+
+
+def single_draws(drawer: Drawer, plan: DrawPlan) -> tuple[Finding, Finding]:
+    """Calls of one draw with consecutive seeds: their frequencies, and whether neighbours are independent."""
+    cell = plan.cells[0]
+    expected = drawer.judge.expect(cell.probe)
+    probabilities = np.asarray(softmax(expected.scores[0]))
+    tokens = np.concatenate([drawer.draw(cell.probe, 1, seed) for seed in range(SINGLE_DRAWS)])
+    outside = tokens[~expected.may[0][tokens]]
+    check = plan.check("nothing/single-draws")
+    test = Multinomial(probabilities, plan.alphas[check.name])
+    counts = np.bincount(tokens, minlength=len(probabilities))
+    if len(outside):
+        message = f"{len(outside)} of {len(tokens)} single draws are removed tokens, {some_ids(np.unique(outside))}"
+        first = Finding("draw", "draw", "failed", len(tokens), message, len(outside), 0.0, 0.0)
+    else:
+        worst = int(np.argmax(np.abs(counts / len(tokens) - probabilities)))
+        shown = (
+            f"calls of one draw with seeds 0 to {len(tokens) - 1}: token {worst} {counts[worst]} times, "
+            f"{probabilities[worst] * len(tokens):.0f} are expected"
+        )
+        first = _statistical(test.judge(counts), test.alpha, test.detectable(len(tokens)), check.detect, shown)
+    probability = float(np.square(probabilities).sum())
+    second = _pairs(plan, "nothing/single-pairs", tokens[::2], tokens[1::2], probability, "seeds next to each other")
+    return first, replace(second, stage="seed")
+
+
+def ranks(drawer: Drawer, plan: DrawPlan) -> Finding:
+    """Over a whole vocabulary: the rank of the drawn token has the right distribution function."""
+    drawn = drawer.cell(plan.cells[-1])
+    probabilities = drawn.probabilities
+    order = np.argsort(-probabilities, kind="stable")
+    rank = np.argsort(order, kind="stable").astype(np.float64)
+    test = DistributionFunction(plan.alphas["vocabulary/ranks"])
+    judged = test.judge(rank[drawn.tokens], rank, probabilities)
+    shown = f"the distribution function of the rank is off by {judged.statistic:.4f}"
+    detect = plan.check("vocabulary/ranks").detect
+    return _statistical(judged, test.alpha, test.detectable(len(drawn.tokens)), detect, shown)
+
+
+def greedy(drawer: Drawer, plan: DrawPlan) -> Finding:
+    """At temperature 0 every draw is the lowest id among the maxima."""
+    config = replace(NEUTRAL, temperature=0.0)
+    logits = np.array([[0.5, 2.0, -1.0, 2.0, -np.inf, 1.9]], dtype=np.float32)
+    tokens = drawer.draw(Probe("temperature", "greedy", config, logits, [[0, 3]], ("tied",)), 200, plan.seed)
+    wrong = int((tokens != 1).sum())
+    if wrong:
+        seen = some_ids(np.unique(tokens))
+        message = f"temperature 0 drew {seen} in {len(tokens)} draws, expected token 1, the lowest id of the maxima"
+        return Finding("draw", "temperature", "failed", len(tokens), message, wrong, 0.0)
+    return Finding("draw", "temperature", "passed", len(tokens), f"{len(tokens)} draws, all the lowest maximum", 0.0, 0.0)
+
+
+def picks(judge: Judge, seed: int) -> Finding:
+    """`pick` takes the largest score plus noise; extreme noise moves no removed token and no certain one."""
+    rng = np.random.default_rng([seed, 31])
+    scores = rng.normal(0, 2, (24, 301)).astype(np.float32)
+    scores[:, ::4] = -np.inf
+    noise = rng.gumbel(size=scores.shape).astype(np.float32)
+    noise[:8, ::4] = LOUD
+    noise[8:12, 1:] = np.where(scores[8:12, 1:] > -np.inf, QUIET, LOUD)
+    scores[12:16] = -np.inf
+    scores[12:16, 77] = -30.0
+    noise[12:16] = LOUD
+    noise[12:16, 77] = QUIET
+    expected = np.argmax(scores.astype(np.float64) + noise, axis=-1)
+    answer = judge.asks.ask(Call("pick", {"scores": scores, "gumbel": noise}))
+    if answer.value is None or answer.value.shape != (len(scores),):
+        message = answer.message or f"pick() gave tokens of shape {getattr(answer.value, 'shape', None)}"
+        return Finding("draw", "draw", "errored", 0, message)
+    if answer.wrote:
+        return Finding("draw", "purity", "failed", len(scores), f"pick() writes into {', '.join(answer.wrote)}", 1.0, 0.0)
+    wrong = np.flatnonzero(answer.value != expected)
+    if len(wrong):
+        row, token = int(wrong[0]), int(answer.value[wrong[0]])
+        removed = 0 <= token < scores.shape[1] and scores[row, token] == -np.inf
+        which = f"the removed token {token}" if removed else f"token {token}"
+        message = f"{len(wrong)} of {len(scores)} rows: row {row} gave {which}, score plus noise is largest at {expected[row]}"
+        return Finding("draw", "draw", "failed", len(scores), message, len(wrong), 0.0)
+    return Finding("draw", "draw", "passed", len(scores), f"{len(scores)} rows, extreme noise among them", 0.0, 0.0)
+
+
+def other_checks(drawer: Drawer, plan: DrawPlan) -> Iterator[tuple[str, Callable[[], Finding | tuple[Finding, ...]]]]:
+    """Every check of level `draw` beside support and frequencies, by its case."""
+    yield "temperature/greedy", lambda: greedy(drawer, plan)
+    yield "nothing/same-seed", lambda: same_seed(drawer, plan)
+    yield "nothing/worker-thread", lambda: worker_thread(drawer, plan)
+    for lag in LAGS:
+        yield f"nothing/pairs-{lag}", lambda lag=lag: lagged(drawer, plan, lag)
+    yield "nothing/pairs-shifted", lambda: shifted_pairs(drawer, plan)
+    yield "nothing/seeds", lambda: other_seeds(drawer, plan)
+    yield "nothing/single-draws nothing/single-pairs", lambda: single_draws(drawer, plan)
+    yield "vocabulary/ranks", lambda: ranks(drawer, plan)
+

@@ -1,0 +1,263 @@
+"""What is put to a chain: each stage alone, then pairs, then whole chains and orders."""
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.checks.inputs import FEW_KINDS, FINITE, KINDS, Logits, histories, logit_rows
+from sampler.config import STAGES, SamplingConfig, Stage
+
+Mask = NDArray[np.bool_]
+
+NEUTRAL = SamplingConfig().without(STAGES)
+"""Every stage is in the order and none does anything."""
+
+SINGLE: dict[Stage, tuple[Mapping[str, Any], ...]] = {
+    "cfg": (
+        {"cfg_weight": 0.5},
+        {"cfg_weight": 3.0},
+        {"cfg_weight": -0.5},
+        {"cfg_weight": 1.5, "cfg_convention": "unconditional"},
+    ),
+    "repetition_penalty": ({"repetition_penalty": 1.2}, {"repetition_penalty": 3.0}, {"repetition_penalty": 0.7}),
+    "temperature": ({"temperature": 0.8}, {"temperature": 0.3}, {"temperature": 2.5}, {"temperature": 0.05}, {"temperature": 0.0}),
+    "top_k": (
+        {"top_k": 5}, {"top_k": 1}, {"top_k": 50}, {"top_k": 10_000}, {"top_k": 2, "min_tokens_to_keep": 3},
+    ),
+    "min_p": ({"min_p": 0.05}, {"min_p": 0.4}, {"min_p": 1.0}, {"min_p": 0.9, "min_tokens_to_keep": 3}),
+    "top_p": (
+        {"top_p": 0.9}, {"top_p": 0.5}, {"top_p": 0.05}, {"top_p": 0.0}, {"top_p": 0.3, "min_tokens_to_keep": 3},
+    ),
+}  # fmt: skip
+"""Knobs with which each stage stands alone."""
+
+PAIRED: dict[Stage, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "cfg": ({"cfg_weight": 0.8}, {"cfg_weight": 2.0}),
+    "repetition_penalty": ({"repetition_penalty": 1.6}, {"repetition_penalty": 0.8}),
+    "temperature": ({"temperature": 2.5}, {"temperature": 0.4}),
+    "top_k": ({"top_k": 8}, {"top_k": 4}),
+    "min_p": ({"min_p": 0.1}, {"min_p": 0.3}),
+    "top_p": ({"top_p": 0.7}, {"top_p": 0.9}),
+}
+"""Knobs with which two stages stand together, in two editions."""
+
+ALL_ON: Mapping[str, Any] = {
+    "cfg_weight": 0.5, "repetition_penalty": 1.3, "temperature": 1.4, "top_k": 40, "min_p": 0.02, "top_p": 0.9,
+}  # fmt: skip
+
+CHAINS: dict[str, Mapping[str, Any]] = {
+    "chatterbox": {},
+    "multilingual": {"repetition_penalty": 2.0, "top_p": 0.95},
+    "turbo": {"cfg_weight": 0.0, "top_k": 1_000, "top_p": 0.95, "min_p": 0.0},
+    "llama": {"cfg_weight": 0.0, "repetition_penalty": 1.1, "top_k": 40, "top_p": 0.95},
+    "hot": {"temperature": 1.5, "top_p": 0.8, "min_p": 0.02},
+    "cold": {"temperature": 0.3, "top_k": 20, "top_p": 0.9},
+    "everything": ALL_ON,
+    "greedy": {**ALL_ON, "temperature": 0.0},
+}
+"""Whole chains in the default order, by what their knobs are taken from."""
+
+ORDERS: dict[str, tuple[Stage, ...]] = {
+    "transformers": ("cfg", "repetition_penalty", "temperature", "top_k", "top_p", "min_p"),
+    "mlx-lm": ("cfg", "repetition_penalty", "top_p", "min_p", "top_k", "temperature"),
+    "llama.cpp": ("cfg", "repetition_penalty", "top_k", "top_p", "min_p", "temperature"),
+    "penalty last": ("cfg", "temperature", "top_k", "min_p", "top_p", "repetition_penalty"),
+    "guidance after the penalty": ("repetition_penalty", "cfg", "temperature", "top_k", "min_p", "top_p"),
+    "guidance last": ("repetition_penalty", "temperature", "top_k", "min_p", "top_p", "cfg"),
+    "temperature first": ("temperature", "cfg", "repetition_penalty", "top_p", "top_k", "min_p"),
+    "backwards": ("top_p", "min_p", "top_k", "temperature", "repetition_penalty", "cfg"),
+    "without filters": ("cfg", "repetition_penalty", "temperature"),
+    "without top_p": ("cfg", "repetition_penalty", "temperature", "top_k", "min_p"),
+    "without temperature": ("cfg", "repetition_penalty", "top_k", "min_p", "top_p"),
+    "empty": (),
+}
+"""Orders by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One call of `process`. logits, uncond_logits: float32 (B, V). kinds: of each row.
+
+    kept: bool (B, V), where the definition leaves one answer and float32 computes it exactly. counts: (B,), how many
+    tokens are kept, where which of some equal ones is open.
+    """
+
+    cell: str
+    name: str
+    config: SamplingConfig
+    logits: Logits
+    history: list[list[int]]
+    kinds: tuple[str, ...]
+    uncond_logits: Logits | None = None
+    kept: Mask | None = None
+    counts: NDArray[np.int64] | None = None
+
+    def only(self, row: int) -> "Probe":
+        """One row by itself."""
+        at = slice(row, row + 1)
+        return replace(
+            self,
+            logits=self.logits[at],
+            history=self.history[at],
+            kinds=self.kinds[at],
+            uncond_logits=None if self.uncond_logits is None else self.uncond_logits[at],
+            kept=None if self.kept is None else self.kept[at],
+            counts=None if self.counts is None else self.counts[at],
+        )
+
+    def before(self, stage: Stage, scores: NDArray[np.float64]) -> "Probe":
+        """The same rows with one stage alone, on the scores (B, V) that the stages before it have left."""
+        config = self.config.without([other for other in STAGES if other != stage])
+        return replace(self, config=config, logits=scores.astype(np.float32), kept=None, counts=None)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Probes that are one question. stages: those that are on; order: whether it is about the order."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    probes: tuple[Probe, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes probes of one cell, each with random numbers of its own."""
+
+    cell: str
+    seed: int
+
+    def make(self, name: str, config: SamplingConfig, size: int, kinds: Sequence[str], **known: Any) -> Probe:
+        """Rows of some kinds with histories and unconditional logits to go with them."""
+        words = [self.seed, size, *f"{self.cell}/{name}".encode()]
+        rng = np.random.default_rng(words)
+        logits = known.pop("logits", None)
+        rows = logit_rows(rng, size, kinds) if logits is None else logits
+        uncond = None
+        if known.pop("guided", "cfg" in config.active_stages()):
+            noise = rng.normal(0, 1.5, rows.shape).astype(np.float32)
+            uncond = (np.where(rows > -np.inf, rows, 0) * np.float32(0.7) + noise).astype(np.float32)
+        history = histories(rng, rows)
+        return Probe(self.cell, name, config, rows, history, tuple(kinds), uncond, **known)
+
+
+@functools.lru_cache(maxsize=2)
+def all_cells(seed: int) -> tuple[Cell, ...]:
+    """Every question at level `process`, in the order in which they are put."""
+    return (_nothing(seed), *_alone(seed), *_pairs(seed), *_chains(seed), *_orders(seed))
+
+
+def _nothing(seed: int) -> Cell:
+    maker = Maker("nothing", seed)
+    empty = replace(NEUTRAL, order=())
+    return Cell(
+        "nothing",
+        (),
+        (
+            *(maker.make(f"V={size}", NEUTRAL, size, KINDS) for size in (2, 17, 300)),
+            *(maker.make(f"V={size}, weight 0", NEUTRAL, size, FINITE, guided=True) for size in (17, 300)),
+            maker.make("no stage in the order, V=17", empty, 17, KINDS),
+            maker.make("one row, V=17", NEUTRAL, 17, ("ordinary",)),
+            maker.make("V=151936", NEUTRAL, 151_936, ("ordinary", "removed")),
+        ),
+    )
+
+
+def _alone(seed: int) -> Iterator[Cell]:
+    for stage, settings in SINGLE.items():
+        maker = Maker(stage, seed)
+        yield Cell(stage, (stage,), tuple(_stage_alone(maker, stage, settings)))
+
+
+def _stage_alone(maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any]]) -> Iterator[Probe]:
+    for knobs in settings:
+        config = replace(NEUTRAL, **knobs)
+        label = _label(knobs)
+        # -inf minus -inf: with a negative weight the formula has no value for a removed token.
+        kinds = FINITE if config.cfg_weight < 0 else KINDS
+        yield maker.make(f"{label}, V=300", config, 300, kinds)
+        yield maker.make(f"{label}, V=17", config, 17, kinds)
+    first = replace(NEUTRAL, **settings[0])
+    yield maker.make(f"{_label(settings[0])}, V=2", first, 2, KINDS)
+    yield maker.make(f"{_label(settings[0])}, V=8194", first, 8_194, ("ordinary", "flat", "tied"))
+    large = replace(NEUTRAL, **settings[1])
+    yield maker.make(f"{_label(settings[1])}, V=151936", large, 151_936, ("flat", "ordinary"))
+    yield from _exact(maker, stage)
+
+
+def _label(knobs: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in knobs.items())
+
+
+def _exact(maker: Maker, stage: Stage) -> Iterator[Probe]:
+    """Equal logits and powers of two, where every sum is exact and the answer is unique but for which of the equals."""
+    if stage == "top_p":
+        for size, top_p, count in ((64, 0.5, 32), (64, 0.25, 16), (1_024, 0.75, 768), (64, 0.3, 20), (2, 0.5, 1)):
+            yield _equal(maker, size, {"top_p": top_p}, count)
+    if stage == "top_k":
+        yield _equal(maker, 64, {"top_k": 5}, 64)
+        kept = np.zeros((1, 12), dtype=np.bool_)
+        kept[0, [1, 3, 4, 7]] = True
+        row = np.where(kept, np.float32(1.5), np.float32(-0.5))
+        row[0, 4] = 2.5
+        yield replace(
+            maker.make("ties with the second, top_k=2", replace(NEUTRAL, top_k=2), 12, ("tied",), logits=row), kept=kept
+        )
+    if stage == "min_p":
+        yield _equal(maker, 64, {"min_p": 1.0}, 64)
+        yield _equal(maker, 64, {"min_p": 0.5}, 64)
+    if stage == "cfg":
+        config = replace(NEUTRAL, cfg_weight=0.5)
+        yield maker.make("no unconditional logits, V=17", config, 17, KINDS, guided=False)
+    if stage == "temperature":
+        row = np.array([[0.5, 2.0, -1.0, 2.0, 2.0], [-3.0, -3.0, -3.0, -3.0, -3.0]], dtype=np.float32)
+        kept = np.zeros((2, 5), dtype=np.bool_)
+        kept[0, 1] = kept[1, 0] = True
+        config = replace(NEUTRAL, temperature=0.0)
+        yield maker.make("ties, temperature=0", config, 5, ("tied", "tied"), logits=row, kept=kept)
+
+
+def _equal(maker: Maker, size: int, knobs: Mapping[str, Any], count: int) -> Probe:
+    """Equal logits, once over the whole vocabulary and once with as many removed tokens among them."""
+    whole = np.full(size, 0.25, dtype=np.float32)
+    spread = np.full((2, 2 * size), -np.inf, dtype=np.float32)
+    spread[0, :size] = whole
+    spread[1, ::2] = whole
+    config = replace(NEUTRAL, **knobs)
+    counts = np.array([count, count])
+    name = f"{size} equal logits, {_label(knobs)}"
+    return maker.make(name, config, 2 * size, ("equal", "equal"), logits=spread, counts=counts)
+
+
+def _pairs(seed: int) -> Iterator[Cell]:
+    for first, second in itertools.combinations(PAIRED, 2):
+        maker = Maker(f"{first}+{second}", seed)
+        probes = []
+        for edition in (0, 1):
+            knobs = {**PAIRED[first][edition], **PAIRED[second][edition]}
+            config = replace(NEUTRAL, **knobs)
+            probes += [maker.make(f"{_label(knobs)}, V={size}", config, size, FEW_KINDS) for size in (17, 300)]
+        yield Cell(maker.cell, (first, second), tuple(probes))
+
+
+def _chains(seed: int) -> Iterator[Cell]:
+    for name, knobs in CHAINS.items():
+        maker = Maker(f"chain:{name}", seed)
+        config = replace(SamplingConfig(), **knobs)
+        probes = [maker.make("V=300", config, 300, KINDS), maker.make("V=8194", config, 8_194, ("ordinary", "wide"))]
+        stages = tuple(stage for stage in STAGES if stage in config.active_stages() or config.greedy)
+        yield Cell(maker.cell, stages, tuple(probes))
+
+
+def _orders(seed: int) -> Iterator[Cell]:
+    for name, order in ORDERS.items():
+        maker = Maker(f"order:{name.replace(' ', '-')}", seed)
+        config = SamplingConfig(**ALL_ON, order=order)
+        greedy = replace(config, temperature=0.0)
+        probes = [maker.make("V=300", config, 300, FEW_KINDS), maker.make("greedy, V=300", greedy, 300, FEW_KINDS)]
+        yield Cell(maker.cell, order, tuple(probes))

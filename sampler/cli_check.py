@@ -1,0 +1,113 @@
+"""The commands `sampler check` and `sampler plan`."""
+
+import functools
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sampler.check import LEVELS, Examination, Report
+from sampler.checks.draw_plan import DrawPlan
+from sampler.engines.base import Level
+from sampler.engines.host import Isolated
+from sampler.engines.registry import load_known
+from sampler.errors import ConfigError
+from sampler.matrix import find_matrix, load_matrix
+from sampler.results import check_report, terminal
+from sampler.statistics.judgement import checked_rate
+
+Rate = Annotated[
+    float, typer.Option("--false-alarm-rate", help="How often all checks together may accuse a right engine.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the inputs and of the draws.")]
+
+
+def check(
+    engine: Annotated[str, typer.Argument(help="A known engine, `package.module:factory` or `file.py:factory`.")],
+    against: Annotated[
+        str | None, typer.Option("--against", help="Another engine to compare with; needs levels predict or generate.")
+    ] = None,
+    level: Annotated[
+        str | None, typer.Option("--level", help="process, draw, predict or generate [default: all].")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Total variation that is allowed beyond rounding, 0 to 1.")
+    ] = 0.0,
+    json: Annotated[Path | None, typer.Option("--json", help="File for the report.")] = None,
+    seed: Seed = 0,
+    false_alarm_rate: Rate = 1e-6,
+) -> int:
+    """Put an engine under every check and say which stage is wrong."""
+    levels = _levels(level)
+    _check_numbers(false_alarm_rate, tolerance)
+    if against is not None:
+        raise ConfigError(f"--against {against} is not possible yet", hint="levels process and draw have the reference")
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    with check_report.written_at_the_end(json) as write:
+        asks = Isolated(functools.partial(load_known, engine))
+        try:
+            info = asks.offer.info
+            console.print(
+                f"{info.name} {info.version} ({info.device}, {info.dtype}), seed {seed}, "
+                f"at most {false_alarm_rate:g} false alarms in all checks together"
+            )
+            start = time.perf_counter()
+            examination = Examination(asks, engine, levels, seed, false_alarm_rate, tolerance)
+            with terminal.check_progress(console) as progress:
+                report = examination.run(progress)
+        finally:
+            asks.close()
+        write(report.as_json())
+    _show(console, report, time.perf_counter() - start)
+    if json is not None:
+        console.print(f"written to {json}")
+    return report.exit_code
+
+
+def _show(console: Console, report: Report, seconds: float) -> None:
+    console.print(check_report.table(report.verdicts))
+    for line in check_report.lines(report.outcome, report.verdicts, report.diagnosis, report.dialect):
+        console.print(line)
+    console.print(f"{report.info.name} {report.outcome}; {len(report.verdicts)} verdicts in {seconds:.1f} s")
+
+
+def _levels(level: str | None) -> tuple[Level, ...]:
+    if level is None:
+        return LEVELS
+    found = next((each for each in LEVELS if each == level), None)
+    if found is None:
+        raise ConfigError(f"--level {level!r} is no level", hint=f"levels: {', '.join(LEVELS)}")
+    return (found,)
+
+
+def _check_numbers(rate: float, tolerance: float) -> None:
+    try:
+        checked_rate("--false-alarm-rate", rate)
+    except ValueError as error:
+        raise ConfigError(str(error), hint="1e-6 is the default") from error
+    if not 0 <= tolerance < 1:
+        raise ConfigError(f"--tolerance {tolerance} is no total variation", hint="expected a number from 0 to 1")
+
+
+def plan(
+    matrix: Annotated[
+        str | None, typer.Argument(help="A shipped matrix or a .toml file [default: the plan of `sampler check`].")
+    ] = None,
+    seed: Seed = 0,
+    false_alarm_rate: Rate = 1e-6,
+) -> int:
+    """Print what will be asked, how often, and what it can see, before anything runs."""
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    if matrix is not None:
+        loaded = load_matrix(find_matrix(matrix))
+        console.print(check_report.matrix_plan(loaded))
+        return 0
+    _check_numbers(false_alarm_rate, 0.0)
+    made = DrawPlan(seed, false_alarm_rate)
+    console.print(check_report.draw_plan(made))
+    console.print(check_report.draw_plan_total(made))
+    return 0
+
+

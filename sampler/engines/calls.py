@@ -1,0 +1,142 @@
+"""One question put to an engine, and its answer as something that cannot raise: what checks see of an engine."""
+
+import inspect
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.engines.base import Context, Engine, EngineInfo
+from sampler.errors import Unsupported
+
+Method = Literal["process", "draw", "pick", "predict"]
+Failure = Literal["unsupported", "raised", "hung", "died", "type"]
+
+OWN_FOLDER = str(Path(__file__).parents[1])
+
+
+class Interrupted(BaseException):
+    """Raised by an alarm inside a call that takes too long."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments by name, in the order of the protocol; those that are None are left out. thread: in a new thread, as a server calls. context: for engines whose signature has it."""
+
+    method: Method
+    arguments: Mapping[str, Any]
+    context: Context | None = None
+    thread: bool = False
+    then: "Call | None" = None
+    """Put while the first answer is still held: an engine may not change what it gave."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """value: what came back, None with a failure. wrote: the names of the arguments that were changed."""
+
+    value: NDArray[Any] | None
+    failure: Failure | None = None
+    message: str = ""
+    wrote: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What an engine says and has: `methods` of the protocols."""
+
+    info: EngineInfo
+    methods: frozenset[str] = field(default_factory=frozenset)
+
+
+class Asks(Protocol):
+    """Whoever puts calls to an engine: here, or in a process of its own."""
+
+    @property
+    def offer(self) -> Offer:
+        """Who is asked."""
+        ...
+
+    def ask(self, call: Call) -> Answer:
+        """Put one call; never raises for what the engine does."""
+        ...
+
+
+def offer_of(engine: Engine) -> Offer:
+    """Look which methods of the protocols an engine has."""
+    names = ("process", "draw", "pick", "predict", "generate")
+    return Offer(engine.info, frozenset(name for name in names if callable(getattr(engine, name, None))))
+
+
+def perform(engine: Engine, call: Call) -> Answer:
+    """Lend copies of the arguments, call, and say what became of it. Interruptions alone pass through."""
+    lent = {name: _lend(value) for name, value in call.arguments.items()}
+    method: Callable[..., Any] = getattr(engine, call.method)
+    try:
+        further = {"context": call.context} if call.context is not None and _takes_context(method) else {}
+        given = {name: value for name, value in lent.items() if value is not None}
+        raw = method(*given.values(), **further)
+        returned = _as_array(raw)
+        if call.then is not None and not isinstance(returned, str):
+            perform(engine, call.then)
+            if not np.array_equal(np.array(raw), returned, equal_nan=returned.dtype.kind == "f"):
+                return Answer(returned, wrote=("the scores of the call before",))
+    except Unsupported as error:
+        return Answer(None, "unsupported", error.message)
+    except (KeyboardInterrupt, Interrupted):
+        raise
+    except BaseException as error:  # noqa: BLE001 - an engine may raise anything; other checks still run
+        return Answer(None, "raised", describe(error), _written(call.arguments, lent))
+    if isinstance(returned, str):
+        return Answer(None, "type", returned, _written(call.arguments, lent))
+    return Answer(returned, wrote=_written(call.arguments, lent))
+
+
+def describe(error: BaseException) -> str:
+    """Type, message and the line of the engine's own code that raised."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OWN_FOLDER)]
+    own = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), None)
+    place = f" ({Path(own.filename).name}, line {own.lineno})" if own else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+
+
+def _takes_context(method: Callable[..., Any]) -> bool:
+    try:
+        return "context" in inspect.signature(method).parameters
+    except ValueError:  # a compiled function may have none
+        return False
+
+
+def _lend(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [list(row) if isinstance(row, Sequence) else row for row in value]
+    return value
+
+
+def _as_array(value: Any) -> NDArray[Any] | str:
+    """Return a copy, in NumPy's own types, or say why there is none."""
+    try:
+        array = np.array(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        return f"a {type(value).__name__} that is no array: {error}"
+    if array.dtype.kind not in "fiu":
+        return f"a {type(value).__name__} of {array.dtype}, expected an array of numbers"
+    return array
+
+
+def _written(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    changed = []
+    for name, value in before.items():
+        if isinstance(value, np.ndarray):
+            same = np.array_equal(value, after[name], equal_nan=True)
+        else:
+            same = _lend(value) == after[name]
+        if not same:
+            changed.append(name)
+    return tuple(changed)

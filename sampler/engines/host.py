@@ -1,0 +1,185 @@
+"""Asking an engine that may hang or take its process along: here with an alarm, or in a process of its own."""
+
+import contextlib
+import multiprocessing
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import Any
+
+from sampler.engines.base import Engine, EngineError
+from sampler.engines.calls import Answer, Call, Interrupted, Offer, offer_of, perform
+from sampler.errors import SamplerError
+
+FIRST_TIMEOUT = 10.0
+"""Seconds that a call may take until an engine has hung for the first time."""
+
+NEXT_TIMEOUT = 3.0
+MOST_HANGS = 4
+"""An engine that hung so often is asked no more."""
+
+START_TIMEOUT = 120.0
+"""Seconds in which an engine must be loaded."""
+
+
+class _Patience:
+    """How long to wait, and whether at all."""
+
+    def __init__(self) -> None:
+        self.hangs = 0
+
+    @property
+    def seconds(self) -> float:
+        return NEXT_TIMEOUT if self.hangs else FIRST_TIMEOUT
+
+    def refuse(self) -> Answer | None:
+        if self.hangs < MOST_HANGS:
+            return None
+        return Answer(None, "hung", f"not asked any more: {self.hangs} calls had no answer")
+
+    def hung(self) -> Answer:
+        answer = Answer(None, "hung", f"no answer within {self.seconds:g} s")
+        self.hangs += 1
+        return answer
+
+
+class Local:
+    """Asks an engine in this process. On the main thread of a Unix system a call that hangs is broken off."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.offer = offer_of(engine)
+        self._patience = _Patience()
+
+    def ask(self, call: Call) -> Answer:
+        """Put one call."""
+        refused = self._patience.refuse()
+        if refused:
+            return refused
+        try:
+            with _alarm(self._patience.seconds):
+                return _in_thread(self._engine, call) if call.thread else perform(self._engine, call)
+        except Interrupted:
+            return self._patience.hung()
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise Interrupted after some seconds, where signals can be had."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _in_thread(engine: Engine, call: Call) -> Answer:
+    answers: list[Answer] = []
+    worker = threading.Thread(target=lambda: answers.append(perform(engine, call)), daemon=True)
+    worker.start()
+    worker.join()
+    return answers[0] if answers else Answer(None, "died", "its thread ended without an answer")
+
+
+class Isolated:
+    """Asks an engine in a process of its own, which is started again when it hung or died.
+
+    load: picklable, gives the engine there. Raises what `load` raises, as far as it is a SamplerError.
+    """
+
+    def __init__(self, load: Callable[[], Engine]) -> None:
+        self._load = load
+        self._patience = _Patience()
+        self._process: Any = None
+        self._pipe: Connection | None = None
+        self.offer = self._start()
+
+    def ask(self, call: Call) -> Answer:
+        """Put one call."""
+        refused = self._patience.refuse()
+        if refused:
+            return refused
+        if self._pipe is None:
+            try:
+                self._start()
+            except SamplerError as error:
+                return Answer(None, "died", f"it cannot be started again: {error.message}")
+        answer: Any = self._exchange(call, self._patience.seconds)
+        if isinstance(answer, Answer):
+            return answer
+        return self._patience.hung() if answer is None else Answer(None, "died", str(answer))
+
+    def close(self) -> None:
+        """End the engine's process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+
+    def _start(self) -> Offer:
+        # spawn: a fork would copy the locks of threads that a framework has started in this process.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._load), daemon=True)
+        self._process.start()
+        theirs.close()
+        answer = self._receive(START_TIMEOUT)
+        if isinstance(answer, Offer):
+            return answer
+        if isinstance(answer, SamplerError):
+            self.close()
+            raise answer
+        reason = f"it was not loaded within {START_TIMEOUT:g} s" if answer is None else str(answer)
+        self.close()
+        raise EngineError(f"the engine cannot be started: {reason}", hint="load it in Python to see where")
+
+    def _exchange(self, call: Call, seconds: float) -> Any:
+        assert self._pipe is not None  # noqa: S101 - ask made sure
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # then it died, which the receiver tells
+            self._pipe.send(call)
+        return self._receive(seconds)
+
+    def _receive(self, seconds: float) -> Any:
+        """Return what came, None for nothing in time, a text where the process has ended."""
+        assert self._pipe is not None  # noqa: S101 - the callers made sure
+        try:
+            if self._pipe.poll(seconds):
+                return self._pipe.recv()
+        except (EOFError, ConnectionResetError, BrokenPipeError):
+            self._process.join(1)
+            code = self._process.exitcode
+            self.close()
+            how = f"with signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+            return f"its process ended {how}"
+        self.close()
+        return None
+
+
+def _serve(pipe: Connection, load: Callable[[], Engine]) -> None:
+    """Answer calls until the pipe closes: the engine's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    try:
+        engine = load()
+        pipe.send(offer_of(engine))
+    except SamplerError as error:
+        pipe.send(EngineError(error.message, hint=error.hint) if isinstance(error, EngineError) else error)
+        return
+    while True:
+        try:
+            call = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_in_thread(engine, call) if call.thread else perform(engine, call))
