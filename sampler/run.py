@@ -24,6 +24,7 @@ from sampler.engines.huggingface import HuggingFaceEngine
 from sampler.engines.load import load_engine
 from sampler.engines.offer import checked_generations, offered
 from sampler.engines.reference import ReferenceEngine
+from sampler.engines.registry import known_engines
 from sampler.errors import MatrixError, MissingPackage, Unsupported
 from sampler.matrix import Case, Matrix, Plan, find_matrix, load_matrix
 from sampler.version import __version__
@@ -69,16 +70,11 @@ class Session:
     @cached_property
     def engine(self) -> Engine:
         """The engine under test, loaded once."""
-        known: dict[str, Callable[[], Engine]] = {
-            "core": lambda: CoreEngine.load(self.weights, self.matrix.plan.width),
-            "reference": ReferenceEngine,
-            "huggingface": HuggingFaceEngine,
-        }
         if self.weights is not None and self.engine_name not in (None, "core"):
             raise MatrixError(
                 f"--weights goes with the core, not with {self.engine_name!r}", hint="leave one of them out"
             )
-        return load_engine(self.engine_name or "core", known)
+        return load_engine(self.engine_name or "core", known_engines(self.weights, self.matrix.plan.width))
 
     @cached_property
     def _oracle(self) -> tuple[Engine | None, str]:

@@ -102,11 +102,28 @@ def loaded_by(statement: str) -> set[str]:
     return set(result.stdout.split())
 
 
-OPTIONAL = {"torch", "transformers", "einops", "sklearn", "wonderwords", "espeakng_loader", "pytest", "hypothesis"}
+OPTIONAL = {
+    "torch",
+    "transformers",
+    "mlx_lm",
+    "mlx_audio",
+    "einops",
+    "sklearn",
+    "wonderwords",
+    "espeakng_loader",
+    "pytest",
+    "hypothesis",
+}
 
 
 @pytest.mark.parametrize(
-    "statement", ["import sampler", "import sampler.cli", "from sampler import finch; finch.load()"]
+    "statement",
+    [
+        "import sampler",
+        "import sampler.cli",
+        "import sampler.engines.registry",
+        "from sampler import finch; finch.load()",
+    ],
 )
 def test_optional_packages_stay_optional(statement):
     assert not loaded_by(statement) & OPTIONAL

@@ -1,0 +1,119 @@
+"""Every reproduction of `docs/findings.md` is run, and prints what stands under it.
+
+What MLX prints is bound to its version and backend, so the blocks that use it are skipped on others than the recorded.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+TEXT = (Path(__file__).parents[2] / "docs/findings.md").read_text(encoding="utf-8")
+RECORDED = {"mlx": "0.32.4", "mlx-lm": "0.32.2", "mlx-audio": "0.6.2"}
+IMPORTED = {"mlx_lm": "mlx-lm", "mlx_audio": "mlx-audio", "mlx": "mlx"}
+
+RUN = """
+import contextlib, io, json, sys
+import mlx.core as mx
+mx.set_default_device(mx.cpu)
+results = []
+for block in json.load(sys.stdin):
+    mx.random.seed(0)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(block, {})
+    results.append(printed.getvalue())
+print(json.dumps(results))
+"""
+"""Blocks in one process, each with names of its own: importing mlx-lm takes seconds."""
+
+
+class Block(NamedTuple):
+    """A program of the document and what it prints."""
+
+    heading: str
+    program: str
+    printed: str
+
+    def missing(self) -> str | None:
+        """Why it cannot be run here."""
+        if "import mlx" not in self.program and "from mlx" not in self.program:
+            return None
+        if sys.platform != "linux":
+            return "printed by MLX's CPU backend on Linux"
+        for module in re.findall(r"^(?:from|import) (mlx\w*)", self.program, flags=re.MULTILINE):
+            name = IMPORTED[module]
+            found = importlib.util.find_spec(module) and importlib.metadata.version(name)
+            if found != RECORDED[name]:
+                return f"printed by {name} {RECORDED[name]}, here is {found or 'none'}"
+        return None
+
+
+def sections() -> dict[str, str]:
+    """Text of each finding by its heading."""
+    _, *parts = re.split(r"^### (.*)\n", TEXT, flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def blocks() -> list[Block]:
+    pairs = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", flags=re.MULTILINE | re.DOTALL)
+    return [Block(heading, *pair) for heading, text in sections().items() for pair in pairs.findall(text)]
+
+
+def copies() -> list[Block]:
+    """The reproductions that a table's row ascribes to both packages, with the names of the second one."""
+    both = {heading for packages, _, heading, _ in rows() if packages == "mlx-lm 0.32.2, mlx-audio 0.6.2"}
+    names = {"mlx_lm.sample_utils": "mlx_audio.lm.sample_utils", "mlx_lm.generate": "mlx_audio.lm.generate"}
+    found = []
+    for heading, program, printed in blocks():
+        copied = program
+        for left, right in names.items():
+            copied = copied.replace(f"from {left} import", f"from {right} import")
+        if heading in both and copied != program:
+            found.append(Block(heading, copied, printed.replace("in the (0, 3) interval", "in the (0, 3] interval")))
+    return found
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    return re.findall(r"^\| (mlx.*) \| (bug|dialect) \| \[(.*)\]\(#(.*)\) \|$", TEXT, flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """Program to what it prints, for all that can be run."""
+    programs = [block.program for block in [*blocks(), *copies()] if not block.missing()]
+    result = subprocess.run(
+        [sys.executable, "-c", RUN], input=json.dumps(programs), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return dict(zip(programs, json.loads(result.stdout), strict=True))
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=block.heading.replace(" ", "_")) for block in blocks()])
+def test_a_reproduction_prints_what_stands_under_it(block, printed):
+    if reason := block.missing():
+        pytest.skip(reason)
+    assert printed[block.program] == block.printed
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=block.heading.replace(" ", "_")) for block in copies()])
+def test_the_copy_does_the_same(block, printed):
+    if reason := block.missing():
+        pytest.skip(reason)
+    assert printed[block.program] == block.printed
+
+
+def test_every_finding_is_in_the_table_with_its_kind():
+    kinds = {heading: re.search(r"\*\*(bug|dialect)\*\*", text)[1] for heading, text in sections().items()}
+    assert {heading: kind for _, kind, heading, _ in rows()} == kinds
+    assert all(re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") == link for *_, heading, link in rows())
+
+
+def test_every_finding_has_a_reproduction():
+    assert {block.heading for block in blocks() if "mlx_" in block.program} == sections().keys()
+    assert all(block.printed for block in blocks())
