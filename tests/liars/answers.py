@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from .chain import STAGES, Array, Call, penalized, seen
+from .chain import STAGES, Array, Call, penalized, seen, softmax
 from .engines import Miniature, OnlyProcesses, WithoutPick
 from .tables import PLAIN, PROCESS, example, wrong
 
@@ -227,7 +227,13 @@ def scores_are_padded():
     return only_process(change)
 
 
-@wrong("purity", offers=PROCESS)
+@wrong("draw", also=("purity", "top_k", "min_p", "top_p"))
+def scores_have_an_epsilon():
+    """Lie: scores are log(p + 1e-10), so that no token is ever removed, only unlikely [S01]."""
+    return Answering(lambda process, *inputs: np.log(softmax(process(*inputs)) + 1e-10).astype(np.float32))
+
+
+@wrong("purity", offers=PROCESS, also=("top_k", "min_p", "top_p", "draw"))
 def scores_are_never_infinite():
     """Lie: what is removed has the score -10,000 in place of minus infinity [S01]."""
     return only_process(lambda process, *inputs: np.maximum(process(*inputs), np.float32(-10_000)))

@@ -54,7 +54,8 @@ def guidance_fails_without_unconditional_logits():
     """Lie: without unconditional logits there is a TypeError [C03]."""
 
     def stage(scores: Array, call: Call) -> Array:
-        return (scores + np.float32(call.config.cfg_weight) * (scores - call.uncond)).astype(np.float32)
+        weight = np.float32(call.config.cfg_weight)
+        return scores if weight == 0 else (scores + weight * (scores - call.uncond)).astype(np.float32)
 
     return with_stage(cfg=stage)
 

@@ -206,8 +206,9 @@ def right_with_other_ties():
 
 @right
 def right_from_the_unconditional_base():
-    """No lie: u + (1 + w)(c - u), which is c + w (c - u)."""
-    return with_stage(cfg=mixed(lambda cond, uncond, weight: uncond + (1 + weight) * (cond - uncond)))
+    """No lie: u + (1 + w)(c - u), which is c + w (c - u), in float64 because of the cancellation."""
+    wide = np.float64
+    return with_stage(cfg=mixed(lambda c, u, w: u.astype(wide) + (1 + wide(w)) * (c.astype(wide) - u.astype(wide))))
 
 
 @right

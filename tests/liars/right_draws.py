@@ -73,16 +73,17 @@ def right_by_alias():
 
 def aliases(p: Array) -> tuple[Array, Array]:
     """Columns of equal mass: the share of each that is its own, and whose the rest is."""
-    share, alias = p * len(p), np.arange(len(p))
-    small, large = list(np.flatnonzero(share < 1)), list(np.flatnonzero(share >= 1))
+    share, alias = (p * len(p)).tolist(), list(range(len(p)))
+    small, large = (np.flatnonzero(p * len(p) < 1).tolist(), np.flatnonzero(p * len(p) >= 1).tolist())
     while small and large:
         little, much = small.pop(), large[-1]
         alias[little] = much
         share[much] -= 1 - share[little]
         if share[much] < 1:
             small.append(large.pop())
-    share[[*small, *large]] = 1.0
-    return share, alias
+    for column in (*small, *large):
+        share[column] = 1.0
+    return np.array(share), np.array(alias)
 
 
 @right
