@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
 
+import numpy as np
+from scipy.special import softmax
+
 from sampler.checks.base import Finding, Verdict
 from sampler.checks.diagnosis import Culprit, diagnose
 from sampler.checks.distribution import Drawer, NoDraws, frequencies, other_checks, picks, support
@@ -234,6 +237,13 @@ def _merged(before: Sequence[Culprit], found: Sequence[Culprit]) -> list[Culprit
         else:
             result[same] = replace(result[same], cases=(*result[same].cases, *culprit.cases))
     return result
+
+
+def detectable(plan: DrawPlan, name: str) -> float:
+    """What a check of a plan sees, by the reference's own distribution."""
+    probe = plan.cell(name).probe
+    final = ReferenceEngine().evaluate(probe.logits, probe.history, probe.config, probe.uncond_logits)[-1]
+    return plan.detectable(name, np.asarray(softmax(final.scores[0])))
 
 
 def examine(engine: Engine, **settings: Any) -> Report:

@@ -1,18 +1,18 @@
 """The command line: thin commands over `sampler.run`."""
 
 import time
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from sampler import run as runner
 from sampler.checks.base import Step, Verdict
+from sampler.cli_check import check, plan
+from sampler.cli_errors import shows_errors
 from sampler.doctor import diagnose
-from sampler.errors import ConfigError, SamplerError
+from sampler.errors import ConfigError
 from sampler.matrix import find_matrix, load_matrix, shipped_matrices
 from sampler.replay import replay_case, replay_crash
 from sampler.results import terminal
@@ -26,8 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Stochastic-sampling and long-form regression checks for autoregressive token generators.",
 )
-Arguments = ParamSpec("Arguments")
-
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the run; a nightly run takes its run number.")]
 EngineName = Annotated[
     str | None, typer.Option("--engine", help="Engine: core, `package.module:factory` or `file.py:factory`.")
@@ -35,24 +33,6 @@ EngineName = Annotated[
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="Folder with upstream's own files, or the weights file in it.")
 ]
-
-
-def shows_errors(command: Callable[Arguments, int]) -> Callable[Arguments, None]:
-    """Turn a SamplerError into one line and its exit code, and the returned number into the exit code."""
-
-    @wraps(command)
-    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        try:
-            code = command(*args, **kwargs)
-        except SamplerError as error:
-            Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"error: {error}")
-            code = error.exit_code
-        except KeyboardInterrupt:
-            Console(stderr=True).print("interrupted; no run was written")
-            code = 130
-        raise typer.Exit(code)
-
-    return wrapped
 
 
 @app.command(epilog="Example: `sampler run stochastic --seed 7 --out runs/seven`")
@@ -128,6 +108,10 @@ def replay(
     for verdict in verdicts:
         console.print(f"{verdict.check}: {verdict.outcome} (stage {verdict.stage}): {verdict.message}")
     return runner.exit_code(verdicts)
+
+
+app.command(epilog="Example: `sampler check mlx-lm --level process --json report.json`")(shows_errors(check))
+app.command(epilog="Example: `sampler plan`, or `sampler plan stochastic`")(shows_errors(plan))
 
 
 @app.command("list", epilog="Example: `sampler list smoke`")

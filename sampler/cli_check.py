@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sampler.check import LEVELS, Examination, Report
+from sampler.check import LEVELS, Examination, Report, detectable
 from sampler.checks.draw_plan import DrawPlan
 from sampler.engines.base import Level
 from sampler.engines.host import Isolated
@@ -106,7 +106,7 @@ def plan(
         return 0
     _check_numbers(false_alarm_rate, 0.0)
     made = DrawPlan(seed, false_alarm_rate)
-    console.print(check_report.draw_plan(made))
+    console.print(check_report.draw_plan(made, functools.partial(detectable, made)))
     console.print(check_report.draw_plan_total(made))
     return 0
 

@@ -104,6 +104,26 @@ def _nucleus(scores: Array, top_p: float, *, shift: int = 0, weights: Array | No
     return _without(scores, ranks >= np.maximum(count + shift, keep))
 
 
+def _exclusive(inputs: Inputs, *, keep: int | None = None) -> Array:
+    """Tokens with which the mass stays within top_p: without the one that crosses."""
+    scores = inputs.scores
+    within = _cumulative(softmax(scores, axis=-1), scores) <= inputs.config.top_p + 1e-9
+    spared = _ranks(scores) < (inputs.config.min_tokens_to_keep if keep is None else keep)
+    return _without(scores, ~(within | spared))
+
+
+def _more(inputs: Inputs, extra: int) -> Array:
+    keep = inputs.config.min_tokens_to_keep
+    return _nucleus(inputs.scores, inputs.config.top_p, shift=extra, keep=keep)
+
+
+def _with_its_ties(inputs: Inputs) -> Array:
+    """The nucleus and all that equals its last token."""
+    kept = _more(inputs, 0)
+    last = np.where(kept > -np.inf, kept, np.inf).min(axis=-1, keepdims=True)
+    return _without(inputs.scores, inputs.scores < last)
+
+
 def _ascending_exp(scores: Array, top_p: float) -> Array:
     """exp of what it is given, summed from the smallest on and held against 1 - top_p: right for log-probabilities."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -408,15 +428,14 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
     ),
     "top_p": (
         Alternative("top_p", _NOTHING, lambda i: i.scores),
+        Alternative("top_p", "drops the token that crosses the threshold", _exclusive, up_to_ties=True),
         Alternative(
-            "top_p", "drops the token that crosses the threshold", _with(lambda s, p: _nucleus(s, p, shift=-1), "top_p")
+            "top_p", "drops the token that crosses, and may keep none", lambda i: _exclusive(i, keep=0), up_to_ties=True
         ),
-        Alternative("top_p", "keeps one token too many", _with(lambda s, p: _nucleus(s, p, shift=1), "top_p")),
-        Alternative(
-            "top_p", "drops the token that crosses, and may keep none",
-            _with(lambda s, p: _nucleus(s, p, shift=-1, keep=0), "top_p"),
-        ),
-        Alternative("top_p", "min_tokens_to_keep is ignored", _with(_nucleus, "top_p")),
+        Alternative("top_p", "keeps one token too many", lambda i: _more(i, 1), up_to_ties=True),
+        Alternative("top_p", "keeps one token too few", lambda i: _more(i, -1), up_to_ties=True),
+        Alternative("top_p", "keeps every tie with the last token of the nucleus", _with_its_ties),
+        Alternative("top_p", "min_tokens_to_keep is ignored", _with(_nucleus, "top_p"), up_to_ties=True),
         Alternative("top_p", "one minus the mass", _with(lambda s, p: _nucleus(s, 1 - p), "top_p")),
         Alternative("top_p", "exp of raw logits stands for probabilities", _with(_ascending_exp, "top_p")),
         Alternative(

@@ -201,8 +201,19 @@ def other_seeds(drawer: Drawer, plan: DrawPlan) -> Finding:
     """Calls with different seeds are independent, draw by draw."""
     drawn = drawer.cell(plan.cells[0])
     probability = float(np.square(drawn.probabilities).sum())
+    same = _equal_calls(drawn.calls)
+    if same:
+        message = f"the seeds {same[0]} and {same[1]} of {len(drawn.calls)} gave the same {CHUNK} draws"
+        return Finding("draw", "seed", "failed", drawn.tokens.size, message, 1.0, 0.0)
     found = _pairs(plan, "nothing/seeds", drawn.calls[::2].ravel(), drawn.calls[1::2].ravel(), probability, "two seeds")
     return replace(found, stage="seed")
+
+
+def _equal_calls(calls: Tokens) -> tuple[int, int] | None:
+    """Two calls with all draws equal."""
+    _, first, inverse = np.unique(calls, axis=0, return_index=True, return_inverse=True)
+    again = np.flatnonzero(first[inverse.ravel()] != np.arange(len(calls)))
+    return (int(first[inverse.ravel()[again[0]]]), int(again[0])) if len(again) else None
 
 
 def same_seed(drawer: Drawer, plan: DrawPlan) -> Finding:

@@ -6,10 +6,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sampler.checks.probes import ALL_ON, NEUTRAL, PAIRED, Maker, Probe
 from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.statistics.binomial import Binomial
 from sampler.statistics.budget import Budget
+from sampler.statistics.multinomial import Multinomial
+from sampler.statistics.scalar import DistributionFunction
 
 DRAWS = 20_000
 CHUNK = 2_000
@@ -19,12 +23,15 @@ SINGLE_DRAWS = 2_000
 """Calls of one draw each: the path that a decoder takes."""
 
 SIZE = 17
+REMOVED = (4, 9, 14)
+"""Ranks of the tokens that are removed before anything is drawn."""
+
 LAGS = (1, 2, 64, CHUNK // 2)
 """How far draws are apart that are looked at for dependence, within one call."""
 
 ALONE: dict[Stage, Mapping[str, Any]] = {
     "cfg": {"cfg_weight": 0.8},
-    "repetition_penalty": {"repetition_penalty": 2.0},
+    "repetition_penalty": {"repetition_penalty": 3.0},
     "temperature": {"temperature": 0.5},
     "top_k": {"top_k": 5},
     "min_p": {"min_p": 0.2},
@@ -109,6 +116,23 @@ class DrawPlan:
         """A check by name."""
         return next(check for check in self.checks if check.name == name)
 
+    def cell(self, check: str) -> DrawCell:
+        """The cell that a check draws from."""
+        return next(cell for cell in self.cells if cell.name == check.split("/")[0])
+
+    def vocabulary(self, check: str) -> int:
+        """How many tokens there are to draw."""
+        return int(self.cell(check).probe.logits.shape[1])
+
+    def detectable(self, name: str, probabilities: NDArray[np.float64]) -> float:
+        """What a check sees with its n, missed at most once in a hundred; probabilities: of its cell, (V,)."""
+        check, alpha = self.check(name), self.alphas[name]
+        if name.endswith("/ranks"):
+            return DistributionFunction(alpha).detectable(check.n)
+        if name.endswith(("/frequencies", "/single-draws")):
+            return Multinomial(probabilities, alpha).detectable(check.n)
+        return Binomial(float(np.square(probabilities).sum()), alpha).detectable(check.n)
+
     def _cell(self, name: str, stages: Sequence[Stage], knobs: Mapping[str, Any]) -> DrawCell:
         return DrawCell(name, tuple(stages), self._probe(name, replace(NEUTRAL, **knobs), SIZE))
 
@@ -126,11 +150,15 @@ class DrawPlan:
         """Logits of even steps in a random order, so that no threshold is near; one in five tokens is removed already."""
         rng = np.random.default_rng([self.seed, *name.encode()])
         row = np.linspace(2.2, -1.4, size) + rng.uniform(-0.02, 0.02, size)
+        if config.repetition_penalty != 1:
+            row -= 1.8  # most of what is likely is negative, where a wrong sign shows
         order = rng.permutation(size)
         logits = row[order]
-        logits[np.isin(order, (4, 9, 14))] = -np.inf
+        logits[np.isin(order, REMOVED)] = -np.inf
         places = np.argsort(order)
-        history = [int(places[rank]) for rank in (0, 2, 2, 12, 0, 15, 7, 0)]
+        # A prompt, repeated ids, then more removed ones than any window holds, then a last id.
+        ranks = (1, 0, 0, 3, 5, 6, 12, 15, *(REMOVED * 24), 7)
+        history = [int(places[rank]) for rank in ranks]
         uncond = (row[::-1][order] * 0.4 + rng.uniform(-0.1, 0.1, size)).astype(np.float32)
         return Probe(
             name,

@@ -31,7 +31,8 @@ SINGLE: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     ),
     "min_p": ({"min_p": 0.05}, {"min_p": 0.4}, {"min_p": 1.0}, {"min_p": 0.9, "min_tokens_to_keep": 3}),
     "top_p": (
-        {"top_p": 0.9}, {"top_p": 0.5}, {"top_p": 0.05}, {"top_p": 0.0}, {"top_p": 0.3, "min_tokens_to_keep": 3},
+        {"top_p": 0.9}, {"top_p": 0.5}, {"top_p": 0.05}, {"top_p": 1e-9}, {"top_p": 0.0},
+        {"top_p": 0.3, "min_tokens_to_keep": 3},
     ),
 }  # fmt: skip
 """Knobs with which each stage stands alone."""
@@ -66,6 +67,7 @@ ORDERS: dict[str, tuple[Stage, ...]] = {
     "transformers": ("cfg", "repetition_penalty", "temperature", "top_k", "top_p", "min_p"),
     "mlx-lm": ("cfg", "repetition_penalty", "top_p", "min_p", "top_k", "temperature"),
     "llama.cpp": ("cfg", "repetition_penalty", "top_k", "top_p", "min_p", "temperature"),
+    "truncate, then temper": ("cfg", "repetition_penalty", "top_k", "min_p", "top_p", "temperature"),
     "penalty last": ("cfg", "temperature", "top_k", "min_p", "top_p", "repetition_penalty"),
     "guidance after the penalty": ("repetition_penalty", "cfg", "temperature", "top_k", "min_p", "top_p"),
     "guidance last": ("repetition_penalty", "temperature", "top_k", "min_p", "top_p", "cfg"),
@@ -256,7 +258,7 @@ def _chains(seed: int) -> Iterator[Cell]:
 
 def _orders(seed: int) -> Iterator[Cell]:
     for name, order in ORDERS.items():
-        maker = Maker(f"order:{name.replace(' ', '-')}", seed)
+        maker = Maker(f"order:{name.replace(',', '').replace(' ', '-')}", seed)
         config = SamplingConfig(**ALL_ON, order=order)
         greedy = replace(config, temperature=0.0)
         probes = [maker.make("V=300", config, 300, FEW_KINDS), maker.make("greedy, V=300", greedy, 300, FEW_KINDS)]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from sampler.checks.base import Finding
+from sampler.checks.dialects import DIALECTS, STRICT
 from sampler.checks.inputs import Logits
 from sampler.checks.probes import NEUTRAL, Cell, Mask, Probe
 from sampler.checks.steps import some_ids
@@ -40,6 +41,8 @@ class Expected:
     scores: Array
     tolerance: Array
     counts: NDArray[np.int64] | None
+    unfiltered: Array | None = None
+    """Scores (B, V) without any filter, where which of equal ones a filter keeps is left to a dialect."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +85,13 @@ class Comparison:
         if self.failure:
             return np.ones(len(self.probe.logits), dtype=np.bool_)
         kept = self.scores > -np.inf
-        wrong = self.broken | (self.expected.must & ~kept).any(axis=-1) | (kept & ~self.expected.may).any(axis=-1)
+        outside = (self.expected.must & ~kept) | (kept & ~self.expected.may)
+        others = outside.any(axis=-1)
         if self.expected.counts is not None:
-            wrong |= kept.sum(axis=-1) != self.expected.counts
-        return np.asarray(wrong | (self.variation > self.expected.tolerance))
+            others |= kept.sum(axis=-1) != self.expected.counts
+        if self.expected.unfiltered is not None:
+            others &= ~_among_equals(outside, kept, self.expected.unfiltered)
+        return np.asarray(self.broken | others | (self.variation > self.expected.tolerance))
 
     @property
     def distance(self) -> float:
@@ -159,7 +165,16 @@ class Judge:
         if probe.kept is not None:
             must = may = probe.kept
             final = replace(final, scores=np.where(probe.kept, probe.logits.astype(np.float64), -np.inf))
-        return Expected(must, may, final.scores, VARIATION + self.tolerance + _rounding(final), probe.counts)
+        tolerance = VARIATION + self.tolerance + _rounding(final)
+        return Expected(must, may, final.scores, tolerance, probe.counts, self._unfiltered(probe))
+
+    def _unfiltered(self, probe: Probe) -> Array | None:
+        if not DIALECTS.get(self.info.dialect or "", STRICT).ties_are_open:
+            return None
+        config = probe.config.without(["top_k", "min_p", "top_p"])
+        if config.greedy:
+            return None
+        return self.reference.evaluate(probe.logits, probe.history, config, probe.uncond_logits)[-1].scores
 
     def context(self, probe: Probe) -> Context:
         """Where the rows stand: their whole history was given."""
@@ -228,6 +243,13 @@ class Judge:
             return None
         alone = [self.compare(comparison.probe.only(row)) for row in rows]
         return None if any(each.wrong.any() for each in alone) else "batch"
+
+
+def _among_equals(outside: Mask, kept: Mask, scores: Array) -> Mask:
+    """Rows in which all tokens that are wrongly kept or removed have one and the same score, and some token is kept."""
+    low = np.where(outside, scores, np.inf).min(axis=-1)
+    high = np.where(outside, scores, -np.inf).max(axis=-1)
+    return np.asarray(kept.any(axis=-1) & ((low == high) | ~outside.any(axis=-1)))
 
 
 def _rounding(state: Evaluation) -> Array:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -55,6 +55,15 @@ def run_progress(console: Console, cells: int) -> Iterator[RunProgress]:
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
         yield RunProgress(progress, cells)
+
+
+@contextmanager
+def check_progress(console: Console) -> Iterator[Callable[[Verdict], None]]:
+    """Show which case was answered last, and how many; nothing where the output is no terminal."""
+    columns = (SpinnerColumn(), TextColumn("{task.completed} verdicts"), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda verdict: progress.update(task, advance=1, description=verdict.case)
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> Table:

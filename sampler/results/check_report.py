@@ -1,0 +1,127 @@
+"""What `sampler check` and `sampler plan` show: a table, a diagnosis, failures with their line, the JSON file."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from sampler.checks.base import OUTCOMES, Verdict, worst
+from sampler.checks.diagnosis import Culprit
+from sampler.checks.draw_plan import DrawPlan
+from sampler.matrix import Matrix
+from sampler.results.jsonl import output_errors
+from sampler.results.terminal import STYLES, verdict_notes
+
+SECONDS_A_DRAW = 6e-6
+"""Measured on the core, for a vocabulary of 17 on two cores: what a plan takes for its estimate."""
+
+
+def table(verdicts: Sequence[Verdict]) -> Table:
+    """One row for each level and check: how many cells, how much was looked at, what can be seen, the worst outcome."""
+    groups: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault((verdict.level, verdict.check), []).append(verdict)
+    result = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("level", "check"):
+        result.add_column(name, no_wrap=True)
+    for name in ("cells", "looked at", "would see", "alpha"):
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("verdict", no_wrap=True)
+    for (level, check), group in groups.items():
+        outcome = worst([verdict.outcome for verdict in group])
+        counts = Counter(verdict.outcome for verdict in group)
+        shown = ", ".join(f"{counts[each]} {each}" for each in OUTCOMES if counts[each]) if len(group) > 1 else outcome
+        result.add_row(
+            level, check, str(len(group)), f"{sum(verdict.n for verdict in group):,}",
+            _largest([verdict.detectable for verdict in group]), _largest([verdict.alpha for verdict in group]),
+            Text(shown, style=STYLES[outcome]),
+        )  # fmt: skip
+    return result
+
+
+def _largest(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "any"
+    return "exact" if max(known) == 0 else f"{max(known):.2g}"
+
+
+def lines(
+    outcome: str, verdicts: Sequence[Verdict], diagnosis: Sequence[Culprit], dialect: str | None
+) -> Iterator[Text]:
+    """The diagnosis, most likely first, then every failure with its line."""
+    if diagnosis:
+        yield Text("most likely:", style="bold")
+        for place, culprit in enumerate(diagnosis, 1):
+            cases = f"{culprit.cases[0]}{f' and {len(culprit.cases) - 1} more' if len(culprit.cases) > 1 else ''}"
+            yield Text(f"  {place}. {culprit.explanation}\n     ({cases})")
+    if dialect is not None and outcome == "agrees":
+        yield Text(f"judged as the dialect {dialect!r}, which it declares")
+    shown = {case for culprit in diagnosis for case in culprit.cases[:3]}
+    failing = [verdict for verdict in verdicts if verdict.outcome in ("failed", "errored")]
+    chosen = [verdict for verdict in failing if verdict.case in shown] or failing[:6]
+    quiet = [verdict for verdict in verdicts if verdict.outcome == "unavailable"]
+    yield from verdict_notes([*chosen, *quiet])
+    if len(failing) > len(chosen):
+        yield Text(f"{len(failing) - len(chosen)} further failures that the diagnosis explains: --json has them all")
+
+
+@contextmanager
+def written_at_the_end(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Make sure first that a report can be written, then write it whole or not at all."""
+    if path is None:
+        yield lambda report: None
+        return
+    part = path.with_name(f"{path.name}.part")
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+
+    def write(report: dict[str, Any]) -> None:
+        with output_errors(path):
+            part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            os.replace(part, path)
+
+    try:
+        yield write
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def draw_plan(plan: DrawPlan, detectable: Callable[[str], float]) -> Table:
+    """Every statistical check of `sampler check`: n, what it sees, alpha, expected time."""
+    result = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("check", "n", "must see", "sees", "alpha", "seconds"):
+        result.add_column(name, justify="left" if name == "check" else "right", no_wrap=True)
+    for check in plan.checks:
+        seconds = check.n * SECONDS_A_DRAW * plan.vocabulary(check.name) / 17
+        result.add_row(
+            check.name, f"{check.n:,}", f"{check.detect:g}", f"{detectable(check.name):.3f}",
+            f"{plan.alphas[check.name]:.2g}", f"{seconds:.1f}",
+        )  # fmt: skip
+    return result
+
+
+def draw_plan_total(plan: DrawPlan) -> str:
+    """The sum under the table."""
+    return (
+        f"{len(plan.checks)} statistical checks share {plan.rate:g} false alarms; all others are exact. Discrepancies: total "
+        "variation; of pairs, the probability of equal tokens; of ranks, the distance of distribution functions"
+    )
+
+
+def matrix_plan(matrix: Matrix) -> Table:
+    """Cells of a matrix with the runs and steps that its exact checks will look at."""
+    result = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("cell", "runs", "steps at most", "false alarms"):
+        result.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)
+    for case in matrix.cases:
+        plan = case.plan
+        result.add_row(case.id, str(plan.count), f"{plan.count * plan.max_new_tokens:,}", "none: exact checks")
+    return result
