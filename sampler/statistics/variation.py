@@ -18,6 +18,7 @@ The third is the sharper one but for few draws: it knows how little a peaked dis
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,10 +89,16 @@ def _log_tilts(mu: Array, a: float) -> Array:
     below, left, right = np.floor(mu), mu * math.exp(-a), mu * math.exp(a)
     log_left, log_right = -left, np.log(-np.expm1(-right))
     common = below > 0
-    with np.errstate(divide="ignore"):
-        log_left[common] = np.log(gammaincc(below[common] + 1, left[common]))
-        log_right[common] = np.log(gammainc(below[common] + 1, right[common]))
+    log_left[common] = _log_tail(gammaincc, below[common], left[common], below[common] + 1)
+    log_right[common] = _log_tail(gammainc, below[common] + 1, right[common], below[common] + 1)
     return np.logaddexp(mu * (a + math.expm1(-a)) + log_left, mu * (math.expm1(a) - a) + log_right)
+
+
+def _log_tail(tail: Callable[[Array, Array], Array], count: Array, mean: Array, order: Array) -> Array:
+    """Log P(Poisson(mean) up to, or from, count); where that would underflow, Chernoff's bound on it: not too small."""
+    exact = tail(order, mean)
+    bound = count - mean - xlogy(count, count / mean)
+    return np.where(exact > 1e-280, np.log(np.maximum(exact, 1e-300)), bound)
 
 
 def _sum_probability(n: int, expected: Array, a: float) -> float:

@@ -45,7 +45,7 @@ def moved(pmf: Array, gains: Array, losses: Array, distance: float) -> Array | N
         middle = (low + high) / 2
         low, high = (middle, high) if np.minimum(pmf, middle * losses).sum() < distance else (low, middle)
     wrong = np.maximum(0.0, pmf + distance * gains / gains.sum() - np.minimum(pmf, high * losses))
-    return wrong / wrong.sum()
+    return np.asarray(wrong / wrong.sum())
 
 
 def _alternate(pmf: Array, power: float) -> tuple[Array, Array]:

@@ -113,7 +113,7 @@ class MultinomialExperiment:
     def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]:
         low, high = Multinomial(self.pmf, alpha).accepted(self.n)
         variation = np.abs(samples / self.n - self.pmf).sum(axis=1) / 2
-        return (variation < low) | (variation > high)
+        return np.asarray((variation < low) | (variation > high))
 
     def judged(self, sample: Samples, alpha: float) -> bool:
         return Multinomial(self.pmf, alpha).judge(sample).rejected
@@ -159,7 +159,7 @@ class CoincidenceExperiment:
     def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]:
         low, high = Binomial(self.probability, alpha).accepted(self.pairs)
         equal = (samples[:, 0] == samples[:, 1]).sum(axis=1)
-        return (equal < low) | (equal > high)
+        return np.asarray((equal < low) | (equal > high))
 
     def judged(self, sample: Samples, alpha: float) -> bool:
         return judge_pairs(sample[0], sample[1], self.probability, alpha).rejected

@@ -75,7 +75,7 @@ class TwoSamplesExperiment:
     def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]:
         variation = np.abs(samples[:, 0] - samples[:, 1]).sum(axis=1) / (2 * self.n)
         excess = variation - self._expected[samples.sum(axis=1)].sum(axis=1)
-        return excess > TwoSamples(alpha).reach(self.n, self.n)
+        return np.asarray(excess > TwoSamples(alpha).reach(self.n, self.n))
 
     def judged(self, sample: Samples, alpha: float) -> bool:
         return TwoSamples(alpha).judge(sample[0], sample[1]).rejected
@@ -107,7 +107,7 @@ class DistributionFunctionExperiment:
 
     def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]:
         distance = np.abs(np.cumsum(samples, axis=1) / self.n - np.cumsum(self.pmf)).max(axis=1)
-        return distance > self._bound(alpha)
+        return np.asarray(distance > self._bound(alpha))
 
     def _bound(self, alpha: float) -> float:
         places = np.arange(len(self.pmf), dtype=float)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import rel_entr
 from scipy.stats import binom, multinomial
 
 from sampler.statistics.binomial import Binomial
@@ -134,7 +133,7 @@ def test_chernoff_bounds_the_tails_of_two_tokens(p, n, rate):
         tail = chernoff(n, np.array([p, 1 - p]), rate, side)
         for value in variation:
             beyond = variation >= value - 1e-12 if side > 0 else variation <= value + 1e-12
-            assert np.log(pmf[beyond].sum()) <= tail.log_probability(n, float(value)) + 1e-6
+            assert pmf[beyond].sum() <= np.exp(tail.log_probability(n, float(value)) + 1e-6)
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda distribution: distribution.name)
@@ -162,7 +161,6 @@ def test_one_set_is_missed_no_more_often_than_said(n, bound, miss_rate, largest)
 def test_one_set_needs_no_more_than_hoeffding_says_plus_one_draw():
     assert reach_of_one_set(0.1, 2_000, 0.01) < 0.1 + hoeffding_reach(0.01, 2_000)
     assert reach_of_one_set(0.1, 2_000, 0.01, 0.95) < reach_of_one_set(0.1, 2_000, 0.01)
-    assert rel_entr(0.5, 0.5) == 0
 
 
 @pytest.mark.parametrize("pmf", [np.full(200, 0.005), ZIPF.pmf, PEAKED.pmf])
