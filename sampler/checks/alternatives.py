@@ -251,7 +251,7 @@ def _with_default(knob: str, value: float) -> Callable[[Inputs], Array]:
     return scores
 
 
-_NOTHING = "is accepted and ignored"
+IGNORED = "is accepted and ignored"
 
 ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
     "nothing": (
@@ -286,7 +286,7 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
         ),
     ),
     "cfg": (
-        Alternative("cfg", _NOTHING, lambda i: i.scores),
+        Alternative("cfg", IGNORED, lambda i: i.scores),
         Alternative("cfg", "u + w (c - u) in place of c + w (c - u)", _guided("u", lambda w: w)),
         Alternative("cfg", "c + w (c - u) in place of u + w (c - u)", _guided("c", lambda w: w)),
         Alternative("cfg", "conditional and unconditional rows are exchanged", _guided("u", lambda w: w, -1)),
@@ -298,7 +298,7 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
         Alternative("cfg", "mixes probabilities, not logits", _mixed_probabilities),
     ),
     "repetition_penalty": (
-        Alternative("repetition_penalty", _NOTHING, lambda i: i.scores),
+        Alternative("repetition_penalty", IGNORED, lambda i: i.scores),
         Alternative(
             "repetition_penalty",
             "divides negative scores too, so that they become more likely",
@@ -366,7 +366,7 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
         ),
     ),
     "temperature": (
-        Alternative("temperature", _NOTHING, lambda i: i.scores),
+        Alternative("temperature", IGNORED, lambda i: i.scores),
         Alternative("temperature", "is applied twice", _with(lambda s, t: _tempered(s, t, 2), "temperature")),
         Alternative(
             "temperature", "multiplies in place of dividing", _with(lambda s, t: _tempered(s, t, -1), "temperature")
@@ -390,7 +390,7 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
         ),
     ),
     "top_k": (
-        Alternative("top_k", _NOTHING, lambda i: i.scores),
+        Alternative("top_k", IGNORED, lambda i: i.scores),
         Alternative("top_k", "keeps exactly k at ties", _exactly_k, up_to_ties=True),
         Alternative("top_k", "keeps one token too many", lambda i: _top_k(i, 1)),
         Alternative("top_k", "keeps one token too few", lambda i: _top_k(i, -1)),
@@ -409,7 +409,7 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
         ),
     ),
     "min_p": (
-        Alternative("min_p", _NOTHING, lambda i: i.scores),
+        Alternative("min_p", IGNORED, lambda i: i.scores),
         Alternative("min_p", "compares raw logits: l < min_p x largest l", _with(_raw_min_p, "min_p")),
         Alternative(
             "min_p", "is an absolute threshold: p < min_p, not relative to the largest p", _with(_absolute_min_p, "min_p")
@@ -427,7 +427,7 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
         ),
     ),
     "top_p": (
-        Alternative("top_p", _NOTHING, lambda i: i.scores),
+        Alternative("top_p", IGNORED, lambda i: i.scores),
         Alternative("top_p", "drops the token that crosses the threshold", _exclusive, up_to_ties=True),
         Alternative(
             "top_p", "drops the token that crosses, and may keep none", lambda i: _exclusive(i, keep=0), up_to_ties=True

@@ -1,5 +1,6 @@
 """Whether draws follow the distribution that the chain claims, know nothing of each other, and obey their seed."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -240,14 +241,24 @@ def worker_thread(drawer: Drawer, plan: DrawPlan) -> Finding:
     return Finding("draw", "draw", "passed", 200, "200 draws are the same in a worker thread", 0.0, 0.0)
 
 
+def _most_that_it_does(drawer: Drawer, plan: DrawPlan) -> DrawCell:
+    """The first of some cells that the engine can be asked for; raises Unsupported if there is none."""
+    names = ("chain:everything", "temperature+top_p", "temperature", "nothing")
+    for name in names:
+        with contextlib.suppress(Unsupported):
+            drawer.judge.asked(plan.cell(name).probe.config)
+            return plan.cell(name)
+    raise Unsupported(f"none of {', '.join(names)} can be asked for")
+
+
 def single_draws(drawer: Drawer, plan: DrawPlan) -> tuple[Finding, Finding]:
     """Calls of one draw with consecutive seeds: their frequencies, and whether neighbours are independent."""
-    cell = plan.cells[0]
-    expected = drawer.judge.expect(cell.probe)
+    cell = _most_that_it_does(drawer, plan)
+    expected = drawer.judge.expect(replace(cell.probe, config=drawer.judge.asked(cell.probe.config)))
     probabilities = np.asarray(softmax(expected.scores[0]))
     tokens = np.concatenate([drawer.draw(cell.probe, 1, seed) for seed in range(SINGLE_DRAWS)])
     outside = tokens[~expected.may[0][tokens]]
-    check = plan.check("nothing/single-draws")
+    check = plan.check("chain:everything/single-draws")
     test = Multinomial(probabilities, plan.alphas[check.name])
     counts = np.bincount(tokens, minlength=len(probabilities))
     if len(outside):
@@ -261,7 +272,7 @@ def single_draws(drawer: Drawer, plan: DrawPlan) -> tuple[Finding, Finding]:
         )
         first = _statistical(test.judge(counts), test.alpha, test.detectable(len(tokens)), check.detect, shown)
     probability = float(np.square(probabilities).sum())
-    second = _pairs(plan, "nothing/single-pairs", tokens[::2], tokens[1::2], probability, "seeds next to each other")
+    second = _pairs(plan, "chain:everything/single-pairs", tokens[::2], tokens[1::2], probability, "seeds next to each other")
     return first, replace(second, stage="seed")
 
 
@@ -329,6 +340,6 @@ def other_checks(drawer: Drawer, plan: DrawPlan) -> Iterator[tuple[str, Callable
         yield f"nothing/pairs-{lag}", lambda lag=lag: lagged(drawer, plan, lag)
     yield "nothing/pairs-shifted", lambda: shifted_pairs(drawer, plan)
     yield "nothing/seeds", lambda: other_seeds(drawer, plan)
-    yield "nothing/single-draws nothing/single-pairs", lambda: single_draws(drawer, plan)
+    yield "chain:everything/single-draws chain:everything/single-pairs", lambda: single_draws(drawer, plan)
     yield "vocabulary/ranks", lambda: ranks(drawer, plan)
 

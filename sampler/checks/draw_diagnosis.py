@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from sampler.checks.alternatives import ALTERNATIVES, Inputs
+from sampler.checks.alternatives import ALTERNATIVES, IGNORED, Inputs
 from sampler.checks.base import Finding
 from sampler.checks.diagnosis import Culprit
 from sampler.checks.distribution import Drawer, Drawn
@@ -45,9 +45,11 @@ def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Culprit, ...]
     if any(culprit.stage in ("draw", "seed") and "nothing/frequencies" in culprit.cases for culprit in culprits):
         return tuple(culprits)
     alone: set[str] = {stage for stage in STAGES if stage in cells or results.failed(f"{stage}/greedy")}
-    for stage in STAGES:
-        if stage in alone and stage not in known:
-            culprits.append(_of_stage(results, stage))
+    own = [_of_stage(results, stage) for stage in STAGES if stage in alone and stage not in known]
+    if len(own) > 2 and all(culprit.explanation.endswith(IGNORED) for culprit in own):
+        cases = tuple(case for culprit in own for case in culprit.cases)
+        return (*culprits, Culprit("draw", "draw: tokens come from the logits as they were given, not from the scores", cases))
+    culprits += own
     suspects = alone | known
     order_known = "order" in known
     rest = [
@@ -78,6 +80,8 @@ def _generator(results: DrawResults) -> list[Culprit]:
     first = results.findings[failed[0]]
     if nothing is None:
         return [Culprit(first.stage, f"{first.stage}: {first.message}", failed)]
+    if nothing.calls.min() == nothing.calls.max():
+        return [Culprit("draw", f"draw: nothing but token {nothing.calls[0, 0]} is drawn, the same {nothing.calls.size} times", failed)]
     if len(np.unique(nothing.calls, axis=0)) == 1:
         return [Culprit("seed", "seed: has no effect: every seed gives the same draws", failed)]
     if (nothing.calls == nothing.calls[:, :1]).all():

@@ -23,6 +23,9 @@ SINGLE_DRAWS = 2_000
 """Calls of one draw each: the path that a decoder takes."""
 
 SIZE = 17
+IDLE_SIZE = 37
+"""No multiple of anything that a kernel may take for a block."""
+
 REMOVED = (4, 9, 14)
 """Ranks of the tokens that are removed before anything is drawn."""
 
@@ -102,8 +105,8 @@ class DrawPlan:
             *pairs,
             StatisticalCheck("nothing/pairs-shifted", DRAWS // 2 - DRAWS // CHUNK, 0.03),
             StatisticalCheck("nothing/seeds", DRAWS // 2, 0.03),
-            StatisticalCheck("nothing/single-draws", SINGLE_DRAWS, 0.15),
-            StatisticalCheck("nothing/single-pairs", SINGLE_DRAWS // 2, 0.1),
+            StatisticalCheck("chain:everything/single-draws", SINGLE_DRAWS, 0.15),
+            StatisticalCheck("chain:everything/single-pairs", SINGLE_DRAWS // 2, 0.1),
             StatisticalCheck("vocabulary/ranks", DRAWS, 0.05),
         )
 
@@ -134,7 +137,7 @@ class DrawPlan:
         return Binomial(float(np.square(probabilities).sum()), alpha).detectable(check.n)
 
     def _cell(self, name: str, stages: Sequence[Stage], knobs: Mapping[str, Any]) -> DrawCell:
-        return DrawCell(name, tuple(stages), self._probe(name, replace(NEUTRAL, **knobs), SIZE))
+        return DrawCell(name, tuple(stages), self._probe(name, replace(NEUTRAL, **knobs), SIZE if stages else IDLE_SIZE))
 
     def _whole(self, name: str) -> DrawCell:
         config = replace(SamplingConfig(), **WHOLE[name])
@@ -157,7 +160,7 @@ class DrawPlan:
         logits[np.isin(order, REMOVED)] = -np.inf
         places = np.argsort(order)
         # A prompt, repeated ids, then more removed ones than any window holds, then a last id.
-        ranks = (1, 0, 0, 3, 5, 6, 12, 15, *(REMOVED * 24), 7)
+        ranks = (1, 0, 0, 3, 3, 3, 5, 5, 5, 6, 12, 15, *(REMOVED * 24), 7)
         history = [int(places[rank]) for rank in ranks]
         uncond = (row[::-1][order] * 0.4 + rng.uniform(-0.1, 0.1, size)).astype(np.float32)
         return Probe(

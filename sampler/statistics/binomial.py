@@ -33,7 +33,12 @@ class Binomial:
         return low, high
 
     def judge(self, count: int, n: int) -> Judgement:
-        """The statistic is the doubled smaller tail's surprise, -log10 p, beside that of alpha."""
+        """The statistic is the doubled smaller tail's surprise, -log10 p, beside that of alpha.
+
+        Raises ValueError for a count outside 0..n.
+        """
+        if not 0 <= count <= n:
+            raise ValueError(f"count = {count} (expected 0 to {n})")
         tails = binom.cdf(count, n, self.probability), binom.sf(count - 1, n, self.probability)
         p_value = min(1.0, 2 * float(min(tails)))
         statistic = -np.log10(max(p_value, 1e-300))
@@ -47,22 +52,25 @@ class Binomial:
     def detectable(self, n: int, miss_rate: float = MISS_RATE) -> float:
         """Smallest difference of probabilities, in the worse direction, that is missed with at most `miss_rate`.
 
-        A direction in which no probability would be missed seldom enough does not exist for the engine either: from
-        0.001 downwards there is only 0.001 to lose. 1.0 where neither direction can be seen.
+        Every probability at least that far away is seen. A direction in which none can be seen has no room for the
+        engine either: from 0.001 downwards there is only 0.001 to lose. 1.0 where neither direction can be seen.
         """
-        found = [self._in_direction(sign, n, checked_rate("miss_rate", miss_rate)) for sign in (1, -1)]
-        return max((value for value in found if value is not None), default=1.0)
+        checked_rate("miss_rate", miss_rate)
+        rooms = {1: 1 - self.probability, -1: self.probability}
+        found = {sign: self._in_direction(sign, room, n, miss_rate) for sign, room in rooms.items()}
+        if all(value is None for value in found.values()):
+            return 1.0
+        return max(rooms[sign] if value is None else value for sign, value in found.items())
 
-    def _in_direction(self, sign: int, n: int, miss_rate: float) -> float | None:
-        room = 1 - self.probability if sign > 0 else self.probability
-
+    def _in_direction(self, sign: int, room: float, n: int, miss_rate: float) -> float | None:
         def excess(difference: float) -> float:
             other = min(1.0, max(0.0, self.probability + sign * difference))
             return self.miss_rate(other, n) - miss_rate
 
-        if room == 0 or excess(room) > 0:
+        if n == 0 or room == 0 or excess(room) > 0:
             return None
-        return float(brentq(excess, 0.0, room, xtol=1e-12))
+        # Of two numbers 1e-12 apart the root lies between, the larger is missed seldom enough.
+        return min(room, float(brentq(excess, 0.0, room, xtol=1e-12)) + 1e-12) if excess(0.0) > 0 else 0.0
 
     def samples_needed(self, difference: float, miss_rate: float = MISS_RATE) -> int:
         """Trials whose `detectable` is at most `difference`; exact tails make that a saw-tooth."""

@@ -20,7 +20,12 @@ def coincidence(first: Array, second: Array) -> float:
 
 
 def judge_pairs(first: NDArray[np.int64], second: NDArray[np.int64], probability: float, alpha: float) -> Judgement:
-    """first, second: tokens of n pairs (n,). probability: of a coincidence, as `coincidence` gives it."""
+    """first, second: tokens of n pairs (n,). probability: of a coincidence, as `coincidence` gives it.
+
+    Raises ValueError for two lengths.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"{len(first)} tokens are paired with {len(second)}")
     return Binomial(min(1.0, probability), alpha).judge(int((first == second).sum()), len(first))
 
 

@@ -10,7 +10,10 @@ MISS_RATE = 0.01
 
 @dataclass(frozen=True)
 class Judgement:
-    """One answer: rejected iff statistic > bound. n: observations. p_value: never less than the true one."""
+    """One answer: rejected iff statistic > bound. n: observations. p_value: never less than the true one.
+
+    Without observations nothing is rejected: the bound is infinite, the p-value 1 and every `detectable` 1.
+    """
 
     statistic: float
     bound: float
@@ -33,9 +36,9 @@ def checked_rate(name: str, rate: float) -> float:
 def hoeffding_reach(rate: float, n: float) -> float:
     """How far the mean of n values in [0, 1] strays to one side with probability `rate` at most.
 
-    Hoeffding 1963, Theorem 1: P(mean - expectation >= t) <= exp(-2 n t^2).
+    Hoeffding 1963, Theorem 1: P(mean - expectation >= t) <= exp(-2 n t^2). Without values (n = 0): any distance.
     """
-    return math.sqrt(-math.log(rate) / (2 * n))
+    return math.sqrt(-math.log(rate) / (2 * n)) if n else math.inf
 
 
 def fewest(detectable: Callable[[int], float], discrepancy: float) -> int:

@@ -2,6 +2,9 @@
 
 Dvoretzky, Kiefer and Wolfowitz with Massart's constant: P(sup |F_n - F| > e) <= 2 exp(-2 n e^2) for every distribution,
 atoms included. Source: Massart 1990, "The tight constant in the Dvoretzky-Kiefer-Wolfowitz inequality", corollary 1.
+
+A distribution at distance d gives one half-line a probability that is off by d, and so the power is that of one set
+(`power.reach_of_one_set`).
 """
 
 import math
@@ -10,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate, hoeffding_reach
+from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate, fewest, hoeffding_reach
+from sampler.statistics.power import reach_of_one_set
 
 Array = NDArray[np.float64]
 
@@ -26,7 +30,16 @@ class DistributionFunction:
         checked_rate("alpha", self.alpha)
 
     def judge(self, samples: Array, values: Array, probabilities: Array) -> Judgement:
-        """Samples (n,); values (K,) of the distribution with their probabilities. The statistic is sup |F_n - F|."""
+        """Samples (n,); values (K,) of the distribution with their probabilities. The statistic is sup |F_n - F|.
+
+        Raises ValueError for probabilities that do not sum to 1, and for NaN among the samples.
+        """
+        if (probabilities < 0).any() or not math.isclose(probabilities.sum(), 1, abs_tol=1e-9):
+            raise ValueError(f"the probabilities sum to {probabilities.sum()} (expected 1, none negative)")
+        if np.isnan(samples).any():
+            raise ValueError(f"{int(np.isnan(samples).sum())} of {len(samples)} samples are NaN")
+        if len(samples) == 0:
+            return _judgement(0.0, 0, self.alpha)
         places = np.unique(np.concatenate([samples, values]))
         order = np.argsort(values)
         cumulative = np.concatenate([[0.0], np.cumsum(probabilities[order])])
@@ -36,14 +49,11 @@ class DistributionFunction:
 
     def detectable(self, n: int, miss_rate: float = MISS_RATE) -> float:
         """Smallest distance of distribution functions that n samples miss with at most `miss_rate`."""
-        return min(1.0, hoeffding_reach(self.alpha / 2, n) + hoeffding_reach(checked_rate("miss_rate", miss_rate), n))
+        return reach_of_one_set(hoeffding_reach(self.alpha / 2, n), n, checked_rate("miss_rate", miss_rate))
 
     def samples_needed(self, distance: float, miss_rate: float = MISS_RATE) -> int:
-        """Fewest samples whose `detectable` is at most `distance`: in closed form."""
-        if not 0 < distance < 1:
-            raise ValueError(f"distance = {distance} (expected a number between 0 and 1)")
-        roots = math.sqrt(-math.log(self.alpha / 2)) + math.sqrt(-math.log(checked_rate("miss_rate", miss_rate)))
-        return math.ceil((roots / distance) ** 2 / 2)
+        """Samples whose `detectable` is at most `distance`."""
+        return fewest(lambda n: self.detectable(n, miss_rate), distance)
 
 
 def _judgement(distance: float, n: int, alpha: float) -> Judgement:

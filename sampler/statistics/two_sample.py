@@ -6,13 +6,14 @@ first sample is a draw without replacement, the same for every common distributi
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 from scipy.stats import binom, hypergeom
 
-from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate, hoeffding_reach
+from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate, fewest
 
 
 @dataclass(frozen=True)
@@ -32,26 +33,26 @@ class TwoCounts:
         statistic = -math.log10(max(p_value, 1e-300))
         return Judgement(statistic, -math.log10(self.alpha), n_first + n_second, p_value)
 
-    def miss_rate(self, rate: float, other: float, n_first: int, n_second: int) -> float:
-        """Probability of not rejecting where the rates are `rate` and `other`; tails under 1e-12 are left out."""
-        first, second = _likely(rate, n_first), _likely(other, n_second)
-        first_pmf, second_pmf = binom.pmf(first, n_first, rate), binom.pmf(second, n_second, other)
-        missed = 4e-12
-        for pooled in range(int(first[0] + second[0]), int(first[-1] + second[-1]) + 1):
-            low, high = self._accepted(pooled, n_first, n_second)
-            chosen = (low <= first) & (first <= high) & (second[0] <= pooled - first) & (pooled - first <= second[-1])
-            missed += float(first_pmf[chosen] @ second_pmf[pooled - first[chosen] - second[0]])
-        return missed
-
-    def _accepted(self, pooled: int, n_first: int, n_second: int) -> tuple[int, int]:
+    def accepted(self, pooled: int, n_first: int, n_second: int) -> tuple[int, int]:
         """Smallest and largest first count, given the pooled one, that is not rejected."""
-        counts, pmf = _split(n_first + n_second, pooled, n_first)
-        kept = counts[2 * np.minimum(np.cumsum(pmf), np.cumsum(pmf[::-1])[::-1]) > self.alpha]
-        return int(kept[0]), int(kept[-1])
+        return _accepted(self.alpha, pooled, n_first, n_second)
+
+    def miss_rate(self, rate: float, other: float, n_first: int, n_second: int) -> float:
+        """Probability of not rejecting where the rates are `rate` and `other`; tails under 1e-12 count as missed."""
+        first, second = _likely(rate, n_first), _likely(other, n_second)
+        pooled = np.arange(first[0] + second[0], first[-1] + second[-1] + 1)
+        low, high = np.array([self.accepted(int(count), n_first, n_second) for count in pooled]).T
+        # A first count x goes with second counts c for which low(x + c) <= x <= high(x + c): an interval, as both rise.
+        most = np.searchsorted(low, first, side="right") - 1 + pooled[0] - first
+        least = np.searchsorted(high, first, side="left") + pooled[0] - first
+        inside = np.maximum(0.0, binom.cdf(most, n_second, other) - binom.cdf(least - 1, n_second, other))
+        return 4e-12 + float(binom.pmf(first, n_first, rate) @ inside)
 
     def detectable(self, rate: float, n_first: int, n_second: int, miss_rate: float = MISS_RATE) -> float:
         """Smallest rise above `rate` in the second sample that is missed with at most `miss_rate`; 1 - rate if none."""
         checked_rate("miss_rate", miss_rate)
+        if min(n_first, n_second) == 0:
+            return 1 - rate
         low, high = 0.0, min(1 - rate, 1 / n_second)
         while high < 1 - rate and self.miss_rate(rate, rate + high, n_first, n_second) > miss_rate:
             low, high = high, min(1 - rate, 2 * high)
@@ -62,6 +63,24 @@ class TwoCounts:
             missed = self.miss_rate(rate, rate + middle, n_first, n_second) > miss_rate
             low, high = (middle, high) if missed else (low, middle)
         return high
+
+    def samples_needed(self, rate: float, rise: float, miss_rate: float = MISS_RATE) -> int:
+        """Observations of each of two equal samples that miss a rise above `rate` with at most `miss_rate`.
+
+        Raises ValueError for a rise that has no room above the rate.
+        """
+        if not 0 < rise < 1 - rate:
+            raise ValueError(f"rise = {rise} above a rate of {rate} (expected more than 0 and less than {1 - rate})")
+        checked_rate("miss_rate", miss_rate)
+        return fewest(lambda n: float(self.miss_rate(rate, rate + rise, n, n) > miss_rate), rise)
+
+
+@lru_cache(maxsize=100_000)
+def _accepted(alpha: float, pooled: int, n_first: int, n_second: int) -> tuple[int, int]:
+    counts, pmf = _split(n_first + n_second, pooled, n_first)
+    tails = np.minimum(np.cumsum(pmf), np.cumsum(pmf[::-1])[::-1])
+    kept = counts[2 * tails >= alpha * (1 - 1e-9)]
+    return int(kept[0]), int(kept[-1])
 
 
 def _likely(rate: float, n: int) -> NDArray[np.int64]:
@@ -93,7 +112,11 @@ class TwoSamples:
 
     def judge(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Judgement:
         """first, second: counts of each token (V,). The statistic is the excess over the expectation."""
+        if first.shape != second.shape:
+            raise ValueError(f"counts of {first.shape} and of {second.shape} tokens")
         n_first, n_second = int(first.sum()), int(second.sum())
+        if min(n_first, n_second) == 0:
+            return Judgement(0.0, math.inf, n_first + n_second, 1.0)
         variation = float(np.abs(first / n_first - second / n_second).sum() / 2)
         excess = variation - expected_variation_between(first + second, n_first)
         bound = self.reach(n_first, n_second)
@@ -103,12 +126,20 @@ class TwoSamples:
     def detectable(self, tokens: int, n_first: int, n_second: int, miss_rate: float = MISS_RATE) -> float:
         """Total variation between two distributions over `tokens` tokens that is missed with at most `miss_rate`.
 
-        The expectation is then at most that of equally likely tokens; the probability of the set on which the two
-        differ is measured twice, each time within Hoeffding's reach at half the miss rate.
+        Given the pooled counts c, the expectation is at most half the sum of standard deviations, and that sum is
+        largest for equal counts (Cauchy and Schwarz). The set of tokens on which the two distributions differ most is
+        measured by two means of independent values in [0, 1], whose difference Hoeffding's Theorem 2 bounds.
         """
-        spread = math.sqrt(max(0, tokens - 1) * (1 / n_first + 1 / n_second)) / 2
-        slack = hoeffding_reach(checked_rate("miss_rate", miss_rate) / 2, n_first)
-        return min(1.0, spread + self.reach(n_first, n_second) + slack + hoeffding_reach(miss_rate / 2, n_second))
+        if min(n_first, n_second) == 0:
+            return 1.0
+        inverse, total = 1 / n_first + 1 / n_second, n_first + n_second
+        spread = math.sqrt(max(0, tokens - 1) * inverse * total / (total - 1)) / 2
+        slack = math.sqrt(-math.log(checked_rate("miss_rate", miss_rate)) * inverse / 2)
+        return min(1.0, spread + self.reach(n_first, n_second) + slack)
+
+    def samples_needed(self, tokens: int, variation: float, miss_rate: float = MISS_RATE) -> int:
+        """Draws of each of two equal samples whose `detectable` is at most `variation`."""
+        return fewest(lambda n: self.detectable(tokens, n, n, miss_rate), variation)
 
 
 def expected_variation_between(pooled: NDArray[np.int64], n_first: int) -> float:

@@ -12,10 +12,11 @@ from scipy.stats import binom, hypergeom, multinomial
 from sampler.statistics.binomial import Binomial
 from sampler.statistics.budget import Budget
 from sampler.statistics.independence import coincidence, consecutive, judge_pairs
-from sampler.statistics.multinomial import Multinomial, expected_variation, mean_absolute_deviations
+from sampler.statistics.multinomial import Multinomial
 from sampler.statistics.scalar import DistributionFunction
 from sampler.statistics.support import detectable_leak, judge_support, samples_for_leak
 from sampler.statistics.two_sample import TwoCounts, TwoSamples, expected_variation_between
+from sampler.statistics.variation import expected_variation, mean_absolute_deviations
 
 ALPHAS = (0.05, 0.01, 1e-9)
 PMF = np.array([0.5, 0.3, 0.2])

@@ -1,0 +1,91 @@
+"""True distributions over tokens, and wrong ones at a given total variation from them, in several directions."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """Probabilities (V,) of tokens, likeliest first."""
+
+    name: str
+    pmf: Array
+
+
+def _normalised(name: str, weights: Array) -> Distribution:
+    return Distribution(name, weights / weights.sum())
+
+
+UNIFORM = _normalised("uniform over 17", np.ones(17))
+PEAKED = _normalised("peaked: 0.9 and 20 of 0.005", np.array([18.0, *[0.1] * 20]))
+ZIPF = _normalised("Zipf over 300", 1 / np.arange(1.0, 301.0))
+TWO = _normalised("two tokens: 0.7, 0.3", np.array([0.7, 0.3]))
+FINCH = _normalised("Finch-like: 40, to 5 % of the first", 0.05 ** (np.arange(40) / 39))
+"""As min-p 0.05 leaves it: a geometric fall from the likeliest token to a twentieth of it."""
+
+DISTRIBUTIONS = (UNIFORM, PEAKED, ZIPF, TWO, FINCH)
+
+
+def moved(pmf: Array, gains: Array, losses: Array, distance: float) -> Array | None:
+    """`distance` of mass moved from tokens in proportion to `losses`, none below 0, to others in proportion to `gains`.
+
+    None where those that lose do not have that much.
+    """
+    if pmf[losses > 0].sum() < distance or gains.sum() <= 0:
+        return None
+    low, high = 0.0, 1.0
+    while np.minimum(pmf, high * losses).sum() < distance:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.minimum(pmf, middle * losses).sum() < distance else (low, middle)
+    wrong = np.maximum(0.0, pmf + distance * gains / gains.sum() - np.minimum(pmf, high * losses))
+    return np.asarray(wrong / wrong.sum())
+
+
+def _alternate(pmf: Array, power: float) -> tuple[Array, Array]:
+    """Every other token gains: an error that is spread over all of them."""
+    odd = np.arange(len(pmf)) % 2 == 1
+    return np.where(odd, pmf**power, 0.0), np.where(odd, 0.0, pmf**power)
+
+
+def _head(pmf: Array) -> tuple[Array, Array]:
+    """The likeliest token gains from all others: a temperature that is too low."""
+    first = np.arange(len(pmf)) == 0
+    return first.astype(float), np.where(first, 0.0, pmf)
+
+
+def _swap(pmf: Array) -> tuple[Array, Array]:
+    """The last token gains what the first loses."""
+    place = np.arange(len(pmf))
+    return (place == len(pmf) - 1).astype(float), (place == 0).astype(float)
+
+
+def _tail(pmf: Array) -> tuple[Array, Array]:
+    """The less likely half gains from the likelier one: a temperature that is too high."""
+    late = np.arange(len(pmf)) >= (len(pmf) + 1) // 2
+    return late.astype(float), np.where(late, 0.0, pmf)
+
+
+DIRECTIONS: dict[str, Callable[[Array], tuple[Array, Array]]] = {
+    "every other token": lambda pmf: _alternate(pmf, 1.0),
+    "every other token, by root": lambda pmf: _alternate(pmf, 0.5),
+    "every other token, reversed": lambda pmf: _alternate(pmf, 1.0)[::-1],
+    "head": _head,
+    "last for first": _swap,
+    "tail": _tail,
+}
+"""Directions of error. The first three are the worst for the total variation: sets of mass one half, spread thinly."""
+
+
+def wrong_distributions(pmf: Array, distance: float) -> Iterator[tuple[str, Array]]:
+    """Name of the direction, wrong probabilities at exactly `distance` in total variation."""
+    for name, direction in DIRECTIONS.items():
+        wrong = moved(pmf, *direction(pmf), distance)
+        if wrong is not None and abs(np.abs(wrong - pmf).sum() / 2 - distance) < 1e-9:
+            yield name, wrong

@@ -1,0 +1,231 @@
+"""Bounds at the alpha in use: against enumeration and sampling, at the edges, and with room to reject at all."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom, multinomial
+
+from sampler.statistics.binomial import Binomial
+from sampler.statistics.independence import judge_pairs
+from sampler.statistics.judgement import hoeffding_reach
+from sampler.statistics.multinomial import Multinomial
+from sampler.statistics.power import reach_of_expectation, reach_of_one_set
+from sampler.statistics.scalar import DistributionFunction
+from sampler.statistics.support import judge_support
+from sampler.statistics.two_sample import TwoCounts, TwoSamples
+from sampler.statistics.variation import chernoff, expected_variation
+from tests.calibration.distributions import DISTRIBUTIONS, PEAKED, ZIPF, wrong_distributions
+
+N = 500
+"""The fewest draws with which the calibration tries any check."""
+
+ALPHAS = (1e-8, 1e-12)
+FAR = {
+    "support": lambda alpha: judge_support(np.array([N - 1, 1]), np.array([True, False])),
+    "one token": lambda alpha: Binomial(0.3, alpha).judge(N, N),
+    "one token, downwards": lambda alpha: Binomial(0.3, alpha).judge(0, N),
+    "one token of probability 0": lambda alpha: Binomial(0.0, alpha).judge(1, N),
+    "one token of probability 1": lambda alpha: Binomial(1.0, alpha).judge(N - 1, N),
+    "all tokens": lambda alpha: Multinomial(np.array([0.5, 0.3, 0.2]), alpha).judge(np.array([0, 0, N])),
+    "one token, two samples": lambda alpha: TwoCounts(alpha).judge(0, N, N, N),
+    "all tokens, two samples": lambda alpha: TwoSamples(alpha).judge(np.array([N, 0]), np.array([0, N])),
+    "scalars": lambda alpha: DistributionFunction(alpha).judge(np.ones(N), np.array([0.0, 1.0]), np.array([0.5, 0.5])),
+    "coincidences": lambda alpha: judge_pairs(np.zeros(N, int), np.zeros(N, int), 0.1, alpha),
+    "coincidences, too few": lambda alpha: judge_pairs(np.zeros(N, int), np.ones(N, int), 0.1, alpha),
+}
+"""A sample as wrong as can be, for each check. A new check is a new line."""
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("check", FAR)
+def test_every_check_can_reject_at_the_alpha_in_use(check, alpha):
+    """Else its smallest possible p-value would be above its alpha, and it could never fail."""
+    judgement = FAR[check](alpha)
+    assert judgement.rejected
+    assert judgement.p_value < alpha
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda distribution: distribution.name)
+def test_a_maximally_wrong_sample_of_every_distribution_is_rejected(distribution):
+    """All draws are the least likely token."""
+    counts = np.zeros(len(distribution.pmf), dtype=np.int64)
+    counts[-1] = N
+    assert Multinomial(distribution.pmf, 1e-8).judge(counts).rejected
+
+
+EMPTY = np.zeros(3, dtype=np.int64)
+PMF = np.array([0.5, 0.3, 0.2])
+
+
+@pytest.mark.parametrize(
+    "judgement",
+    [
+        Multinomial(PMF, 1e-8).judge(EMPTY),
+        Binomial(0.3, 1e-8).judge(0, 0),
+        TwoCounts(1e-8).judge(0, 0, 3, 5),
+        TwoSamples(1e-8).judge(EMPTY, np.array([1, 2, 3])),
+        DistributionFunction(1e-8).judge(np.zeros(0), np.arange(3.0), PMF),
+        judge_pairs(EMPTY[:0], EMPTY[:0], 0.1, 1e-8),
+        judge_support(EMPTY, np.array([True, True, False])),
+    ],
+)
+def test_without_observations_nothing_is_rejected(judgement):
+    assert not judgement.rejected
+    assert judgement.p_value == 1
+
+
+def test_without_observations_nothing_can_be_seen():
+    assert Multinomial(PMF, 1e-8).detectable(0) == 1
+    assert Binomial(0.3, 1e-8).detectable(0) == 1
+    assert TwoSamples(1e-8).detectable(3, 0, 10) == 1
+    assert DistributionFunction(1e-8).detectable(0) == 1
+    assert TwoCounts(1e-8).detectable(0.3, 0, 10) == 0.7
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 30, 2_000])
+@pytest.mark.parametrize("pmf", [np.ones(1), np.array([1.0, 0.0]), np.array([1 - 1e-12, 1e-12]), PMF])
+def test_few_draws_and_few_tokens(pmf, n):
+    test, counts = Multinomial(pmf, 1e-12), np.zeros(len(pmf), dtype=np.int64)
+    counts[0] = n
+    assert not test.judge(counts).rejected or n == 2_000
+    assert 0 < test.detectable(n) <= 1
+
+
+def test_a_vocabulary_of_151_936():
+    """Zipf's law. Judging is a matter of milliseconds once the limits are known, and those are known in a moment."""
+    pmf = 1 / np.arange(1.0, 151_937.0)
+    test = Multinomial(pmf / pmf.sum(), 1e-8)
+    counts = np.random.default_rng(0).multinomial(20_000, test.probabilities)
+    assert not test.judge(counts).rejected
+    start = time.perf_counter()
+    test.judge(counts)
+    assert time.perf_counter() - start < 0.2
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Multinomial(PMF, 0.1).judge(np.array([5])), "counts of"),
+        (lambda: Binomial(0.3, 0.1).judge(6, 5), "count = 6"),
+        (lambda: judge_pairs(np.zeros(3, int), np.zeros(2, int), 0.1, 0.1), "3 tokens are paired with 2"),
+        (lambda: TwoSamples(0.1).judge(np.ones(2), np.ones(3)), "counts of"),
+        (lambda: DistributionFunction(0.1).judge(np.array([np.nan]), np.arange(3.0), PMF), "1 of 1 samples are NaN"),
+        (lambda: DistributionFunction(0.1).judge(np.ones(3), np.arange(2.0), np.ones(2)), "sum to 2.0"),
+        (lambda: TwoCounts(0.1).samples_needed(0.3, 0.7), "rise = 0.7"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("rate", [0.05, 1e-8])
+@pytest.mark.parametrize("p", [0.5, 0.9, 0.01])
+@pytest.mark.parametrize("n", [1, 7, 400])
+def test_chernoff_bounds_the_tails_of_two_tokens(p, n, rate):
+    """With two tokens the total variation is |X / n - p|, so that its whole law is known."""
+    counts = np.arange(n + 1)
+    variation, pmf = np.abs(counts / n - p), binom.pmf(counts, n, p)
+    for side in (1, -1):
+        tail = chernoff(n, np.array([p, 1 - p]), rate, side)
+        for value in variation:
+            beyond = variation >= value - 1e-12 if side > 0 else variation <= value + 1e-12
+            assert pmf[beyond].sum() <= np.exp(tail.log_probability(n, float(value)) + 1e-6)
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda distribution: distribution.name)
+def test_the_moments_behind_chernoffs_bound(distribution):
+    """E exp(theta n D) is its mean over draws; exact for few tokens, never below for many."""
+    n, rng = 2_000, np.random.default_rng(0)
+    tail = chernoff(n, distribution.pmf, 0.3, 1)
+    draws = rng.multinomial(n, distribution.pmf, 20_000)
+    values = np.exp(tail.theta * np.abs(draws - n * distribution.pmf).sum(axis=1) / 2 - tail.log_moment)
+    assert values.mean() < 1 + 5 * values.std() / np.sqrt(len(values))
+    if len(distribution.pmf) <= 48:
+        assert values.mean() > 1 - 5 * values.std() / np.sqrt(len(values))
+
+
+@given(st.integers(5, 400), st.floats(0.01, 0.3), st.sampled_from([0.01, 0.1]), st.sampled_from([0.0, 0.6, 0.95]))
+def test_one_set_is_missed_no_more_often_than_said(n, bound, miss_rate, largest):
+    d = reach_of_one_set(bound, n, miss_rate, largest)
+    if d < 1:
+        masses = np.linspace(0, 1 - d, 200)
+        masses = masses[(masses <= 1 - largest) | (masses >= largest)]
+        missed = binom.cdf(np.floor(n * (masses + bound) + 1e-9), n, masses + d)
+        assert missed.max() <= miss_rate + 1e-9
+
+
+def test_one_set_needs_no_more_than_hoeffding_says_plus_one_draw():
+    assert reach_of_one_set(0.1, 2_000, 0.01) < 0.1 + hoeffding_reach(0.01, 2_000)
+    assert reach_of_one_set(0.1, 2_000, 0.01, 0.95) < reach_of_one_set(0.1, 2_000, 0.01)
+
+
+@pytest.mark.parametrize("pmf", [np.full(200, 0.005), ZIPF.pmf, PEAKED.pmf])
+def test_no_wrong_distribution_has_a_smaller_expectation_than_duality_says(pmf):
+    """E_q D by sampling, in all directions, at the distance at which it should be at least this."""
+    n, rng = 400, np.random.default_rng(1)
+    expectation = expected_variation(n, pmf) + 0.05
+    distance = reach_of_expectation(expectation, n, pmf)
+    for _, wrong in wrong_distributions(pmf, distance):
+        draws = rng.multinomial(n, wrong, 2_000)
+        variation = np.abs(draws / n - pmf).sum(axis=1) / 2
+        assert variation.mean() > expectation - 5 * variation.std() / np.sqrt(2_000)
+
+
+def test_duality_is_close_for_equal_tokens():
+    """Every other token gains: the direction of the least expectation is known."""
+    pmf, n = np.full(200, 0.005), 400
+    expectation = expected_variation(n, pmf) + 0.05
+    distance = reach_of_expectation(expectation, n, pmf)
+    wrong = dict(wrong_distributions(pmf, 0.9 * distance))["every other token"]
+    draws = np.random.default_rng(2).multinomial(n, wrong, 2_000)
+    assert (np.abs(draws / n - pmf).sum(axis=1) / 2).mean() < expectation
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda distribution: distribution.name)
+def test_sharper_than_mcdiarmid_and_hoeffding(distribution):
+    n = 20_000
+    test = Multinomial(distribution.pmf, 1e-8)
+    plain = expected_variation(n, distribution.pmf) + hoeffding_reach(5e-9, n) + hoeffding_reach(0.01, n)
+    assert test.detectable(n) < 0.9 * plain
+
+
+def test_two_counts_miss_rate_is_its_definition():
+    test, n = TwoCounts(0.01), (30, 20)
+    missed = sum(
+        binom.pmf(first, n[0], 0.2) * binom.pmf(second, n[1], 0.7)
+        for first in range(n[0] + 1)
+        for second in range(n[1] + 1)
+        if not test.judge(first, n[0], second, n[1]).rejected
+    )
+    assert test.miss_rate(0.2, 0.7, *n) == pytest.approx(missed, abs=1e-11)
+
+
+def test_samples_needed_of_two_samples():
+    n = TwoSamples(1e-8).samples_needed(10, 0.1)
+    assert TwoSamples(1e-8).detectable(10, n, n) <= 0.1 < TwoSamples(1e-8).detectable(10, n * 99 // 100, n * 99 // 100)
+    n = TwoCounts(1e-6).samples_needed(0.1, 0.1)
+    assert TwoCounts(1e-6).miss_rate(0.1, 0.2, n, n) <= 0.01 < TwoCounts(1e-6).miss_rate(0.1, 0.2, n - 40, n - 40)
+
+
+@pytest.mark.parametrize(("p", "n"), [(0.001, 2_000), (0.3, 20), (0.6, 20), (0.95, 100), (0.0, 50), (1.0, 50)])
+def test_every_probability_at_least_as_far_away_is_seen(p, n):
+    test = Binomial(p, 1e-7)
+    detectable = test.detectable(n)
+    for other in np.linspace(0, 1, 401):
+        if abs(other - p) >= detectable:
+            assert test.miss_rate(float(other), n) <= 0.01 + 1e-9
+
+
+def test_false_alarms_of_the_sharper_bounds_by_enumeration():
+    """Three tokens, 80 draws, both sides together."""
+    n = 80
+    counts = np.array([[a, b, n - a - b] for a in range(n + 1) for b in range(n + 1 - a)])
+    for alpha in (0.05, 1e-4, 1e-8):
+        for pmf in (PMF, np.array([0.96, 0.03, 0.01])):
+            test = Multinomial(pmf, alpha)
+            rejected = np.array([test.judge(row).rejected for row in counts])
+            assert 0 < multinomial.pmf(counts, n, pmf)[rejected].sum() <= alpha

@@ -1,0 +1,192 @@
+"""The calibration itself: it passes true rates, and it reports a check whose stated rate is a lie."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import binom, chi2, multinomial, multivariate_hypergeom
+
+from tests.calibration.checks import CELLS, CHECKS, Check
+from tests.calibration.distributions import DISTRIBUTIONS, UNIFORM, Distribution, wrong_distributions
+from tests.calibration.experiments import BinomialExperiment, ConsecutiveExperiment, MultinomialExperiment
+from tests.calibration.measure import measure
+from tests.calibration.rates import ALPHA, NOMINAL, Row, TailProbability, all_faults, exceeds, interval
+from tests.calibration.report import COLUMNS, cells, markdown, table
+from tests.calibration.separable import tail_probability
+from tests.calibration.terms import multinomial_terms, split_terms
+from tests.calibration.two_experiments import DistributionFunctionExperiment, TwoSamplesExperiment
+from tests.calibration.whole_runs import WholeRuns
+
+THREE = Distribution("three", np.array([0.6, 0.3, 0.1]))
+SMALL = Distribution("100 tokens, of which 2 draws each are expected", np.full(100, 0.01))
+
+
+class GTestExperiment(MultinomialExperiment):
+    """The lie: the likelihood ratio is compared with a chi-squared quantile, though the cells are small."""
+
+    def rejected(self, samples, alpha):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = np.where(samples > 0, samples * np.log(samples / (self.n * self.pmf)), 0.0)
+        return 2 * terms.sum(axis=1) > chi2.isf(alpha, len(self.pmf) - 1)
+
+    def judged(self, sample, alpha):
+        return bool(self.rejected(sample[None], alpha)[0])
+
+    def tail(self, alpha, rng):
+        return TailProbability(0.0)
+
+
+class DoubledAlphaExperiment(BinomialExperiment):
+    """The lie: each tail gets the whole alpha."""
+
+    def rejected(self, samples, alpha):
+        return super().rejected(samples, 2 * alpha)
+
+    def judged(self, sample, alpha):
+        return super().judged(sample, 2 * alpha)
+
+    def tail(self, alpha, rng):
+        return super().tail(2 * alpha, rng)
+
+
+class BoastfulExperiment(BinomialExperiment):
+    """The lie: a discrepancy is announced that is missed more often than said."""
+
+    def detectable(self, alpha):
+        return 0.9 * super().detectable(alpha)
+
+
+def faults_of(experiment, distribution=UNIFORM, n=2_000):
+    return all_faults([measure(Check("lie", experiment, (n,)), distribution, n, 0, 20_000)])
+
+
+def test_an_honest_check_is_not_reported():
+    assert faults_of(BinomialExperiment) == []
+
+
+def test_the_asymptotic_g_test_is_reported_where_cells_are_small():
+    faults = faults_of(GTestExperiment, SMALL, 200)
+    assert any("false alarms of 20000 at 0.01" in fault for fault in faults)
+
+
+def test_a_doubled_alpha_is_reported_by_counts_and_by_tail():
+    faults = faults_of(DoubledAlphaExperiment)
+    assert any("false alarms of 20000 at 0.05" in fault for fault in faults)
+    assert any("the tail is 1." in fault for fault in faults)
+
+
+def test_power_that_is_announced_but_not_there_is_reported():
+    assert any("missed at" in fault for fault in faults_of(BoastfulExperiment))
+
+
+def test_a_check_that_is_calibrated_in_another_way_than_the_package_judges_is_refused():
+    class Other(BinomialExperiment):
+        def judged(self, sample, alpha):
+            return not super().judged(sample, alpha)
+
+    with pytest.raises(AssertionError, match="disagree"):
+        faults_of(Other)
+
+
+def test_every_check_is_in_the_table_with_every_distribution():
+    assert len(CELLS) == sum(len(check.draws) for check in CHECKS) * len(DISTRIBUTIONS)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_every_check_can_be_measured(check):
+    """A few replicates; the figures are those of `tox -e calibration`."""
+    row = measure(check, UNIFORM, 500, 1, 200)
+    assert all_faults([row]) == []
+    assert len(cells(row)) == len(COLUMNS)
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda distribution: distribution.name)
+@pytest.mark.parametrize("distance", [0.001, 0.05, 0.3])
+def test_wrong_distributions_are_as_far_away_as_they_say(distribution, distance):
+    found = dict(wrong_distributions(distribution.pmf, distance))
+    assert found
+    for wrong in found.values():
+        assert (wrong >= 0).all()
+        assert wrong.sum() == pytest.approx(1, abs=1e-12)
+        assert np.abs(wrong - distribution.pmf).sum() / 2 == pytest.approx(distance, abs=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e-8])
+def test_sampled_tails_are_those_of_enumeration(alpha):
+    n, rng = 60, np.random.default_rng(0)
+    counts = np.array([c for c in itertools.product(range(n + 1), repeat=3) if sum(c) == n])
+    for experiment in (MultinomialExperiment(THREE, n), DistributionFunctionExperiment(THREE, n)):
+        exact = multinomial.pmf(counts, n, THREE.pmf)[experiment.rejected(counts, alpha)].sum()
+        tail = experiment.tail(alpha, rng)
+        assert tail.value == pytest.approx(exact, abs=5 * tail.standard_error + 1e-16)
+        assert tail.standard_error < 0.1 * tail.value
+
+
+def test_sampled_tails_of_two_samples_are_those_of_enumeration():
+    pooled, n, bound = np.array([40, 30, 30]), 50, 0.3
+    terms = split_terms(pooled, n)
+    exact = 0.0
+    for ways in itertools.product(*(range(count + 1) for count in pooled)):
+        if sum(ways) == n:
+            first = np.array(ways)
+            far = np.abs(first / n - (pooled - first) / n).sum() / 2 > bound + 1e-12
+            exact += float(far) * multivariate_hypergeom.pmf(first, pooled, n)
+    tail = tail_probability(terms, n, bound + 1e-12, 10.0, 20_000, np.random.default_rng(1))
+    assert tail.value == pytest.approx(exact, abs=5 * tail.standard_error)
+    assert tail.standard_error < 0.05 * exact
+
+
+def test_a_bound_that_no_draw_reaches_gets_chernoffs_answer():
+    tail = tail_probability(multinomial_terms(50, THREE.pmf), 50, 0.95, 1.0, 100, np.random.default_rng(2))
+    assert tail.standard_error == 0
+    assert 0 < tail.value < 1
+
+
+def test_vectorised_expectations_of_two_samples():
+    experiment = TwoSamplesExperiment(THREE, 300)
+    samples = experiment.draw(np.random.default_rng(3), 50)
+    for alpha in (0.05, 0.5, 0.9):
+        judged = [experiment.judged(sample, alpha) for sample in samples]
+        assert judged == experiment.rejected(samples, alpha).tolist()
+
+
+def test_pairs_of_consecutive_draws_stay_within_their_replicate():
+    experiment = ConsecutiveExperiment(UNIFORM, 6)
+    pairs = experiment.pair(np.arange(12).reshape(2, 6))
+    assert pairs.tolist() == [[[0, 2, 4], [1, 3, 5]], [[6, 8, 10], [7, 9, 11]]]
+
+
+def test_intervals_are_clopper_and_pearsons():
+    low, high = interval(7, 100)
+    assert binom.sf(6, 100, low) == pytest.approx(0.025)
+    assert binom.cdf(7, 100, high) == pytest.approx(0.025)
+    assert interval(0, 100)[0] == 0
+    assert interval(100, 100)[1] == 1
+
+
+def test_counts_may_be_above_the_nominal_rate_by_chance_only():
+    assert not exceeds(1_050, 20_000, 0.05, 1e-6)
+    assert exceeds(1_200, 20_000, 0.05, 1e-6)
+    assert not exceeds(0, 20_000, 0.05, 1e-6)
+
+
+def row(**changes):
+    alarms = dict.fromkeys(NOMINAL, 3)
+    values = {"tail": TailProbability(2e-9, 1e-10), "detectable": 0.05, "missed": {"head": 2, "tail": 9}}
+    return Row("a check", "a distribution", 500, 1_000, alarms, **(values | changes))
+
+
+def test_a_tail_that_is_not_shown_to_be_small_is_a_fault():
+    assert all_faults([row()]) == []
+    assert all_faults([row(tail=TailProbability(0.9 * ALPHA, 0.1 * ALPHA))])[0].startswith("a check, a distribution")
+
+
+def test_the_report():
+    text = markdown([row(), row(detectable=1.0), row(tail=TailProbability(0.0), missed={})], None, 5)
+    assert "| a check | a distribution | 500 | 1e-08 | 3 (0.06-0.87 %) | 3 (0.06-0.87 %) | 2.0e-09 ± 1e-10 |" in text
+    assert "| 0.0500 | 9 of 1,000, tail |" in text
+    assert "| none | - |" in text
+    assert "Seed 5, 1,000 replicates" in text
+    assert "| `sampler check reference` | 0 to 49 | not measured yet |" in text
+    assert "| 0 of 50 (0.00-7.11 %) |" in markdown([row()], WholeRuns(50, 0), 5)
+    assert table([row()]).row_count == 1
