@@ -97,11 +97,13 @@ class Context:
     """Where rows stand, for engines whose `process` or `draw` has the keyword `context`.
 
     prompt_length: how many ids of each history were given, not drawn; step: how many were drawn; both int64 (B,).
+    coins: the suite's uniform numbers in (0, 1) of these steps, float64 (B,), for stages that act at random.
     """
 
     prompt_length: NDArray[np.int64]
     step: NDArray[np.int64]
     eos_ids: tuple[int, ...]
+    coins: NDArray[np.float64] | None = None
 
 
 @runtime_checkable

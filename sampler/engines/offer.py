@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 
-from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.config import STAGES, SamplingConfig, Stage, is_default
 from sampler.engines.base import EngineInfo, Generation, Record, Request, StopReason
 from sampler.errors import Unsupported
 
@@ -25,7 +25,7 @@ def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
     if info.orders == "any" or config.order in info.orders:
         return config
     same = [order for order in info.orders if _effective(order, config) == _effective(config.order, config)]
-    if not same and len(info.orders) == 1 and config.order == STAGES:
+    if not same and len(info.orders) == 1 and is_default(config.order):
         same = [order for order in info.orders if config.active_stages() <= set(order)]
     if not same:
         raise Unsupported(f"{info.name} does not offer the order {'>'.join(config.order)}")
@@ -39,7 +39,11 @@ def _needed(config: SamplingConfig, supports: frozenset[str]) -> set[str]:
     active = config.active_stages()
     missing: set[str] = {stage for stage in active if not supports & {stage, f"{stage}_weight"}}
     default = {field.name: field.default for field in fields(SamplingConfig)}
-    further = {"min_tokens_to_keep": {"top_k", "min_p", "top_p"}, "cfg_convention": {"cfg"}}
+    further = {
+        "min_tokens_to_keep": {"top_k", "min_p", "top_p", "typical_p", "xtc_probability"},
+        "cfg_convention": {"cfg"},
+        "penalty_window": {"repetition_penalty", "frequency_penalty", "presence_penalty"},
+    }
     for knob, stages in further.items():
         if getattr(config, knob) != default[knob] and stages & active and knob not in supports:
             missing.add(knob)
