@@ -199,7 +199,7 @@ def _excluded(scores: Array, error: Array, threshold: float, sign: float) -> Mas
     reach = error + slack + ROUNDING * (np.abs(scores - scores.max()) + limit + 1)
     above = surprise <= limit - sign * reach
     if not above.any():
-        return above
+        return np.zeros(len(scores), dtype=np.bool_)
     least = np.flatnonzero(above)[np.argmin(scores[above])]
     near = above & (np.abs(scores - scores[least]) <= error + error[least])
     excluded = above & (scores > scores[least])

@@ -46,11 +46,11 @@ BESIDE = {
 
 
 @st.composite
-def further_configs(draw_from, stages=FURTHER_STAGES, base=None):
+def further_configs(draw_from, stages=FURTHER_STAGES, base=configs()):  # noqa: B008 - a strategy is a constant
     """Up to four further stages on, among any seven, in the default order or another one."""
     on = draw_from(st.lists(st.sampled_from(stages), min_size=1, max_size=4, unique=True))
     knobs = {name: draw_from(KNOBS[name]) for name in on} | draw_from(st.fixed_dictionaries(BESIDE))
-    config = draw_from(base or configs())
+    config = draw_from(base)
     names = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "cfg_weight", "min_tokens_to_keep"]
     seven = {name: getattr(config, name) for name in names}
     if config.order == STAGES or draw_from(st.booleans()):
@@ -321,7 +321,7 @@ EXAMPLES = [
     ({"typical_p": 0.2}, np.log([0.5, 0.25, 0.125, 0.125]), [], 0, [-INF, np.log(0.25), -INF, -INF]),
     ({"typical_p": 0.8}, np.log([0.5, 0.25, 0.125, 0.125]), [], 0, np.log([0.5, 0.25, 0.125, 0.125])),
     # .4, .3 and .2 reach .15: .2 alone of them stays, with what is below.
-    ({"xtc_probability": 1, "xtc_threshold": 0.15}, np.log([0.3, 0.4, 0.1, 0.2]), [], 0, [-INF, -INF, *np.log([0.1, 0.2])]),
+    ({"xtc_probability": 1, "xtc_threshold": 0.15}, [-1.2, -0.9, -2.3, -1.6], [], 0, [-INF, -INF, -2.3, -1.6]),
     # One token reaches it: nothing is removed.
     ({"xtc_probability": 1, "xtc_threshold": 0.4}, np.log([0.5, 0.3, 0.2]), [], 0, np.log([0.5, 0.3, 0.2])),
     # The least likely of those that reach it comes twice: both stay.
