@@ -144,6 +144,9 @@ def _sigma(state: Evaluation, given: Given, sign: float) -> Evaluation:
         moved = error + ROUNDING * _terms(len(scores)) * np.abs(scores)
         reach = error + error[scores.argmax()] + sigmas * (np.sqrt(np.mean(moved**2)) + ROUNDING * scores.std())
         removed[row, kept[row]] = scores < threshold - sign * (reach + 2 * ROUNDING * np.abs(scores).max())
+        near = (scores < scores.max()) & (scores >= scores.max() - error - error[scores.argmax()])
+        if not near.any():  # the largest is not below itself, however small the deviation
+            removed[row, kept[row]] &= scores < scores.max()
     return _without(state, "top_n_sigma", removed)
 
 
@@ -163,9 +166,15 @@ def _typical(state: Evaluation, given: Given, sign: float) -> Evaluation:
         order = np.argsort(distance)
         before = np.concatenate([[0.0], np.cumsum(probability[order])])
         edge = np.searchsorted(distance[order], distance - sign * reach, side="right" if sign < 0 else "left")
-        nearer = before[edge] - (probability if sign < 0 else 0.0)
+        nearer = before[edge] - (_of_equals(scores, probability) if sign < 0 else 0.0)
         removed[row, left] = ~((nearer < mass + sign * slack) | _nearest(distance, reach, least, sign))
     return _without(state, "typical_p", removed)
+
+
+def _of_equals(scores: Array, probability: Array) -> Array:
+    """Probability of all tokens with the same score: these stay equal in float32, and come neither before nor after."""
+    _, group = np.unique(scores, return_inverse=True)
+    return np.asarray(np.bincount(group, weights=probability)[group])
 
 
 def _nearest(distance: Array, reach: Array, count: int, sign: float) -> Mask:
@@ -174,8 +183,9 @@ def _nearest(distance: Array, reach: Array, count: int, sign: float) -> Mask:
         nearest = np.zeros(len(distance), dtype=np.bool_)
         nearest[np.argsort(distance, kind="stable")[:count]] = True
         return nearest
-    rivals = np.searchsorted(np.sort(distance - sign * reach), distance + sign * reach, side="right")
-    return np.asarray(rivals <= count)
+    # Strictly, all that may come before, itself included; generously, those that surely do.
+    rivals = np.searchsorted(np.sort(distance + sign * reach), distance - sign * reach, side="right")
+    return np.asarray(rivals < count if sign > 0 else rivals <= count)
 
 
 def _xtc(state: Evaluation, given: Given, sign: float) -> Evaluation:
