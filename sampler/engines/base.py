@@ -209,6 +209,7 @@ class Explains(Processes, Protocol):
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
         reading: Reading = "defined",
+        context: Context | None = None,
     ) -> list[Evaluation]:
         """The state before and after every stage."""
         ...
@@ -219,6 +220,7 @@ class Explains(Processes, Protocol):
         history: Sequence[Sequence[int]],
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
+        context: Context | None = None,
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """What must be kept and what may be."""
         ...
