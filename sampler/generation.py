@@ -15,10 +15,12 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler.chain.bias import check_ids
 from sampler.chain.draw import pick
 from sampler.chain.measure import Measures, measure
 from sampler.chain.noise import NoiseKey
-from sampler.chain.pipeline import Scores, find_problems, run_rows
+from sampler.chain.past import Past
+from sampler.chain.pipeline import Scores, find_problems, penalized_tokens, run_rows
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, TextError
 from sampler.t3.cache import KeyValueCache
@@ -27,7 +29,7 @@ from sampler.t3.llama import AttentionRequest
 
 StopReason = Literal["eos", "forced_eos", "length", "error"]
 Noise = Callable[[int], NDArray[np.float32]]
-Chain = Callable[[mx.array, mx.array, Sequence[SamplingConfig], mx.array | None], Scores]
+Chain = Callable[..., Scores]  # as `run_rows`; the past of the rows comes only where further knobs are on
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Request:
     """One text to speak. prompt: text, or ids with start and stop. noise: step -> Gumbel noise (V,).
 
     Without noise the suite's own for (seed, "", 0) is used. slot: the slot that must serve it, or None for any.
+    coin: step -> uniform number in (0, 1), for XTC; without it the suite's own as well.
     """
 
     prompt: str | tuple[int, ...]
@@ -44,6 +47,7 @@ class Request:
     noise: Noise | None = None
     language: str = "en"
     slot: int | None = None
+    coin: Callable[[int], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,21 +144,19 @@ class Generator:
         return [self._text(request) for request in requests]
 
     def _text(self, request: Request) -> tuple[int, ...]:
-        checkpoint = self.checkpoint
         if isinstance(request.prompt, str):
-            return tuple(checkpoint.tokenizer.encode(request.prompt, request.language))
+            return tuple(self.checkpoint.tokenizer.encode(request.prompt, request.language))
         if not request.prompt:
             raise TextError("the prompt has no ids", hint="give ids with start and stop")
-        checkpoint.model.check_text(request.prompt)
+        self.checkpoint.model.check_text(request.prompt)
         return tuple(request.prompt)
 
     def _check(self, request: Request) -> None:
+        check_ids([request.config], self.checkpoint.config.speech_vocab_size)
         most = self.checkpoint.config.speech_positions
         if not 1 <= request.max_new_tokens <= most:
-            raise ConfigError(
-                f"max_new_tokens = {request.max_new_tokens}",
-                hint=f"expected 1 to {most}, as many as {self.checkpoint.config.name} has speech positions",
-            )
+            hint = f"expected 1 to {most}, as many as {self.checkpoint.config.name} has speech positions"
+            raise ConfigError(f"max_new_tokens = {request.max_new_tokens}", hint=hint)
         if request.slot is not None and not 0 <= request.slot < self.width:
             raise ConfigError(f"slot = {request.slot}", hint=f"expected 0 to {self.width - 1}")
 
@@ -171,8 +173,7 @@ class _Block:
         self, generator: Generator, requests: Sequence[Request], prompts: Sequence[tuple[int, ...]], *, guided: bool
     ) -> None:
         self.generator, self.requests, self.prompts = generator, requests, prompts
-        self.guided = guided
-        self.rows = 2 if guided else 1
+        self.guided, self.rows = guided, 2 if guided else 1
         self.model = generator.checkpoint.model
         heads = self.model.config.aligned_heads if generator.keep_attention else ()
         self.attention = AttentionRequest(heads)
@@ -182,9 +183,7 @@ class _Block:
         slots: list[_Slot | None] = [None] * self.generator.width
         answers: dict[int, Generation] = {}
         while True:
-            for place in range(len(slots)):
-                if slots[place] is None:
-                    slots[place] = self._admit(queue, place)
+            slots = [slot or self._admit(queue, place) for place, slot in enumerate(slots)]
             active = [slot for slot in slots if slot is not None]
             if not active:
                 return answers
@@ -215,7 +214,7 @@ class _Block:
             index=index,
             place=place,
             request=request,
-            noise=request.noise or partial(_own_noise, NoiseKey(request.seed), vocab_size),
+            noise=request.noise or partial(NoiseKey(request.seed).gumbel, vocab_size=vocab_size),
             cache=cache,
             text=self.model.text_columns(text, voice),
             logits=self.model.logits(hidden[:, -1]),
@@ -228,7 +227,9 @@ class _Block:
         configs = [slot.request.config for slot in active]
         logits = mx.stack([slot.logits for slot in active])
         uncond = logits[:, 1] if self.guided else None
-        scores = self.generator.chain(logits[:, 0], mx.array(np.stack([slot.seen for slot in active])), configs, uncond)
+        seen, past = self._past(active, configs)
+        known = [logits[:, 0], mx.array(seen), configs, uncond]
+        scores = self.generator.chain(*known) if past is None else self.generator.chain(*known, past)
         gumbel = mx.array(np.stack([slot.noise(len(slot.tokens)) for slot in active]))
         tokens = pick(scores.final, gumbel)
         measures = measure(scores, gumbel, tokens, mx.array([config.greedy for config in configs]))
@@ -240,6 +241,15 @@ class _Block:
             for slot, rows in zip(active, np.array(logits), strict=True):
                 if slot.stop_reason != "error":
                     slot.kept_logits.append(rows)
+
+    def _past(self, active: Sequence[_Slot], configs: list[SamplingConfig]) -> tuple[NDArray[np.bool_], Past | None]:
+        """What the penalty sees, (B, V), and the past of the rows where further knobs look back on it, else None."""
+        if not any(config.looks_back for config in configs):
+            return np.stack([slot.seen for slot in active]), None
+        histories = [[self.model.config.bos_id, *slot.tokens] for slot in active]
+        coins = [(slot.request.coin or NoiseKey(slot.request.seed).coin)(len(slot.tokens)) for slot in active]
+        past = Past.of(histories, prompt_length=1, eos_ids=[self.model.config.eos_id], coins=coins)
+        return penalized_tokens(past, configs, self.model.config.speech_vocab_size), past
 
     def _note(
         self, active: Sequence[_Slot], tokens: NDArray[np.int32], problems: NDArray[np.int32], measures: Measures
@@ -262,11 +272,9 @@ class _Block:
 
     def _step(self, slots: Sequence[_Slot | None]) -> None:
         """Feed every slot's last token; idle slots go through the matrix products as token 0."""
-        tokens = [0 if slot is None else slot.tokens[-1] for slot in slots]
-        positions = [0 if slot is None else len(slot.tokens) for slot in slots]
-        embeddings = self.model.embed_speech(
-            np.repeat(tokens, self.rows).tolist(), np.repeat(positions, self.rows).tolist()
-        )
+        tokens = np.repeat([0 if slot is None else slot.tokens[-1] for slot in slots], self.rows)
+        positions = np.repeat([0 if slot is None else len(slot.tokens) for slot in slots], self.rows)
+        embeddings = self.model.embed_speech(tokens.tolist(), positions.tolist())
         caches = [None if slot is None else slot.cache for slot in slots]
         hidden, attention = self.model.backbone.step(embeddings, caches, self.rows, self.attention)
         logits = self.model.logits(hidden)
@@ -276,8 +284,7 @@ class _Block:
                 slot.attention = attention[slot.place]
 
     def _generation(self, slot: _Slot) -> Generation:
-        columns = zip(*slot.measures, strict=True) if slot.measures else ((), (), (), ())
-        logprob, rank, entropy, margin = columns
+        logprob, rank, entropy, margin = zip(*slot.measures, strict=True) if slot.measures else ((),) * 4
         record = Record(
             logprob=np.array(logprob, dtype=np.float32),
             rank=np.array(rank, dtype=np.int32),
@@ -290,7 +297,3 @@ class _Block:
             error=slot.error,
         )
         return Generation(tuple(slot.tokens), slot.stop_reason or "error", record)
-
-
-def _own_noise(key: NoiseKey, vocab_size: int, step: int) -> NDArray[np.float32]:
-    return key.gumbel(step, vocab_size)

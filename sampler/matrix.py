@@ -211,4 +211,6 @@ def _readable(value: object) -> str:
     """A value as a cell id shows it: characters that a shell and `pytest -k` take as they are."""
     if isinstance(value, bool):
         return str(value).lower()
-    return ".".join(value) or "none" if isinstance(value, tuple) else str(value)
+    if isinstance(value, Mapping):
+        return "_".join(f"{token}:{bias}" for token, bias in value.items()) or "none"
+    return ".".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

@@ -133,7 +133,7 @@ class Session:
             noise = None if info.vocab_size is None else partial(key.gumbel, vocab_size=info.vocab_size)
             seed = int(key.words()[0] >> 1)  # for engines with a generator of their own
             cap, language = case.plan.max_new_tokens, case.plan.language
-            result.append(Request(text, case.config, seed, cap, noise=noise, language=language))
+            result.append(Request(text, case.config, seed, cap, noise=noise, language=language, coin=key.coin))
         return result
 
     def reproduce(self, case: Case, check: str) -> str:
@@ -168,7 +168,7 @@ class Session:
         alone = [self._generate([lonely], on_step)[0] for _ in range(2)]
         other = NoiseKey(self.seed, f"{case.id}/other", 0)
         vocab_size = self.engine.info.vocab_size or 0
-        noisy = replace(lonely, noise=partial(other.gumbel, vocab_size=vocab_size))
+        noisy = replace(lonely, noise=partial(other.gumbel, vocab_size=vocab_size), coin=other.coin)
         reseeded = replace(noisy, seed=int(other.words()[0] >> 1))
         oracle, missing = self._oracle
         bos = self.engine.info.bos_id

@@ -30,11 +30,16 @@ def draw(
     n: int,
     seed: int,
     uncond_logits: mx.array | ArrayLike | None = None,
+    *,
+    prompt_length: int = 0,
+    step: int | None = None,
+    eos_ids: Sequence[int] = (),
 ) -> mx.array:
     """Draw n tokens from one distribution, each as generation would: n equal rows, each with noise of its own.
 
-    logits, uncond_logits: (V,). history: ids drawn so far. Returns int64 (n,); draw i uses the noise of request i at
-    step 0. Raises ConfigError for n < 0 and LogitsError as `process` does.
+    logits, uncond_logits: (V,). history: ids so far. prompt_length, step, eos_ids: as `process` has them. Returns int64
+    (n,); draw i uses the noise and the coin of request i at step 0. Raises ConfigError for n < 0, and what `process`
+    raises.
     """
     if n < 0:
         raise ConfigError(f"n = {n} draws", hint="expected 0 or more")
@@ -45,13 +50,17 @@ def draw(
     tokens = [np.zeros(0, dtype=np.int64)]
     for start in range(0, n, ROWS_AT_ONCE):
         count = min(ROWS_AT_ONCE, n - start)
+        keys = [NoiseKey(seed, "", start + index) for index in range(count)]
         scores = process(
             mx.repeat(rows[None], count, axis=0),
             [history] * count,
             config,
             None if uncond is None else mx.repeat(uncond, count, axis=0),
+            prompt_length=prompt_length,
+            step=step,
+            eos_ids=eos_ids,
+            coins=[key.coin(0) for key in keys] if config.xtc_probability else None,
         )
-        keys = [NoiseKey(seed, "", start + index) for index in range(count)]
         noise = mx.array(gumbel_rows(keys, [0] * count, rows.shape[0]))
         tokens.append(np.array(pick(scores, noise), dtype=np.int64))
     return mx.array(np.concatenate(tokens))

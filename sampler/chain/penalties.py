@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from sampler.chain.knobs import Knobs
 from sampler.errors import LogitsError
 
+_BEYOND = 2**62
+"""Stands for ids that do not fit into 64 bits: it is beyond every vocabulary."""
+
 
 def penalize_repetition(scores: mx.array, seen: mx.array, knobs: Knobs) -> mx.array:
     """Divide positive and multiply negative scores of seen tokens by the penalty; seen is bool (B, V).
@@ -21,27 +24,30 @@ def penalize_repetition(scores: mx.array, seen: mx.array, knobs: Knobs) -> mx.ar
     return mx.where(seen, mx.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 
-def seen_tokens(histories: Sequence[Sequence[int]], vocab_size: int) -> NDArray[np.bool_]:
-    """Which ids each row's history contains: bool (B, V).
+def count_tokens(histories: Sequence[NDArray[np.int64]], vocab_size: int) -> NDArray[np.int64]:
+    """How often each row's history contains each id: int64 (B, V).
 
-    Ids beyond the vocabulary have no score and are passed over, as HuggingFace does; a negative id is a LogitsError.
+    Ids beyond the vocabulary have no score and are passed over, as HuggingFace does.
     """
-    lengths = [len(history) for history in histories]
-    rows = np.repeat(np.arange(len(histories)), lengths)
-    ids = np.array([token for history in histories for token in history] or [0])[: sum(lengths)]
-    if ids.dtype.kind not in "iu":
-        ids = np.array([_token_id(token, row) for row, history in enumerate(histories) for token in history])
-    if ids.min(initial=0) < 0:
-        first = int(np.argmax(ids < 0))
-        raise LogitsError(f"the history of row {rows[first]} contains {ids[first]}", hint="token ids are 0 or more")
-    inside = ids < vocab_size
-    seen = np.zeros((len(histories), vocab_size), dtype=np.bool_)
-    seen[rows[inside], ids[inside]] = True
-    return seen
+    counts = [np.bincount(ids[ids < vocab_size], minlength=vocab_size) for ids in histories]
+    return np.array(counts, dtype=np.int64).reshape(-1, vocab_size)
+
+
+def token_ids(histories: Sequence[Sequence[int] | NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Each row's history as int64. Raises LogitsError for what is no integer and for a negative id."""
+    rows = []
+    for row, history in enumerate(histories):
+        ids = np.asarray(history if isinstance(history, np.ndarray) else list(history) or [0])[: len(history)]
+        if ids.dtype.kind not in "iu":
+            ids = np.array([_token_id(token, row) for token in history])
+        if ids.min(initial=0) < 0:
+            raise LogitsError(f"the history of row {row} contains {ids[ids < 0][0]}", hint="token ids are 0 or more")
+        rows.append(np.minimum(ids, _BEYOND).astype(np.int64))
+    return rows
 
 
 def _token_id(token: object, row: int) -> int:
     """A token id as far as it fits into 64 bits. Raises LogitsError for what is no integer."""
     if isinstance(token, bool) or not isinstance(token, Integral):
         raise LogitsError(f"the history of row {row} contains {token!r}", hint="token ids are integers")
-    return max(-1, min(int(token), 2**62))
+    return max(-1, min(int(token), _BEYOND))

@@ -7,24 +7,30 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from sampler.chain.further import FURTHER
 from sampler.chain.guidance import guide
 from sampler.chain.knobs import Knobs
-from sampler.chain.penalties import penalize_repetition, seen_tokens
+from sampler.chain.past import Past, Rows, window
+from sampler.chain.penalties import count_tokens, penalize_repetition
 from sampler.chain.temperature import keep_most_likely, temper
 from sampler.chain.truncation import keep_min_p, keep_nucleus, keep_top_k
 from sampler.config import SamplingConfig, Stage
-from sampler.errors import LogitsError
+from sampler.errors import ConfigError, LogitsError
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stages of B rows read: seen (B, V) bool, uncond_logits (B, V) float32 or None."""
+    """What the stages of B rows read: seen (B, V) bool, uncond_logits (B, V) float32 or None.
+
+    rows: what further stages read; None where nobody has said what lies behind the rows.
+    """
 
     knobs: Knobs
     seen: mx.array
     uncond_logits: mx.array | None
+    rows: Rows | None = None
 
 
 def apply_stage(stage: Stage, scores: mx.array, inputs: Inputs) -> mx.array:
@@ -49,6 +55,15 @@ def apply_stage(stage: Stage, scores: mx.array, inputs: Inputs) -> mx.array:
             return scores
 
 
+def apply_further(stage: Stage, scores: mx.array, inputs: Inputs) -> mx.array:
+    """Apply one further stage to scores (B, V); the identity where no row uses it."""
+    if stage not in inputs.knobs.active:
+        return scores
+    if inputs.rows is None:
+        raise ConfigError(f"{stage} is on and the past is missing", hint="give run_rows the past of its rows")
+    return FURTHER[stage](scores, inputs.rows)
+
+
 class Scores(NamedTuple):
     """final: what is drawn from. ranked: the same before temperature 0 kept a single token; both (B, V)."""
 
@@ -60,7 +75,7 @@ def run_chain(logits: mx.array, inputs: Inputs) -> Scores:
     """Apply every stage in order; float32 (B, V) in and out, lazy, unchecked."""
     scores = logits
     for stage in inputs.knobs.order:
-        scores = apply_stage(stage, scores, inputs)
+        scores = (apply_further if stage in FURTHER else apply_stage)(stage, scores, inputs)
     if "temperature" in inputs.knobs.active:
         return Scores(keep_most_likely(scores, inputs.knobs), scores)
     return Scores(scores, scores)
@@ -74,22 +89,33 @@ def run_rows(
     seen: mx.array,
     configs: Sequence[SamplingConfig],
     uncond_logits: mx.array | None = None,
+    past: Past | None = None,
 ) -> Scores:
-    """Run the chain on rows of different configs; rows that share an order go together. Lazy, unchecked."""
+    """Run the chain on rows of different configs; rows that share an order go together. Lazy, unchecked.
+
+    seen: bool (B, V), what the repetition penalty sees. past: what further stages look back on.
+    """
     vocab_size = logits.shape[-1]
     orders = list(dict.fromkeys(config.order for config in configs))
     if len(orders) == 1:
-        return run_chain(logits, Inputs(_knobs(tuple(configs), vocab_size), seen, uncond_logits))
+        rows = None if past is None else Rows(configs, past)
+        return run_chain(logits, Inputs(_knobs(tuple(configs), vocab_size), seen, uncond_logits, rows))
     parts, places = [], []
     for order in orders:
-        rows = [row for row, config in enumerate(configs) if config.order == order]
-        index = mx.array(rows)
-        knobs = _knobs(tuple(configs[row] for row in rows), vocab_size)
+        at = [row for row, config in enumerate(configs) if config.order == order]
+        index = mx.array(at)
         part_uncond = None if uncond_logits is None else uncond_logits[index]
-        parts.append(run_chain(logits[index], Inputs(knobs, seen[index], part_uncond)))
-        places.extend(rows)
+        part_past = None if past is None else past.only(at)
+        parts.append(run_rows(logits[index], seen[index], [configs[row] for row in at], part_uncond, part_past))
+        places.extend(at)
     back = mx.array(np.argsort(places))
     return Scores(*(mx.concatenate(list(arrays))[back] for arrays in zip(*parts, strict=True)))
+
+
+def penalized_tokens(past: Past, configs: Sequence[SamplingConfig], vocab_size: int) -> NDArray[np.bool_]:
+    """Which ids the repetition penalty of each row sees, as far back as its penalty_window: bool (B, V)."""
+    pairs = zip(past.histories, configs, strict=True)
+    return count_tokens([window(history, config.penalty_window) for history, config in pairs], vocab_size) > 0
 
 
 def find_problems(logits: mx.array, scores: mx.array, uncond_logits: mx.array | None = None) -> mx.array:
@@ -122,13 +148,22 @@ def process(
     history: Sequence[Sequence[int]],
     config: SamplingConfig | Sequence[SamplingConfig],
     uncond_logits: mx.array | ArrayLike | None = None,
+    *,
+    prompt_length: ArrayLike = 0,
+    step: ArrayLike | None = None,
+    eos_ids: Sequence[int] = (),
+    coins: ArrayLike | None = None,
 ) -> mx.array:
     """Turn logits into the scores from whose softmax the next token is drawn.
 
     logits, uncond_logits: (B, V) of MLX (bfloat16 too) or NumPy, computed in float32; the inputs are never written.
-    history: B lists of the ids drawn so far. config: one for all rows, or one for each.
-    Returns float32 (B, V), -inf = removed. Raises LogitsError for NaN, +inf, a row without any token,
-    a negative id in the history, or shapes that do not fit; ids beyond the vocabulary are passed over.
+    history: B lists of the ids so far. config: one for all rows, or one for each. What follows is for further stages,
+    one number for all rows or (B,): prompt_length, how many ids of the history were given and not generated; step, how
+    many were generated, else all after the prompt; eos_ids, which min_new_tokens removes; coins, uniform numbers from
+    0 to 1 for XTC (`NoiseKey.coin`).
+    Returns float32 (B, V), -inf = removed. Raises LogitsError for NaN, +inf, a row without any token, a negative id in
+    the history, or shapes that do not fit; ids of the history beyond the vocabulary are passed over. Raises
+    ConfigError for a knob that needs what is not given.
     """
     rows = _float_rows(logits, "logits")
     uncond = None if uncond_logits is None else _float_rows(uncond_logits, "uncond_logits")
@@ -138,7 +173,9 @@ def process(
     for name, count in (("history", len(history)), ("config", len(configs))):
         if count != rows.shape[0]:
             raise LogitsError(f"{name} has {count} rows", hint=f"the logits have {rows.shape[0]}")
-    scores = run_rows(rows, mx.array(seen_tokens(history, rows.shape[1])), configs, uncond).final
+    past = Past.of(history, prompt_length, step, eos_ids, coins)
+    seen = penalized_tokens(past, configs, rows.shape[1])
+    scores = run_rows(rows, mx.array(seen), configs, uncond, past).final
     problems = find_problems(rows, scores, uncond)
     mx.eval(scores, problems)
     raise_problems(problems, configs)

@@ -29,7 +29,7 @@ def keep_nucleus(scores: mx.array, knobs: Knobs) -> mx.array:
     size = scores.shape[-1]
     ascending = _ascending(scores)
     weights = mx.exp(mx.take_along_axis(scores, ascending, axis=-1) - mx.max(scores, axis=-1, keepdims=True))
-    mass = _running_sum(weights)
+    mass = running_sum(weights)
     spared = mx.arange(size)[None] >= size - knobs.min_tokens_to_keep
     remove = (mass <= knobs.one_minus_top_p * mass[:, -1:]) & ~spared & knobs.nucleus
     removed = mx.put_along_axis(mx.zeros(scores.shape, dtype=mx.bool_), ascending, remove, axis=-1)
@@ -41,7 +41,7 @@ def _ascending(scores: mx.array) -> mx.array:
     return mx.argsort(-scores, axis=-1)[:, ::-1]
 
 
-def _running_sum(rows: mx.array) -> mx.array:
+def running_sum(rows: mx.array) -> mx.array:
     """Cumulative sum over the last axis in blocks: float32 errors grow with sqrt(V) instead of V; (B, V) -> (B, V)."""
     count, size = rows.shape
     padding = -size % SUM_BLOCK

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sampler.checks.alternatives import ALTERNATIVES, Alternative, Inputs, agreement
-from sampler.checks.probes import ORDERS, SINGLE, Mask, Probe
+from sampler.checks.probes import FURTHER, ORDERS, SINGLE, Mask, Probe
 from sampler.checks.process import CellResult, Comparison, Judge
-from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.config import ALL_STAGES, SamplingConfig, Stage
 
 LARGE = 1_000
 SHARE = 0.9
@@ -50,12 +50,12 @@ def diagnose(judge: Judge, results: Sequence[CellResult]) -> Diagnosis:
         stages["nothing"] = "cfg"
         del by_name["nothing"]
     culprits.extend(_broken_everywhere(by_name))
-    alone = {stage: by_name[stage] for stage in SINGLE if stage in by_name}
+    alone: dict[str, CellResult] = {stage: by_name[stage] for stage in (*SINGLE, *FURTHER) if stage in by_name}
     everywhere = "nothing" in by_name
     for stage, result in alone.items():
         if not everywhere or _more_than_nothing(result, by_name["nothing"]):
             culprits.append(_of_stage(stage, result))
-    suspects = {stage for stage in alone} | ({*STAGES} if everywhere else set())
+    suspects: set[str] = {*alone} | ({*ALL_STAGES} if everywhere else set())
     together = [result for result in by_name.values() if len(result.cell.stages) > 1]
     unexplained = [result for result in together if not suspects & set(result.cell.stages)]
     if unexplained:
@@ -64,7 +64,7 @@ def diagnose(judge: Judge, results: Sequence[CellResult]) -> Diagnosis:
         stages.update({name: culprit.stage for name in culprit.cases if name in stages})
     for result in together:
         if result not in unexplained and suspects & set(result.cell.stages) and not everywhere:
-            first = next(stage for stage in STAGES if stage in suspects & set(result.cell.stages))
+            first = next(stage for stage in ALL_STAGES if stage in suspects & set(result.cell.stages))
             stages[result.cell.name] = first
     return Diagnosis(tuple(culprits), stages)
 
@@ -127,8 +127,8 @@ def _kinds(comparison: Comparison) -> list[str]:
     return [kind for kind, wrong in zip(comparison.probe.kinds, comparison.wrong, strict=True) if wrong]
 
 
-def _of_stage(stage: Stage, result: CellResult) -> Culprit:
-    found = _fitting(result, ALTERNATIVES[stage])
+def _of_stage(stage: str, result: CellResult) -> Culprit:
+    found = _fitting(result, ALTERNATIVES.get(stage, ()))
     if found:
         return Culprit(found.stage, f"{stage}: {found.explanation}", (result.cell.name,))
     errored = [one for one in result.failing if one.failure]
@@ -283,7 +283,8 @@ def _in_chains(judge: Judge, results: Sequence[CellResult]) -> Iterator[Culprit]
         yield Culprit("order", f"order: no scores where stages stand together: {results[0].failing[0].failure}", names)
         return
     row = shown.probe.only(int(np.argmax(shown.wrong)))
-    states = judge.reference.evaluate(row.logits, row.history, row.config, row.uncond_logits)
+    inputs = row.logits, row.history, row.config, row.uncond_logits
+    states = judge.reference.evaluate(*inputs, context=judge.context(row))
     for stage, before in zip(row.config.order, states, strict=False):
         if stage in row.config.active_stages():
             alone = judge.compare(row.before(stage, before.scores))

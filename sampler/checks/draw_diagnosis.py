@@ -105,7 +105,7 @@ def _of_stage(results: DrawResults, stage: Stage) -> Culprit:
         probe = drawn.cell.probe
         uncond = None if probe.uncond_logits is None else probe.uncond_logits.astype(np.float64)
         inputs = Inputs(probe.logits.astype(np.float64), probe.history, probe.config, uncond)
-        for alternative in ALTERNATIVES[stage]:
+        for alternative in ALTERNATIVES.get(stage, ()):
             with np.errstate(all="ignore"):
                 scores = alternative.scores(inputs)
             if _fits(drawn, scores[0]):
@@ -143,7 +143,8 @@ def _in_order(config: SamplingConfig, order: tuple[Stage, ...]) -> SamplingConfi
 
 def _explains(results: DrawResults, drawn: Drawn, change: Callable[[SamplingConfig], SamplingConfig]) -> bool:
     probe = drawn.cell.probe
-    states = results.drawer.judge.reference.evaluate(
-        probe.logits, probe.history, change(probe.config), probe.uncond_logits
+    judge = results.drawer.judge
+    states = judge.reference.evaluate(
+        probe.logits, probe.history, change(probe.config), probe.uncond_logits, context=judge.context(probe)
     )
     return _fits(drawn, states[-1].scores[0])

@@ -32,7 +32,7 @@ def allowed(evidence: Evidence) -> Finding:
         grey += int((may & ~must)[rows, steps.tokens].sum())
         outside = np.flatnonzero(~may[rows, steps.tokens]).tolist()
         if outside:
-            states = evidence.reference.evaluate(*steps.inputs())
+            states = evidence.reference.evaluate(*steps.inputs(), context=steps.context())
             wrong.extend(_removal(steps, states, index) for index in outside)
     if checked == 0:
         return nothing_recorded(evidence, "draw", "draw")
@@ -120,7 +120,7 @@ def _log_probabilities(evidence: Evidence) -> Iterator[float]:
     """Log-probability, under the reference, of each token of request 0; 0 where the reference removes it."""
     for steps in recorded_steps(evidence):
         if steps.request == 0:
-            final = evidence.reference.evaluate(*steps.inputs())[-1].scores
+            final = evidence.reference.evaluate(*steps.inputs(), context=steps.context())[-1].scores
             rows = np.arange(len(steps.tokens))
             values = log_softmax(final, axis=-1)[rows, steps.tokens]
             yield float(np.where(np.isfinite(values), values, 0.0).sum())
@@ -140,7 +140,7 @@ class _Race:
 
     @classmethod
     def of(cls, reference: Explains, steps: Steps, must: Mask, may: Mask) -> "_Race":
-        final = reference.evaluate(*steps.inputs(), reading="generous")[-1]
+        final = reference.evaluate(*steps.inputs(), reading="generous", context=steps.context())[-1]
         rows = np.arange(len(steps.tokens))
         raced = final.scores + np.asarray(steps.gumbel)
         best = np.where(must, raced, -np.inf).argmax(axis=-1)
@@ -174,7 +174,7 @@ def missing_stages(evidence: Evidence) -> list[Stage]:
 def _explains(evidence: Evidence, stage: Stage) -> bool:
     for recorded in recorded_steps(evidence):
         steps = recorded.with_config(recorded.config.without([stage]))
-        must, may = evidence.reference.kept_bounds(*steps.inputs())
+        must, may = evidence.reference.kept_bounds(*steps.inputs(), context=steps.context())
         if steps.gumbel is None:
             explained = bool(may[np.arange(len(steps.tokens)), steps.tokens].all())
         else:

@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from sampler.checks.base import Evidence, Finding
 from sampler.checks.steps import Logits, Mask, Steps, kept_bounds, nothing_recorded, recorded_steps, some_ids
-from sampler.config import STAGES
+from sampler.config import ALL_STAGES
 from sampler.engines.base import Explains, Processes, call_process
 from sampler.errors import Unsupported
 from sampler.statistics.distance import total_variation
@@ -71,17 +71,16 @@ class ChainComparison:
         bounds: tuple[Mask, Mask] | None = None,
     ) -> None:
         self._engine, self._oracle, self._reference, self._steps = engine, oracle, reference, steps
-        inputs = steps.inputs()
-        self.must, self.may = bounds or reference.kept_bounds(*inputs)
+        inputs, context = steps.inputs(), steps.context()
+        self.must, self.may = bounds or reference.kept_bounds(*inputs, context=context)
         lent = [None if rows is None else rows.copy() for rows in (steps.logits, steps.uncond_logits)]
         histories = [list(row) for row in steps.histories]
-        context = steps.context(engine.info.eos_ids)
         answer = call_process(engine, np.asarray(lent[0]), histories, steps.config, lent[1], context)
         self.ours = np.array(answer, dtype=np.float32)
         given = [np.asarray(rows) for rows in (steps.logits, steps.uncond_logits) if rows is not None]
         returned = [rows for rows in lent if rows is not None]
         self.wrote_input = not all(map(np.array_equal, given, returned))
-        self.theirs = oracle.process(*inputs)
+        self.theirs = call_process(oracle, *inputs, context)
         if self.ours.shape != self.theirs.shape:
             raise ValueError(f"process() gave scores of shape {self.ours.shape}, expected {self.theirs.shape}")
         self.doubtful = self._outside(self.theirs)
@@ -114,9 +113,11 @@ class ChainComparison:
             return "batch"
         config = row.config
         try:
-            if self._differs(row.with_config(config.without(STAGES))):
+            if self._differs(row.with_config(config.without(ALL_STAGES))):
                 return "purity"
-            for stage, before in zip(config.order, self._reference.evaluate(*row.inputs()), strict=False):
+            for stage, before in zip(
+                config.order, self._reference.evaluate(*row.inputs(), context=row.context()), strict=False
+            ):
                 if stage in config.active_stages() and self._differs(row.before(stage, before.scores)):
                     return stage
         except Unsupported:  # not every engine takes every config

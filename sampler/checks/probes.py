@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.checks.inputs import FEW_KINDS, FINITE, KINDS, Logits, histories, logit_rows
-from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.config import ALL_STAGES, FURTHER_STAGES, STAGES, SamplingConfig, Stage
 
 Mask = NDArray[np.bool_]
 
@@ -36,6 +36,33 @@ SINGLE: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     ),
 }  # fmt: skip
 """Knobs with which each stage stands alone."""
+
+FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
+    "logit_bias": ({"logit_bias": {0: 3.0, 1: -2.5}}, {"logit_bias": {1: -100.0}}),
+    "frequency_penalty": (
+        {"frequency_penalty": 0.4}, {"frequency_penalty": -0.6}, {"frequency_penalty": 0.4, "penalty_window": 20},
+    ),
+    "presence_penalty": (
+        {"presence_penalty": 1.1}, {"presence_penalty": -0.6}, {"presence_penalty": 1.1, "penalty_window": 20},
+    ),
+    "dry_multiplier": (
+        {"dry_multiplier": 0.8}, {"dry_multiplier": 0.8, "dry_allowed_length": 1},
+        {"dry_multiplier": 1.5, "dry_base": 1.2, "dry_breakers": (0,)},
+    ),
+    "no_repeat_ngram_size": ({"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 1}, {"no_repeat_ngram_size": 3}),
+    "min_new_tokens": ({"min_new_tokens": 1_000}, {"min_new_tokens": 2}),
+    "suppressed_tokens": ({"suppressed_tokens": (0,)}, {"suppressed_tokens": (1,)}),
+    "top_n_sigma": ({"top_n_sigma": 1.0}, {"top_n_sigma": 2.5}),
+    "typical_p": (
+        {"typical_p": 0.9}, {"typical_p": 0.5}, {"typical_p": 0.1}, {"typical_p": 0.3, "min_tokens_to_keep": 3},
+    ),
+    "xtc_probability": (
+        {"xtc_probability": 1.0}, {"xtc_probability": 1.0, "xtc_threshold": 0.02}, {"xtc_probability": 0.5},
+    ),
+}  # fmt: skip
+"""Likewise for stages that only engines are asked for which name them."""
+
+WINDOWED: tuple[Mapping[str, Any], ...] = ({"repetition_penalty": 1.5, "penalty_window": 20},)
 
 PAIRED: dict[Stage, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "cfg": ({"cfg_weight": 0.8}, {"cfg_weight": 2.0}),
@@ -96,6 +123,7 @@ class Probe:
     history: list[list[int]]
     kinds: tuple[str, ...]
     uncond_logits: Logits | None = None
+    eos_ids: tuple[int, ...] = ()
     kept: Mask | None = None
     counts: NDArray[np.int64] | None = None
 
@@ -114,7 +142,7 @@ class Probe:
 
     def before(self, stage: Stage, scores: NDArray[np.float64]) -> "Probe":
         """The same rows with one stage alone, on the scores (B, V) that the stages before it have left."""
-        config = self.config.without([other for other in STAGES if other != stage])
+        config = self.config.without([other for other in ALL_STAGES if other != stage])
         return replace(self, config=config, logits=scores.astype(np.float32), kept=None, counts=None)
 
 
@@ -145,13 +173,13 @@ class Maker:
             noise = rng.normal(0, 1.5, rows.shape).astype(np.float32)
             uncond = (np.where(rows > -np.inf, rows, 0) * np.float32(0.7) + noise).astype(np.float32)
         history = histories(rng, rows)
-        return Probe(self.cell, name, config, rows, history, tuple(kinds), uncond, **known)
+        return Probe(self.cell, name, config, rows, history, tuple(kinds), uncond, (0, rows.shape[1] - 1), **known)
 
 
 @functools.lru_cache(maxsize=2)
 def all_cells(seed: int) -> tuple[Cell, ...]:
     """Every question at level `process`, in the order in which they are put."""
-    return (_nothing(seed), *_alone(seed), *_pairs(seed), *_chains(seed), *_orders(seed))
+    return (_nothing(seed), *_alone(seed), *_pairs(seed), *_chains(seed), *_orders(seed), *_further(seed))
 
 
 def _nothing(seed: int) -> Cell:
@@ -254,6 +282,26 @@ def _chains(seed: int) -> Iterator[Cell]:
         probes = [maker.make("V=300", config, 300, KINDS), maker.make("V=8194", config, 8_194, ("ordinary", "wide"))]
         stages = tuple(stage for stage in STAGES if stage in config.active_stages() or config.greedy)
         yield Cell(maker.cell, stages, tuple(probes))
+
+
+def _further(seed: int) -> Iterator[Cell]:
+    for stage, settings in FURTHER.items():
+        maker = Maker(stage, seed)
+        kinds = tuple(kind for kind in KINDS if kind != "single")  # where that one is removed, nothing is left
+        probes = [
+            maker.make(f"{_label(knobs)}, V={size}", replace(NEUTRAL, **knobs), size, kinds)
+            for knobs in settings
+            for size in (300, 17)
+        ]
+        yield Cell(stage, (stage,), tuple(probes))
+    maker = Maker("penalty_window", seed)
+    probes = [maker.make(f"{_label(knobs)}, V=300", replace(NEUTRAL, **knobs), 300, KINDS) for knobs in WINDOWED]
+    yield Cell("penalty_window", ("repetition_penalty",), tuple(probes))
+    maker = Maker("chain:further", seed)
+    knobs = {name: value for stage in FURTHER_STAGES for name, value in FURTHER[stage][0].items()}
+    config = SamplingConfig(**{**ALL_ON, **knobs, "no_repeat_ngram_size": 3})
+    probe = maker.make("V=300", config, 300, FEW_KINDS)
+    yield Cell("chain:further", tuple(stage for stage in ALL_STAGES if stage in config.active_stages()), (probe,))
 
 
 def _orders(seed: int) -> Iterator[Cell]:

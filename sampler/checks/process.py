@@ -161,7 +161,8 @@ class Judge:
         return found
 
     def _expect(self, probe: Probe) -> Expected:
-        must, may, final = self.reference.bounds(probe.logits, probe.history, probe.config, probe.uncond_logits)
+        inputs = probe.logits, probe.history, probe.config, probe.uncond_logits
+        must, may, final = self.reference.bounds(*inputs, self.context(probe))
         if probe.kept is not None:
             must = may = probe.kept
             final = replace(final, scores=np.where(probe.kept, probe.logits.astype(np.float64), -np.inf))
@@ -174,12 +175,14 @@ class Judge:
         config = probe.config.without(["top_k", "min_p", "top_p"])
         if config.greedy:
             return None
-        return self.reference.evaluate(probe.logits, probe.history, config, probe.uncond_logits)[-1].scores
+        inputs = probe.logits, probe.history, config, probe.uncond_logits
+        return self.reference.evaluate(*inputs, context=self.context(probe))[-1].scores
 
     def context(self, probe: Probe) -> Context:
-        """Where the rows stand: their whole history was given."""
+        """Where the rows stand: half of their history was given, half was drawn."""
         lengths = np.array([len(row) for row in probe.history], dtype=np.int64)
-        return Context(lengths, np.zeros_like(lengths), self.info.eos_ids)
+        coins = (np.arange(len(lengths)) + 0.5) / len(lengths)
+        return Context(lengths // 2, lengths - lengths // 2, probe.eos_ids or self.info.eos_ids, coins)
 
     def find_width(self) -> None:
         """Look whether an engine of a stated vocabulary takes others."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.checks.base import Evidence, Finding, Step
-from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.config import ALL_STAGES, SamplingConfig, Stage
 from sampler.engines.base import Context, Level
 from sampler.errors import Unsupported
 
@@ -21,7 +21,7 @@ ChainInputs = tuple[Logits, list[list[int]], SamplingConfig, Logits | None]
 
 @dataclass(frozen=True)
 class Steps:
-    """Consecutive steps of one run: (T, V) logits and noise, T histories, (T,) tokens."""
+    """Consecutive steps of one run: (T, V) logits and noise, T histories, (T,) tokens and coins."""
 
     request: int
     first: int
@@ -31,16 +31,18 @@ class Steps:
     uncond_logits: Logits | None
     gumbel: Logits | None
     tokens: NDArray[np.int64]
+    eos_ids: tuple[int, ...] = ()
+    coins: NDArray[np.float64] | None = None
 
     def inputs(self) -> ChainInputs:
         """Arguments of `process`."""
         return self.logits, self.histories, self.config, self.uncond_logits
 
-    def context(self, eos_ids: tuple[int, ...]) -> Context:
+    def context(self) -> Context:
         """Where these steps stand in their run."""
         places = self.first + np.arange(len(self.histories))
         lengths = np.array([len(history) for history in self.histories], dtype=np.int64)
-        return Context(lengths - places, places, eos_ids)
+        return Context(lengths - places, places, self.eos_ids, self.coins)
 
     def with_config(self, config: SamplingConfig) -> "Steps":
         """The same steps under another config."""
@@ -48,7 +50,7 @@ class Steps:
 
     def before(self, stage: Stage, scores: NDArray[np.float64]) -> "Steps":
         """One stage by itself, on the scores (T, V) that the stages before it have left."""
-        config = self.config.without([other for other in STAGES if other != stage])
+        config = self.config.without([other for other in ALL_STAGES if other != stage])
         uncond = self.uncond_logits if stage == "cfg" else None
         return replace(self, config=config, logits=scores.astype(np.float32), uncond_logits=uncond)
 
@@ -63,6 +65,7 @@ class Steps:
             uncond_logits=None if self.uncond_logits is None else self.uncond_logits[rows],
             gumbel=None if self.gumbel is None else self.gumbel[rows],
             tokens=self.tokens[rows],
+            coins=None if self.coins is None else self.coins[rows],
         )
 
     def step(self, index: int, scores: Logits | None = None) -> Step | None:
@@ -104,6 +107,8 @@ def recorded_steps(evidence: Evidence) -> Iterator[Steps]:
                 uncond_logits=record.logits[part, 1] if record.logits.shape[1] == 2 else None,
                 gumbel=np.stack([request.noise(step) for step in steps]) if request.noise else None,
                 tokens=np.array(generation.tokens[part], dtype=np.int64),
+                eos_ids=evidence.engine.info.eos_ids,
+                coins=np.array([request.coin(step) for step in steps]) if request.coin else None,
             )
 
 
@@ -111,7 +116,7 @@ def kept_bounds(evidence: Evidence, steps: Steps) -> tuple[Mask, Mask]:
     """What must and what may be kept, (T, V) each; worked out once for all checks of a cell."""
     key = steps.request, steps.first
     if key not in evidence.known:
-        bounds = evidence.reference.kept_bounds(*steps.inputs())
+        bounds = evidence.reference.kept_bounds(*steps.inputs(), context=steps.context())
         evidence.known[key] = tuple(np.packbits(mask, axis=-1) for mask in bounds)
     must, may = (
         np.unpackbits(packed, axis=-1, count=steps.logits.shape[-1]).astype(np.bool_) for packed in evidence.known[key]

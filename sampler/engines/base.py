@@ -9,11 +9,12 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.config import ALL_STAGES, SamplingConfig, Stage
 from sampler.errors import SamplerError
 from sampler.generation import Generation, Record, Request, StopReason
 
 __all__ = [
+    "EVERYTHING",
     "Bounds",
     "Context",
     "Draws",
@@ -40,13 +41,18 @@ Reading = Literal["defined", "generous", "strict"]
 """How the reference reads a threshold: exactly, or moved either way by what float32 rounding may do."""
 
 
+EVERYTHING = frozenset({*ALL_STAGES, *(field.name for field in fields(SamplingConfig))} - {"order"})
+"""Every stage and knob, for engines that have them all."""
+
+
 class EngineError(SamplerError):
     """An engine that cannot be loaded."""
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """Who an engine is. supports: frozenset of stages and knobs, None for all. orders: "any" or those it can do.
+    """Who an engine is. supports: frozenset of stages and knobs, None for the seven of the
+    default order and their knobs. orders: "any" or those it can do.
 
     Names, dtypes and collections are taken in the form in which a framework has them. Raises EngineError for a stage
     or a number that cannot be.
@@ -83,7 +89,7 @@ class EngineInfo:
             }
         except TypeError as error:
             raise EngineError(f"the info of {self.name} does not fit: {error}", hint="see EngineInfo") from error
-        known = {*STAGES, *(field.name for field in fields(SamplingConfig))}
+        known = {*ALL_STAGES, *(field.name for field in fields(SamplingConfig))}
         unknown = (supports or frozenset()) - known
         if unknown:
             raise EngineError(
@@ -98,11 +104,13 @@ class Context:
     """Where rows stand, for engines whose `process` or `draw` has the keyword `context`.
 
     prompt_length: how many ids of each history were given, not drawn; step: how many were drawn; both int64 (B,).
+    coins: the suite's uniform numbers in (0, 1) of these steps, float64 (B,), for stages that act at random.
     """
 
     prompt_length: NDArray[np.int64]
     step: NDArray[np.int64]
     eos_ids: tuple[int, ...]
+    coins: NDArray[np.float64] | None = None
 
 
 @runtime_checkable
@@ -208,6 +216,7 @@ class Explains(Processes, Protocol):
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
         reading: Reading = "defined",
+        context: Context | None = None,
     ) -> list[Evaluation]:
         """The state before and after every stage."""
         ...
@@ -218,6 +227,7 @@ class Explains(Processes, Protocol):
         history: Sequence[Sequence[int]],
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
+        context: Context | None = None,
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """What must be kept and what may be."""
         ...
@@ -232,6 +242,7 @@ class Bounds(Protocol):
         history: Sequence[Sequence[int]],
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
+        context: Context | None = None,
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Evaluation]:
         """What must be kept, what may be kept, and the last state as it is defined."""
         ...
@@ -243,6 +254,7 @@ class Bounds(Protocol):
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
         reading: Reading = "defined",
+        context: Context | None = None,
     ) -> list[Evaluation]:
         """The state before and after every stage."""
         ...

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sampler import chain, finch
 from sampler.config import SamplingConfig
-from sampler.engines.base import EngineInfo, Generation, Logits, Request
+from sampler.engines.base import EVERYTHING, Context, EngineInfo, Generation, Logits, Request
 from sampler.generation import Generator
 from sampler.t3.checkpoint import load_checkpoint
 from sampler.version import __version__
@@ -39,6 +39,7 @@ class CoreEngine:
             vocab_size=config.speech_vocab_size,
             bos_id=config.bos_id,
             eos_ids=(config.eos_id,),
+            supports=EVERYTHING,
         )
 
     def process(
@@ -47,9 +48,11 @@ class CoreEngine:
         history: Sequence[Sequence[int]],
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
+        context: Context | None = None,
     ) -> Logits:
         """`sampler.process` on NumPy arrays."""
-        return np.array(chain.process(logits, history, config, uncond_logits))
+        further = {} if context is None else vars(context)
+        return np.array(chain.process(logits, history, config, uncond_logits, **further))
 
     def draw(
         self,
@@ -59,9 +62,14 @@ class CoreEngine:
         n: int,
         seed: int,
         uncond_logits: Logits | None = None,
+        context: Context | None = None,
     ) -> NDArray[np.int64]:
-        """`sampler.draw` on NumPy arrays."""
-        return np.array(chain.draw(logits, history, config, n, seed, uncond_logits))
+        """`sampler.draw` on NumPy arrays; the coins are its own, as its noise is."""
+        if context is None:
+            return np.array(chain.draw(logits, history, config, n, seed, uncond_logits))
+        place = {"prompt_length": int(context.prompt_length[0]), "step": int(context.step[0])}
+        drawn = chain.draw(logits, history, config, n, seed, uncond_logits, **place, eos_ids=context.eos_ids)
+        return np.array(drawn)
 
     def pick(self, scores: Logits, gumbel: Logits) -> NDArray[np.int64]:
         """`sampler.chain.pick` on NumPy arrays."""

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sampler.config import SamplingConfig, Stage
-from sampler.engines.base import EngineInfo, Logits
-from sampler.errors import MissingPackage
+from sampler.config import ALL_STAGES, FURTHER_STAGES, SamplingConfig, Stage
+from sampler.engines.base import Context, EngineInfo, Logits
+from sampler.engines.huggingface_further import FURTHER, FURTHER_PROCESSORS, Given
+from sampler.errors import MissingPackage, Unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ PROCESSORS = (
     "TemperatureLogitsWarper",
     "TopKLogitsWarper",
     "TopPLogitsWarper",
+    *FURTHER_PROCESSORS,
 )
 INSTALL = "pip install 'sampler-suite[reference]'"
 
@@ -48,8 +50,10 @@ class HuggingFaceEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """Versions of transformers and torch."""
-        return EngineInfo(name="huggingface", version=self._version)
+        """Versions of transformers and torch, and the stages for which they have a processor."""
+        missing = {stage for stage in FURTHER_STAGES if stage not in FURTHER}
+        supports = {*ALL_STAGES, "min_tokens_to_keep", "cfg_convention", "penalty_window"} - missing
+        return EngineInfo(name="huggingface", version=self._version, supports=frozenset(supports))
 
     def process(
         self,
@@ -57,13 +61,20 @@ class HuggingFaceEngine:
         history: Sequence[Sequence[int]],
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
+        context: Context | None = None,
     ) -> Logits:
-        """Scores (B, V) after every stage of the order."""
+        """Scores (B, V) after every stage of the order. Raises Unsupported for one that transformers does not have."""
         torch = self._torch
         scores = torch.from_numpy(np.array(logits, dtype=np.float32))
         uncond = None if uncond_logits is None else torch.from_numpy(np.array(uncond_logits, dtype=np.float32))
+        given = Given(self._processors, history, config, context)
         for stage in config.order:
-            scores = self._stage(stage, scores, history, config, uncond)
+            if stage in FURTHER:
+                scores = FURTHER[stage](scores, given)
+            elif stage in config.active_stages() and stage in FURTHER_STAGES:
+                raise Unsupported(f"transformers has no {stage}")
+            else:
+                scores = self._stage(stage, scores, history, config, uncond)
         if config.greedy:
             best = torch.argmax(scores, dim=-1, keepdim=True)
             scores = torch.full_like(scores, -torch.inf).scatter(1, best, scores.gather(1, best))
@@ -98,7 +109,8 @@ class HuggingFaceEngine:
         if stage == "cfg" and uncond is not None:
             return self._guide(scores, uncond, config)
         if stage == "repetition_penalty":
-            return self._penalize(scores, history, float(config.repetition_penalty))
+            seen = [ids[-config.penalty_window :] for ids in history]
+            return self._penalize(scores, seen, float(config.repetition_penalty))
         if stage == "temperature" and config.temperature > 0:
             return processors.TemperatureLogitsWarper(float(config.temperature))(unread, scores)
         if stage == "top_k" and config.top_k > 0:

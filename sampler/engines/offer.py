@@ -6,9 +6,14 @@ from typing import get_args
 
 import numpy as np
 
-from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.config import STAGES, SamplingConfig, Stage, is_default
 from sampler.engines.base import EngineInfo, Generation, Record, Request, StopReason
 from sampler.errors import Unsupported
+
+
+THE_SEVEN = frozenset({*STAGES, "min_tokens_to_keep", "cfg_convention"})
+"""What an engine that names nothing supports. Further stages must be named: an engine that was written before there was
+one would else be accused of ignoring it."""
 
 
 def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
@@ -18,14 +23,13 @@ def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
     """
     if "cfg" in config.active_stages() and not info.cfg:
         raise Unsupported(f"{info.name} has no guidance")
-    if info.supports is not None:
-        missing = sorted(_needed(config, info.supports))
-        if missing:
-            raise Unsupported(f"{info.name} does not support {', '.join(missing)}")
+    missing = sorted(_needed(config, THE_SEVEN if info.supports is None else info.supports))
+    if missing:
+        raise Unsupported(f"{info.name} does not support {', '.join(missing)}")
     if info.orders == "any" or config.order in info.orders:
         return config
     same = [order for order in info.orders if _effective(order, config) == _effective(config.order, config)]
-    if not same and len(info.orders) == 1 and config.order == STAGES:
+    if not same and len(info.orders) == 1 and is_default(config.order):
         same = [order for order in info.orders if config.active_stages() <= set(order)]
     if not same:
         raise Unsupported(f"{info.name} does not offer the order {'>'.join(config.order)}")
@@ -39,7 +43,11 @@ def _needed(config: SamplingConfig, supports: frozenset[str]) -> set[str]:
     active = config.active_stages()
     missing: set[str] = {stage for stage in active if not supports & {stage, f"{stage}_weight"}}
     default = {field.name: field.default for field in fields(SamplingConfig)}
-    further = {"min_tokens_to_keep": {"top_k", "min_p", "top_p"}, "cfg_convention": {"cfg"}}
+    further = {
+        "min_tokens_to_keep": {"top_k", "min_p", "top_p", "typical_p", "xtc_probability"},
+        "cfg_convention": {"cfg"},
+        "penalty_window": {"repetition_penalty", "frequency_penalty", "presence_penalty"},
+    }
     for knob, stages in further.items():
         if getattr(config, knob) != default[knob] and stages & active and knob not in supports:
             missing.add(knob)

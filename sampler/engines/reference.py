@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.config import SamplingConfig, Stage
-from sampler.engines.base import EngineInfo, Evaluation, Logits, Reading
+from sampler.engines.base import EVERYTHING, Context, EngineInfo, Evaluation, Logits, Reading
+from sampler.engines.reference_further import FURTHER, ROUNDING, Given, disturbed_after
 from sampler.errors import LogitsError
 from sampler.version import __version__
 
@@ -21,15 +22,8 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 _SIGN = {"defined": 0.0, "generous": 1.0, "strict": -1.0}
 
-ROUNDING = 2.0**-21
-"""Relative error of one float32 operation as it is counted here: eight half units in the last place, since exp and the
-sums of softmax are not correctly rounded in every framework (MLX's exp: six)."""
-
 UNDERFLOW = 2.0**-126
 """Smallest normal float32: what is smaller, a weight or a product, may become 0."""
-
-FILTERS = frozenset({"top_k", "min_p", "top_p"})
-RANKING = frozenset({"cfg", "repetition_penalty"})
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class ReferenceEngine:
     @property
     def info(self) -> EngineInfo:
         """Version of the suite."""
-        return EngineInfo(name="reference", version=__version__, dtype="float64")
+        return EngineInfo(name="reference", version=__version__, dtype="float64", supports=EVERYTHING)
 
     def process(
         self,
@@ -52,9 +46,11 @@ class ReferenceEngine:
         history: Sequence[Sequence[int]],
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
+        context: Context | None = None,
     ) -> Logits:
         """Scores (B, V) after every stage, rounded to float32."""
-        return self.evaluate(logits, history, config, uncond_logits)[-1].scores.astype(np.float32)
+        states = self.evaluate(logits, history, config, uncond_logits, context=context)
+        return states[-1].scores.astype(np.float32)
 
     def evaluate(
         self,
@@ -63,12 +59,17 @@ class ReferenceEngine:
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
         reading: Reading = "defined",
+        context: Context | None = None,
     ) -> list[Evaluation]:
         """The state of (B, V) before and after every stage, the last one final."""
         scores = np.asarray(logits, dtype=np.float64)
         states = [Evaluation("logits", scores, self.input_rounding * np.where(np.isfinite(scores), np.abs(scores), 0.0))]
         for stage in config.order:
-            states.append(_apply(stage, states[-1], history, config, uncond_logits, _SIGN[reading]))
+            if stage in FURTHER:
+                given = Given.of(history, config, context)
+                states.append(FURTHER[stage](states[-1], given, _SIGN[reading]))
+            else:
+                states.append(_apply(stage, states[-1], history, config, uncond_logits, _SIGN[reading]))
         if config.greedy:
             states.append(_without(states[-1], "greedy", ~_spared(states[-1], 1, _SIGN[reading])))
         return states
@@ -79,9 +80,10 @@ class ReferenceEngine:
         history: Sequence[Sequence[int]],
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
+        context: Context | None = None,
     ) -> tuple[Mask, Mask]:
         """Which tokens a float32 engine must keep and which it may keep: two bool (B, V)."""
-        must, may, _ = self.bounds(logits, history, config, uncond_logits)
+        must, may, _ = self.bounds(logits, history, config, uncond_logits, context)
         return must, may
 
     def bounds(
@@ -90,6 +92,7 @@ class ReferenceEngine:
         history: Sequence[Sequence[int]],
         config: SamplingConfig,
         uncond_logits: Logits | None = None,
+        context: Context | None = None,
     ) -> tuple[Mask, Mask, Evaluation]:
         """What must be kept, what may be kept, and the last state as it is defined.
 
@@ -98,12 +101,12 @@ class ReferenceEngine:
         follows a filter whose outcome was open, nothing is required of the row.
         """
         readings: list[Reading] = ["defined", "generous", "strict"]
-        runs = [self.evaluate(logits, history, config, uncond_logits, reading) for reading in readings]
+        runs = [self.evaluate(logits, history, config, uncond_logits, reading, context) for reading in readings]
         kept = [run[-1].kept for run in runs]
         must, may = np.logical_and.reduce(kept), np.logical_or.reduce(kept)
         stages = [state.stage for state in runs[0]]
         for place, stage in enumerate(stages):
-            if stage in FILTERS and set(stages[place + 1 :]) & RANKING:
+            if disturbed_after(stage) & set(stages[place + 1 :]):
                 generous, strict = runs[1][place].kept, runs[2][place].kept
                 open_rows = (generous != strict).any(axis=-1)
                 must[open_rows] = False
@@ -122,7 +125,7 @@ def _apply(
     if stage == "cfg" and uncond is not None:
         return _guide(state, np.asarray(uncond, dtype=np.float64), config)
     if stage == "repetition_penalty" and config.repetition_penalty != 1:
-        return _penalize(state, history, config.repetition_penalty)
+        return _penalize(state, [ids[-config.penalty_window :] for ids in history], config.repetition_penalty)
     if stage == "temperature" and config.temperature not in (0, 1):
         scores = state.scores / config.temperature
         return Evaluation("temperature", scores, state.error / config.temperature + _rounding(scores))

@@ -41,6 +41,16 @@ def test_an_order_can_be_an_axis(tmp_path):
     assert matrix.cases[0].config.order == ("cfg", "min_p", "temperature")
 
 
+def test_further_knobs_can_be_axes(tmp_path):
+    text = "[axes]\ntypical_p = [0.9]\nsuppressed_tokens = [[3, 4], []]\nlogit_bias = [{ 5 = 1.5, 7 = -2 }]\n"
+    matrix = load_matrix(write(tmp_path, GOOD + text))
+    assert [case.cell for case in matrix.cases] == [
+        "typical_p:0.9+suppressed_tokens:3.4+logit_bias:5:1.5_7:-2.0",
+        "typical_p:0.9+suppressed_tokens:none+logit_bias:5:1.5_7:-2.0",
+    ]
+    assert matrix.cases[0].config == SamplingConfig(typical_p=0.9, suppressed_tokens=(3, 4), logit_bias={5: 1.5, 7: -2})
+
+
 def test_excluded_cells_are_left_out(tmp_path):
     text = (
         GOOD

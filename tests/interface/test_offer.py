@@ -44,6 +44,9 @@ def test_what_cannot_be_is_refused(field, value, expected):
         ({"supports": {"cfg", "temperature"}}, CONFIG, "does not support min_p, repetition_penalty, top_k"),
         ({"supports": STAGES}, replace(CONFIG, min_tokens_to_keep=2), "does not support min_tokens_to_keep"),
         ({"supports": STAGES}, replace(CONFIG, cfg_convention="unconditional"), "does not support cfg_convention"),
+        ({"supports": STAGES}, replace(CONFIG, typical_p=0.5), "does not support typical_p"),
+        ({"supports": STAGES}, replace(CONFIG, penalty_window=5), "does not support penalty_window"),
+        ({"orders": (STAGES,)}, replace(CONFIG, typical_p=0.5), "does not offer the order cfg>alignment"),
         ({"orders": (TRUNCATES_FIRST, ("cfg",))}, CONFIG, "does not offer the order cfg>alignment>repetition_penalty"),
         (
             {"orders": (TRUNCATES_FIRST,)},
@@ -76,6 +79,8 @@ def test_an_order_that_comes_to_the_same_is_asked_for():
 
 def test_one_fixed_order_stands_for_the_default_one():
     assert offered(replace(INFO, orders=(TRUNCATES_FIRST,)), CONFIG).order == TRUNCATES_FIRST
+    longer = ("typical_p", *TRUNCATES_FIRST)
+    assert offered(replace(INFO, orders=(longer,)), replace(CONFIG, typical_p=0.5)).order == longer
 
 
 REQUESTS = [Request("a", CONFIG, 0, 5)]

@@ -1,0 +1,61 @@
+"""Stages that say of single ids how likely they shall be: logit bias, suppressed tokens, minimum of new tokens."""
+
+from collections.abc import Callable, Iterable
+
+import mlx.core as mx
+import numpy as np
+
+from sampler.chain.past import Rows
+from sampler.config import SamplingConfig
+from sampler.errors import ConfigError
+
+
+def add_bias(scores: mx.array, rows: Rows) -> mx.array:
+    """Add each row's `logit_bias`; (B, V) -> (B, V). Removed tokens stay removed.
+
+    Sources: SequenceBiasLogitsProcessor of transformers with sequences of one id; `logit_bias` of vLLM. Raises
+    ConfigError for an id beyond the vocabulary, as both do.
+    """
+    check_ids(rows.configs, scores.shape[-1])
+    bias = np.zeros(scores.shape, dtype=np.float32)
+    for row, config in enumerate(rows.configs):
+        bias[row, list(config.logit_bias)] = list(config.logit_bias.values())
+    return scores + mx.array(bias)
+
+
+def suppress(scores: mx.array, rows: Rows) -> mx.array:
+    """Remove each row's `suppressed_tokens`; (B, V) -> (B, V).
+
+    Source: SuppressTokensLogitsProcessor of transformers. Raises ConfigError for an id beyond the vocabulary.
+    """
+    check_ids(rows.configs, scores.shape[-1])
+    return _remove(scores, rows, lambda row, config: config.suppressed_tokens)
+
+
+def forbid_end(scores: mx.array, rows: Rows) -> mx.array:
+    """Remove all EOS ids in rows that have drawn less than `min_new_tokens`; (B, V) -> (B, V).
+
+    Source: MinNewTokensLengthLogitsProcessor of transformers. EOS ids beyond the vocabulary are passed over. Raises
+    ConfigError where nobody has said which ids end a text.
+    """
+    past = rows.past
+    if not past.eos_ids:
+        longest = max(config.min_new_tokens for config in rows.configs)
+        raise ConfigError(f"min_new_tokens = {longest} and no EOS id is known", hint="give eos_ids")
+    ends = [token for token in past.eos_ids if token < scores.shape[-1]]
+    return _remove(scores, rows, lambda row, config: ends if past.step[row] < config.min_new_tokens else ())
+
+
+def check_ids(configs: Iterable[SamplingConfig], vocab_size: int) -> None:
+    """Raise ConfigError for a biased or suppressed id that the vocabulary does not have."""
+    for config in configs:
+        for name, ids in (("logit_bias", config.logit_bias), ("suppressed_tokens", config.suppressed_tokens)):
+            if ids and max(ids) >= vocab_size:
+                raise ConfigError(f"{name} names the id {max(ids)}", hint=f"the vocabulary has {vocab_size} ids")
+
+
+def _remove(scores: mx.array, rows: Rows, ids: Callable[[int, SamplingConfig], Iterable[int]]) -> mx.array:
+    removed = np.zeros(scores.shape, dtype=np.bool_)
+    for row, config in enumerate(rows.configs):
+        removed[row, list(ids(row, config))] = True
+    return mx.where(mx.array(removed), -mx.inf, scores)

@@ -1,0 +1,554 @@
+"""The further processors against float64 from their definitions, HuggingFace, mlx-lm and worked examples."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
+
+from sampler import NoiseKey, SamplingConfig, draw, pick, process
+from sampler.chain.further import FURTHER as CHAIN
+from sampler.chain.noise import gumbel_rows
+from sampler.config import FURTHER_STAGES, STAGES
+from sampler.engines.base import Context
+from sampler.engines.core import CoreEngine
+from sampler.engines.huggingface import HuggingFaceEngine
+from sampler.engines.huggingface_further import FURTHER as HUGGINGFACE_HAS
+from sampler.engines.reference import ReferenceEngine
+from sampler.engines.reference_further import FURTHER as REFERENCE_HAS
+from sampler.errors import ConfigError, LogitsError, Unsupported
+from tests.support import chain_inputs, configs
+
+REFERENCE = ReferenceEngine()
+HUGGINGFACE = HuggingFaceEngine()
+NEUTRAL = SamplingConfig().without(STAGES)
+
+KNOBS = {
+    "logit_bias": st.dictionaries(st.integers(0, 1), st.floats(-8, 8, width=32), min_size=1),
+    "frequency_penalty": st.floats(-2, 2),
+    "presence_penalty": st.floats(-2, 2),
+    "dry_multiplier": st.floats(0, 3),
+    "no_repeat_ngram_size": st.integers(1, 4),
+    "min_new_tokens": st.integers(1, 40),
+    "suppressed_tokens": st.just((1,)),
+    "top_n_sigma": st.floats(0.1, 4),
+    "typical_p": st.floats(0.05, 1),
+    "xtc_probability": st.one_of(st.just(1.0), st.floats(0, 1)),
+}
+BESIDE = {
+    "penalty_window": st.sampled_from([0, 0, 1, 5, 20]),
+    "dry_base": st.sampled_from([1.0, 1.2, 1.75, 3.0]),
+    "dry_allowed_length": st.integers(1, 3),
+    "dry_breakers": st.sampled_from([(), (0,), (0, 2)]),
+    "xtc_threshold": st.one_of(st.just(0.1), st.floats(0.001, 0.5)),
+}
+
+
+@st.composite
+def further_configs(draw_from, stages=FURTHER_STAGES, base=configs()):  # noqa: B008 - a strategy is a constant
+    """Up to four further stages on, among any seven, in the default order or another one."""
+    on = draw_from(st.lists(st.sampled_from(stages), min_size=1, max_size=4, unique=True))
+    knobs = {name: draw_from(KNOBS[name]) for name in on} | draw_from(st.fixed_dictionaries(BESIDE))
+    config = draw_from(base)
+    names = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "cfg_weight", "min_tokens_to_keep"]
+    seven = {name: getattr(config, name) for name in names}
+    if config.order == STAGES or draw_from(st.booleans()):
+        return SamplingConfig(**seven, **knobs)
+    return SamplingConfig(**seven, **knobs, order=draw_from(st.permutations([*config.order, *on])))
+
+
+@st.composite
+def past_inputs(draw_from):
+    """Logits, unconditional logits, repetitive histories and the context of a generation."""
+    logits, uncond, history = draw_from(chain_inputs())
+    rng = np.random.default_rng(draw_from(st.integers(0, 2**32 - 1)))
+    if draw_from(st.booleans()):  # few different ids, so that sequences come again
+        history = [rng.integers(0, min(3, logits.shape[1]), len(row)).tolist() for row in history]
+    lengths = np.array([len(row) for row in history], dtype=np.int64)
+    prompt = rng.integers(0, lengths + 1)
+    context = Context(prompt, lengths - prompt, (int(rng.integers(logits.shape[1])), 10**6), rng.random(len(history)))
+    return logits, uncond, history, context
+
+
+def scores_of(logits, history, config, uncond=None, context=None) -> np.ndarray:
+    return np.array(process(logits, history, config, uncond, **({} if context is None else vars(context))))
+
+
+def disagreement(left, right, bounds) -> str:
+    """What two answers differ in beyond the grey zone, or nothing."""
+    must, may = bounds
+    for scores in (left, right):
+        kept = scores > -np.inf
+        if (must & ~kept).any() or (kept & ~may).any():
+            return f"kept sets: {np.argwhere(must & ~kept).tolist()} missing, {np.argwhere(kept & ~may).tolist()} more"
+    decided = (must == may).all(axis=-1) & must.any(axis=-1)
+    difference = np.abs(softmax(left[decided].astype(float), -1) - softmax(right[decided].astype(float), -1))
+    return f"probabilities by {difference.max()}" if difference.max(initial=0) >= 2e-6 else ""
+
+
+def answered(engine, *inputs):
+    """Scores, or None where no token is left."""
+    try:
+        scores = engine(*inputs)
+    except LogitsError as error:
+        assert "no token is left" in str(error)  # noqa: PT017 - a refusal is one of two right answers
+        return None
+    return scores if (scores > -np.inf).any(axis=-1).all() else None
+
+
+def assert_agree(engine, oracle, inputs, config, bounds=None):
+    logits, uncond, history, context = inputs
+    expected = answered(oracle, logits, history, config, uncond, context)
+    must, may = bounds or REFERENCE.kept_bounds(logits, history, config, uncond, context)
+    if not must.any(axis=-1).all():  # a row of which nothing is required, or of which nothing is left
+        return
+    found = answered(engine, logits, history, config, uncond, context)
+    assert expected is not None
+    assert found is not None
+    assert disagreement(found, expected, (must, may)) == ""
+
+
+@given(past_inputs(), further_configs())
+def test_processors_equal_their_definitions(inputs, config):
+    assert_agree(scores_of, REFERENCE.process, inputs, config)
+
+
+@pytest.mark.parametrize("stage", FURTHER_STAGES)
+@given(st.data(), past_inputs())
+def test_each_processor_alone_equals_its_definition(stage, data, inputs):
+    knobs = {stage: data.draw(KNOBS[stage])} | data.draw(st.fixed_dictionaries(BESIDE))
+    assert_agree(scores_of, REFERENCE.process, inputs, SamplingConfig(**vars_of(NEUTRAL), **knobs))
+
+
+def vars_of(config):
+    return {name: getattr(config, name) for name in ("temperature", "min_p", "repetition_penalty", "cfg_weight")}
+
+
+@given(past_inputs(), further_configs(sorted(HUGGINGFACE_HAS), configs(exact_only=True)))
+def test_processors_equal_huggingface(inputs, config):
+    assert_agree(scores_of, HUGGINGFACE.process, inputs, config)
+
+
+@given(past_inputs(), st.sampled_from([1, 2, 5]), st.floats(0.05, 0.95))
+def test_typical_keeps_as_many_as_huggingface(inputs, least, mass):
+    assert_agree(
+        scores_of,
+        HUGGINGFACE.process,
+        inputs,
+        SamplingConfig(order=("typical_p",), typical_p=mass, min_tokens_to_keep=least),
+    )
+
+
+def test_huggingface_says_what_it_lacks():
+    lacking = set(FURTHER_STAGES) - set(HUGGINGFACE_HAS)
+    assert lacking == {"frequency_penalty", "presence_penalty", "dry_multiplier", "top_n_sigma", "xtc_probability"}
+    for stage in lacking:
+        assert stage not in HUGGINGFACE.info.supports
+        with pytest.raises(Unsupported, match=f"transformers has no {stage}"):
+            HUGGINGFACE.process(np.zeros((1, 3), np.float32), [[]], SamplingConfig(**{stage: 1.0}))
+
+
+@given(past_inputs(), st.floats(-2, 2), st.floats(-2, 2), st.floats(0.5, 3), st.sampled_from([3, 10, 10_000]))
+def test_penalties_equal_those_of_mlx_lm(inputs, presence, frequency, repetition, size):
+    """mlx-lm has a window for each penalty, no prompt, and takes one row at a time."""
+    utils = pytest.importorskip("mlx_lm.sample_utils")
+    logits, _, history, _ = inputs
+    config = SamplingConfig(
+        repetition_penalty=repetition,
+        presence_penalty=presence,
+        frequency_penalty=frequency,
+        penalty_window=size,
+        order=("repetition_penalty", "presence_penalty", "frequency_penalty"),
+    )
+    processors = utils.make_logits_processors(None, repetition, size, presence, size, frequency, size)
+    ours = scores_of(logits, history, config)
+    for row, ids in enumerate(history):
+        scores = mx.array(logits[row : row + 1])
+        for each in processors:
+            # Its assignment by index takes one of several equal ids, so each is given once where it counts once.
+            counts_once = "frequency" not in each.__name__
+            seen = ids[-size:]
+            scores = each(mx.array(sorted(set(seen)) if counts_once else seen, dtype=mx.int32), scores)
+        np.testing.assert_allclose(
+            softmax(ours[row].astype(float)), softmax(np.array(scores)[0].astype(float)), atol=2e-6
+        )
+
+
+@given(past_inputs(), st.floats(0.001, 0.5))
+def test_xtc_equals_that_of_mlx_lm(inputs, threshold):
+    """One row at a time, and with the probability at which its coin says yes; it keeps p equal to the threshold."""
+    utils = pytest.importorskip("mlx_lm.sample_utils")
+    logits, _, history, _ = inputs
+    config = SamplingConfig(order=("xtc_probability",), xtc_probability=1, xtc_threshold=threshold)
+    theirs = np.array(utils.apply_xtc(mx.array(logits), 1.0, threshold, []))
+    bounds = REFERENCE.kept_bounds(logits, history, config)
+    assert disagreement(scores_of(logits, history, config), theirs, bounds) == ""
+
+
+def dry_by_brute_force(scores, history, config):
+    """For each token: the longest end of the history, without breakers, that once stood before this token."""
+    result = scores.astype(np.float64)
+    text = [f"{token}" for token in history]
+    for token in range(len(scores)):
+        longest = 0
+        for length in range(1, len(history)):
+            end = history[len(history) - length :]
+            if set(end) & set(config.dry_breakers):
+                break
+            pattern = [*text[len(text) - length :], f"{token}"]
+            if any(text[start : start + length + 1] == pattern for start in range(len(text) - length)):
+                longest = length
+        if longest >= config.dry_allowed_length and token not in config.dry_breakers:
+            result[token] -= config.dry_multiplier * config.dry_base ** (longest - config.dry_allowed_length)
+    return result
+
+
+@given(
+    st.lists(st.integers(0, 3), max_size=14),
+    st.floats(0.1, 2),
+    st.sampled_from([1.0, 1.5, 2.0]),
+    st.integers(1, 3),
+    st.sampled_from([(), (0,), (1, 3)]),
+)
+def test_dry_equals_a_search_for_every_token(history, multiplier, base, allowed, breakers):
+    logits = np.linspace(-1, 1, 4, dtype=np.float32)
+    config = SamplingConfig(
+        order=("dry_multiplier",),
+        dry_multiplier=multiplier,
+        dry_base=base,
+        dry_allowed_length=allowed,
+        dry_breakers=breakers,
+    )
+    expected = dry_by_brute_force(logits, history, config)
+    for engine in (scores_of, REFERENCE.process):
+        np.testing.assert_allclose(engine(logits[None], [history], config)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@given(past_inputs(), configs())
+def test_knobs_that_are_off_change_nothing(inputs, config):
+    """Named in the order and off, a further stage is the identity; and a context alone changes nothing."""
+    logits, uncond, history, context = inputs
+    named = SamplingConfig(order=tuple(FURTHER_STAGES))
+    np.testing.assert_array_equal(scores_of(logits, history, named, None, context), logits)
+    np.testing.assert_array_equal(
+        answered(scores_of, logits, history, config, uncond, context),
+        answered(scores_of, logits, history, config, uncond),
+    )
+
+
+@given(past_inputs(), st.lists(further_configs(base=st.just(SamplingConfig())), min_size=4, max_size=4))
+def test_a_row_has_its_own_knobs_and_ignores_its_neighbours(inputs, configurations):
+    logits, _, history, context = inputs
+    chosen = [NEUTRAL if row == 1 else config for row, config in enumerate(configurations[: len(logits)])]
+    alone = [
+        answered(
+            lambda row=row, config=config: np.array(
+                process(
+                    logits[row : row + 1],
+                    history[row : row + 1],
+                    config,
+                    prompt_length=context.prompt_length[row],
+                    step=context.step[row],
+                    eos_ids=context.eos_ids,
+                    coins=context.coins[row : row + 1],
+                )
+            )
+        )
+        for row, config in enumerate(chosen)
+    ]
+    if any(row is None for row in alone):
+        return
+    together = np.array(process(logits, history, chosen, **vars(context)))
+    for row, scores in enumerate(alone):
+        np.testing.assert_array_equal(together[row], scores[0])
+
+
+@given(past_inputs(), further_configs())
+def test_process_is_pure(inputs, config):
+    logits, uncond, history, context = inputs
+    saved = logits.copy(), uncond.copy(), [list(row) for row in history]
+    first, second = (answered(scores_of, logits, history, config, uncond, context) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(logits, saved[0])
+    np.testing.assert_array_equal(uncond, saved[1])
+    assert history == saved[2]
+
+
+INF = np.inf
+EXAMPLES = [
+    # Counts of what was generated: 0 twice, 1 once; the 1 of the prompt does not count.
+    ({"frequency_penalty": 0.5}, [1.0, 1.0, 1.0], [1, 0, 0, 1], 1, [0.0, 0.5, 1.0]),
+    ({"presence_penalty": 0.5}, [1.0, -1.0, 1.0], [2, 0, 0, 1], 1, [0.5, -1.5, 1.0]),
+    # The last two ids alone are seen.
+    ({"frequency_penalty": 1.0, "penalty_window": 2}, [3.0, 3.0, 3.0], [0, 0, 0, 1], 0, [2.0, 2.0, 3.0]),
+    ({"repetition_penalty": 2.0, "penalty_window": 1}, [4.0, 4.0, 4.0], [0, 0, 1], 2, [4.0, 2.0, 4.0]),
+    ({"logit_bias": {0: -1.5, 2: 2.0}}, [1.0, 1.0, -INF], [], 0, [-0.5, 1.0, -INF]),
+    ({"suppressed_tokens": (0, 2)}, [1.0, 1.0, 2.0, 3.0], [], 0, [-INF, 1.0, -INF, 3.0]),
+    # Two of three new tokens are there, so both EOS ids (1 and 2) are still removed; at three they are not.
+    ({"min_new_tokens": 3}, [0.0, 1.0, 2.0], [0, 0, 0], 1, [0.0, -INF, -INF]),
+    ({"min_new_tokens": 2}, [0.0, 1.0, 2.0], [0, 0, 0], 1, [0.0, 1.0, 2.0]),
+    # After "0 1" came 2 and 3, and the history ends with "0 1".
+    ({"no_repeat_ngram_size": 3}, [0.0, 1.0, 2.0, 3.0, 4.0], [0, 1, 2, 0, 1, 3, 0, 1], 0, [0.0, 1.0, -INF, -INF, 4.0]),
+    ({"no_repeat_ngram_size": 1}, [0.0, 1.0, 2.0], [1], 0, [0.0, -INF, 2.0]),
+    ({"no_repeat_ngram_size": 3}, [0.0, 1.0, 2.0], [1], 0, [0.0, 1.0, 2.0]),
+    # "0 1 2" ends the history and stood before 3: length 3; "2" stood before 0: length 1, which is not yet punished.
+    ({"dry_multiplier": 0.5, "dry_base": 2.0}, [0.0] * 4, [0, 1, 2, 3, 2, 0, 1, 2], 0, [0.0, 0.0, 0.0, -1.0]),
+    # With 1 as a breaker only "2" is left of it, and it is shorter than what is allowed; with allowed 1, 0 and 3 pay.
+    ({"dry_multiplier": 0.5, "dry_breakers": (1,)}, [0.0] * 4, [0, 1, 2, 3, 2, 0, 1, 2], 0, [0.0] * 4),
+    (
+        {"dry_multiplier": 0.5, "dry_breakers": (1,), "dry_allowed_length": 1},
+        [0.0] * 4,
+        [0, 1, 2, 3, 2, 0, 1, 2],
+        0,
+        [-0.5, 0.0, 0.0, -0.5],
+    ),
+    # A breaker is never punished itself.
+    (
+        {"dry_multiplier": 0.5, "dry_breakers": (3,), "dry_allowed_length": 1},
+        [0.0] * 4,
+        [0, 1, 2, 3, 2, 0, 1, 2],
+        0,
+        [-0.5, 0.0, 0.0, 0.0],
+    ),
+    # Mean 1, deviation 1 of (2, 2, 0, 0): one deviation below the largest is 1. The removed token does not count.
+    ({"top_n_sigma": 1.0}, [2.0, 2.0, 0.0, 0.0, -INF], [], 0, [2.0, 2.0, -INF, -INF, -INF]),
+    ({"top_n_sigma": 2.5}, [2.0, 2.0, 0.0, 0.0, -INF], [], 0, [2.0, 2.0, 0.0, 0.0, -INF]),
+    ({"top_n_sigma": 1.0}, [5.0, 5.0], [], 0, [5.0, 5.0]),
+    # p = (.5, .25, .125, .125), entropy 1.75 bits: the surprises 1, 2, 3, 3 are .75, .25, 1.25, 1.25 away. 1 comes
+    # first, with .25 of the mass; 0 crosses .5 and stays; at .25 the first one alone reaches it.
+    ({"typical_p": 0.5}, np.log([0.5, 0.25, 0.125, 0.125]), [], 0, [np.log(0.5), np.log(0.25), -INF, -INF]),
+    ({"typical_p": 0.2}, np.log([0.5, 0.25, 0.125, 0.125]), [], 0, [-INF, np.log(0.25), -INF, -INF]),
+    ({"typical_p": 0.8}, np.log([0.5, 0.25, 0.125, 0.125]), [], 0, np.log([0.5, 0.25, 0.125, 0.125])),
+    # .4, .3 and .2 reach .15: .2 alone of them stays, with what is below.
+    ({"xtc_probability": 1, "xtc_threshold": 0.15}, [-1.2, -0.9, -2.3, -1.6], [], 0, [-INF, -INF, -2.3, -1.6]),
+    # One token reaches it: nothing is removed.
+    ({"xtc_probability": 1, "xtc_threshold": 0.4}, np.log([0.5, 0.3, 0.2]), [], 0, np.log([0.5, 0.3, 0.2])),
+    # The least likely of those that reach it comes twice: both stay.
+    ({"xtc_probability": 1}, np.log([0.5, 0.25, 0.25]), [], 0, [-INF, *np.log([0.25, 0.25])]),
+    # Two must stay, and one would.
+    ({"xtc_probability": 1, "min_tokens_to_keep": 2}, np.log([0.6, 0.4]), [], 0, np.log([0.6, 0.4])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("knobs", "logits", "history", "prompt", "expected"), EXAMPLES)
+def test_worked_examples(knobs, logits, history, prompt, expected):
+    config = SamplingConfig(**({"temperature": 1, "min_p": 0, "repetition_penalty": 1, "cfg_weight": 0} | knobs))
+    logits = np.array([logits], dtype=np.float32)
+    context = Context(np.array([prompt]), np.array([len(history) - prompt]), (1, 2))
+    engines = [scores_of, REFERENCE.process]
+    if not config.active_stages() - HUGGINGFACE.info.supports:
+        engines.append(HUGGINGFACE.process)
+    for engine in engines:
+        np.testing.assert_allclose(engine(logits, [history], config, None, context)[0], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_long_loop_costs_no_infinity():
+    """A thousand times the same id, base 100: the penalty is bounded, and the others are still there."""
+    logits, history = np.zeros((1, 3), np.float32), [[1] * 1000]
+    config = SamplingConfig(order=("dry_multiplier", "temperature"), dry_multiplier=5, dry_base=100, temperature=0.1)
+    for engine in (scores_of, REFERENCE.process):
+        assert engine(logits, history, config)[0].tolist() == [0, pytest.approx(-1e31), 0]
+
+
+def test_every_stage_stands_in_the_tables():
+    assert tuple(CHAIN) == tuple(REFERENCE_HAS) == FURTHER_STAGES
+
+
+@pytest.mark.parametrize("coin", [0.0, 0.29, 0.31, 1.0])
+def test_a_coin_decides_for_its_row(coin):
+    logits = np.log(np.array([[0.6, 0.4]] * 2, dtype=np.float32))
+    config = SamplingConfig(order=("xtc_probability",), xtc_probability=0.3)
+    kept = np.array(process(logits, [[], []], config, coins=[coin, 0.1])) > -np.inf
+    assert kept.tolist() == [[coin > 0.3, True], [False, True]]
+
+
+def test_draws_toss_a_coin_each():
+    """Draw i is what the chain gives with the noise and the coin of request i."""
+    logits = np.log(np.array([0.5, 0.3, 0.2], dtype=np.float32))
+    config = SamplingConfig(order=("xtc_probability",), xtc_probability=0.5)
+    keys = [NoiseKey(5, "", index) for index in range(40)]
+    scores = process(np.stack([logits] * 40), [[]] * 40, config, coins=[key.coin(0) for key in keys])
+    expected = np.array(pick(scores, mx.array(gumbel_rows(keys, [0] * 40, 3))))
+    assert np.array(draw(logits, [], config, 40, 5)).tolist() == expected.tolist()
+    assert 0 in expected
+    assert (np.array(scores)[:, 0] == -np.inf).any()
+
+
+def test_draws_know_where_the_text_may_end():
+    config = SamplingConfig(order=("min_new_tokens",), min_new_tokens=2)
+    logits = np.array([0.0, 50.0], dtype=np.float32)
+    assert np.array(draw(logits, [0, 0], config, 3, 0, prompt_length=1, eos_ids=[1])).tolist() == [0, 0, 0]
+    assert np.array(draw(logits, [0, 0], config, 3, 0, eos_ids=[1])).tolist() == [1, 1, 1]
+
+
+def test_the_core_engine_takes_a_context():
+    core = CoreEngine.load(width=1)
+    logits = np.array([[0.0, 50.0]], dtype=np.float32)
+    context = Context(np.array([0]), np.array([1]), (1,))
+    config = SamplingConfig(order=("min_new_tokens",), min_new_tokens=2)
+    assert core.process(logits, [[0]], config, None, context).tolist() == [[0.0, -np.inf]]
+    assert core.draw(logits[0], [0], config, 2, 0, None, context).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "further", "error", "expected"),
+    [
+        ({"min_new_tokens": 5}, {}, ConfigError, "min_new_tokens = 5 and no EOS id is known (give eos_ids)"),
+        ({"min_new_tokens": 5}, {"eos_ids": [-1]}, LogitsError, "eos_ids contain -1 (token ids are 0 or more)"),
+        ({"logit_bias": {3: 1.0}}, {}, ConfigError, "logit_bias names the id 3 (the vocabulary has 3 ids)"),
+        ({"suppressed_tokens": (7,)}, {}, ConfigError, "suppressed_tokens names the id 7 (the vocabulary has 3 ids)"),
+        ({"xtc_probability": 0.5}, {}, ConfigError, "xtc_probability = 0.5 in row 0 and there is no coin (give coins"),
+        ({"xtc_probability": 0.5}, {"coins": [1.5]}, LogitsError, "coins = [1.5] do not fit (expected 1 numbers"),
+        ({"xtc_probability": 0.5}, {"coins": [np.nan]}, LogitsError, "coins = [nan] do not fit"),
+        ({"presence_penalty": 1}, {"prompt_length": 3}, LogitsError, "prompt_length = 3 in row 0 (its history has 2"),
+        ({"presence_penalty": 1}, {"prompt_length": -1}, LogitsError, "prompt_length = -1 does not fit (expected int"),
+        ({"presence_penalty": 1}, {"step": [1, 2]}, LogitsError, "step = [1, 2] does not fit (expected integers >= 0"),
+    ],
+)
+def test_what_a_processor_lacks_is_named(knobs, further, error, expected):
+    with pytest.raises(error) as raised:
+        process(np.zeros((1, 3)), [[0, 1]], SamplingConfig(**knobs), **further)
+    assert str(raised.value).startswith(expected)
+
+
+# Wrong processors: each differs in one thing from the right one, and the comparison has to see it.
+
+
+def typical_off_by_one(logits, history, config, context):
+    """The crossing token is left out [N11], as in transformers before 4.36."""
+    result = logits.copy()
+    for row, scores in enumerate(logits):
+        logs = log_softmax(scores.astype(float))
+        finite = logs > -np.inf
+        entropy = -(np.exp(logs[finite]) * logs[finite]).sum()
+        order = np.argsort(np.abs(-logs - entropy))
+        count = max(1, int((np.cumsum(np.exp(logs[order])) < config.typical_p).sum()))
+        result[row, order[count:]] = -np.inf
+    return result
+
+
+def xtc_over_the_batch(logits, history, config, context):
+    """The least likely token above the threshold is looked for in the whole batch [N17]."""
+    probabilities = softmax(logits.astype(float), -1)
+    least = np.where(probabilities > config.xtc_threshold, probabilities, np.inf).min()
+    return np.where(probabilities > least, -np.inf, logits)
+
+
+def xtc_with_threshold_zero(logits, history, config, context):
+    """The threshold is not passed on, so everything but the least likely token goes [N18]."""
+    least = np.where(logits > -np.inf, logits, np.inf).min(axis=-1, keepdims=True)
+    return np.where(logits > least, -np.inf, logits)
+
+
+def xtc_with_one_coin(logits, history, config, context):
+    """One coin for all rows [N20]."""
+    coins = np.full(len(logits), context.coins[0])
+    return scores_of(logits, history, config, None, Context(context.prompt_length, context.step, (), coins))
+
+
+def counts_the_prompt(logits, history, config, context):
+    """Presence and frequency penalties see the prompt [P08]."""
+    return scores_of(logits, history, config)
+
+
+def ignores_the_window(logits, history, config, context):
+    """The window is cut from the batch, so the whole history is seen [P11]."""
+    whole = SamplingConfig(**vars_of(NEUTRAL), presence_penalty=config.presence_penalty)
+    return scores_of(logits, history, whole, None, context)
+
+
+def counts_once(logits, history, config, context):
+    """The frequency penalty is subtracted once."""
+    once = SamplingConfig(**vars_of(NEUTRAL), presence_penalty=config.frequency_penalty)
+    return scores_of(logits, history, once, None, context)
+
+
+def only_the_first_end(logits, history, config, context):
+    """One of several EOS ids is removed [E01]."""
+    return scores_of(logits, history, config, None, Context(context.prompt_length, context.step, context.eos_ids[:1]))
+
+
+def counts_the_prompt_as_new(logits, history, config, context):
+    """The length of the whole history is compared with min_new_tokens [E05]."""
+    lengths = np.array([len(row) for row in history])
+    return scores_of(logits, history, config, None, Context(0 * lengths, lengths, context.eos_ids))
+
+
+def removes_the_last_id(logits, history, config, context):
+    """The EOS id is -1, which is the last token of the vocabulary [E04]."""
+    result = logits.copy()
+    result[context.step < config.min_new_tokens, -1] = -np.inf
+    return result
+
+
+def sigma_of_a_sample(logits, history, config, context):
+    """Divides by one less than the number of scores."""
+    deviation = np.array([row[row > -np.inf].std(ddof=1) for row in logits])
+    return np.where(logits < (logits.max(-1) - config.top_n_sigma * deviation)[:, None], -np.inf, logits)
+
+
+def sigma_from_the_mean(logits, history, config, context):
+    """Measures from the mean and not from the largest."""
+    mean, deviation = (np.array([getattr(row[row > -np.inf], name)() for row in logits]) for name in ("mean", "std"))
+    return np.where(logits < (mean - config.top_n_sigma * deviation)[:, None], -np.inf, logits)
+
+
+def ngrams_too_short(logits, history, config, context):
+    """Compares one id too few."""
+    shorter = SamplingConfig(**vars_of(NEUTRAL), no_repeat_ngram_size=config.no_repeat_ngram_size - 1)
+    return scores_of(logits, history, shorter)
+
+
+def dry_counts_the_new_token(logits, history, config, context):
+    """The exponent counts the token that would be drawn as well."""
+    longer = config.dry_multiplier * config.dry_base
+    return scores_of(logits, history, SamplingConfig(**vars_of(NEUTRAL), dry_multiplier=longer, dry_breakers=(0,)))
+
+
+def dry_ignores_breakers(logits, history, config, context):
+    """Repeats run across breakers."""
+    return scores_of(logits, history, SamplingConfig(**vars_of(NEUTRAL), dry_multiplier=config.dry_multiplier))
+
+
+WRONG = [
+    (typical_off_by_one, {"typical_p": 0.6}),
+    (xtc_over_the_batch, {"xtc_probability": 1}),
+    (xtc_with_threshold_zero, {"xtc_probability": 1}),
+    (xtc_with_one_coin, {"xtc_probability": 0.5}),
+    (counts_the_prompt, {"presence_penalty": 0.4}),
+    (counts_the_prompt, {"frequency_penalty": 0.4}),
+    (ignores_the_window, {"presence_penalty": 0.4, "penalty_window": 2}),
+    (counts_once, {"frequency_penalty": 0.4}),
+    (only_the_first_end, {"min_new_tokens": 6}),
+    (counts_the_prompt_as_new, {"min_new_tokens": 6}),
+    (removes_the_last_id, {"min_new_tokens": 6}),
+    (sigma_of_a_sample, {"top_n_sigma": 1.0}),
+    (sigma_from_the_mean, {"top_n_sigma": 1.0}),
+    (ngrams_too_short, {"no_repeat_ngram_size": 3}),
+    (dry_counts_the_new_token, {"dry_multiplier": 0.5, "dry_breakers": (0,)}),
+    (dry_ignores_breakers, {"dry_multiplier": 0.5, "dry_breakers": (0,)}),
+]
+
+
+def batches():
+    """Twenty batches of three rows that repeat themselves, some tokens removed, with their contexts."""
+    rng = np.random.default_rng(11)
+    for _ in range(20):
+        logits = rng.normal(0, 1.5, (3, 12)).astype(np.float32)
+        logits[:, rng.integers(12)] = -np.inf
+        history = [rng.integers(0, 3, 9).tolist() for _ in range(3)]
+        prompt = rng.integers(1, 7, 3)
+        yield logits, None, history, Context(prompt, 9 - prompt, (3, 4), rng.random(3))
+
+
+@pytest.mark.parametrize(("wrong", "knobs"), WRONG)
+def test_a_wrong_processor_is_seen_and_the_right_one_is_not(wrong, knobs):
+    config = SamplingConfig(**vars_of(NEUTRAL), **knobs)
+    seen = 0
+    for logits, uncond, history, context in batches():
+        bounds = REFERENCE.kept_bounds(logits, history, config, uncond, context)
+        expected = REFERENCE.process(logits, history, config, uncond, context)
+        seen += disagreement(wrong(logits, history, config, context), expected, bounds) != ""
+        assert disagreement(scores_of(logits, history, config, uncond, context), expected, bounds) == ""
+    assert seen >= 2
