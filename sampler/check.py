@@ -4,19 +4,20 @@ import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, get_args
 
 import numpy as np
 from scipy.special import softmax
 
 from sampler.checks.base import Finding, Verdict
-from sampler.checks.diagnosis import Culprit, diagnose
+from sampler.checks.diagnosis import diagnose
 from sampler.checks.distribution import Drawer, NoDraws, frequencies, other_checks, picks, support
 from sampler.checks.draw_diagnosis import DrawResults, diagnose_draws
 from sampler.checks.draw_plan import DrawPlan
-from sampler.checks.process import Judge, ask_cell
+from sampler.checks.order_diagnosis import Culprit
 from sampler.checks.probes import all_cells
+from sampler.checks.process import Judge, ask_cell
 from sampler.checks.properties import Subject, ask_properties, strange_ids, subject, unusual_rows
 from sampler.engines.base import Engine, EngineInfo, Level
 from sampler.engines.calls import Asks
@@ -29,7 +30,9 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 INPUT_ROUNDING = {"float32": 0.0, "float64": 0.0, "bfloat16": 2.0**-6, "float16": 2.0**-8}
 """By dtype: relative error with which an engine may read and keep its scores: eight half units in the last place."""
 
-STATEFUL = frozenset({"process/properties/twice-the-same", "process/properties/first-call", "process/properties/keeps-its-answers"})
+STATEFUL = frozenset(
+    {"process/properties/twice-the-same", "process/properties/first-call", "process/properties/keeps-its-answers"}
+)
 """What an engine remembers of earlier calls explains whatever else is wrong."""
 
 OnVerdict = Callable[[Verdict], None]
@@ -145,7 +148,8 @@ class Examination:
         results = [ask_cell(judge, cell) for cell in all_cells(self.seed) if self._wanted(f"process/{cell.name}")]
         diagnosis = diagnose(judge, results)
         findings = {
-            f"process/{result.cell.name}/scores": result.finding(diagnosis.stages[result.cell.name]) for result in results
+            f"process/{result.cell.name}/scores": result.finding(diagnosis.stages[result.cell.name])
+            for result in results
         }
         culprits = [
             replace(culprit, cases=tuple(f"process/{name}/scores" for name in culprit.cases))
@@ -153,8 +157,7 @@ class Examination:
         ]
         if self._wanted("process/properties"):
             looked = {
-                f"process/properties/{each.name.replace(' ', '-')}": finding
-                for each, finding in ask_properties(asked)
+                f"process/properties/{each.name.replace(' ', '-')}": finding for each, finding in ask_properties(asked)
             }
             looked["process/properties/unusual-rows"] = unusual_rows(judge)
             findings.update(looked)
@@ -163,7 +166,9 @@ class Examination:
             name = "process/repetition_penalty/ids-outside"
             findings[name] = finding = strange_ids(judge, self.seed)
             if finding.outcome == "failed" and not any(each.stage == finding.stage for each in culprits):
-                culprits.append(Culprit(finding.stage, f"{finding.stage}: ids outside the vocabulary: {finding.message}", (name,)))
+                culprits.append(
+                    Culprit(finding.stage, f"{finding.stage}: ids outside the vocabulary: {finding.message}", (name,))
+                )
         return findings, tuple(culprits)
 
     def _draw(self, known: set[str]) -> tuple[dict[str, Finding], tuple[Culprit, ...]]:
@@ -172,8 +177,8 @@ class Examination:
         findings: dict[str, Finding] = {}
         for cell in plan.cells:
             if self._wanted(f"draw/{cell.name}"):
-                findings[f"{cell.name}/support"] = _looked(lambda cell=cell: support(drawer, cell))
-                findings[f"{cell.name}/frequencies"] = _looked(lambda cell=cell: frequencies(drawer, cell, plan))
+                findings[f"{cell.name}/support"] = _looked(partial(support, drawer, cell))
+                findings[f"{cell.name}/frequencies"] = _looked(partial(frequencies, drawer, cell, plan))
         for names, check in other_checks(drawer, plan):
             if any(self._wanted(f"draw/{name.split('/')[0]}") for name in names.split()):
                 found = _looked(check)
@@ -277,4 +282,3 @@ def describe(report: Report) -> Iterator[str]:
     for verdict in report.verdicts:
         if verdict.outcome in ("failed", "errored"):
             yield f"  {verdict.outcome} {verdict.case} (stage {verdict.stage}): {verdict.message}"
-

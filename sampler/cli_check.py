@@ -109,5 +109,3 @@ def plan(
     console.print(check_report.draw_plan(made, functools.partial(detectable, made)))
     console.print(check_report.draw_plan_total(made))
     return 0
-
-

@@ -125,7 +125,7 @@ def _with_its_ties(inputs: Inputs) -> Array:
 
 
 def _ascending_exp(scores: Array, top_p: float) -> Array:
-    """exp of what it is given, summed from the smallest on and held against 1 - top_p: right for log-probabilities."""
+    """Exp of what it is given, summed from the smallest on and held against 1 - top_p: right for log-probabilities."""
     with np.errstate(over="ignore", invalid="ignore"):
         weights = np.exp(scores)
         ascending = np.argsort(scores, axis=-1, kind="stable")
@@ -185,7 +185,7 @@ def _uncond(inputs: Inputs) -> Array:
 
 
 def _guided(base: str, weight: Callable[[float], float], sign: int = 1) -> Callable[[Inputs], Array]:
-    """base + weight (c - u), or (u - c) for sign -1."""
+    """Base + weight (c - u), or (u - c) for sign -1."""
 
     def scores(inputs: Inputs) -> Array:
         cond, uncond = inputs.scores, _uncond(inputs)
@@ -200,7 +200,7 @@ def _guided(base: str, weight: Callable[[float], float], sign: int = 1) -> Calla
 def _mixed_probabilities(inputs: Inputs) -> Array:
     cond, uncond = softmax(inputs.scores, axis=-1), softmax(_uncond(inputs), axis=-1)
     with np.errstate(divide="ignore"):
-        return np.log(np.maximum(cond + inputs.config.cfg_weight * (cond - uncond), 0))
+        return np.asarray(np.log(np.maximum(cond + inputs.config.cfg_weight * (cond - uncond), 0)))
 
 
 def _greedy(inputs: Inputs, pick: Callable[[Array], Array]) -> Array:
@@ -233,7 +233,8 @@ def _with_default(knob: str, value: float) -> Callable[[Inputs], Array]:
     def scores(inputs: Inputs) -> Array:
         if knob.removesuffix("_weight") not in inputs.config.order:
             return inputs.scores
-        on = replace(inputs, config=replace(inputs.config, **{knob: value}))
+        knobs: dict[str, Any] = {knob: value}
+        on = replace(inputs, config=replace(inputs.config, **knobs))
         match knob:
             case "top_k":
                 return _exactly_k(on) if value == 1 else _top_k(on, 0)
@@ -277,7 +278,9 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
             for value in (0.5, 0.6, 0.7, 0.8, 0.9, 1.2)
         ),
         *(
-            Alternative("repetition_penalty", f"1, which is off, acts as {value}", _with_default("repetition_penalty", value))
+            Alternative(
+                "repetition_penalty", f"1, which is off, acts as {value}", _with_default("repetition_penalty", value)
+            )
             for value in (1.05, 1.1, 1.2, 1.3, 1.5, 2.0)
         ),
         *(
@@ -293,7 +296,9 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
         Alternative("cfg", "the sign of the difference: c + w (u - c)", _guided("c", lambda w: w, -1)),
         Alternative("cfg", "the weight plus one", _guided("c", lambda w: w + 1)),
         Alternative("cfg", "the weight minus one", _guided("c", lambda w: w - 1)),
-        Alternative("cfg", "only the unconditional logits", lambda i: np.where(i.scores == -np.inf, -np.inf, _uncond(i))),
+        Alternative(
+            "cfg", "only the unconditional logits", lambda i: np.where(i.scores == -np.inf, -np.inf, _uncond(i))
+        ),
         Alternative("cfg", "half the weight", _guided("c", lambda w: w / 2)),
         Alternative("cfg", "mixes probabilities, not logits", _mixed_probabilities),
     ),
@@ -379,7 +384,8 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
         ),
         Alternative("temperature", "0 keeps the highest id among the maxima", lambda i: _greedy(i, _last_maximum)),
         Alternative(
-            "temperature", "is not allowed under 1", _with(lambda s, t: _tempered(s, max(t, 1.0) if t else 0, 1), "temperature")
+            "temperature", "is not allowed under 1",
+            _with(lambda s, t: _tempered(s, max(t, 1.0) if t else 0, 1), "temperature")
         ),
         Alternative(
             "temperature", "is not allowed over 1", _with(lambda s, t: _tempered(s, min(t, 1.0), 1), "temperature")
@@ -412,10 +418,12 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
         Alternative("min_p", IGNORED, lambda i: i.scores),
         Alternative("min_p", "compares raw logits: l < min_p x largest l", _with(_raw_min_p, "min_p")),
         Alternative(
-            "min_p", "is an absolute threshold: p < min_p, not relative to the largest p", _with(_absolute_min_p, "min_p")
+            "min_p", "is an absolute threshold: p < min_p, not relative to the largest p",
+            _with(_absolute_min_p, "min_p")
         ),
         Alternative(
-            "min_p", "tokens exactly at the threshold are removed", _with(lambda s, m: _min_p(s, m, strict=True), "min_p")
+            "min_p", "tokens exactly at the threshold are removed",
+            _with(lambda s, m: _min_p(s, m, strict=True), "min_p")
         ),
         Alternative("min_p", "min_tokens_to_keep is ignored", _with(_min_p, "min_p")),
         Alternative("min_p", "the square of the threshold", _with(lambda s, m: _min_p(s, m * m), "min_p")),

@@ -1,28 +1,19 @@
 """From what the cells showed to the most likely culprit: stages alone first, then orders, then the rest."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from sampler.checks.alternatives import ALTERNATIVES, Alternative, Inputs, agreement
-from sampler.checks.probes import FURTHER, ORDERS, SINGLE, Mask, Probe
+from sampler.checks.order_diagnosis import Culprit, diagnose_order
+from sampler.checks.probes import FURTHER, SINGLE, Mask
 from sampler.checks.process import CellResult, Comparison, Judge
-from sampler.config import ALL_STAGES, SamplingConfig, Stage
+from sampler.config import ALL_STAGES
 
 LARGE = 1_000
 SHARE = 0.9
 """Share of the rows that an alternative must explain to be named."""
-
-
-@dataclass(frozen=True)
-class Culprit:
-    """One entry of a diagnosis. cases: names of the cells that it explains. dialect: whose behaviour it is."""
-
-    stage: str
-    explanation: str
-    cases: tuple[str, ...]
-    dialect: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,8 @@ def diagnose(judge: Judge, results: Sequence[CellResult]) -> Diagnosis:
     together = [result for result in by_name.values() if len(result.cell.stages) > 1]
     unexplained = [result for result in together if not suspects & set(result.cell.stages)]
     if unexplained:
-        culprits.extend(_of_order(judge, unexplained, [r for r in results if len(r.cell.stages) > 1], suspects))
+        judged = [each for each in results if len(each.cell.stages) > 1 and not suspects & set(each.cell.stages)]
+        culprits.extend(diagnose_order(judge, unexplained, judged))
     for culprit in culprits:
         stages.update({name: culprit.stage for name in culprit.cases if name in stages})
     for result in together:
@@ -120,7 +112,9 @@ def _only_guided(result: CellResult) -> bool:
 def _more_than_nothing(result: CellResult, nothing: CellResult) -> bool:
     """Whether a stage alone is wrong on kinds of rows on which an idle chain is right."""
     idle = {kind for one in nothing.failing for kind in _kinds(one)}
-    return any(not idle & set(_kinds(one)) for one in result.failing) and not any(one.failure for one in nothing.failing)
+    return any(not idle & set(_kinds(one)) for one in result.failing) and not any(
+        one.failure for one in nothing.failing
+    )
 
 
 def _kinds(comparison: Comparison) -> list[str]:
@@ -193,102 +187,4 @@ def _smaller_share(fits: Sequence[Mask], wrong: Sequence[Mask]) -> float:
 def _both_broken(one: Comparison, scores: np.ndarray) -> np.ndarray:
     """Rows in which neither the engine nor the alternative leaves a token."""
     nothing = ~(scores > -np.inf).any(axis=-1)
-    return nothing & ~(one.scores > -np.inf).any(axis=-1)
-
-
-def _of_order(
-    judge: Judge, unexplained: Sequence[CellResult], together: Sequence[CellResult], suspects: set[str]
-) -> Iterator[Culprit]:
-    """Stages that are right alone and wrong together: another order, or one that is dropped beside another."""
-    judged = [result for result in together if not suspects & set(result.cell.stages)]
-    asked = [result for result in judged if not result.cell.name.startswith("order:")]
-    names = tuple(result.cell.name for result in unexplained)
-    if all(result.cell.name.startswith("order:") for result in unexplained):
-        yield Culprit("order", f"order: {_of_asked_orders(unexplained)}", names)
-        return
-    for name, order in ORDERS.items():
-        if _explains(judge, asked, lambda config, order=order: replace(config, order=_restricted(config, order))):
-            explanation = f"order: equals the dialect {name!r}: {' > '.join(order)}"
-            yield Culprit("order", explanation, names, dialect=name)
-            return
-    swapped, dropped = [], {}
-    rest = []
-    for result in unexplained:
-        if len(result.cell.stages) != 2:
-            rest.append(result)
-            continue
-        first, second = result.cell.stages
-        if _explains(judge, [result], lambda config, a=first, b=second: _swapped(config, a, b)):
-            swapped.append((f"{second} before {first}", result.cell.name))
-            continue
-        gone = next(
-            (stage for stage in (second, first) if _explains(judge, [result], lambda c, s=stage: c.without([s]))), None
-        )
-        if gone:
-            dropped.setdefault(gone, []).append((first if gone == second else second, result.cell.name))
-        else:
-            rest.append(result)
-    if swapped:
-        described = ", ".join(text for text, _ in swapped)
-        yield Culprit("order", f"order: {described}", tuple(name for _, name in swapped))
-    if len(dropped) > 2:
-        names = tuple(name for cells in dropped.values() for _, name in cells)
-        yield Culprit("order", "order: of two stages that are on, one is not run", names)
-        return
-    for stage, cells in dropped.items():
-        others = ", ".join(other for other, _ in cells)
-        yield Culprit(stage, f"{stage}: is ignored where {others} is on", tuple(name for _, name in cells))
-    if rest and not swapped and not dropped:
-        yield from _in_chains(judge, rest)
-
-
-def _of_asked_orders(results: Sequence[CellResult]) -> str:
-    """What is wrong where only other orders than the default one are wrong."""
-    failing = [one for result in results for one in result.failing]
-    if all(one.probe.config.greedy for one in failing):
-        return "temperature 0 decides where the stage stands, not after the last one"
-    if all(result.cell.name.startswith(("order:without", "order:empty")) for result in results):
-        return "a stage that the order leaves out is run all the same"
-    return "keeps to its own order whatever it is asked for"
-
-
-def _restricted(config: SamplingConfig, order: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    return tuple(stage for stage in order if stage in config.order)
-
-
-def _swapped(config: SamplingConfig, first: Stage, second: Stage) -> SamplingConfig:
-    rest = [stage for stage in config.order if stage != second]
-    rest.insert(rest.index(first), second)
-    return replace(config, order=tuple(rest))
-
-
-def _explains(judge: Judge, results: Sequence[CellResult], change: object) -> bool:
-    """Whether the engine's answers are those of the reference under another config."""
-    for result in results:
-        for one in result.comparisons:
-            if one.failure:
-                return False
-            probe: Probe = replace(one.probe, config=change(one.probe.config))  # type: ignore[operator]
-            other = Comparison(probe, judge.expect(probe), one.answer)
-            if other.wrong.any():
-                return False
-    return bool(results)
-
-
-def _in_chains(judge: Judge, results: Sequence[CellResult]) -> Iterator[Culprit]:
-    """Whole chains alone are wrong: put each stage on the scores that the reference has before it."""
-    names = tuple(result.cell.name for result in results)
-    shown = next((one for result in results for one in result.failing if not one.failure), None)
-    if shown is None:
-        yield Culprit("order", f"order: no scores where stages stand together: {results[0].failing[0].failure}", names)
-        return
-    row = shown.probe.only(int(np.argmax(shown.wrong)))
-    inputs = row.logits, row.history, row.config, row.uncond_logits
-    states = judge.reference.evaluate(*inputs, context=judge.context(row))
-    for stage, before in zip(row.config.order, states, strict=False):
-        if stage in row.config.active_stages():
-            alone = judge.compare(row.before(stage, before.scores))
-            if alone.wrong.any():
-                yield Culprit(stage, f"{stage}: {alone.describe(0)}", names)
-                return
-    yield Culprit("order", f"order: {_worst_row(results[0])}", names)
+    return np.asarray(nothing & ~(one.scores > -np.inf).any(axis=-1))

@@ -1,4 +1,4 @@
-"""Named ways to sample that are not the reference's and no mistake: what a declared dialect changes in the judgement."""
+"""Named ways to sample that are no mistake: what a declared dialect changes in the judgement."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,11 @@ from sampler.config import Stage
 
 @dataclass(frozen=True)
 class Dialect:
-    """order: in which it runs its stages, named by `info.orders` too; ties_are_open: which of equal scores a filter
-    keeps is its own affair; source: where it is documented."""
+    """How an engine differs by design.
+
+    order: in which it runs its stages, named by `info.orders` too. ties_are_open: which of equal scores a filter keeps
+    is its own affair. source: where it is documented.
+    """
 
     order: tuple[Stage, ...]
     ties_are_open: bool

@@ -4,6 +4,8 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +74,7 @@ class Drawer:
     drawn: dict[str, Drawn] = field(default_factory=dict)
 
     def draw(self, probe: Probe, n: int, seed: int, *, thread: bool = False) -> Tokens:
-        """n tokens of one call. Raises NoDraws and Unsupported."""
+        """N tokens of one call. Raises NoDraws and Unsupported."""
         config = self.judge.asked(probe.config)
         arguments = {
             "logits": self.judge.filled(probe.logits[0]),
@@ -160,7 +162,7 @@ def _beyond_rounding(expected: Expected) -> float:
 def _statistical(
     judged: Judgement, alpha: float, detectable: float, detect: float, shown: str, *, tolerance: float = 0.0
 ) -> Finding:
-    figures = {
+    figures: dict[str, Any] = {
         "statistic": judged.statistic, "bound": judged.bound + tolerance, "alpha": alpha, "detectable": detectable,
     }  # fmt: skip
     if judged.statistic > judged.bound + tolerance:
@@ -195,7 +197,9 @@ def shifted_pairs(drawer: Drawer, plan: DrawPlan) -> Finding:
     inner = drawn.calls[:, 1:-1]
     probability = float(np.square(drawn.probabilities).sum())
     name = "nothing/pairs-shifted"
-    return _pairs(plan, name, inner[:, ::2].ravel(), inner[:, 1::2].ravel(), probability, "draws 1 apart, from the second")
+    return _pairs(
+        plan, name, inner[:, ::2].ravel(), inner[:, 1::2].ravel(), probability, "draws 1 apart, from the second"
+    )
 
 
 def other_seeds(drawer: Drawer, plan: DrawPlan) -> Finding:
@@ -272,7 +276,9 @@ def single_draws(drawer: Drawer, plan: DrawPlan) -> tuple[Finding, Finding]:
         )
         first = _statistical(test.judge(counts), test.alpha, test.detectable(len(tokens)), check.detect, shown)
     probability = float(np.square(probabilities).sum())
-    second = _pairs(plan, "chain:everything/single-pairs", tokens[::2], tokens[1::2], probability, "seeds next to each other")
+    second = _pairs(
+        plan, "chain:everything/single-pairs", tokens[::2], tokens[1::2], probability, "seeds next to each other"
+    )
     return first, replace(second, stage="seed")
 
 
@@ -299,7 +305,9 @@ def greedy(drawer: Drawer, plan: DrawPlan) -> Finding:
         seen = some_ids(np.unique(tokens))
         message = f"temperature 0 drew {seen} in {len(tokens)} draws, expected token 1, the lowest id of the maxima"
         return Finding("draw", "temperature", "failed", len(tokens), message, wrong, 0.0)
-    return Finding("draw", "temperature", "passed", len(tokens), f"{len(tokens)} draws, all the lowest maximum", 0.0, 0.0)
+    return Finding(
+        "draw", "temperature", "passed", len(tokens), f"{len(tokens)} draws, all the lowest maximum", 0.0, 0.0
+    )
 
 
 def picks(judge: Judge, seed: int) -> Finding:
@@ -320,13 +328,16 @@ def picks(judge: Judge, seed: int) -> Finding:
         message = answer.message or f"pick() gave tokens of shape {getattr(answer.value, 'shape', None)}"
         return Finding("draw", "draw", "errored", 0, message)
     if answer.wrote:
-        return Finding("draw", "purity", "failed", len(scores), f"pick() writes into {', '.join(answer.wrote)}", 1.0, 0.0)
+        return Finding(
+            "draw", "purity", "failed", len(scores), f"pick() writes into {', '.join(answer.wrote)}", 1.0, 0.0
+        )
     wrong = np.flatnonzero(answer.value != expected)
     if len(wrong):
         row, token = int(wrong[0]), int(answer.value[wrong[0]])
         removed = 0 <= token < scores.shape[1] and scores[row, token] == -np.inf
         which = f"the removed token {token}" if removed else f"token {token}"
-        message = f"{len(wrong)} of {len(scores)} rows: row {row} gave {which}, score plus noise is largest at {expected[row]}"
+        best = f"score plus noise is largest at {expected[row]}"
+        message = f"{len(wrong)} of {len(scores)} rows: row {row} gave {which}, {best}"
         return Finding("draw", "draw", "failed", len(scores), message, len(wrong), 0.0)
     return Finding("draw", "draw", "passed", len(scores), f"{len(scores)} rows, extreme noise among them", 0.0, 0.0)
 
@@ -337,9 +348,8 @@ def other_checks(drawer: Drawer, plan: DrawPlan) -> Iterator[tuple[str, Callable
     yield "nothing/same-seed", lambda: same_seed(drawer, plan)
     yield "nothing/worker-thread", lambda: worker_thread(drawer, plan)
     for lag in LAGS:
-        yield f"nothing/pairs-{lag}", lambda lag=lag: lagged(drawer, plan, lag)
+        yield f"nothing/pairs-{lag}", partial(lagged, drawer, plan, lag)
     yield "nothing/pairs-shifted", lambda: shifted_pairs(drawer, plan)
     yield "nothing/seeds", lambda: other_seeds(drawer, plan)
     yield "chain:everything/single-draws chain:everything/single-pairs", lambda: single_draws(drawer, plan)
     yield "vocabulary/ranks", lambda: ranks(drawer, plan)
-

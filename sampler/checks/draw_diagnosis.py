@@ -1,7 +1,8 @@
 """From what the draws showed to the most likely culprit: the generator first, then stages alone, then orders."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +10,9 @@ from scipy.special import softmax
 
 from sampler.checks.alternatives import ALTERNATIVES, IGNORED, Inputs
 from sampler.checks.base import Finding
-from sampler.checks.diagnosis import Culprit
 from sampler.checks.distribution import Drawer, Drawn
-from sampler.checks.probes import ORDERS
-from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.checks.order_diagnosis import FULL_ORDERS, Change, Culprit, in_order, without
+from sampler.config import STAGES, Stage
 from sampler.statistics.multinomial import Multinomial
 
 FIT = 1e-4
@@ -30,7 +30,9 @@ class DrawResults:
 
     def failed(self, *names: str) -> tuple[str, ...]:
         """Which of some cases failed or errored."""
-        return tuple(name for name in names if name in self.findings and self.findings[name].outcome in ("failed", "errored"))
+        return tuple(
+            name for name in names if name in self.findings and self.findings[name].outcome in ("failed", "errored")
+        )
 
     def cells(self) -> list[str]:
         """Cells that failed, by support or frequencies."""
@@ -48,7 +50,10 @@ def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Culprit, ...]
     own = [_of_stage(results, stage) for stage in STAGES if stage in alone and stage not in known]
     if len(own) > 2 and all(culprit.explanation.endswith(IGNORED) for culprit in own):
         cases = tuple(case for culprit in own for case in culprit.cases)
-        return (*culprits, Culprit("draw", "draw: tokens come from the logits as they were given, not from the scores", cases))
+        return (
+            *culprits,
+            Culprit("draw", "draw: tokens come from the logits as they were given, not from the scores", cases),
+        )
     culprits += own
     suspects = alone | known
     order_known = "order" in known
@@ -71,31 +76,39 @@ def _cases(results: DrawResults, cell: str) -> tuple[str, ...]:
     return results.failed(*(name for name in results.findings if name.rsplit("/", 1)[0] == cell))
 
 
+OWN = ("nothing/", "pick/", "vocabulary/", "chain:everything/single-")
+"""Cases that are about the draws themselves, not about a stage."""
+
+
 def _generator(results: DrawResults) -> list[Culprit]:
     """What is wrong with the draws themselves, where no stage does anything."""
-    nothing = results.drawer.drawn.get("nothing")
-    failed = results.failed(*(name for name in results.findings if name.startswith(("nothing/", "pick/", "vocabulary/"))))
+    failed = results.failed(*(name for name in results.findings if name.startswith(OWN)))
     if not failed:
         return []
-    first = results.findings[failed[0]]
-    if nothing is None:
-        return [Culprit(first.stage, f"{first.stage}: {first.message}", failed)]
-    if nothing.calls.min() == nothing.calls.max():
-        return [Culprit("draw", f"draw: nothing but token {nothing.calls[0, 0]} is drawn, the same {nothing.calls.size} times", failed)]
-    if len(np.unique(nothing.calls, axis=0)) == 1:
-        return [Culprit("seed", "seed: has no effect: every seed gives the same draws", failed)]
-    if (nothing.calls == nothing.calls[:, :1]).all():
-        return [Culprit("draw", "draw: every draw of a call is the same token: its noise is frozen", failed)]
-    if results.failed("nothing/support"):
-        return [Culprit("draw", f"draw: {results.findings['nothing/support'].message}", failed)]
+    nothing = results.drawer.drawn.get("nothing")
+    found = None if nothing is None else _of_calls(nothing.calls)
+    if found is not None:
+        return [Culprit(found[0], f"{found[0]}: {found[1]}", failed)]
+    findings = results.findings
+    support = [name for name in failed if name == "nothing/support"]
     pairs = [name for name in failed if "/pairs-" in name]
-    if pairs:
-        return [Culprit("draw", f"draw: draws know of each other: {results.findings[pairs[0]].message}", failed)]
-    for stage in ("seed", "draw"):
-        own = tuple(name for name in failed if results.findings[name].stage == stage)
-        if own and (stage == "seed" or len(own) == len(failed)):
-            return [Culprit(stage, f"{stage}: {results.findings[own[0]].message}", failed)]
+    if support or pairs:
+        what = "" if support else "draws know of each other: "
+        return [Culprit("draw", f"draw: {what}{findings[(support or pairs)[0]].message}", failed)]
+    seed = [name for name in failed if findings[name].stage == "seed"]
+    first = findings[(seed or failed)[0]]
     return [Culprit(first.stage, f"{first.stage}: {first.message}", failed)]
+
+
+def _of_calls(calls: NDArray[np.int64]) -> tuple[str, str] | None:
+    """What plainly shows in the tokens of the calls (calls, n): stage and explanation."""
+    if calls.min() == calls.max():
+        return "draw", f"nothing but token {calls[0, 0]} is drawn, the same {calls.size} times"
+    if len(np.unique(calls, axis=0)) == 1:
+        return "seed", "has no effect: every seed gives the same draws"
+    if (calls == calls[:, :1]).all():
+        return "draw", "every draw of a call is the same token: its noise is frozen"
+    return None
 
 
 def _of_stage(results: DrawResults, stage: Stage) -> Culprit:
@@ -128,20 +141,16 @@ def _of_order(results: DrawResults, cells: Sequence[str]) -> Culprit:
     cases = tuple(case for cell in cells for case in _cases(results, cell))
     together = [drawn for drawn in results.drawer.drawn.values() if len(drawn.cell.stages) > 1]
     own = [drawn for drawn in together if drawn.cell.name in cells]
-    for name, order in ORDERS.items():
-        if all(_explains(results, drawn, lambda config, order=order: _in_order(config, order)) for drawn in together):
+    for name, order in FULL_ORDERS.items():
+        if all(_explains(results, drawn, partial(in_order, order)) for drawn in together):
             return Culprit("order", f"order: equals the dialect {name!r}: {' > '.join(order)}", cases, name)
     for stage in STAGES:
-        if all(_explains(results, drawn, lambda config, stage=stage: config.without([stage])) for drawn in own):
+        if all(_explains(results, drawn, partial(without, stage)) for drawn in own):
             return Culprit(stage, f"{stage}: is ignored where other stages are on", cases)
     return Culprit("order", f"order: {results.findings[cases[0]].message}", cases)
 
 
-def _in_order(config: SamplingConfig, order: tuple[Stage, ...]) -> SamplingConfig:
-    return replace(config, order=tuple(stage for stage in order if stage in config.order))
-
-
-def _explains(results: DrawResults, drawn: Drawn, change: Callable[[SamplingConfig], SamplingConfig]) -> bool:
+def _explains(results: DrawResults, drawn: Drawn, change: Change) -> bool:
     probe = drawn.cell.probe
     judge = results.drawer.judge
     states = judge.reference.evaluate(

@@ -121,7 +121,7 @@ class DrawPlan:
 
     def cell(self, check: str) -> DrawCell:
         """The cell that a check draws from."""
-        return next(cell for cell in self.cells if cell.name == check.split("/")[0])
+        return next(cell for cell in self.cells if cell.name == check.split("/", maxsplit=1)[0])
 
     def vocabulary(self, check: str) -> int:
         """How many tokens there are to draw."""
@@ -137,7 +137,9 @@ class DrawPlan:
         return Binomial(float(np.square(probabilities).sum()), alpha).detectable(check.n)
 
     def _cell(self, name: str, stages: Sequence[Stage], knobs: Mapping[str, Any]) -> DrawCell:
-        return DrawCell(name, tuple(stages), self._probe(name, replace(NEUTRAL, **knobs), SIZE if stages else IDLE_SIZE))
+        return DrawCell(
+            name, tuple(stages), self._probe(name, replace(NEUTRAL, **knobs), SIZE if stages else IDLE_SIZE)
+        )
 
     def _whole(self, name: str) -> DrawCell:
         config = replace(SamplingConfig(), **WHOLE[name])
@@ -150,7 +152,7 @@ class DrawPlan:
         return DrawCell("vocabulary", (), maker.make("V=8194", NEUTRAL, 8_194, ("ordinary",)), 0.25)
 
     def _probe(self, name: str, config: SamplingConfig, size: int) -> Probe:
-        """Logits of even steps in a random order, so that no threshold is near; one in five tokens is removed already."""
+        """Logits of even steps in a random order, so that no threshold is near; three tokens are removed already."""
         rng = np.random.default_rng([self.seed, *name.encode()])
         row = np.linspace(2.2, -1.4, size) + rng.uniform(-0.02, 0.02, size)
         if config.repetition_penalty != 1:

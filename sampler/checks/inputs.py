@@ -1,4 +1,4 @@
-"""Rows of logits and histories on which right and wrong stages part: ties, zeros, both signs, removed tokens, extremes."""
+"""Rows of logits and histories on which right and wrong stages part: ties, zeros, both signs, removed tokens."""
 
 from collections.abc import Callable, Sequence
 
@@ -86,4 +86,4 @@ def _history(rng: np.random.Generator, row: Logits, index: int) -> list[int]:
         return [token for token in rng.permutation(min(size, 400)).tolist() if token != likely[-1]]
     if kind == 4:
         return [likely[0]]
-    return [*range(min(size, 200)), *range(min(size, 200))]
+    return [*range(min(size, 40)), *range(min(size, 40))]

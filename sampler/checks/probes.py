@@ -25,7 +25,7 @@ SINGLE: dict[Stage, tuple[Mapping[str, Any], ...]] = {
         {"cfg_weight": 1.5, "cfg_convention": "unconditional"},
     ),
     "repetition_penalty": ({"repetition_penalty": 1.2}, {"repetition_penalty": 3.0}, {"repetition_penalty": 0.7}),
-    "temperature": ({"temperature": 0.8}, {"temperature": 0.3}, {"temperature": 2.5}, {"temperature": 0.05}, {"temperature": 0.0}),
+    "temperature": tuple({"temperature": value} for value in (0.8, 0.3, 2.5, 0.05, 0.0)),
     "top_k": (
         {"top_k": 5}, {"top_k": 1}, {"top_k": 50}, {"top_k": 10_000}, {"top_k": 2, "min_tokens_to_keep": 3},
     ),
@@ -49,7 +49,7 @@ FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
         {"dry_multiplier": 0.8}, {"dry_multiplier": 0.8, "dry_allowed_length": 1},
         {"dry_multiplier": 1.5, "dry_base": 1.2, "dry_breakers": (0,)},
     ),
-    "no_repeat_ngram_size": ({"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 1}, {"no_repeat_ngram_size": 3}),
+    "no_repeat_ngram_size": ({"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 3}),
     "min_new_tokens": ({"min_new_tokens": 1_000}, {"min_new_tokens": 2}),
     "suppressed_tokens": ({"suppressed_tokens": (0,)}, {"suppressed_tokens": (1,)}),
     "top_n_sigma": ({"top_n_sigma": 1.0}, {"top_n_sigma": 2.5}),

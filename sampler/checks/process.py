@@ -29,7 +29,7 @@ VARIATION = 1e-5
 NEGLIGIBLE = 5_000.0
 """A score so far under the best is removed: its probability is 0 in every floating-point format."""
 
-Blame = Literal["purity", "batch", None]
+Blame = Literal["purity", "batch"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,9 @@ class Comparison:
         if not sets and self.expected.counts is not None and kept.sum() != self.expected.counts[row]:
             sets = [f"it keeps {kept.sum()} of equal tokens, {self.expected.counts[row]} are expected"]
         if sets:
-            return f"{name}: {' and '.join(sets)}; it keeps {kept.sum()} tokens, the reference {(theirs > -np.inf).sum()}"
+            return (
+                f"{name}: {' and '.join(sets)}; it keeps {kept.sum()} tokens, the reference {(theirs > -np.inf).sum()}"
+            )
         mine, other = softmax(ours), softmax(theirs)
         token = int(np.argmax(np.abs(mine - other)))
         return (
@@ -166,6 +168,7 @@ class Judge:
         if probe.kept is not None:
             must = may = probe.kept
             final = replace(final, scores=np.where(probe.kept, probe.logits.astype(np.float64), -np.inf))
+        must = must & (final.scores >= final.scores.max(axis=-1, keepdims=True) - NEGLIGIBLE)
         tolerance = VARIATION + self.tolerance + _rounding(final)
         return Expected(must, may, final.scores, tolerance, probe.counts, self._unfiltered(probe))
 
@@ -298,10 +301,10 @@ class CellResult:
             return Finding("process", stage, "unavailable", 0, self.refused[0])
         rows = sum(len(comparison.probe.logits) for comparison in self.comparisons)
         bound = max(float(comparison.expected.tolerance.max()) for comparison in self.comparisons)
-        statistic = max(comparison.distance if comparison.failure else _worst(comparison) for comparison in self.comparisons)
-        return Finding(
-            "process", stage, self.outcome, rows, self._message(rows), statistic, bound, detectable=bound
+        statistic = max(
+            comparison.distance if comparison.failure else _worst(comparison) for comparison in self.comparisons
         )
+        return Finding("process", stage, self.outcome, rows, self._message(rows), statistic, bound, detectable=bound)
 
     def _message(self, rows: int) -> str:
         if self.failing:

@@ -1,4 +1,4 @@
-"""What holds for every right chain, whatever it computes: inputs unharmed, equal answers, rows that do not know of each other."""
+"""What holds for every right chain: inputs unharmed, equal answers, rows that do not know of each other."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -214,7 +214,7 @@ def _look(each: Property, asked: Subject) -> Finding:
 def unusual_rows(judge: Judge) -> Finding:
     """What becomes of rows without a distribution. Anything but a hang is an answer, and is only reported."""
     rows = {"NaN": np.nan, "+inf": np.inf, "every token removed": -np.inf}
-    seen = []
+    seen: list[str] = []
     for name, value in rows.items():
         logits = np.zeros((1, 9), dtype=np.float32)
         logits[0, :] = value if value == -np.inf else logits[0]

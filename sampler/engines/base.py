@@ -51,8 +51,10 @@ class EngineError(SamplerError):
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """Who an engine is. supports: frozenset of stages and knobs, None for the seven of the
-    default order and their knobs. orders: "any" or those it can do.
+    """Who an engine is.
+
+    supports: frozenset of stages and knobs, None for the seven of the default order and their knobs. orders: "any"
+    or those it can do.
 
     Names, dtypes and collections are taken in the form in which a framework has them. Raises EngineError for a stage
     or a number that cannot be.

@@ -25,7 +25,10 @@ class Interrupted(BaseException):
 
 @dataclass(frozen=True)
 class Call:
-    """Arguments by name, in the order of the protocol; those that are None are left out. thread: in a new thread, as a server calls. context: for engines whose signature has it."""
+    """Arguments by name, in the order of the protocol; those that are None are left out.
+
+    thread: in a new thread, as a server calls. context: for engines whose signature has it.
+    """
 
     method: Method
     arguments: Mapping[str, Any]

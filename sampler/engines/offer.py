@@ -10,7 +10,6 @@ from sampler.config import STAGES, SamplingConfig, Stage, is_default
 from sampler.engines.base import EngineInfo, Generation, Record, Request, StopReason
 from sampler.errors import Unsupported
 
-
 THE_SEVEN = frozenset({*STAGES, "min_tokens_to_keep", "cfg_convention"})
 """What an engine that names nothing supports. Further stages must be named: an engine that was written before there was
 one would else be accused of ignoring it."""

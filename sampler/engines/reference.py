@@ -63,7 +63,9 @@ class ReferenceEngine:
     ) -> list[Evaluation]:
         """The state of (B, V) before and after every stage, the last one final."""
         scores = np.asarray(logits, dtype=np.float64)
-        states = [Evaluation("logits", scores, self.input_rounding * np.where(np.isfinite(scores), np.abs(scores), 0.0))]
+        states = [
+            Evaluation("logits", scores, self.input_rounding * np.where(np.isfinite(scores), np.abs(scores), 0.0))
+        ]
         for stage in config.order:
             if stage in FURTHER:
                 given = Given.of(history, config, context)

@@ -1,7 +1,6 @@
 """What `sampler check` and `sampler plan` show: a table, a diagnosis, failures with their line, the JSON file."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sampler.checks.base import OUTCOMES, Verdict, worst
-from sampler.checks.diagnosis import Culprit
 from sampler.checks.draw_plan import DrawPlan
+from sampler.checks.order_diagnosis import Culprit
 from sampler.matrix import Matrix
 from sampler.results.jsonl import output_errors
 from sampler.results.terminal import STYLES, verdict_notes
@@ -86,7 +85,7 @@ def written_at_the_end(path: Path | None) -> Iterator[Callable[[dict[str, Any]],
     def write(report: dict[str, Any]) -> None:
         with output_errors(path):
             part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(part, path)
+            part.replace(path)
 
     try:
         yield write
@@ -111,8 +110,8 @@ def draw_plan(plan: DrawPlan, detectable: Callable[[str], float]) -> Table:
 def draw_plan_total(plan: DrawPlan) -> str:
     """The sum under the table."""
     return (
-        f"{len(plan.checks)} statistical checks share {plan.rate:g} false alarms; all others are exact. Discrepancies: total "
-        "variation; of pairs, the probability of equal tokens; of ranks, the distance of distribution functions"
+        f"{len(plan.checks)} statistical checks share {plan.rate:g} false alarms; all others are exact. Discrepancies: "
+        "total variation; of pairs, the probability of equal tokens; of ranks, the distance of distribution functions"
     )
 
 
