@@ -16,9 +16,12 @@ from sampler.checks.distribution import Drawer, NoDraws, frequencies, other_chec
 from sampler.checks.draw_diagnosis import DrawResults, diagnose_draws
 from sampler.checks.draw_plan import DrawPlan
 from sampler.checks.order_diagnosis import Culprit
+from sampler.checks.prediction import CHECKS as PREDICTION
+from sampler.checks.prediction import NoLogits, Predictor
 from sampler.checks.probes import all_cells
 from sampler.checks.process import Judge, ask_cell
 from sampler.checks.properties import Subject, ask_properties, strange_ids, subject, unusual_rows
+from sampler.config import ALL_STAGES
 from sampler.engines.base import Engine, EngineInfo, Level
 from sampler.engines.calls import Asks
 from sampler.engines.host import Local
@@ -34,6 +37,8 @@ STATEFUL = frozenset(
     {"process/properties/twice-the-same", "process/properties/first-call", "process/properties/keeps-its-answers"}
 )
 """What an engine remembers of earlier calls explains whatever else is wrong."""
+
+DEFAULT_RATE = 1e-6
 
 OnVerdict = Callable[[Verdict], None]
 
@@ -96,7 +101,7 @@ class Examination:
     name: str
     levels: tuple[Level, ...] = LEVELS
     seed: int = 0
-    rate: float = 1e-6
+    rate: float = DEFAULT_RATE
     tolerance: float = 0.0
     only: str | None = None
 
@@ -137,7 +142,9 @@ class Examination:
             return self._process()
         if level == "draw":
             return self._draw(known)
-        raise Unsupported(f"nothing is asked at level {level} yet; `sampler run` generates and checks")
+        if level == "predict":
+            return self._predict()
+        raise Unsupported("`sampler run` generates and checks; comparing two engines needs --against")
 
     def _wanted(self, name: str) -> bool:
         return self.only is None or self.only == name or self.only.startswith(f"{name}/")
@@ -187,12 +194,31 @@ class Examination:
         if "pick" in self.asks.offer.methods and self._wanted("draw/pick"):
             findings["pick/extreme-noise"] = _looked(lambda: picks(self.judge, self.seed))
         culprits = diagnose_draws(DrawResults(drawer, findings), known)
+        _name_stages(findings, culprits, {cell.name: set(cell.stages) & known for cell in plan.cells})
         named = [replace(each, cases=tuple(f"draw/{name}" for name in each.cases)) for each in culprits]
         return {f"draw/{name}": finding for name, finding in findings.items()}, tuple(named)
+
+    def _predict(self) -> tuple[dict[str, Finding], tuple[Culprit, ...]]:
+        predictor = Predictor(self.asks, self.seed)
+        findings = {
+            f"predict/itself/{name}": _looked(partial(check, predictor), "predict")
+            for name, check in PREDICTION
+            if self._wanted("predict/itself")
+        }
+        culprits = [
+            Culprit(finding.stage, f"{finding.stage}: {finding.message}", (name,))
+            for name, finding in findings.items()
+            if finding.outcome in ("failed", "errored")
+        ]
+        return findings, tuple(culprits)
 
     def _verdict(self, name: str, finding: Finding) -> Verdict:
         cell, check = name.rsplit("/", 1)
         line = ["sampler", "replay", name, "--seed", str(self.seed), "--engine", self.name]
+        if self.rate != DEFAULT_RATE:
+            line += ["--false-alarm-rate", str(self.rate)]
+        if self.tolerance:
+            line += ["--tolerance", str(self.tolerance)]
         return finding.verdict(cell, check, shlex.join(line))
 
 
@@ -203,14 +229,28 @@ def _subject(judge: Judge, seed: int) -> Subject | str:
         return error.message
 
 
-def _looked(check: Callable[[], Any]) -> Any:
-    """Run a check of draws; what an engine does wrong becomes a finding."""
+def _name_stages(findings: dict[str, Finding], culprits: Sequence[Culprit], known: dict[str, set[str]]) -> None:
+    """Put the stage of its culprit into each failure, else one that was found wrong before; known: by cell."""
+    for name, finding in findings.items():
+        if finding.outcome not in ("failed", "errored"):
+            continue
+        culprit = next((each for each in culprits if name in each.cases), None)
+        before = sorted(known.get(name.rsplit("/", 1)[0], set()), key=ALL_STAGES.index)
+        if culprit is not None or before:
+            findings[name] = replace(finding, stage=culprit.stage if culprit else before[0])
+
+
+def _looked(check: Callable[[], Any], level: Level = "draw") -> Any:
+    """Run a check; what an engine does wrong becomes a finding."""
+    stage = "draw" if level == "draw" else "purity"
     try:
         return check()
     except Unsupported as error:
-        return Finding("draw", "draw", "unavailable", 0, error.message)
+        return Finding(level, stage, "unavailable", 0, error.message)
     except NoDraws as error:
-        return Finding("draw", "draw", "failed" if error.failed else "errored", 0, str(error))
+        return Finding(level, stage, "failed" if error.failed else "errored", 0, str(error))
+    except NoLogits as error:
+        return Finding(level, stage, "errored", 0, str(error))
 
 
 def _with_properties(culprits: Sequence[Culprit], looked: dict[str, Finding]) -> list[Culprit]:

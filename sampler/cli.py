@@ -14,7 +14,7 @@ from sampler.cli_errors import shows_errors
 from sampler.doctor import diagnose
 from sampler.errors import ConfigError
 from sampler.matrix import find_matrix, load_matrix, shipped_matrices
-from sampler.replay import replay_case, replay_crash
+from sampler.replay import LEVELS, replay_case, replay_check, replay_crash
 from sampler.results import terminal
 from sampler.results.crash import remove_crashes, write_crashes
 from sampler.results.jsonl import write_run
@@ -94,14 +94,20 @@ def replay(
     matrix: Annotated[
         Path | None, typer.Option("--matrix", help="The matrix file, if it is not a shipped one.")
     ] = None,
+    false_alarm_rate: Annotated[float, typer.Option("--false-alarm-rate", help="That of the check.")] = 1e-6,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="That of the check.")] = 0.0,
 ) -> int:
-    """Show one verdict again."""
+    """Show one verdict again, of `sampler run` or of `sampler check`."""
     console = Console(soft_wrap=True, markup=False, highlight=False)
     if case.endswith(".json"):
         if seed is not None or engine or weights or matrix:
             raise ConfigError(f"{case} holds all that is needed", hint="leave the options out")
         recorded, verdicts = replay_crash(Path(case))
         console.print(f"recorded: {recorded['case']} (stage {recorded['stage']}): {recorded['message']}")
+    elif case.split("/")[0] in LEVELS and matrix is None:
+        if weights:
+            raise ConfigError(f"{case} is a case of `sampler check`", hint="leave --weights out")
+        verdicts = replay_check(case, seed or 0, engine, false_alarm_rate, tolerance)
     else:
         verdicts = replay_case(case, seed or 0, engine, weights, matrix)
     console.print(terminal.verdict_table(verdicts))

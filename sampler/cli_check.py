@@ -1,22 +1,18 @@
-"""The commands `sampler check` and `sampler plan`."""
+"""The commands `sampler check` and `sampler plan`; SciPy's statistics are imported where they are needed."""
 
 import functools
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from sampler.check import LEVELS, Examination, Report, detectable
-from sampler.checks.draw_plan import DrawPlan
-from sampler.engines.base import Level
-from sampler.engines.host import Isolated
-from sampler.engines.registry import load_known
 from sampler.errors import ConfigError
-from sampler.matrix import find_matrix, load_matrix
-from sampler.results import check_report, terminal
-from sampler.statistics.judgement import checked_rate
+
+if TYPE_CHECKING:
+    from sampler.check import Report
+    from sampler.engines.base import Level
 
 Rate = Annotated[
     float, typer.Option("--false-alarm-rate", help="How often all checks together may accuse a right engine.")
@@ -40,6 +36,11 @@ def check(
     false_alarm_rate: Rate = 1e-6,
 ) -> int:
     """Put an engine under every check and say which stage is wrong."""
+    from sampler.check import Examination
+    from sampler.engines.host import Isolated
+    from sampler.engines.registry import load_known
+    from sampler.results import check_report, terminal
+
     levels = _levels(level)
     _check_numbers(false_alarm_rate, tolerance)
     if against is not None:
@@ -66,14 +67,18 @@ def check(
     return report.exit_code
 
 
-def _show(console: Console, report: Report, seconds: float) -> None:
+def _show(console: Console, report: "Report", seconds: float) -> None:
+    from sampler.results import check_report
+
     console.print(check_report.table(report.verdicts))
     for line in check_report.lines(report.outcome, report.verdicts, report.diagnosis, report.dialect):
         console.print(line)
     console.print(f"{report.info.name} {report.outcome}; {len(report.verdicts)} verdicts in {seconds:.1f} s")
 
 
-def _levels(level: str | None) -> tuple[Level, ...]:
+def _levels(level: str | None) -> "tuple[Level, ...]":
+    from sampler.check import LEVELS
+
     if level is None:
         return LEVELS
     found = next((each for each in LEVELS if each == level), None)
@@ -83,6 +88,8 @@ def _levels(level: str | None) -> tuple[Level, ...]:
 
 
 def _check_numbers(rate: float, tolerance: float) -> None:
+    from sampler.statistics.judgement import checked_rate
+
     try:
         checked_rate("--false-alarm-rate", rate)
     except ValueError as error:
@@ -99,6 +106,11 @@ def plan(
     false_alarm_rate: Rate = 1e-6,
 ) -> int:
     """Print what will be asked, how often, and what it can see, before anything runs."""
+    from sampler.check import detectable
+    from sampler.checks.draw_plan import DrawPlan
+    from sampler.matrix import find_matrix, load_matrix
+    from sampler.results import check_report
+
     console = Console(soft_wrap=True, markup=False, highlight=False)
     if matrix is not None:
         loaded = load_matrix(find_matrix(matrix))

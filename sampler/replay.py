@@ -1,8 +1,9 @@
 """Showing a verdict again: by running its cell, or from a crash file alone."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -11,10 +12,14 @@ from sampler.checks.draws import allowed, draws
 from sampler.checks.equivalence import LARGEST_VARIATION, ChainComparison
 from sampler.checks.steps import recorded_steps
 from sampler.config import SamplingConfig
-from sampler.engines.base import EngineInfo, Generation, Logits, Record, Request
+from sampler.engines.base import EngineInfo, Generation, Level, Logits, Record, Request
 from sampler.engines.reference import ReferenceEngine
+from sampler.errors import MatrixError
 from sampler.results.crash import read_crash
 from sampler.run import Session, find_case
+
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""What the ids of `sampler check` begin with."""
 
 
 def replay_case(
@@ -26,6 +31,28 @@ def replay_case(
     session.check(case)
     result = session.run(case)
     return [verdict for verdict in result.verdicts if check in (None, verdict.check)]
+
+
+def replay_check(case_id: str, seed: int, engine: str | None, rate: float, tolerance: float) -> list[Verdict]:
+    """Put one question of `sampler check` again: `level/cell/check`, or all of a cell.
+
+    rate, tolerance: those of the run, which fix the alpha. Raises MatrixError for a case that there is not.
+    """
+    from sampler.check import Examination
+    from sampler.engines.host import Isolated
+    from sampler.engines.registry import load_known
+
+    level = next(each for each in LEVELS if each == case_id.partition("/")[0])
+    cell = "/".join(case_id.split("/")[:2])
+    asks = Isolated(partial(load_known, engine or "core"))
+    try:
+        report = Examination(asks, engine or "core", (level,), seed, rate, tolerance, only=cell).run()
+    finally:
+        asks.close()
+    found = [verdict for verdict in report.verdicts if case_id in (verdict.case, cell)]
+    if not found:
+        raise MatrixError(f"there is no case {case_id!r}", hint="`sampler check ENGINE --json FILE` lists all of them")
+    return found
 
 
 def replay_crash(path: Path) -> tuple[dict[str, Any], list[Verdict]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sampler.config import ALL_STAGES, FURTHER_STAGES, SamplingConfig, Stage
 from sampler.engines.base import Context, EngineInfo, Logits
@@ -23,6 +24,7 @@ PROCESSORS = (
     "TopPLogitsWarper",
     *FURTHER_PROCESSORS,
 )
+ROWS_AT_ONCE = 256
 INSTALL = "pip install 'sampler-suite[reference]'"
 
 
@@ -80,6 +82,29 @@ class HuggingFaceEngine:
             scores = torch.full_like(scores, -torch.inf).scatter(1, best, scores.gather(1, best))
         result: Logits = scores.numpy()
         return result
+
+    def draw(
+        self,
+        logits: Logits,
+        history: Sequence[int],
+        config: SamplingConfig,
+        n: int,
+        seed: int,
+        uncond_logits: Logits | None = None,
+        context: Context | None = None,
+    ) -> NDArray[np.int64]:
+        """Draw n tokens as `_sample` does: softmax, then torch.multinomial, one token a row of n equal rows."""
+        torch = self._torch
+        uncond = None if uncond_logits is None else np.asarray(uncond_logits)[None]
+        scores = self.process(np.asarray(logits)[None], [history], config, uncond, context)
+        probabilities = torch.nn.functional.softmax(torch.from_numpy(scores), dim=-1)
+        generator = torch.Generator().manual_seed(seed)
+        tokens = [
+            torch.multinomial(probabilities.expand(min(ROWS_AT_ONCE, n - start), -1), 1, generator=generator)[:, 0]
+            for start in range(0, n, ROWS_AT_ONCE)
+        ]
+        drawn: NDArray[np.int64] = torch.cat(tokens).numpy() if tokens else np.zeros(0, dtype=np.int64)
+        return drawn
 
     def _penalize(self, scores: "torch.Tensor", history: Sequence[Sequence[int]], penalty: float) -> Any:
         """Histories become one tensor: a row is filled up with an id that it has, which changes no set of ids.

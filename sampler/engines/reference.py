@@ -52,6 +52,29 @@ class ReferenceEngine:
         states = self.evaluate(logits, history, config, uncond_logits, context=context)
         return states[-1].scores.astype(np.float32)
 
+    def draw(
+        self,
+        logits: Logits,
+        history: Sequence[int],
+        config: SamplingConfig,
+        n: int,
+        seed: int,
+        uncond_logits: Logits | None = None,
+        context: Context | None = None,
+    ) -> NDArray[np.int64]:
+        """Draw n tokens by inverting the distribution function in float64, with NumPy's own generator.
+
+        Nothing is shared with the chain: neither the noise nor the way to draw. Source: Devroye 1986, "Non-Uniform
+        Random Variate Generation", section III.2.
+        """
+        uncond = None if uncond_logits is None else np.asarray(uncond_logits)[None]
+        scores = self.evaluate(np.asarray(logits)[None], [history], config, uncond, context=context)[-1].scores[0]
+        kept = np.flatnonzero(scores > -np.inf)
+        cumulative = np.cumsum(np.exp(scores[kept] - scores.max()))
+        uniform = np.random.default_rng(seed).random(n)
+        places = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
+        return np.asarray(kept[np.minimum(places, len(kept) - 1)], dtype=np.int64)
+
     def evaluate(
         self,
         logits: Logits,
