@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any, get_args
@@ -22,11 +22,10 @@ from sampler.checks.probes import all_cells
 from sampler.checks.process import Judge, ask_cell
 from sampler.checks.properties import Subject, ask_properties, strange_ids, subject, unusual_rows
 from sampler.config import ALL_STAGES
-from sampler.engines.base import Engine, EngineInfo, Level
+from sampler.engines.base import EngineInfo, Level
 from sampler.engines.calls import Asks
-from sampler.engines.host import Local
 from sampler.engines.reference import ReferenceEngine
-from sampler.errors import ConfigError, Unsupported
+from sampler.errors import Unsupported
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 
@@ -194,7 +193,7 @@ class Examination:
         if "pick" in self.asks.offer.methods and self._wanted("draw/pick"):
             findings["pick/extreme-noise"] = _looked(lambda: picks(self.judge, self.seed))
         culprits = diagnose_draws(DrawResults(drawer, findings), known)
-        _name_stages(findings, culprits, {cell.name: set(cell.stages) & known for cell in plan.cells})
+        _name_stages(findings, culprits, {cell.name: known.intersection(cell.stages) for cell in plan.cells})
         named = [replace(each, cases=tuple(f"draw/{name}" for name in each.cases)) for each in culprits]
         return {f"draw/{name}": finding for name, finding in findings.items()}, tuple(named)
 
@@ -289,36 +288,3 @@ def detectable(plan: DrawPlan, name: str) -> float:
     probe = plan.cell(name).probe
     final = ReferenceEngine().evaluate(probe.logits, probe.history, probe.config, probe.uncond_logits)[-1]
     return plan.detectable(name, np.asarray(softmax(final.scores[0])))
-
-
-def examine(engine: Engine, **settings: Any) -> Report:
-    """Examine an engine object in this process; settings as Examination has them."""
-    return Examination(Local(engine), engine.info.name, **settings).run()
-
-
-class Disagreement(AssertionError):
-    """An engine that does not conform, with its verdicts and the diagnosis as text."""
-
-
-def run_conformance(engine: Engine, *, levels: Sequence[Level] = ("process", "draw"), seed: int = 0) -> Report:
-    """Put an engine under every check that it offers: the one line for the tests of an engine's author.
-
-    Raises Disagreement with the diagnosis where a verdict failed or errored, or where nothing could be asked.
-    """
-    for level in levels:
-        if level not in LEVELS:
-            raise ConfigError(f"{level!r} is no level", hint=f"levels: {', '.join(LEVELS)}")
-    report = examine(engine, levels=tuple(levels), seed=seed)
-    if report.outcome != "agrees":
-        raise Disagreement("\n".join(describe(report)))
-    return report
-
-
-def describe(report: Report) -> Iterator[str]:
-    """A report as lines: outcome, culprits, failures."""
-    yield f"{report.info.name} {report.info.version}: {report.outcome}"
-    for culprit in report.diagnosis:
-        yield f"  {culprit.explanation}"
-    for verdict in report.verdicts:
-        if verdict.outcome in ("failed", "errored"):
-            yield f"  {verdict.outcome} {verdict.case} (stage {verdict.stage}): {verdict.message}"

@@ -1,10 +1,11 @@
 """What an engine is: four small protocols with NumPy at the boundary, so that any framework can stand behind them."""
 
+import importlib
 import inspect
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ __all__ = [
     "Request",
     "StopReason",
     "call_process",
+    "run_conformance",
 ]
 
 Level = Literal["process", "draw", "predict", "generate"]
@@ -260,6 +262,14 @@ class Bounds(Protocol):
     ) -> list[Evaluation]:
         """The state before and after every stage."""
         ...
+
+
+def run_conformance(engine: Engine, **settings: Any) -> Any:
+    """Put an engine under every check that it offers: `sampler.conformance.run_conformance`, where its authors look.
+
+    Raises `sampler.conformance.Disagreement` with the diagnosis. It lies above the engines, so it is found by name.
+    """
+    return importlib.import_module("sampler.conformance").run_conformance(engine, **settings)
 
 
 def call_process(

@@ -1,0 +1,42 @@
+"""The one line for the tests of an engine's author: `run_conformance(engine)`."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sampler.check import LEVELS, Examination, Report
+from sampler.engines.base import Engine, Level
+from sampler.engines.host import Local
+from sampler.errors import ConfigError
+
+
+def examine(engine: Engine, **settings: Any) -> Report:
+    """Examine an engine object in this process; settings as Examination has them."""
+    return Examination(Local(engine), engine.info.name, **settings).run()
+
+
+class Disagreement(AssertionError):
+    """An engine that does not conform, with its verdicts and the diagnosis as text."""
+
+
+def run_conformance(engine: Engine, *, levels: Sequence[Level] = ("process", "draw"), seed: int = 0) -> Report:
+    """Put an engine under every check that it offers: the one line for the tests of an engine's author.
+
+    Raises Disagreement with the diagnosis where a verdict failed or errored, or where nothing could be asked.
+    """
+    for level in levels:
+        if level not in LEVELS:
+            raise ConfigError(f"{level!r} is no level", hint=f"levels: {', '.join(LEVELS)}")
+    report = examine(engine, levels=tuple(levels), seed=seed)
+    if report.outcome != "agrees":
+        raise Disagreement("\n".join(describe(report)))
+    return report
+
+
+def describe(report: Report) -> Iterator[str]:
+    """A report as lines: outcome, culprits, failures."""
+    yield f"{report.info.name} {report.info.version}: {report.outcome}"
+    for culprit in report.diagnosis:
+        yield f"  {culprit.explanation}"
+    for verdict in report.verdicts:
+        if verdict.outcome in ("failed", "errored"):
+            yield f"  {verdict.outcome} {verdict.case} (stage {verdict.stage}): {verdict.message}"
