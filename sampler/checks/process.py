@@ -143,6 +143,8 @@ class Judge:
     reference: Bounds
     tolerance: float = 0.0
     known: dict[Probe, Expected] = field(default_factory=dict)
+    exact: bool = True
+    """Whether the engine sums equal probabilities exactly, as float32 does."""
     width: int | None = None
     """The one vocabulary that the engine takes; rows of smaller ones are filled up with removed tokens."""
 
@@ -170,7 +172,8 @@ class Judge:
             final = replace(final, scores=np.where(probe.kept, probe.logits.astype(np.float64), -np.inf))
         must = must & (final.scores >= final.scores.max(axis=-1, keepdims=True) - NEGLIGIBLE)
         tolerance = VARIATION + self.tolerance + _rounding(final)
-        return Expected(must, may, final.scores, tolerance, probe.counts, self._unfiltered(probe))
+        counts = probe.counts if self.exact else None
+        return Expected(must, may, final.scores, tolerance, counts, self._unfiltered(probe))
 
     def _unfiltered(self, probe: Probe) -> Array | None:
         if not DIALECTS.get(self.info.dialect or "", STRICT).ties_are_open:

@@ -94,7 +94,9 @@ class ReferenceEngine:
                 given = Given.of(history, config, context)
                 states.append(FURTHER[stage](states[-1], given, _SIGN[reading]))
             else:
-                states.append(_apply(stage, states[-1], history, config, uncond_logits, _SIGN[reading]))
+                states.append(
+                    _apply(stage, states[-1], history, config, uncond_logits, _SIGN[reading], self.input_rounding)
+                )
         if config.greedy:
             states.append(_without(states[-1], "greedy", ~_spared(states[-1], 1, _SIGN[reading])))
         return states
@@ -146,9 +148,11 @@ def _apply(
     config: SamplingConfig,
     uncond: Logits | None,
     sign: float,
+    coarse: float,
 ) -> Evaluation:
+    """Apply one of the seven; coarse: relative error of an operation beyond that of float32."""
     if stage == "cfg" and uncond is not None:
-        return _guide(state, np.asarray(uncond, dtype=np.float64), config)
+        return _guide(state, np.asarray(uncond, dtype=np.float64), config, coarse)
     if stage == "repetition_penalty" and config.repetition_penalty != 1:
         return _penalize(state, [ids[-config.penalty_window :] for ids in history], config.repetition_penalty)
     if stage == "temperature" and config.temperature not in (0, 1):
@@ -160,16 +164,18 @@ def _apply(
         best = state.scores.argmax(axis=-1)[:, None]
         threshold = np.take_along_axis(state.scores, best, axis=-1) + np.log(config.min_p)
         distance = np.abs(_above(state, threshold)) - 2 * np.log(config.min_p)
-        reach = state.error + np.take_along_axis(state.error, best, axis=-1) + ROUNDING * distance
+        reach = state.error + np.take_along_axis(state.error, best, axis=-1) + ROUNDING * distance + coarse
         kept = state.scores >= threshold - sign * reach
         return _without(state, stage, ~(kept | _spared(state, config.min_tokens_to_keep, sign)))
     if stage == "top_p" and config.top_p < 1:
-        kept = np.stack([_nucleus(*row, config.top_p, sign) for row in zip(state.scores, state.error, strict=True)])
+        kept = np.stack(
+            [_nucleus(*row, config.top_p, sign, coarse) for row in zip(state.scores, state.error, strict=True)]
+        )
         return _without(state, stage, ~(kept | _spared(state, config.min_tokens_to_keep, sign)))
     return Evaluation(stage, state.scores, state.error)
 
 
-def _guide(state: Evaluation, uncond: Array, config: SamplingConfig) -> Evaluation:
+def _guide(state: Evaluation, uncond: Array, config: SamplingConfig, coarse: float) -> Evaluation:
     """Mix c + w (c - u) or u + w (c - u), on logits; removed conditional logits stay removed."""
     logits = state.scores
     with np.errstate(invalid="ignore"):
@@ -177,7 +183,8 @@ def _guide(state: Evaluation, uncond: Array, config: SamplingConfig) -> Evaluati
         base = logits if config.cfg_convention == "conditional" else uncond
         mixed = np.where(logits == -np.inf, -np.inf, base + difference)
         size = np.abs(base) + 2 * np.abs(difference)
-        error = size * ROUNDING + UNDERFLOW * (1 + np.abs(logits - uncond))
+        error = size * (ROUNDING + coarse) + UNDERFLOW * (1 + np.abs(logits - uncond))
+        error += abs(config.cfg_weight) * (state.error + coarse * np.abs(uncond))
     return Evaluation("cfg", mixed, state.error + np.where(np.isfinite(error), error, 0.0))
 
 
@@ -247,7 +254,7 @@ def _ranked(state: Evaluation, rank: int) -> tuple[Array, Array]:
     return np.take_along_axis(state.scores, at, axis=-1), np.take_along_axis(state.error, at, axis=-1)
 
 
-def _nucleus(scores: Array, error: Array, top_p: float, sign: float) -> Mask:
+def _nucleus(scores: Array, error: Array, top_p: float, sign: float, coarse: float) -> Mask:
     """Tokens before which less than top_p of the mass lies; (V,) -> bool (V,).
 
     Ties count as before each other when read strictly and not when read generously, so that any subset of the right
@@ -269,5 +276,5 @@ def _nucleus(scores: Array, error: Array, top_p: float, sign: float) -> Mask:
     edge = np.searchsorted(-scores[descending], -(scores + sign * reach), side=side)
     before = total - cumulative[edge] - (weights if sign < 0 else 0.0)
     # Each probability may be off by the error of its score, and a float32 sum of V terms by about sqrt(V) roundings.
-    slack = 2 * float(np.sum(weights * error) / total) + ROUNDING * (2 + len(scores) ** 0.5 / 4)
+    slack = 2 * float(np.sum(weights * error) / total) + ROUNDING * (2 + len(scores) ** 0.5 / 4) + 2 * coarse
     return np.asarray(finite & (before / total < top_p + sign * slack))
