@@ -1,0 +1,129 @@
+"""Engines that hang, break or take their process along: each call has an answer, and the next call is asked."""
+
+import os
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+
+from sampler import SamplingConfig
+from sampler.engines import host
+from sampler.engines.base import EngineError, EngineInfo
+from sampler.engines.calls import Call
+from sampler.engines.host import Isolated, Local
+from sampler.errors import MissingPackage, Unsupported
+
+LOGITS = np.array([[0.5, 1.5, -1.0]], dtype=np.float32)
+
+
+def call(mode: float) -> Call:
+    """What the engine does stands in the first logit."""
+    logits = LOGITS.copy()
+    logits[0, 0] = mode
+    return Call("process", {"logits": logits, "history": [[1, 2]], "config": SamplingConfig(), "uncond_logits": None})
+
+
+RIGHT, HANGS, RAISES, EXITS, WRITES, GROWS, TEXT, LACKS = range(8)
+
+
+class Fickle:
+    """Does what the first logit says."""
+
+    info = EngineInfo("fickle", "1")
+
+    def process(self, logits, history, config):
+        mode = int(logits[0, 0])
+        if mode == HANGS:
+            time.sleep(60)
+        if mode == RAISES:
+            raise KeyError("no such token")
+        if mode == EXITS:
+            os._exit(7)
+        if mode == WRITES:
+            logits[0, 1] = 9
+        if mode == GROWS:
+            history[0].append(5)
+        if mode == LACKS:
+            raise Unsupported("this config")
+        return "scores" if mode == TEXT else logits
+
+
+def make() -> Fickle:
+    return Fickle()
+
+
+def refuse(error: Exception) -> Fickle:
+    raise error
+
+
+def leave() -> Fickle:
+    os._exit(3)
+
+
+@pytest.fixture(params=["here", "apart"])
+def asks(request, monkeypatch):
+    monkeypatch.setattr(host, "FIRST_TIMEOUT", 1.0)
+    monkeypatch.setattr(host, "NEXT_TIMEOUT", 0.5)
+    if request.param == "here":
+        yield Local(make())
+        return
+    isolated = Isolated(make)
+    yield isolated
+    isolated.close()
+
+
+def test_what_an_engine_does_wrong_is_an_answer(asks):
+    assert asks.offer.info.name == "fickle"
+    assert asks.offer.methods == {"process"}
+    raised = asks.ask(call(RAISES))
+    assert (raised.failure, raised.value) == ("raised", None)
+    assert raised.message.startswith("KeyError: 'no such token' (test_host.py, line ")
+    assert asks.ask(call(WRITES)).wrote == ("logits",)
+    assert asks.ask(call(GROWS)).wrote == ("history",)
+    assert asks.ask(call(LACKS)).failure == "unsupported"
+    text = asks.ask(call(TEXT))
+    assert text.failure == "type"
+    assert "a str" in text.message
+    right = asks.ask(call(RIGHT))
+    assert right.failure is None
+    assert right.wrote == ()
+    np.testing.assert_array_equal(right.value, call(RIGHT).arguments["logits"])
+
+
+def test_a_call_that_hangs_is_broken_off_and_the_next_one_is_asked(asks):
+    hung = asks.ask(call(HANGS))
+    assert hung.failure == "hung"
+    assert hung.message == "no answer within 1 s"
+    assert asks.ask(call(RIGHT)).failure is None
+    assert asks.ask(call(HANGS)).message == "no answer within 0.5 s"
+
+
+def test_an_engine_that_always_hangs_is_asked_no_more(asks):
+    for _ in range(host.MOST_HANGS):
+        asks.ask(call(HANGS))
+    start = time.perf_counter()
+    assert asks.ask(call(HANGS)).message == "not asked any more: 4 calls had no answer"
+    assert time.perf_counter() - start < 0.2
+
+
+def test_a_process_that_ends_is_started_again():
+    asks = Isolated(make)
+    died = asks.ask(call(EXITS))
+    assert died.failure == "died"
+    assert died.message == "its process ended with exit code 7"
+    assert asks.ask(call(RIGHT)).failure is None
+    asks.close()
+
+
+def test_what_loading_raises_is_raised_here():
+    with pytest.raises(MissingPackage, match="needs it"):
+        Isolated(partial(refuse, MissingPackage("needs it", hint="get it")))
+    with pytest.raises(EngineError, match="its process ended with exit code 3"):
+        Isolated(leave)
+
+
+def test_the_arguments_that_were_lent_come_back_unharmed(asks):
+    given = call(WRITES)
+    asks.ask(given)
+    np.testing.assert_array_equal(given.arguments["logits"], call(WRITES).arguments["logits"])
