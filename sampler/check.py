@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any, get_args
@@ -19,7 +19,7 @@ from sampler.checks.order_diagnosis import Culprit
 from sampler.checks.prediction import CHECKS as PREDICTION
 from sampler.checks.prediction import NoLogits, Predictor
 from sampler.checks.probes import all_cells
-from sampler.checks.process import Judge, ask_cell
+from sampler.checks.process import CellResult, Judge, ask_cell
 from sampler.checks.properties import Subject, ask_properties, strange_ids, subject, unusual_rows
 from sampler.config import ALL_STAGES
 from sampler.engines.base import EngineInfo, Level
@@ -154,10 +154,7 @@ class Examination:
         asked = _subject(judge, self.seed)  # before all others: it holds the engine's very first answer
         results = [ask_cell(judge, cell) for cell in all_cells(self.seed) if self._wanted(f"process/{cell.name}")]
         diagnosis = diagnose(judge, results)
-        findings = {
-            f"process/{result.cell.name}/scores": result.finding(diagnosis.stages[result.cell.name])
-            for result in results
-        }
+        findings = _of_cells(results, diagnosis.stages)
         culprits = [
             replace(culprit, cases=tuple(f"process/{name}/scores" for name in culprit.cases))
             for culprit in diagnosis.culprits
@@ -220,6 +217,21 @@ class Examination:
         if self.tolerance:
             line += ["--tolerance", str(self.tolerance)]
         return finding.verdict(cell, check, shlex.join(line))
+
+
+def _of_cells(results: Sequence[CellResult], stages: Mapping[str, str]) -> dict[str, Finding]:
+    """One finding a cell; the further stages that an engine does not name are one finding together."""
+    silent = [result for result in results if result.cell.further and not result.comparisons]
+    findings = {
+        f"process/{result.cell.name}/scores": result.finding(stages[result.cell.name])
+        for result in results
+        if result not in silent
+    }
+    if silent:
+        names = ", ".join(result.cell.name for result in silent)
+        message = f"not asked, because `info.supports` does not name them: {names}"
+        findings["process/further-stages/scores"] = Finding("process", "order", "unavailable", 0, message)
+    return findings
 
 
 def _subject(judge: Judge, seed: int) -> Subject | str:

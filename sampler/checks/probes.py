@@ -148,11 +148,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Cell:
-    """Probes that are one question. stages: those that are on; order: whether it is about the order."""
+    """Probes that are one question. stages: those that are on."""
 
     name: str
     stages: tuple[Stage, ...]
     probes: tuple[Probe, ...] = field(repr=False)
+    further: bool = False
+    """Whether it is about stages that only engines are asked for which name them."""
 
 
 @dataclass(frozen=True)
@@ -293,15 +295,16 @@ def _further(seed: int) -> Iterator[Cell]:
             for knobs in settings
             for size in (300, 17)
         ]
-        yield Cell(stage, (stage,), tuple(probes))
+        yield Cell(stage, (stage,), tuple(probes), further=True)
     maker = Maker("penalty_window", seed)
     probes = [maker.make(f"{_label(knobs)}, V=300", replace(NEUTRAL, **knobs), 300, KINDS) for knobs in WINDOWED]
-    yield Cell("penalty_window", ("repetition_penalty",), tuple(probes))
+    yield Cell("penalty_window", ("repetition_penalty",), tuple(probes), further=True)
     maker = Maker("chain:further", seed)
     knobs = {name: value for stage in FURTHER_STAGES for name, value in FURTHER[stage][0].items()}
     config = SamplingConfig(**{**ALL_ON, **knobs, "no_repeat_ngram_size": 3})
     probe = maker.make("V=300", config, 300, FEW_KINDS)
-    yield Cell("chain:further", tuple(stage for stage in ALL_STAGES if stage in config.active_stages()), (probe,))
+    stages = tuple(stage for stage in ALL_STAGES if stage in config.active_stages())
+    yield Cell("chain:further", stages, (probe,), further=True)
 
 
 def _orders(seed: int) -> Iterator[Cell]:

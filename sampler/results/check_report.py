@@ -17,6 +17,9 @@ from sampler.matrix import Matrix
 from sampler.results.jsonl import output_errors
 from sampler.results.terminal import STYLES, verdict_notes
 
+TOGETHER = ("properties", "itself")
+"""Cells whose checks are one line of the table."""
+
 SECONDS_A_DRAW = 6e-6
 """Measured on the core, for a vocabulary of 17 on two cores: what a plan takes for its estimate."""
 
@@ -25,7 +28,8 @@ def table(verdicts: Sequence[Verdict]) -> Table:
     """One row for each level and check: how many cells, how much was looked at, what can be seen, the worst outcome."""
     groups: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
-        groups.setdefault((verdict.level, verdict.check), []).append(verdict)
+        cell = verdict.case.split("/")[1]
+        groups.setdefault((verdict.level, cell if cell in TOGETHER else verdict.check), []).append(verdict)
     result = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("level", "check"):
         result.add_column(name, no_wrap=True)

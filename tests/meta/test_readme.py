@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sampler.checks.probes import all_cells
 from sampler.matrix import load_matrix, shipped_matrices
+from sampler.replay import LEVELS
 from sampler.run import find_case
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +49,9 @@ def test_every_case_and_matrix_exists():
     for _, command, *arguments in commands("sampler"):
         if command == "run":
             assert arguments[0] in named
-        if command == "replay" and not arguments[0].endswith(".json"):
+        if command == "replay" and arguments[0].split("/")[0] in LEVELS:
+            assert arguments[0].split("/")[1] in {cell.name for cell in all_cells(0)}
+        elif command == "replay" and not arguments[0].endswith(".json"):
             find_case(arguments[0], None)
     assert commands("sampler")
 
