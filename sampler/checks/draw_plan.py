@@ -106,7 +106,7 @@ class DrawPlan:
             StatisticalCheck("nothing/pairs-shifted", DRAWS // 2 - DRAWS // CHUNK, 0.03),
             StatisticalCheck("nothing/seeds", DRAWS // 2, 0.03),
             StatisticalCheck("chain:everything/single-draws", SINGLE_DRAWS, 0.15),
-            StatisticalCheck("chain:everything/single-pairs", SINGLE_DRAWS // 2, 0.1),
+            StatisticalCheck("chain:everything/single-pairs", SINGLE_DRAWS // 2, 0.15),
             StatisticalCheck("vocabulary/ranks", DRAWS, 0.05),
         )
 

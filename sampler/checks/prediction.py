@@ -35,14 +35,14 @@ class Predictor:
         """Of the engine."""
         return self.asks.offer.info
 
-    def tokens(self) -> list[int]:
-        """Ids of the vocabulary but the last two, which are BOS and EOS in a T3. Raises Unsupported without a size."""
+    def tokens(self, edition: int = 0) -> list[int]:
+        """Ids of the vocabulary without BOS and EOS, others for each edition. Raises Unsupported without a size."""
         size = self.info.vocab_size
         if size is None:
             raise Unsupported(f"{self.info.name} does not say how large its vocabulary is")
         special = {self.info.bos_id, *self.info.eos_ids}
         ids = [token for token in range(size) if token not in special]
-        return [int(token) for token in np.random.default_rng(self.seed).choice(ids, COUNT)]
+        return [int(token) for token in np.random.default_rng([self.seed, edition]).choice(ids, COUNT)]
 
     def predict(self, tokens: list[int], *, thread: bool = False) -> Array:
         """Logits of every step, (1 or 2, len + 1, V). Raises NoLogits and Unsupported."""
@@ -77,7 +77,7 @@ def causal(predictor: Predictor) -> Finding:
     """What comes later changes no logit."""
     tokens = predictor.tokens()
     half = COUNT // 2
-    others = [*tokens[:half], *reversed(tokens[half:])]
+    others = [*tokens[:half], *predictor.tokens(edition=1)[half:]]
     first, second = predictor.predict(tokens), predictor.predict(others)
     return _close(first[:, : half + 1], second[:, : half + 1], "position", "other tokens later")
 
