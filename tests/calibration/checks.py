@@ -3,6 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from scipy.special import softmax
+
+from sampler.checks.draw_plan import DRAWS, SINGLE_DRAWS, DrawPlan
+from sampler.engines.reference import ReferenceEngine
 from tests.calibration.distributions import DISTRIBUTIONS, Distribution
 from tests.calibration.experiments import (
     BinomialExperiment,
@@ -39,4 +44,27 @@ CHECKS = (
     Check("coincidences of two rows", RowsExperiment, (500, 2_000)),
 )
 
-CELLS = tuple((check, distribution, n) for check in CHECKS for distribution in DISTRIBUTIONS for n in check.draws)
+
+def planned(cell: str) -> Distribution:
+    """What `sampler check` draws from in one of its cells, by the reference; likeliest first."""
+    probe = next(each for each in DrawPlan(0).cells if each.name == cell).probe
+    final = ReferenceEngine().evaluate(probe.logits, probe.history, probe.config, probe.uncond_logits)[-1]
+    pmf = softmax(final.scores[0])
+    return Distribution(f"`sampler check`, {cell}", np.sort(pmf[pmf > 0])[::-1])
+
+
+NOTHING, EVERYTHING = planned("nothing"), planned("chain:everything")
+IN_USE = (
+    (MultinomialExperiment, NOTHING, DRAWS),
+    (MultinomialExperiment, EVERYTHING, DRAWS),
+    (MultinomialExperiment, EVERYTHING, SINGLE_DRAWS),
+    (ConsecutiveExperiment, NOTHING, DRAWS),
+    (RowsExperiment, NOTHING, DRAWS // 2),
+    (ConsecutiveExperiment, EVERYTHING, SINGLE_DRAWS),
+)
+"""Distributions and numbers of draws that a run of `sampler check` has."""
+
+CELLS = (
+    *((check, distribution, n) for check in CHECKS for distribution in DISTRIBUTIONS for n in check.draws),
+    *((next(check for check in CHECKS if check.experiment is kind), where, n) for kind, where, n in IN_USE),
+)
