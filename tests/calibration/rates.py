@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 
 from scipy.stats import beta, binom
 
+from sampler.checks.draw_plan import DrawPlan
+
 FAILURE_BUDGET = 1e-6
 """Probability that the whole calibration fails although every stated rate is true."""
 
 NOMINAL = (0.05, 0.01)
 """Rates of false alarms at which replicates are counted."""
 
-ALPHA = 1e-8
+ALPHA = min(DrawPlan(0).alphas.values())
 """Rate of false alarms at which checks are used: the tail, the detectable discrepancy and the misses are for it."""
 
 MISS_RATE = 0.01

@@ -16,7 +16,7 @@ COLUMNS = (
     "alpha",
     "false alarms at 5 %",
     "at 1 %",
-    "tail at 1e-8",
+    "tail at alpha",
     "detectable",
     "missed at it",
 )
@@ -30,10 +30,10 @@ Seed {seed}, {replicates:,} replicates of each sample, Python {python}, NumPy {n
   1 %, with the exact 95 % interval of the rate (Clopper and Pearson). The command fails where a count is above its
   nominal rate with a p-value under 1e-6, divided by the number of counts in the table. Checks that rest on an
   inequality reject less often than they may.
-- **Tail**: the probability of a false alarm at the alpha in use, 1e-8. Without an error it was computed (enumeration of
+- **Tail**: the probability of a false alarm at the alpha that `sampler check` uses, {alpha:.2g}. Without an error it was computed (enumeration of
   binomial and hypergeometric counts, or Chernoff's bound where no draw comes near); with a standard error it was
   sampled from exponentially tilted laws. 0: one draw is proof. That of two samples is given pooled counts, drawn once.
-- **Detectable**: what the check announces at alpha 1e-8, the smallest discrepancy in the worst direction that it misses
+- **Detectable**: what the check announces at that alpha, the smallest discrepancy in the worst direction that it misses
   with at most 1 %: total variation for all tokens, mass outside for the support, difference of probabilities for one
   token and for coincidences, distance of distribution functions for scalars.
 - **Missed at it**: replicates at exactly that discrepancy that were not rejected, in the worst of several directions,
@@ -48,7 +48,7 @@ def cells(row: Row) -> tuple[str, ...]:
         row.check,
         row.distribution,
         f"{row.n:,}",
-        f"{ALPHA:g}",
+        f"{ALPHA:.2g}",
         *alarms,
         _tail(row.tail),
         f"{row.detectable:.4f}" if row.detectable < 1 else "none",
@@ -86,6 +86,7 @@ def markdown(rows: list[Row], whole: WholeRuns | None, seed: int) -> str:
     """The whole file."""
     header = HEADER.format(
         seed=seed,
+        alpha=ALPHA,
         replicates=rows[0].replicates,
         python=platform.python_version(),
         numpy=np.__version__,
