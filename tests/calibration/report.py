@@ -30,8 +30,8 @@ Seed {seed}, {replicates:,} replicates of each sample, Python {python}, NumPy {n
   1 %, with the exact 95 % interval of the rate (Clopper and Pearson). The command fails where a count is above its
   nominal rate with a p-value under 1e-6, divided by the number of counts in the table. Checks that rest on an
   inequality reject less often than they may.
-- **Tail**: the probability of a false alarm at the alpha that `sampler check` uses, {alpha:.2g}. Without an error it was
-  computed (enumeration of binomial and hypergeometric counts, or Chernoff's bound where no draw comes near); with a
+- **Tail**: the probability of a false alarm at the alpha that `sampler check` uses, {alpha:.2g}. Without an error it
+  was computed (enumeration of binomial and hypergeometric counts, or Chernoff's bound where no draw comes near); with a
   standard error it was sampled from exponentially tilted laws. 0: one draw is proof. That of two samples is given
   pooled counts, drawn once.
 - **Detectable**: what the check announces at that alpha, the smallest discrepancy in the worst direction that it misses
