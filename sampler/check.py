@@ -106,7 +106,8 @@ class Examination:
         dtype = self.asks.offer.info.dtype
         if dtype not in INPUT_ROUNDING:
             raise Unsupported(f"it computes in {dtype}, for which no tolerance is known ({', '.join(INPUT_ROUNDING)})")
-        judge = Judge(self.asks, ReferenceEngine(INPUT_ROUNDING[dtype]), self.tolerance)
+        rounding = INPUT_ROUNDING[dtype]
+        judge = Judge(self.asks, ReferenceEngine(rounding), self.tolerance, rounding=rounding)
         if "process" in self.asks.offer.methods:
             judge.find_width()
         return judge
