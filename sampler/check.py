@@ -111,7 +111,7 @@ class Examination:
         if dtype not in INPUT_ROUNDING:
             raise Unsupported(f"it computes in {dtype}, for which no tolerance is known ({', '.join(INPUT_ROUNDING)})")
         rounding = INPUT_ROUNDING[dtype]
-        judge = Judge(self.asks, ReferenceEngine(rounding), self.tolerance, exact=rounding == 0)
+        judge = Judge(self.asks, ReferenceEngine(rounding), self.tolerance, rounding=rounding)
         if "process" in self.asks.offer.methods:
             judge.find_width()
         return judge

@@ -10,8 +10,12 @@ from sampler.checks.order_diagnosis import Culprit, diagnose_order
 from sampler.checks.probes import FURTHER, SINGLE, Mask
 from sampler.checks.process import CellResult, Comparison, Judge
 from sampler.config import ALL_STAGES
+from sampler.engines.calls import Answer
 
 LARGE = 1_000
+SMALL = 300
+"""A vocabulary in which most of what can go wrong at any size shows."""
+
 SHARE = 0.9
 """Share of the rows that an alternative must explain to be named."""
 
@@ -37,8 +41,11 @@ def diagnose(judge: Judge, results: Sequence[CellResult]) -> Diagnosis:
             return Diagnosis(tuple(culprits), dict.fromkeys(stages, "purity"))
     culprits.extend(_blamed(failing))
     by_name = {result.cell.name: result for result in failing if not result.blame}
-    if "nothing" in by_name and "cfg" in by_name and _only_guided(by_name["nothing"]):
+    if "nothing" in by_name and _only_guided(by_name["nothing"]):
         stages["nothing"] = "cfg"
+        if "cfg" not in by_name:
+            row = _worst_row(by_name["nothing"])
+            culprits.append(Culprit("cfg", f"cfg: weight 0 changes the logits: {row}", ("nothing",)))
         del by_name["nothing"]
     culprits.extend(_broken_everywhere(by_name))
     alone: dict[str, CellResult] = {stage: by_name[stage] for stage in (*SINGLE, *FURTHER) if stage in by_name}
@@ -135,8 +142,8 @@ def _where(result: CellResult) -> str:
     """What the failing probes have in common and the others do not."""
     sizes = {one.probe.logits.shape[1] for one in result.failing}
     fine = {one.probe.logits.shape[1] for one in result.comparisons} - sizes
-    if fine and min(sizes) > max(fine):
-        return f"only for vocabularies of {min(sizes):,} and more: "
+    if fine and min(sizes) > max(fine) >= SMALL:
+        return f"seen at V = {min(sizes):,}, not up to {max(fine):,}: "
     if any(one.failure for one in result.failing):
         return "gives no scores for some rows: "
     return ""
@@ -173,7 +180,9 @@ def _share(compared: Sequence[Comparison], alternative: Alternative) -> float:
         with np.errstate(all="ignore"):
             scores = alternative.scores(inputs)
         fit = agreement(one.scores, scores, up_to_ties=alternative.up_to_ties)
-        fits.append(fit | _both_broken(one, scores))
+        # A wrong row is explained by what is wrong there itself, not by what rounds to the same distribution.
+        itself = Comparison(probe, one.expected, Answer(scores)).wrong
+        fits.append((fit & (itself | ~one.wrong)) | _both_broken(one, scores))
         wrong.append(one.wrong)
     return _smaller_share(fits, wrong)
 

@@ -11,8 +11,10 @@ from scipy.special import softmax
 from sampler.checks.alternatives import ALTERNATIVES, IGNORED, Inputs
 from sampler.checks.base import Finding
 from sampler.checks.distribution import Drawer, Drawn
+from sampler.checks.draw_plan import LAGS
 from sampler.checks.order_diagnosis import FULL_ORDERS, Change, Culprit, in_order, without
 from sampler.config import STAGES, Stage
+from sampler.statistics.independence import consecutive, judge_pairs
 from sampler.statistics.multinomial import Multinomial
 
 FIT = 1e-4
@@ -46,6 +48,8 @@ def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Culprit, ...]
     cells = results.cells()
     if any(culprit.stage in ("draw", "seed") and "nothing/frequencies" in culprit.cases for culprit in culprits):
         return tuple(culprits)
+    if any("nothing/support" in culprit.cases for culprit in culprits):  # what leaks there leaks everywhere
+        cells = [name for name in cells if results.failed(f"{name}/frequencies")]
     alone: set[str] = {stage for stage in STAGES if stage in cells or results.failed(f"{stage}/greedy")}
     own = [_of_stage(results, stage) for stage in STAGES if stage in alone and stage not in known]
     if len(own) > 2 and all(culprit.explanation.endswith(IGNORED) for culprit in own):
@@ -76,13 +80,16 @@ def _cases(results: DrawResults, cell: str) -> tuple[str, ...]:
     return results.failed(*(name for name in results.findings if name.rsplit("/", 1)[0] == cell))
 
 
-OWN = ("nothing/", "pick/", "vocabulary/", "chain:everything/single-")
+SINGLE = "chain:everything/single-"
+OWN = ("nothing/", "pick/", "vocabulary/", SINGLE)
 """Cases that are about the draws themselves, not about a stage."""
 
 
 def _generator(results: DrawResults) -> list[Culprit]:
     """What is wrong with the draws themselves, where no stage does anything."""
     failed = results.failed(*(name for name in results.findings if name.startswith(OWN)))
+    if "chain:everything" in results.cells():  # then single draws have that chain's fault, not one of their own
+        failed = tuple(name for name in failed if not name.startswith(SINGLE))
     if not failed:
         return []
     nothing = results.drawer.drawn.get("nothing")
@@ -91,6 +98,8 @@ def _generator(results: DrawResults) -> list[Culprit]:
         return [Culprit(found[0], f"{found[0]}: {found[1]}", failed)]
     findings = results.findings
     support = [name for name in failed if name == "nothing/support"]
+    if nothing is not None and "nothing" in results.cells() and _pairs_explained(nothing):
+        failed = tuple(name for name in failed if "/pairs-" not in name and name != "nothing/seeds")
     pairs = [name for name in failed if "/pairs-" in name]
     if support or pairs:
         what = "" if support else "draws know of each other: "
@@ -98,6 +107,16 @@ def _generator(results: DrawResults) -> list[Culprit]:
     seed = [name for name in failed if findings[name].stage == "seed"]
     first = findings[(seed or failed)[0]]
     return [Culprit(first.stage, f"{first.stage}: {first.message}", failed)]
+
+
+def _pairs_explained(drawn: Drawn) -> bool:
+    """Whether equal pairs are as many as the frequencies that were drawn make them, right or wrong as these are."""
+    n = len(drawn.tokens)
+    probability = float((drawn.counts * (drawn.counts - 1)).sum()) / (n * (n - 1))
+    lagged = [[consecutive(call, lag) for call in drawn.calls] for lag in LAGS]
+    pairs = [[np.concatenate(side) for side in zip(*each, strict=True)] for each in lagged]
+    pairs.append([drawn.calls[::2].ravel(), drawn.calls[1::2].ravel()])
+    return not any(judge_pairs(first, second, probability, FIT).rejected for first, second in pairs)
 
 
 def _of_calls(calls: NDArray[np.int64]) -> tuple[str, str] | None:
@@ -147,7 +166,10 @@ def _of_order(results: DrawResults, cells: Sequence[str]) -> Culprit:
     for stage in STAGES:
         if all(_explains(results, drawn, partial(without, stage)) for drawn in own):
             return Culprit(stage, f"{stage}: is ignored where other stages are on", cases)
-    return Culprit("order", f"order: {results.findings[cases[0]].message}", cases)
+    message = results.findings[cases[0]].message
+    if all(case.endswith("/support") for case in cases):
+        return Culprit("draw", f"draw: removed tokens leak where all frequencies are right: {message}", cases)
+    return Culprit("order", f"order: {message}", cases)
 
 
 def _explains(results: DrawResults, drawn: Drawn, change: Change) -> bool:

@@ -49,6 +49,12 @@ def diagnose_order(
     if all(name.startswith("order:") for name in names):
         yield Culprit("order", f"order: {_of_asked_orders(unexplained)}", names)
         return
+    failing = [one for result in unexplained for one in result.failing]
+    if all(one.probe.config.greedy and not one.failure for one in failing):
+        raw = all((one.scores.argmax(-1) == one.probe.logits.argmax(-1))[one.wrong].all() for one in failing)
+        what = "takes the most likely token of the logits as they are given" if raw else "is not decided last"
+        yield Culprit("temperature", f"temperature: 0 {what}", names)
+        return
     asked = [result for result in together if not result.cell.name.startswith("order:")]
     for name, order in FULL_ORDERS.items():
         if _explains(judge, asked, partial(in_order, order)):
@@ -91,6 +97,12 @@ def _of_pairs(judge: Judge, unexplained: Sequence[CellResult]) -> Iterator[Culpr
     for stage, cells in dropped.items():
         yield Culprit(stage, f"{stage}: is ignored where {', '.join(cells.values())} is on", tuple(cells))
     if rest and not swapped and not dropped:
+        alone = next((stage for stage in STAGES if _explains(judge, rest, partial(without, stage))), None)
+        if alone is not None:
+            yield Culprit(
+                alone, f"{alone}: is ignored where more stages are on", tuple(each.cell.name for each in rest)
+            )
+            return
         yield _of_chain(judge, rest)
 
 
@@ -124,9 +136,23 @@ def _of_chain(judge: Judge, results: Sequence[CellResult]) -> Culprit:
     row = shown.probe.only(index)
     inputs = row.logits, row.history, row.config, row.uncond_logits
     states = judge.reference.evaluate(*inputs, context=judge.context(row))
+    shift: Culprit | None = None
     for stage, before in zip(row.config.order, states, strict=False):
         if stage in row.config.active_stages():
             alone = judge.compare(row.before(stage, before.scores))
             if alone.wrong.any():
                 return Culprit(stage, f"{stage}: {alone.describe(0)}", names)
-    return Culprit("order", f"order: {shown.describe(index)}", names)
+            distance = _shift(alone)
+            if distance and shift is None:
+                what = f"moves all scores by {distance:.3g}, which softmax does not see and a stage after it does"
+                shift = Culprit(stage, f"{stage}: {what}", names)
+    return shift or Culprit("order", f"order: {shown.describe(index)}", names)
+
+
+def _shift(alone: Comparison) -> float:
+    """By how much all scores of a row are off, if by more than rounding; else 0."""
+    kept = alone.expected.must[0] & (alone.scores[0] > -np.inf)
+    if not kept.any():
+        return 0.0
+    distance = float(np.median((alone.scores - alone.expected.scores)[0, kept]))
+    return distance if abs(distance) > 1e-3 * (1 + np.abs(alone.scores[0, kept]).max()) else 0.0

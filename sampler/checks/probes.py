@@ -31,7 +31,7 @@ SINGLE: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     ),
     "min_p": ({"min_p": 0.05}, {"min_p": 0.4}, {"min_p": 1.0}, {"min_p": 0.9, "min_tokens_to_keep": 3}),
     "top_p": (
-        {"top_p": 0.9}, {"top_p": 0.5}, {"top_p": 0.05}, {"top_p": 1e-9}, {"top_p": 0.0},
+        {"top_p": 0.9}, {"top_p": 0.5}, {"top_p": 0.05}, {"top_p": 0.995}, {"top_p": 1e-9}, {"top_p": 0.0},
         {"top_p": 0.3, "min_tokens_to_keep": 3},
     ),
 }  # fmt: skip
@@ -143,7 +143,10 @@ class Probe:
     def before(self, stage: Stage, scores: NDArray[np.float64]) -> "Probe":
         """The same rows with one stage alone, on the scores (B, V) that the stages before it have left."""
         config = self.config.without([other for other in ALL_STAGES if other != stage])
-        return replace(self, config=config, logits=scores.astype(np.float32), kept=None, counts=None)
+        uncond = self.uncond_logits if stage == "cfg" else None
+        return replace(
+            self, config=config, logits=scores.astype(np.float32), uncond_logits=uncond, kept=None, counts=None
+        )
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,18 @@ def _stage_alone(maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any
     yield maker.make(f"{_label(settings[0])}, V=8194", first, 8_194, ("ordinary", "flat", "tied"))
     large = replace(NEUTRAL, **settings[1])
     yield maker.make(f"{_label(settings[1])}, V=151936", large, 151_936, ("flat", "ordinary"))
+    if stage == "top_k":  # beyond what a kernel may hold
+        yield maker.make("top_k=5000, V=8194", replace(NEUTRAL, top_k=5_000), 8_194, ("ordinary", "flat"))
+    if stage == "repetition_penalty":
+        yield _long(maker, first)
     yield from _exact(maker, stage)
+
+
+def _long(maker: Maker, config: SamplingConfig) -> Probe:
+    """A history as long as a long generation, with likely tokens at its very ends alone."""
+    probe = maker.make("a history of 10,002 ids, V=300", config, 300, ("ordinary",))
+    first, last, *others = np.argsort(-probe.logits[0], kind="stable").tolist()
+    return replace(probe, history=[[first, *(others[50:150] * 100), last]])
 
 
 def _label(knobs: Mapping[str, Any]) -> str:

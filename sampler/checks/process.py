@@ -29,6 +29,10 @@ VARIATION = 1e-5
 NEGLIGIBLE = 5_000.0
 """A score so far under the best is removed: its probability is 0 in every floating-point format."""
 
+UNSEEN = 80.0
+"""A token so far under the best may be removed: its probability is less than the smallest normal float32, and an engine
+that works on probabilities rounds it to 0. No draw can tell."""
+
 Blame = Literal["purity", "batch"] | None
 
 
@@ -148,6 +152,9 @@ class Judge:
     width: int | None = None
     """The one vocabulary that the engine takes; rows of smaller ones are filled up with removed tokens."""
 
+    rounding: float = 0.0
+    """Relative error of the engine's scores beyond float32's."""
+
     @property
     def info(self) -> EngineInfo:
         """Of the engine."""
@@ -170,9 +177,10 @@ class Judge:
         if probe.kept is not None:
             must = may = probe.kept
             final = replace(final, scores=np.where(probe.kept, probe.logits.astype(np.float64), -np.inf))
-        must = must & (final.scores >= final.scores.max(axis=-1, keepdims=True) - NEGLIGIBLE)
+        must = must & (final.scores >= final.scores.max(axis=-1, keepdims=True) - UNSEEN)
         tolerance = VARIATION + self.tolerance + _rounding(final)
-        counts = probe.counts if self.exact else None
+        # Lower precision does not add equal probabilities exactly.
+        counts = None if self.rounding else probe.counts
         return Expected(must, may, final.scores, tolerance, counts, self._unfiltered(probe))
 
     def _unfiltered(self, probe: Probe) -> Array | None:
@@ -307,7 +315,9 @@ class CellResult:
         statistic = max(
             comparison.distance if comparison.failure else _worst(comparison) for comparison in self.comparisons
         )
-        return Finding("process", stage, self.outcome, rows, self._message(rows), statistic, bound, detectable=bound)
+        return Finding(
+            "process", stage, self.outcome, rows, self._message(rows), statistic, bound, detectable=min(1.0, bound)
+        )
 
     def _message(self, rows: int) -> str:
         if self.failing:

@@ -86,7 +86,7 @@ def perform(engine: Engine, call: Call) -> Answer:
         returned = _as_array(raw)
         if call.then is not None and not isinstance(returned, str):
             perform(engine, call.then)
-            if not np.array_equal(np.array(raw), returned, equal_nan=returned.dtype.kind == "f"):
+            if not np.array_equal(_as_array(raw), returned, equal_nan=returned.dtype.kind == "f"):
                 return Answer(returned, wrote=("the scores of the call before",))
     except Unsupported as error:
         return Answer(None, "unsupported", error.message)
@@ -125,7 +125,8 @@ def _lend(value: Any) -> Any:
 def _as_array(value: Any) -> NDArray[Any] | str:
     """Return a copy, in NumPy's own types, or say why there is none."""
     try:
-        array = np.array(value)
+        # NumPy has no bfloat16: torch tensors of it are widened, which is exact.
+        array = np.array(value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value)
     except (TypeError, ValueError, RuntimeError) as error:
         return f"a {type(value).__name__} that is no array: {error}"
     if array.dtype.kind not in "fiu":

@@ -13,12 +13,16 @@ from sampler.engines.base import Engine, EngineError
 from sampler.engines.calls import Answer, Call, Interrupted, Offer, offer_of, perform
 from sampler.errors import SamplerError
 
+WARM_UP_TIMEOUT = 30.0
+"""Seconds that an engine's very first call may take: it may import a framework or compile."""
+
 FIRST_TIMEOUT = 10.0
-"""Seconds that a call may take until an engine has hung for the first time."""
+"""Seconds that a call may take until an engine has hung for the first time, and its first call when started again."""
 
 NEXT_TIMEOUT = 3.0
 MOST_HANGS = 4
-"""An engine that hung so often is asked no more."""
+MOST_DEATHS = 8
+"""An engine that hung, or took its process along, so often is asked no more."""
 
 START_TIMEOUT = 120.0
 """Seconds in which an engine must be loaded."""
@@ -29,12 +33,23 @@ class _Patience:
 
     def __init__(self) -> None:
         self.hangs = 0
+        self.deaths = 0
+        self.answers = 0
+        self.fresh = True
 
     @property
     def seconds(self) -> float:
-        return NEXT_TIMEOUT if self.hangs else FIRST_TIMEOUT
+        if self.answers == 0:
+            return NEXT_TIMEOUT if self.hangs else WARM_UP_TIMEOUT
+        return FIRST_TIMEOUT if self.fresh or not self.hangs else NEXT_TIMEOUT
+
+    def answered(self) -> None:
+        self.answers += 1
+        self.fresh = False
 
     def refuse(self) -> Answer | None:
+        if self.deaths >= MOST_DEATHS:
+            return Answer(None, "died", f"not asked any more: its process ended {self.deaths} times")
         if self.hangs < MOST_HANGS:
             return None
         return Answer(None, "hung", f"not asked any more: {self.hangs} calls had no answer")
@@ -60,9 +75,11 @@ class Local:
             return refused
         try:
             with _alarm(self._patience.seconds):
-                return _in_thread(self._engine, call) if call.thread else perform(self._engine, call)
+                answer = _in_thread(self._engine, call) if call.thread else perform(self._engine, call)
         except Interrupted:
             return self._patience.hung()
+        self._patience.answered()
+        return answer
 
 
 @contextlib.contextmanager
@@ -117,8 +134,13 @@ class Isolated:
                 return Answer(None, "died", f"it cannot be started again: {error.message}")
         answer: Any = self._exchange(call, self._patience.seconds)
         if isinstance(answer, Answer):
+            self._patience.answered()
             return answer
-        return self._patience.hung() if answer is None else Answer(None, "died", str(answer))
+        self._patience.fresh = True
+        if answer is None:
+            return self._patience.hung()
+        self._patience.deaths += 1
+        return Answer(None, "died", str(answer))
 
     def close(self) -> None:
         """End the engine's process."""

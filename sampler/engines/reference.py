@@ -30,7 +30,8 @@ UNDERFLOW = 2.0**-126
 class ReferenceEngine:
     """The reference that every other engine is compared with.
 
-    input_rounding: relative error with which the other engine reads its logits; 0 for float32, where it reads all.
+    input_rounding: relative error with which the other engine reads its logits and keeps its probabilities; 0 for
+    float32, where it reads all. Sums of them are to be as exact as float32.
     """
 
     input_rounding: float = 0.0
@@ -94,9 +95,8 @@ class ReferenceEngine:
                 given = Given.of(history, config, context)
                 states.append(FURTHER[stage](states[-1], given, _SIGN[reading]))
             else:
-                states.append(
-                    _apply(stage, states[-1], history, config, uncond_logits, _SIGN[reading], self.input_rounding)
-                )
+                sign = _SIGN[reading]
+                states.append(_apply(stage, states[-1], history, config, uncond_logits, sign, self.input_rounding))
         if config.greedy:
             states.append(_without(states[-1], "greedy", ~_spared(states[-1], 1, _SIGN[reading])))
         return states
@@ -148,11 +148,11 @@ def _apply(
     config: SamplingConfig,
     uncond: Logits | None,
     sign: float,
-    coarse: float,
+    rounding: float,
 ) -> Evaluation:
     """Apply one of the seven; coarse: relative error of an operation beyond that of float32."""
     if stage == "cfg" and uncond is not None:
-        return _guide(state, np.asarray(uncond, dtype=np.float64), config, coarse)
+        return _guide(state, np.asarray(uncond, dtype=np.float64), config, rounding)
     if stage == "repetition_penalty" and config.repetition_penalty != 1:
         return _penalize(state, [ids[-config.penalty_window :] for ids in history], config.repetition_penalty)
     if stage == "temperature" and config.temperature not in (0, 1):
@@ -164,28 +164,33 @@ def _apply(
         best = state.scores.argmax(axis=-1)[:, None]
         threshold = np.take_along_axis(state.scores, best, axis=-1) + np.log(config.min_p)
         distance = np.abs(_above(state, threshold)) - 2 * np.log(config.min_p)
-        reach = state.error + np.take_along_axis(state.error, best, axis=-1) + ROUNDING * distance + coarse
+        reach = state.error + np.take_along_axis(state.error, best, axis=-1) + ROUNDING * distance + rounding
         kept = state.scores >= threshold - sign * reach
         return _without(state, stage, ~(kept | _spared(state, config.min_tokens_to_keep, sign)))
     if stage == "top_p" and config.top_p < 1:
         kept = np.stack(
-            [_nucleus(*row, config.top_p, sign, coarse) for row in zip(state.scores, state.error, strict=True)]
+            [_nucleus(*row, config.top_p, sign, rounding) for row in zip(state.scores, state.error, strict=True)]
         )
         return _without(state, stage, ~(kept | _spared(state, config.min_tokens_to_keep, sign)))
     return Evaluation(stage, state.scores, state.error)
 
 
-def _guide(state: Evaluation, uncond: Array, config: SamplingConfig, coarse: float) -> Evaluation:
-    """Mix c + w (c - u) or u + w (c - u), on logits; removed conditional logits stay removed."""
+def _guide(state: Evaluation, uncond: Array, config: SamplingConfig, rounding: float) -> Evaluation:
+    """Mix c + w (c - u) or u + w (c - u), on logits; removed conditional logits stay removed.
+
+    rounding: relative error of the unconditional logits as they are read; what is off in either is multiplied too.
+    """
     logits = state.scores
     with np.errstate(invalid="ignore"):
         difference = config.cfg_weight * (logits - uncond)
         base = logits if config.cfg_convention == "conditional" else uncond
         mixed = np.where(logits == -np.inf, -np.inf, base + difference)
         size = np.abs(base) + 2 * np.abs(difference)
-        error = size * (ROUNDING + coarse) + UNDERFLOW * (1 + np.abs(logits - uncond))
-        error += abs(config.cfg_weight) * (state.error + coarse * np.abs(uncond))
-    return Evaluation("cfg", mixed, state.error + np.where(np.isfinite(error), error, 0.0))
+        error = size * ROUNDING + UNDERFLOW * (1 + np.abs(logits - uncond))
+        weight = abs(config.cfg_weight)
+        own, other = (1 + weight, weight) if config.cfg_convention == "conditional" else (weight, 1 + weight)
+        error += own * state.error + other * rounding * np.abs(uncond)
+    return Evaluation("cfg", mixed, np.where(np.isfinite(error), error, 0.0))
 
 
 def _penalize(state: Evaluation, history: Sequence[Sequence[int]], penalty: float) -> Evaluation:
@@ -254,7 +259,7 @@ def _ranked(state: Evaluation, rank: int) -> tuple[Array, Array]:
     return np.take_along_axis(state.scores, at, axis=-1), np.take_along_axis(state.error, at, axis=-1)
 
 
-def _nucleus(scores: Array, error: Array, top_p: float, sign: float, coarse: float) -> Mask:
+def _nucleus(scores: Array, error: Array, top_p: float, sign: float, rounding: float) -> Mask:
     """Tokens before which less than top_p of the mass lies; (V,) -> bool (V,).
 
     Ties count as before each other when read strictly and not when read generously, so that any subset of the right
@@ -271,10 +276,10 @@ def _nucleus(scores: Array, error: Array, top_p: float, sign: float, coarse: flo
         place = np.empty(len(scores), dtype=np.int64)
         place[descending] = np.arange(len(scores))
         return np.asarray(finite & (total - cumulative[place] < top_p * total))
-    reach = 2 * error + ROUNDING
+    reach = 2 * error + ROUNDING + rounding
     side: Literal["left", "right"] = "left" if sign > 0 else "right"
     edge = np.searchsorted(-scores[descending], -(scores + sign * reach), side=side)
     before = total - cumulative[edge] - (weights if sign < 0 else 0.0)
     # Each probability may be off by the error of its score, and a float32 sum of V terms by about sqrt(V) roundings.
-    slack = 2 * float(np.sum(weights * error) / total) + ROUNDING * (2 + len(scores) ** 0.5 / 4) + 2 * coarse
+    slack = 2 * float(np.sum(weights * error) / total) + ROUNDING * (2 + len(scores) ** 0.5 / 4) + rounding
     return np.asarray(finite & (before / total < top_p + sign * slack))

@@ -42,16 +42,17 @@ def table(verdicts: Sequence[Verdict]) -> Table:
         shown = ", ".join(f"{counts[each]} {each}" for each in OUTCOMES if counts[each]) if len(group) > 1 else outcome
         result.add_row(
             level, check, str(len(group)), f"{sum(verdict.n for verdict in group):,}",
-            _largest([verdict.detectable for verdict in group]), _largest([verdict.alpha for verdict in group]),
+            _largest([verdict.detectable for verdict in group], "any"),
+            _largest([verdict.alpha for verdict in group], "exact"),
             Text(shown, style=STYLES[outcome]),
         )  # fmt: skip
     return result
 
 
-def _largest(values: Sequence[float | None]) -> str:
+def _largest(values: Sequence[float | None], unknown: str) -> str:
     known = [value for value in values if value is not None]
     if not known:
-        return "any"
+        return unknown
     return "exact" if max(known) == 0 else f"{max(known):.2g}"
 
 
