@@ -147,8 +147,6 @@ class Judge:
     reference: Bounds
     tolerance: float = 0.0
     known: dict[Probe, Expected] = field(default_factory=dict)
-    exact: bool = True
-    """Whether the engine sums equal probabilities exactly, as float32 does."""
     width: int | None = None
     """The one vocabulary that the engine takes; rows of smaller ones are filled up with removed tokens."""
 

@@ -158,7 +158,7 @@ def _turned(subject: Subject) -> str:
 
 def _permuted(subject: Subject) -> str:
     """Every token under another id. Raises Unsupported in half precision, where ids decide among rounded scores."""
-    if not subject.judge.exact:
+    if subject.judge.rounding:
         raise Unsupported("scores of half precision are equal where float64 tells them apart")
     probe = subject.probe
     order = np.random.default_rng(7).permutation(SIZE)
