@@ -63,6 +63,7 @@ def leave() -> Fickle:
 
 @pytest.fixture(params=["here", "apart"])
 def asks(request, monkeypatch):
+    monkeypatch.setattr(host, "WARM_UP_TIMEOUT", 1.0)
     monkeypatch.setattr(host, "FIRST_TIMEOUT", 1.0)
     monkeypatch.setattr(host, "NEXT_TIMEOUT", 0.5)
     if request.param == "here":
