@@ -54,6 +54,10 @@ class _Patience:
             return None
         return Answer(None, "hung", f"not asked any more: {self.hangs} calls had no answer")
 
+    def died(self, how: str) -> Answer:
+        self.deaths += 1
+        return Answer(None, "died", how)
+
     def hung(self) -> Answer:
         answer = Answer(None, "hung", f"no answer within {self.seconds:g} s")
         self.hangs += 1
@@ -136,11 +140,9 @@ class Isolated:
         if isinstance(answer, Answer):
             self._patience.answered()
             return answer
+        broken = self._patience.hung() if answer is None else self._patience.died(str(answer))
         self._patience.fresh = True
-        if answer is None:
-            return self._patience.hung()
-        self._patience.deaths += 1
-        return Answer(None, "died", str(answer))
+        return broken
 
     def close(self) -> None:
         """End the engine's process."""
