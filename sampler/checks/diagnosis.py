@@ -133,6 +133,10 @@ def _of_stage(stage: str, result: CellResult) -> Culprit:
     if found:
         return Culprit(found.stage, f"{stage}: {found.explanation}", (result.cell.name,))
     errored = [one for one in result.failing if one.failure]
+    right = {one.probe.name for one in result.comparisons if not one.wrong.any()}
+    if errored == result.failing and all(f"{one.probe.name}, no empty history" in right for one in errored):
+        reason = f"gives no scores where a history is empty: {errored[0].failure}"
+        return Culprit(stage, f"{stage}: {reason}", (result.cell.name,))
     if len(errored) == len(result.failing):
         return Culprit(stage, f"{stage}: no scores: {errored[0].describe(0)}", (result.cell.name,))
     return Culprit(stage, f"{stage}: {_where(result)}{_worst_row(result)}", (result.cell.name,))

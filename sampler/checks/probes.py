@@ -140,6 +140,12 @@ class Probe:
             counts=None if self.counts is None else self.counts[at],
         )
 
+    def with_filled_histories(self) -> "Probe | None":
+        """The same rows where every one has a history, or None if every one has."""
+        if all(self.history):
+            return None
+        return replace(self, name=f"{self.name}, no empty history", history=[ids or [0] for ids in self.history])
+
     def before(self, stage: Stage, scores: NDArray[np.float64]) -> "Probe":
         """The same rows with one stage alone, on the scores (B, V) that the stages before it have left."""
         config = self.config.without([other for other in ALL_STAGES if other != stage])

@@ -48,6 +48,15 @@ class Expected:
     unfiltered: Array | None = None
     """Scores (B, V) without any filter, where which of equal ones a filter keeps is left to a dialect."""
 
+    rounding: float = 0.0
+    """Part of `counts` that may be off: lower precision does not add equal probabilities exactly."""
+
+    def other_count(self, kept: Mask) -> Mask:
+        """Rows that keep another number of equal tokens, (B,)."""
+        if self.counts is None:
+            return np.zeros(len(kept), dtype=np.bool_)
+        return np.asarray(np.abs(kept.sum(axis=-1) - self.counts) > np.ceil(self.counts * self.rounding))
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -91,8 +100,7 @@ class Comparison:
         kept = self.scores > -np.inf
         outside = (self.expected.must & ~kept) | (kept & ~self.expected.may)
         others = outside.any(axis=-1)
-        if self.expected.counts is not None:
-            others |= kept.sum(axis=-1) != self.expected.counts
+        others |= self.expected.other_count(kept)
         if self.expected.unfiltered is not None:
             others &= ~_among_equals(outside, kept, self.expected.unfiltered)
         return np.asarray(self.broken | others | (self.variation > self.expected.tolerance))
@@ -177,9 +185,7 @@ class Judge:
             final = replace(final, scores=np.where(probe.kept, probe.logits.astype(np.float64), -np.inf))
         must = must & (final.scores >= final.scores.max(axis=-1, keepdims=True) - UNSEEN)
         tolerance = VARIATION + self.tolerance + _rounding(final)
-        # Lower precision does not add equal probabilities exactly.
-        counts = None if self.rounding else probe.counts
-        return Expected(must, may, final.scores, tolerance, counts, self._unfiltered(probe))
+        return Expected(must, may, final.scores, tolerance, probe.counts, self._unfiltered(probe), self.rounding)
 
     def _unfiltered(self, probe: Probe) -> Array | None:
         if not DIALECTS.get(self.info.dialect or "", STRICT).ties_are_open:
@@ -352,6 +358,9 @@ def ask_cell(judge: Judge, cell: Cell) -> CellResult:
         comparisons.append(comparison)
         if comparison.answer.failure == "hung":
             break
+        filled = asked.with_filled_histories()
+        if comparison.answer.failure == "raised" and filled is not None:  # what it makes of the others still counts
+            comparisons.append(judge.compare(filled))
     result = CellResult(cell, comparisons, refused)
     wrong = next((one for one in result.failing if not one.failure), None)
     return result if wrong is None else replace(result, blame=judge.blame(wrong))

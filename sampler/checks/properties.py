@@ -235,6 +235,8 @@ def unusual_rows(judge: Judge) -> Finding:
         except Unsupported as error:
             return Finding("process", "purity", "unavailable", 0, error.message)
         answer = judge.ask(asked)
+        if answer.failure == "unsupported":
+            return Finding("process", "purity", "unavailable", 0, answer.message)
         if answer.failure in ("hung", "died"):
             return Finding("process", "purity", "errored", len(seen), f"{name}: {answer.message}")
         seen.append(f"{name}: {_in_words(answer)}")
@@ -260,12 +262,14 @@ def strange_ids(judge: Judge, seed: int) -> Finding:
         comparison = judge.compare(replace(probe, config=judge.asked(config)))
     except Unsupported as error:
         return Finding("process", stage, "unavailable", 0, error.message)
+    inside = replace(comparison.probe, history=[[token for token in ids if token < 17] for ids in probe.history])
     if comparison.answer.failure == "raised":
+        if judge.ask(replace(inside, history=[ids or [0] for ids in inside.history])).failure:
+            return Finding("process", stage, "errored", 0, comparison.failure)
         return Finding("process", stage, "passed", 3, f"refuses ids outside the vocabulary: {comparison.failure}")
     if comparison.failure:
         return Finding("process", stage, "errored", 0, comparison.failure)
     if comparison.wrong.any():
-        inside = replace(comparison.probe, history=[[token for token in ids if token < 17] for ids in probe.history])
         if judge.compare(inside).wrong[comparison.wrong].any():
             message = "cannot be told: rows whose ids are all inside are wrong as well"
             return Finding("process", stage, "unavailable", 0, message)

@@ -16,6 +16,9 @@ from sampler.errors import Unsupported
 Method = Literal["process", "draw", "pick", "predict"]
 Failure = Literal["unsupported", "raised", "hung", "died", "type"]
 
+MOST_TEXT = 300
+"""Characters of an engine's error that are shown."""
+
 OWN_FOLDER = str(Path(__file__).parents[1])
 
 
@@ -104,7 +107,12 @@ def describe(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OWN_FOLDER)]
     own = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), None)
     place = f" ({Path(own.filename).name}, line {own.lineno})" if own else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - it is the engine's own exception
+        text = "(its text cannot be had)"
+    shown = "".join(each if each.isprintable() else "?" for each in text)
+    return f"{type(error).__name__}: {shown if len(shown) <= MOST_TEXT else f'{shown[:MOST_TEXT]} ...'}{place}"
 
 
 def _takes_context(method: Callable[..., Any]) -> bool:

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from sampler.engines.base import Engine, EngineError
-from sampler.engines.calls import Answer, Call, Interrupted, Offer, offer_of, perform
+from sampler.engines.calls import Answer, Call, Interrupted, Offer, describe, offer_of, perform
 from sampler.errors import SamplerError
 
 WARM_UP_TIMEOUT = 30.0
@@ -206,4 +206,7 @@ def _serve(pipe: Connection, load: Callable[[], Engine]) -> None:
             call = pipe.recv()
         except EOFError:
             return
-        pipe.send(_in_thread(engine, call) if call.thread else perform(engine, call))
+        try:
+            pipe.send(_in_thread(engine, call) if call.thread else perform(engine, call))
+        except KeyboardInterrupt as error:  # the engine's own, since no signal comes through
+            pipe.send(Answer(None, "raised", describe(error)))
