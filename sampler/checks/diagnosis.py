@@ -10,8 +10,10 @@ from sampler.checks.order_diagnosis import Culprit, diagnose_order
 from sampler.checks.probes import FURTHER, SINGLE, Mask
 from sampler.checks.process import CellResult, Comparison, Judge
 from sampler.config import ALL_STAGES
+from sampler.engines.calls import Answer
 
 LARGE = 1_000
+SMALL = 100
 SHARE = 0.9
 """Share of the rows that an alternative must explain to be named."""
 
@@ -32,9 +34,8 @@ def diagnose(judge: Judge, results: Sequence[CellResult]) -> Diagnosis:
     if failing and all(result.outcome == "errored" for result in failing):
         silent = all(result.outcome in ("errored", "unavailable") for result in results)
         if silent:
-            names = tuple(result.cell.name for result in failing)
-            culprits = [Culprit("purity", f"purity: gives no answer: {failing[0].failing[0].failure}", names)]
-            return Diagnosis(tuple(culprits), dict.fromkeys(stages, "purity"))
+            culprit = _silent(judge, failing)
+            return Diagnosis((culprit,), dict.fromkeys(stages, culprit.stage))
     culprits.extend(_blamed(failing))
     by_name = {result.cell.name: result for result in failing if not result.blame}
     if "nothing" in by_name and "cfg" in by_name and _only_guided(by_name["nothing"]):
@@ -59,6 +60,15 @@ def diagnose(judge: Judge, results: Sequence[CellResult]) -> Diagnosis:
             first = next(stage for stage in ALL_STAGES if stage in suspects & set(result.cell.stages))
             stages[result.cell.name] = first
     return Diagnosis(tuple(culprits), stages)
+
+
+def _silent(judge: Judge, failing: Sequence[CellResult]) -> Culprit:
+    """No cell was answered: look whether a row by itself is."""
+    names = tuple(result.cell.name for result in failing)
+    first = failing[0].failing[0]
+    if first.answer.failure == "raised" and not judge.compare(first.probe.only(0)).failure:
+        return Culprit("batch", f"batch: a row by itself is answered, several are not: {first.failure}", names)
+    return Culprit("purity", f"purity: gives no answer: {first.failure}", names)
 
 
 def _own_stage(result: CellResult) -> str:
@@ -123,9 +133,10 @@ def _kinds(comparison: Comparison) -> list[str]:
 
 def _of_stage(stage: str, result: CellResult) -> Culprit:
     found = _fitting(result, ALTERNATIVES.get(stage, ()))
-    if found:
-        return Culprit(found.stage, f"{stage}: {found.explanation}", (result.cell.name,))
     errored = [one for one in result.failing if one.failure]
+    if found:
+        silent = f"; no scores for {errored[0].describe(0)}" if errored else ""
+        return Culprit(found.stage, f"{stage}: {found.explanation}{silent}", (result.cell.name,))
     if len(errored) == len(result.failing):
         return Culprit(stage, f"{stage}: no scores: {errored[0].describe(0)}", (result.cell.name,))
     return Culprit(stage, f"{stage}: {_where(result)}{_worst_row(result)}", (result.cell.name,))
@@ -135,7 +146,7 @@ def _where(result: CellResult) -> str:
     """What the failing probes have in common and the others do not."""
     sizes = {one.probe.logits.shape[1] for one in result.failing}
     fine = {one.probe.logits.shape[1] for one in result.comparisons} - sizes
-    if fine and min(sizes) > max(fine):
+    if max(fine, default=0) > SMALL and min(sizes) > max(fine):
         return f"only for vocabularies of {min(sizes):,} and more: "
     if any(one.failure for one in result.failing):
         return "gives no scores for some rows: "
@@ -172,8 +183,10 @@ def _share(compared: Sequence[Comparison], alternative: Alternative) -> float:
         inputs = Inputs(probe.logits.astype(np.float64), probe.history, probe.config, uncond)
         with np.errstate(all="ignore"):
             scores = alternative.scores(inputs)
-        fit = agreement(one.scores, scores, up_to_ties=alternative.up_to_ties)
-        fits.append(fit | _both_broken(one, scores))
+        fit = agreement(one.scores, scores, up_to_ties=alternative.up_to_ties) | _both_broken(one, scores)
+        if one.wrong.any():  # what is right about a row does not explain that it is wrong
+            fit &= ~one.wrong | Comparison(probe, one.expected, Answer(scores)).wrong
+        fits.append(fit)
         wrong.append(one.wrong)
     return _smaller_share(fits, wrong)
 

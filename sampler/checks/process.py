@@ -327,7 +327,7 @@ def _severity(comparison: Comparison) -> Array:
 
 
 def ask_cell(judge: Judge, cell: Cell) -> CellResult:
-    """Put the probes of a cell; what an engine refuses is left out, after a hang the rest as well."""
+    """Put the probes of a cell; what an engine refuses is left out, and the rest where it hung or its process ended."""
     comparisons: list[Comparison] = []
     refused: list[str] = []
     for probe in cell.probes:
@@ -339,7 +339,7 @@ def ask_cell(judge: Judge, cell: Cell) -> CellResult:
             refused.append(error.message)
             continue
         comparisons.append(comparison)
-        if comparison.answer.failure == "hung":
+        if comparison.answer.failure in ("hung", "died"):
             break
     result = CellResult(cell, comparisons, refused)
     wrong = next((one for one in result.failing if not one.failure), None)

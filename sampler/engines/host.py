@@ -4,13 +4,14 @@ import contextlib
 import multiprocessing
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
 from sampler.engines.base import Engine, EngineError
-from sampler.engines.calls import Answer, Call, Interrupted, Offer, offer_of, perform
+from sampler.engines.calls import Answer, Call, Interrupted, Method, Offer, offer_of, perform
 from sampler.errors import SamplerError
 
 FIRST_TIMEOUT = 10.0
@@ -19,6 +20,12 @@ FIRST_TIMEOUT = 10.0
 NEXT_TIMEOUT = 3.0
 MOST_HANGS = 4
 """An engine that hung so often is asked no more."""
+
+MOST_DEATHS = 4
+"""A method that has never answered is asked no more after its process has ended so often."""
+
+MOST_DEATHS_BETWEEN = 30
+"""Likewise for one that answers at times: each new start takes seconds."""
 
 START_TIMEOUT = 120.0
 """Seconds in which an engine must be loaded."""
@@ -29,20 +36,29 @@ class _Patience:
 
     def __init__(self) -> None:
         self.hangs = 0
+        self.deaths: Counter[Method] = Counter()
+        self.answered: set[Method] = set()
 
     @property
     def seconds(self) -> float:
         return NEXT_TIMEOUT if self.hangs else FIRST_TIMEOUT
 
-    def refuse(self) -> Answer | None:
-        if self.hangs < MOST_HANGS:
-            return None
-        return Answer(None, "hung", f"not asked any more: {self.hangs} calls had no answer")
+    def refuse(self, method: Method) -> Answer | None:
+        if self.hangs >= MOST_HANGS:
+            return Answer(None, "hung", f"not asked any more: {self.hangs} calls had no answer")
+        deaths = self.deaths[method]
+        if deaths >= (MOST_DEATHS_BETWEEN if method in self.answered else MOST_DEATHS):
+            return Answer(None, "died", f"not asked any more: {method}() has ended its process {deaths} times")
+        return None
 
     def hung(self) -> Answer:
         answer = Answer(None, "hung", f"no answer within {self.seconds:g} s")
         self.hangs += 1
         return answer
+
+    def died(self, method: Method, reason: str) -> Answer:
+        self.deaths[method] += 1
+        return Answer(None, "died", reason)
 
 
 class Local:
@@ -55,7 +71,7 @@ class Local:
 
     def ask(self, call: Call) -> Answer:
         """Put one call."""
-        refused = self._patience.refuse()
+        refused = self._patience.refuse(call.method)
         if refused:
             return refused
         try:
@@ -107,7 +123,7 @@ class Isolated:
 
     def ask(self, call: Call) -> Answer:
         """Put one call."""
-        refused = self._patience.refuse()
+        refused = self._patience.refuse(call.method)
         if refused:
             return refused
         if self._pipe is None:
@@ -117,8 +133,9 @@ class Isolated:
                 return Answer(None, "died", f"it cannot be started again: {error.message}")
         answer: Any = self._exchange(call, self._patience.seconds)
         if isinstance(answer, Answer):
+            self._patience.answered.add(call.method)
             return answer
-        return self._patience.hung() if answer is None else Answer(None, "died", str(answer))
+        return self._patience.hung() if answer is None else self._patience.died(call.method, str(answer))
 
     def close(self) -> None:
         """End the engine's process."""
