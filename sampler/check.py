@@ -170,9 +170,7 @@ class Examination:
             name = "process/repetition_penalty/ids-outside"
             findings[name] = finding = strange_ids(judge, self.seed)
             if finding.outcome == "failed" and not any(each.stage == finding.stage for each in culprits):
-                culprits.append(
-                    Culprit(finding.stage, f"{finding.stage}: ids outside the vocabulary: {finding.message}", (name,))
-                )
+                culprits.append(Culprit(finding.stage, f"{finding.stage}: {finding.message}", (name,)))
         return findings, tuple(culprits)
 
     def _draw(self, known: set[str]) -> tuple[dict[str, Finding], tuple[Culprit, ...]]:

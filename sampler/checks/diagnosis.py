@@ -36,9 +36,8 @@ def diagnose(judge: Judge, results: Sequence[CellResult]) -> Diagnosis:
     if failing and all(result.outcome == "errored" for result in failing):
         silent = all(result.outcome in ("errored", "unavailable") for result in results)
         if silent:
-            names = tuple(result.cell.name for result in failing)
-            culprits = [Culprit("purity", f"purity: gives no answer: {failing[0].failing[0].failure}", names)]
-            return Diagnosis(tuple(culprits), dict.fromkeys(stages, "purity"))
+            culprit = _silent(judge, failing)
+            return Diagnosis((culprit,), dict.fromkeys(stages, culprit.stage))
     culprits.extend(_blamed(failing))
     by_name = {result.cell.name: result for result in failing if not result.blame}
     if "nothing" in by_name and _only_guided(by_name["nothing"]):
@@ -66,6 +65,15 @@ def diagnose(judge: Judge, results: Sequence[CellResult]) -> Diagnosis:
             first = next(stage for stage in ALL_STAGES if stage in suspects & set(result.cell.stages))
             stages[result.cell.name] = first
     return Diagnosis(tuple(culprits), stages)
+
+
+def _silent(judge: Judge, failing: Sequence[CellResult]) -> Culprit:
+    """No cell was answered: look whether a row by itself is."""
+    names = tuple(result.cell.name for result in failing)
+    first = failing[0].failing[0]
+    if first.answer.failure == "raised" and not judge.compare(first.probe.only(0)).failure:
+        return Culprit("batch", f"batch: a row by itself is answered, several are not: {first.failure}", names)
+    return Culprit("purity", f"purity: gives no answer: {first.failure}", names)
 
 
 def _own_stage(result: CellResult) -> str:
@@ -130,9 +138,10 @@ def _kinds(comparison: Comparison) -> list[str]:
 
 def _of_stage(stage: str, result: CellResult) -> Culprit:
     found = _fitting(result, ALTERNATIVES.get(stage, ()))
-    if found:
-        return Culprit(found.stage, f"{stage}: {found.explanation}", (result.cell.name,))
     errored = [one for one in result.failing if one.failure]
+    if found:
+        silent = f"; no scores for {errored[0].describe(0)}" if errored else ""
+        return Culprit(found.stage, f"{stage}: {found.explanation}{silent}", (result.cell.name,))
     right = {one.probe.name for one in result.comparisons if not one.wrong.any()}
     if errored == result.failing and all(f"{one.probe.name}, no empty history" in right for one in errored):
         reason = f"gives no scores where a history is empty: {errored[0].failure}"

@@ -35,6 +35,10 @@ LOUD = 36.75
 QUIET = -3.61
 
 
+SINGLE_CELLS = ("chain:everything", "temperature+top_p", "temperature", "nothing")
+"""The first of these that an engine can be asked for is drawn from one call at a time as well."""
+
+
 class NoDraws(Exception):
     """An engine gave no tokens, or not so many, or no tokens of the vocabulary."""
 
@@ -256,12 +260,11 @@ def worker_thread(drawer: Drawer, plan: DrawPlan) -> Finding:
 
 def _most_that_it_does(drawer: Drawer, plan: DrawPlan) -> DrawCell:
     """The first of some cells that the engine can be asked for; raises Unsupported if there is none."""
-    names = ("chain:everything", "temperature+top_p", "temperature", "nothing")
-    for name in names:
+    for name in SINGLE_CELLS:
         with contextlib.suppress(Unsupported):
             drawer.judge.asked(plan.cell(name).probe.config)
             return plan.cell(name)
-    raise Unsupported(f"none of {', '.join(names)} can be asked for")
+    raise Unsupported(f"none of {', '.join(SINGLE_CELLS)} can be asked for")
 
 
 def single_draws(drawer: Drawer, plan: DrawPlan) -> tuple[Finding, Finding]:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from sampler.checks.alternatives import ALTERNATIVES, IGNORED, Inputs
+from sampler.checks.alternatives import ALTERNATIVES, IGNORED, Alternative, Inputs
 from sampler.checks.base import Finding
-from sampler.checks.distribution import Drawer, Drawn
+from sampler.checks.distribution import SINGLE_CELLS, Drawer, Drawn
 from sampler.checks.draw_plan import LAGS
 from sampler.checks.order_diagnosis import FULL_ORDERS, Change, Culprit, in_order, without
 from sampler.config import STAGES, Stage
@@ -35,6 +35,14 @@ class DrawResults:
         return tuple(
             name for name in names if name in self.findings and self.findings[name].outcome in ("failed", "errored")
         )
+
+    def single_cell_failed(self) -> bool:
+        """Whether the cell of which single draws are made fails with many draws a call as well."""
+        cell = next((name for name in SINGLE_CELLS if self._asked(f"{name}/support")), None)
+        return cell is not None and bool(self.failed(f"{cell}/support", f"{cell}/frequencies"))
+
+    def _asked(self, name: str) -> bool:
+        return name in self.findings and self.findings[name].outcome != "unavailable"
 
     def cells(self) -> list[str]:
         """Cells that failed, by support or frequencies."""
@@ -88,14 +96,17 @@ OWN = ("nothing/", "pick/", "vocabulary/", SINGLE)
 def _generator(results: DrawResults) -> list[Culprit]:
     """What is wrong with the draws themselves, where no stage does anything."""
     failed = results.failed(*(name for name in results.findings if name.startswith(OWN)))
-    if "chain:everything" in results.cells():  # then single draws have that chain's fault, not one of their own
-        failed = tuple(name for name in failed if not name.startswith(SINGLE))
+    if results.single_cell_failed():  # then single draws show nothing new
+        failed = tuple(name for name in failed if "/single-" not in name)
     if not failed:
         return []
     nothing = results.drawer.drawn.get("nothing")
     found = None if nothing is None else _of_calls(nothing.calls)
     if found is not None:
         return [Culprit(found[0], f"{found[0]}: {found[1]}", failed)]
+    idle = _idle(results)
+    if idle is not None:
+        return [Culprit(idle.stage, f"{idle.stage}: {idle.explanation}", failed)]
     findings = results.findings
     support = [name for name in failed if name == "nothing/support"]
     if nothing is not None and "nothing" in results.cells() and _pairs_explained(nothing):
@@ -119,6 +130,27 @@ def _pairs_explained(drawn: Drawn) -> bool:
     return not any(judge_pairs(first, second, probability, FIT).rejected for first, second in pairs)
 
 
+def _idle(results: DrawResults) -> Alternative | None:
+    """A stage that works although it is off, or scores that are known to be wrong without any stage."""
+    idle = [results.drawer.drawn[name] for name in ("nothing", "vocabulary") if name in results.drawer.drawn]
+    if not set(results.cells()) & {drawn.cell.name for drawn in idle}:
+        return None
+    for alternative in ALTERNATIVES["nothing"]:
+        if all(_fits(drawn, _scores(alternative, drawn)) for drawn in idle):
+            return alternative
+    return None
+
+
+def _scores(alternative: Alternative, drawn: Drawn) -> Array:
+    """Scores (V,) that an alternative gives for what was drawn from."""
+    probe = drawn.cell.probe
+    uncond = None if probe.uncond_logits is None else probe.uncond_logits.astype(np.float64)
+    with np.errstate(all="ignore"):
+        return np.asarray(
+            alternative.scores(Inputs(probe.logits.astype(np.float64), probe.history, probe.config, uncond))[0]
+        )
+
+
 def _of_calls(calls: NDArray[np.int64]) -> tuple[str, str] | None:
     """What plainly shows in the tokens of the calls (calls, n): stage and explanation."""
     if calls.min() == calls.max():
@@ -134,13 +166,8 @@ def _of_stage(results: DrawResults, stage: Stage) -> Culprit:
     cases = _cases(results, stage)
     drawn = results.drawer.drawn.get(stage)
     if drawn is not None:
-        probe = drawn.cell.probe
-        uncond = None if probe.uncond_logits is None else probe.uncond_logits.astype(np.float64)
-        inputs = Inputs(probe.logits.astype(np.float64), probe.history, probe.config, uncond)
         for alternative in ALTERNATIVES.get(stage, ()):
-            with np.errstate(all="ignore"):
-                scores = alternative.scores(inputs)
-            if _fits(drawn, scores[0]):
+            if _fits(drawn, _scores(alternative, drawn)):
                 return Culprit(stage, f"{stage}: {alternative.explanation}", cases)
     return Culprit(stage, f"{stage}: {results.findings[cases[0]].message}", cases)
 

@@ -29,6 +29,14 @@ IDLE_SIZE = 37
 REMOVED = (4, 9, 14)
 """Ranks of the tokens that are removed before anything is drawn."""
 
+FILLER = REMOVED * 8
+RANKS = (
+    5, 0, 0, 3, 3, 3, 1, 1, 1, *FILLER, 6, *FILLER[:16], 12, *FILLER[:13], 15, *FILLER[:7], 8, *FILLER[:5], 10,
+    *FILLER[:10], 7,
+)  # fmt: skip
+"""The history, by rank: a first id, repeated ones, then one at place 57, 40, 26, 18 and 12 from the end, so that
+windows of 64, 50, 32, 20 and 16 part; a last id. Removed tokens, which the penalty cannot change, lie between them."""
+
 LAGS = (1, 2, 64, CHUNK // 2)
 """How far draws are apart that are looked at for dependence, within one call."""
 
@@ -161,9 +169,7 @@ class DrawPlan:
         logits = row[order]
         logits[np.isin(order, REMOVED)] = -np.inf
         places = np.argsort(order)
-        # A prompt, repeated ids, then more removed ones than any window holds, then a last id.
-        ranks = (1, 0, 0, 3, 3, 3, 5, 5, 5, 6, 12, 15, *(REMOVED * 24), 7)
-        history = [int(places[rank]) for rank in ranks]
+        history = [int(places[rank]) for rank in RANKS]
         uncond = (row[::-1][order] * 0.4 + rng.uniform(-0.1, 0.1, size)).astype(np.float32)
         return Probe(
             name,

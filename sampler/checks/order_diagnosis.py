@@ -41,11 +41,21 @@ def _swapped(first: Stage, second: Stage, config: SamplingConfig) -> SamplingCon
     return replace(config, order=tuple(rest))
 
 
+def _of_raw_logits(config: SamplingConfig) -> SamplingConfig:
+    """At temperature 0 no other stage."""
+    others = [stage for stage in config.order if stage != "temperature"]
+    return config.without(others) if config.greedy else config
+
+
 def diagnose_order(
     judge: Judge, unexplained: Sequence[CellResult], together: Sequence[CellResult]
 ) -> Iterator[Culprit]:
     """Culprits of cells in which stages stand together; together: all such cells whose stages are right alone."""
     names = tuple(result.cell.name for result in unexplained)
+    greedy = all(one.probe.config.greedy for result in unexplained for one in result.failing)
+    if greedy and _explains(judge, unexplained, _of_raw_logits):
+        yield Culprit("temperature", "temperature: 0 takes the largest logit, whatever the other stages say", names)
+        return
     if all(name.startswith("order:") for name in names):
         yield Culprit("order", f"order: {_of_asked_orders(unexplained)}", names)
         return

@@ -344,7 +344,7 @@ def _severity(comparison: Comparison) -> Array:
 
 
 def ask_cell(judge: Judge, cell: Cell) -> CellResult:
-    """Put the probes of a cell; what an engine refuses is left out, after a hang the rest as well."""
+    """Put the probes of a cell; what an engine refuses is left out, and the rest where it hung or its process ended."""
     comparisons: list[Comparison] = []
     refused: list[str] = []
     for probe in cell.probes:
@@ -356,7 +356,7 @@ def ask_cell(judge: Judge, cell: Cell) -> CellResult:
             refused.append(error.message)
             continue
         comparisons.append(comparison)
-        if comparison.answer.failure == "hung":
+        if comparison.answer.failure in ("hung", "died"):
             break
         filled = asked.with_filled_histories()
         if comparison.answer.failure == "raised" and filled is not None:  # what it makes of the others still counts

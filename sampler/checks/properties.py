@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler.checks.alternatives import STRAY_IDS, Inputs, agreement
 from sampler.checks.base import Finding
 from sampler.checks.inputs import FEW_KINDS
 from sampler.checks.probes import ALL_ON, NEUTRAL, Maker, Probe
-from sampler.checks.process import VARIATION, Judge
+from sampler.checks.process import VARIATION, Comparison, Judge
 from sampler.checks.steps import some_ids
 from sampler.config import STAGES, SamplingConfig, Stage
 from sampler.engines.calls import Answer
@@ -269,10 +270,20 @@ def strange_ids(judge: Judge, seed: int) -> Finding:
         return Finding("process", stage, "passed", 3, f"refuses ids outside the vocabulary: {comparison.failure}")
     if comparison.failure:
         return Finding("process", stage, "errored", 0, comparison.failure)
-    if comparison.wrong.any():
-        if judge.compare(inside).wrong[comparison.wrong].any():
-            message = "cannot be told: rows whose ids are all inside are wrong as well"
-            return Finding("process", stage, "unavailable", 0, message)
-        row = int(np.argmax(comparison.wrong))
-        return Finding("process", stage, "failed", 3, comparison.describe(row), comparison.distance, VARIATION)
-    return Finding("process", stage, "passed", 3, "ids outside the vocabulary are passed over", 0.0, VARIATION)
+    if not comparison.wrong.any():
+        return Finding("process", stage, "passed", 3, "ids outside the vocabulary are passed over", 0.0, VARIATION)
+    if judge.compare(inside).wrong[comparison.wrong].any():
+        return Finding("process", stage, "unavailable", 0, "the same rows are wrong without ids outside the vocabulary")
+    message = _of_stray_ids(comparison)
+    return Finding("process", stage, "failed", 3, message, comparison.distance, VARIATION)
+
+
+def _of_stray_ids(comparison: Comparison) -> str:
+    """What became of ids outside the vocabulary, in words."""
+    probe = comparison.probe
+    inputs = Inputs(probe.logits.astype(np.float64), probe.history, probe.config)
+    for known in STRAY_IDS:
+        if agreement(comparison.scores, known.scores(inputs), up_to_ties=False).all():
+            return known.explanation
+    row = int(np.argmax(comparison.wrong))
+    return f"ids outside the vocabulary change other tokens: {comparison.describe(row)}"

@@ -4,13 +4,14 @@ import contextlib
 import multiprocessing
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
 from sampler.engines.base import Engine, EngineError
-from sampler.engines.calls import Answer, Call, Interrupted, Offer, describe, offer_of, perform
+from sampler.engines.calls import Answer, Call, Interrupted, Method, Offer, describe, offer_of, perform
 from sampler.errors import SamplerError
 
 WARM_UP_TIMEOUT = 30.0
@@ -21,8 +22,13 @@ FIRST_TIMEOUT = 10.0
 
 NEXT_TIMEOUT = 3.0
 MOST_HANGS = 4
-MOST_DEATHS = 8
-"""An engine that hung, or took its process along, so often is asked no more."""
+"""An engine that hung so often is asked no more."""
+
+MOST_DEATHS = 4
+"""A method that has never answered is asked no more after its process has ended so often."""
+
+MOST_DEATHS_BETWEEN = 30
+"""Likewise for one that answers at times: each new start takes seconds."""
 
 START_TIMEOUT = 120.0
 """Seconds in which an engine must be loaded."""
@@ -33,35 +39,36 @@ class _Patience:
 
     def __init__(self) -> None:
         self.hangs = 0
-        self.deaths = 0
-        self.answers = 0
+        self.deaths: Counter[Method] = Counter()
+        self.answers: Counter[Method] = Counter()
         self.fresh = True
 
     @property
     def seconds(self) -> float:
-        if self.answers == 0:
+        if not self.answers:
             return NEXT_TIMEOUT if self.hangs else WARM_UP_TIMEOUT
         return FIRST_TIMEOUT if self.fresh or not self.hangs else NEXT_TIMEOUT
 
-    def answered(self) -> None:
-        self.answers += 1
+    def answered(self, method: Method) -> None:
+        self.answers[method] += 1
         self.fresh = False
 
-    def refuse(self) -> Answer | None:
-        if self.deaths >= MOST_DEATHS:
-            return Answer(None, "died", f"not asked any more: its process ended {self.deaths} times")
-        if self.hangs < MOST_HANGS:
-            return None
-        return Answer(None, "hung", f"not asked any more: {self.hangs} calls had no answer")
-
-    def died(self, how: str) -> Answer:
-        self.deaths += 1
-        return Answer(None, "died", how)
+    def refuse(self, method: Method) -> Answer | None:
+        if self.hangs >= MOST_HANGS:
+            return Answer(None, "hung", f"not asked any more: {self.hangs} calls had no answer")
+        deaths = self.deaths[method]
+        if deaths >= (MOST_DEATHS_BETWEEN if self.answers[method] else MOST_DEATHS):
+            return Answer(None, "died", f"not asked any more: {method}() has ended its process {deaths} times")
+        return None
 
     def hung(self) -> Answer:
         answer = Answer(None, "hung", f"no answer within {self.seconds:g} s")
         self.hangs += 1
         return answer
+
+    def died(self, method: Method, reason: str) -> Answer:
+        self.deaths[method] += 1
+        return Answer(None, "died", reason)
 
 
 class Local:
@@ -74,7 +81,7 @@ class Local:
 
     def ask(self, call: Call) -> Answer:
         """Put one call."""
-        refused = self._patience.refuse()
+        refused = self._patience.refuse(call.method)
         if refused:
             return refused
         try:
@@ -82,7 +89,7 @@ class Local:
                 answer = _in_thread(self._engine, call) if call.thread else perform(self._engine, call)
         except Interrupted:
             return self._patience.hung()
-        self._patience.answered()
+        self._patience.answered(call.method)
         return answer
 
 
@@ -128,7 +135,7 @@ class Isolated:
 
     def ask(self, call: Call) -> Answer:
         """Put one call."""
-        refused = self._patience.refuse()
+        refused = self._patience.refuse(call.method)
         if refused:
             return refused
         if self._pipe is None:
@@ -138,9 +145,9 @@ class Isolated:
                 return Answer(None, "died", f"it cannot be started again: {error.message}")
         answer: Any = self._exchange(call, self._patience.seconds)
         if isinstance(answer, Answer):
-            self._patience.answered()
+            self._patience.answered(call.method)
             return answer
-        broken = self._patience.hung() if answer is None else self._patience.died(str(answer))
+        broken = self._patience.hung() if answer is None else self._patience.died(call.method, str(answer))
         self._patience.fresh = True
         return broken
 

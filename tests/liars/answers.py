@@ -131,7 +131,7 @@ def scores_lie_in_one_buffer():
     return Answering(change)
 
 
-@wrong("purity", seen=PROCESS, also=(PENALTY,))
+@wrong("purity", seen=(), also=(PENALTY,))
 def two_threads_meet():
     """Lie: a call leaves its history on the engine and reads it a little later; a second thread changes it [R10]."""
     shared: dict[str, object] = {}
@@ -189,12 +189,6 @@ def scores_are_integers():
 
 
 @wrong("purity", offers=PROCESS)
-def scores_are_a_list():
-    """Lie: scores are lists of numbers, no array [N09]."""
-    return only_process(lambda process, *inputs: process(*inputs).tolist())
-
-
-@wrong("purity", offers=PROCESS)
 def scores_are_nothing():
     """Lie: process() works in place and returns None [P18]."""
 
@@ -231,12 +225,6 @@ def scores_are_padded():
 def scores_have_an_epsilon():
     """Lie: scores are log(p + 1e-10), so that no token is ever removed, only unlikely [S01]."""
     return Answering(lambda process, *inputs: np.log(softmax(process(*inputs)) + 1e-10).astype(np.float32))
-
-
-@wrong("purity", offers=PROCESS, also=("top_k", "min_p", "top_p", "draw"))
-def scores_are_never_infinite():
-    """Lie: what is removed has the score -10,000 in place of minus infinity [S01]."""
-    return only_process(lambda process, *inputs: np.maximum(process(*inputs), np.float32(-10_000)))
 
 
 @wrong("purity")

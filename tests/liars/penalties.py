@@ -197,12 +197,6 @@ def penalty_wraps_ids():
     return with_penalty(lambda call, row, size: distinct([token % size for token in call.history[row]], size))
 
 
-@wrong(PENALTY, FOREIGN, also=("purity",))
-def penalty_fails_on_foreign_ids():
-    """Lie: an id beyond the vocabulary is an IndexError [P15]."""
-    return with_penalty(lambda call, row, size: sorted(set(call.history[row])))
-
-
 @wrong(PENALTY)
 def penalty_scaled_by_count():
     """Lie: the factor is the penalty times how often the id occurs [P02]."""

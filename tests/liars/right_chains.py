@@ -21,7 +21,7 @@ from .chain import (
     softmax,
     tempered,
 )
-from .engines import Miniature, with_config, with_stage
+from .engines import Miniature, OnlyProcesses, with_config, with_stage
 from .tables import right
 
 
@@ -78,15 +78,28 @@ def right_in_fortran_order():
     return Finishing(change)
 
 
+@right
+def right_in_a_list():
+    """No lie: scores are lists of numbers, no array."""
+    return OnlyProcesses(Finishing(np.ndarray.tolist))
+
+
+@right
+def right_with_a_large_negative_score():
+    """No lie: what is removed has the score -10,000 in place of minus infinity, and no draw can see that."""
+    return OnlyProcesses(Finishing(lambda scores: np.maximum(scores, np.float32(-10_000))))
+
+
 class InSortedSpace(Miniature):
     """Filters run on sorted scores, which are put back at the end."""
 
     def process(self, logits, history, config, uncond_logits=None) -> Array:
         scores = np.array(logits, dtype=np.float32)
-        if {"cfg", "repetition_penalty"} & set(config.order[3:]):
+        by_id = ("cfg", "alignment", "repetition_penalty")
+        first = next((at for at, stage in enumerate(config.order) if stage not in by_id), len(config.order))
+        ahead, rest = config.order[:first], config.order[first:]
+        if set(by_id) & set(rest):  # what is done by id cannot be done to sorted scores
             return super().process(logits, history, config, uncond_logits)
-        ahead = tuple(stage for stage in config.order if stage in ("cfg", "alignment", "repetition_penalty"))
-        rest = tuple(stage for stage in config.order if stage not in ahead)
         scores = run(scores, Call(history, replace(config, order=ahead), uncond_logits), STAGES)
         ids = np.argsort(-scores, axis=-1, kind="stable")
         calls = Call([[] for _ in scores], replace(config, order=rest))

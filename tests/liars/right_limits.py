@@ -9,8 +9,8 @@ import numpy as np
 from sampler.engines.base import EngineInfo
 from sampler.errors import LogitsError, Unsupported
 
-from .chain import STAGES, Array, Call, keep, run
-from .engines import INFO, Miniature, OnlyProcesses
+from .chain import STAGES, Array, Call, keep, penalized, run
+from .engines import INFO, Miniature, OnlyProcesses, with_stage
 from .tables import right
 
 ITS_ORDER = ("cfg", "alignment", "repetition_penalty", "top_k", "top_p", "min_p", "temperature")
@@ -148,3 +148,9 @@ def right_with_nan_for_nan():
 def right_without_draws():
     """No lie: processes, and leaves drawing to others."""
     return OnlyProcesses(Miniature())
+
+
+@right
+def right_that_refuses_foreign_ids():
+    """No lie: an id beyond the vocabulary, which no chain needs to know, is an IndexError."""
+    return with_stage(repetition_penalty=penalized(lambda call, row, size: sorted(set(call.history[row]))))

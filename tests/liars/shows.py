@@ -7,7 +7,6 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -36,20 +35,12 @@ def in_a_thread(ask: Callable[..., np.ndarray], *inputs: object) -> np.ndarray:
     return answers[0]
 
 
-def together(engine, inputs: Example) -> str:
-    """What is wrong with the answers of two threads at a time, of which one has no histories."""
-    calls = [replace(inputs, history=[[] for _ in inputs.history]), inputs] * 3
-    with ThreadPoolExecutor(max_workers=2) as threads:
-        answers = threads.map(lambda each: call(engine, copy.deepcopy(each)), calls)
-        return next(filter(None, map(difference, answers, calls)), "")
-
-
 def difference(answer: object, inputs: Example) -> str:
     """What is wrong with the answer to an input; empty where nothing is."""
-    if not isinstance(answer, np.ndarray) or answer.shape != inputs.logits.shape:
-        return f"a {type(answer).__name__} of shape {np.shape(answer)}"
-    if answer.dtype != np.float32:
-        return f"dtype {answer.dtype}"
+    answer = np.asarray(answer)
+    if answer.dtype.kind not in "fiu" or answer.shape != inputs.logits.shape:
+        return f"{answer.dtype} of shape {answer.shape}"
+    answer = np.where(answer < answer.max(axis=-1, keepdims=True) - 5_000, -np.inf, answer)
     truth = REFERENCE.process(inputs.logits, inputs.history, inputs.config, inputs.uncond)
     if np.isnan(answer).any() or not np.array_equal((answer > -np.inf).sum(-1), (truth > -np.inf).sum(-1)):
         return "kept sets"
@@ -66,7 +57,7 @@ def has_ties(inputs: Example) -> bool:
 
 
 def lies(engine, inputs: Example) -> str:
-    """The first difference that calls in any manner show: once, again, row by row, in a thread, two at a time."""
+    """The first difference that calls in any manner show: once, again, row by row, in a thread."""
     lent = copy.deepcopy(inputs)
     try:
         first = call(engine, lent)
@@ -78,7 +69,7 @@ def lies(engine, inputs: Example) -> str:
                 return "its input is written to"
         if lent.history != inputs.history:
             return "the history is written to"
-        kept = first.copy()
+        kept = np.array(first)
         other = replace(PLAIN, logits=np.broadcast_to(PLAIN.logits, inputs.logits.shape[:1] + PLAIN.logits.shape[1:]))
         other = replace(other, history=[[14, 21] for _ in inputs.history])
         if inputs.logits.shape[1] == PLAIN.logits.shape[1]:
@@ -86,8 +77,7 @@ def lies(engine, inputs: Example) -> str:
         if not np.array_equal(first, kept):
             return "an answer is overwritten"
         manners = (call(engine, inputs), in_a_thread(call, engine, inputs), call(engine, inputs))
-        wrong = next(filter(None, (difference(answer, inputs) for answer in manners)), "")
-        return wrong or together(engine, inputs)
+        return next(filter(None, (difference(answer, inputs) for answer in manners)), "")
     except Unsupported:
         raise
     except Exception as error:  # noqa: BLE001  # whatever a liar raises

@@ -1,0 +1,152 @@
+"""What an alternative is: one mistake or dialect as a function of float64 scores, and what many of them share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from sampler.config import SamplingConfig
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+IGNORED = "is accepted and ignored"
+
+CLOSE = 1e-4
+"""Total variation up to which an answer is taken for that of an alternative."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Of one probe: scores and unconditional ones, float64 (B, V)."""
+
+    scores: Array
+    history: Sequence[Sequence[int]]
+    config: SamplingConfig
+    uncond: Array | None = None
+
+    def counts(self, first: int = 0, last: int | None = None) -> Array:
+        """How often each id occurs in a part of each history, (B, V)."""
+        return self.counted([list(ids)[first:last] for ids in self.history])
+
+    def counted(self, histories: Sequence[Sequence[int]]) -> Array:
+        """How often each id occurs in other histories, (B, V)."""
+        result = np.zeros(self.scores.shape)
+        for row, ids in enumerate(histories):
+            inside = [token for token in ids if 0 <= token < self.scores.shape[1]]
+            np.add.at(result[row], np.array(inside, dtype=np.int64), 1.0)
+        return result
+
+    @property
+    def seen(self) -> Mask:
+        """Ids of the history, (B, V)."""
+        return self.counts() > 0
+
+    @property
+    def kept_at_least(self) -> int:
+        """min_tokens_to_keep."""
+        return self.config.min_tokens_to_keep
+
+
+Change = Callable[[Inputs], Array]
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One mistake. up_to_ties: which of equal scores it keeps is open. stage: what is named."""
+
+    stage: str
+    explanation: str
+    scores: Change
+    up_to_ties: bool = False
+
+
+def with_knob(change: Callable[[Array, float], Array], knob: str) -> Change:
+    """An alternative that reads only the scores and one knob."""
+    return lambda inputs: change(inputs.scores, float(getattr(inputs.config, knob)))
+
+
+def without(scores: Array, removed: Mask) -> Array:
+    """Scores with some tokens removed."""
+    return np.where(removed, -np.inf, scores)
+
+
+def ranks(scores: Array) -> NDArray[np.int64]:
+    """Place of each token among the row's, 0 for the most likely; the lower id first among equals."""
+    return np.argsort(np.argsort(-scores, axis=-1, kind="stable"), axis=-1, kind="stable")
+
+
+def largest(scores: Array, count: int) -> Array:
+    """The count-th largest score of each row, (B, 1)."""
+    return -np.sort(-scores, axis=-1)[:, min(count, scores.shape[1]) - 1][:, None]
+
+
+def agreement(scores: Array, other: Array, *, up_to_ties: bool) -> Mask:
+    """Rows on which two sets of scores mean the same distribution, but for a token at a threshold; (B,)."""
+    usable = (other > -np.inf).any(axis=-1) & ~np.isnan(other).any(axis=-1) & ~(other == np.inf).any(axis=-1)
+    usable &= (scores > -np.inf).any(axis=-1) & ~np.isnan(scores).any(axis=-1) & ~(scores == np.inf).any(axis=-1)
+    result = np.zeros(len(scores), dtype=np.bool_)
+    if usable.any():
+        mine, theirs = softmax(scores[usable], axis=-1), softmax(other[usable], axis=-1)
+        if up_to_ties:
+            mine, theirs = np.sort(mine, axis=-1), np.sort(theirs, axis=-1)
+        result[usable] = np.abs(mine - theirs).sum(axis=-1) / 2 <= CLOSE
+    return result
+
+
+def first_ids_of(kept: Array) -> Mask:
+    """As many tokens as are kept, but the first ids: the mask of the sorted tokens was not put back."""
+    count = (kept > -np.inf).sum(axis=-1, keepdims=True)
+    return np.asarray(np.broadcast_to(np.arange(kept.shape[1])[None] < count, kept.shape))
+
+
+def gathered(scores: Array, kept: Array) -> Array:
+    """The mask of the sorted tokens, gathered by the sorting ids where it should be scattered."""
+    ids = np.argsort(-scores, axis=-1, kind="stable")
+    return without(scores, ~np.take_along_axis(np.take_along_axis(kept > -np.inf, ids, axis=-1), ids, axis=-1))
+
+
+def misplaced(stage: str, right: Change) -> tuple[Alternative, ...]:
+    """Mistakes with places and ids that any filter can have. right: the filter as it should be."""
+    losses: tuple[tuple[str, Callable[[int], Mask]], ...] = (
+        ("the first id is never kept", lambda size: np.arange(size) == 0),
+        ("the last id is never kept", lambda size: np.arange(size) == size - 1),
+        ("ids beyond the last multiple of 32 are never kept", lambda size: np.arange(size) >= size // 32 * 32),
+    )
+    return (
+        Alternative(
+            stage,
+            "the first ids are kept: the mask of the sorted tokens is not put back in its place",
+            lambda i: without(i.scores, ~first_ids_of(right(i))),
+        ),
+        Alternative(
+            stage,
+            "other tokens are kept: the mask is gathered with the sorting ids, not scattered",
+            lambda i: gathered(i.scores, right(i)),
+        ),
+        *(Alternative(stage, text, _unseen(right, lost)) for text, lost in losses),
+        *(Alternative(stage, text, _removed_after(right, lost)) for text, lost in losses),
+    )
+
+
+def _unseen(right: Change, lost: Callable[[int], Mask]) -> Change:
+    """A filter that takes some ids for removed ones."""
+
+    def scores(inputs: Inputs) -> Array:
+        return right(replace(inputs, scores=without(inputs.scores, lost(inputs.scores.shape[1])[None])))
+
+    return scores
+
+
+def _removed_after(right: Change, lost: Callable[[int], Mask]) -> Change:
+    """A filter whose mask never has some ids; the last token of a row stays."""
+
+    def scores(inputs: Inputs) -> Array:
+        kept = right(inputs)
+        places = np.broadcast_to(lost(kept.shape[1])[None], kept.shape)
+        others = (~places & (kept > -np.inf)).any(axis=-1, keepdims=True)
+        return without(kept, places & others)
+
+    return scores

@@ -1,0 +1,283 @@
+"""`sampler check` over every wrong and every right engine: caught, stage named first, explanation, seconds.
+
+Run by `tox -e meta` as `python -m tests.meta.table`. The table of docs/wrong-engines.md is the same without seconds.
+"""
+
+import argparse
+import functools
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from sampler.check import Examination, Report
+from sampler.checks.base import Verdict
+from sampler.engines.base import Engine, Level
+from sampler.engines.host import Isolated, Local
+from tests.liars import FACTORIES, RIGHT, WRONG
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "wrong-engines.md"
+LEVELS: tuple[Level, ...] = ("process", "draw")
+ENDLESS = frozenset({"hangs", "exits", "draw_hangs", "draw_exits"})
+"""Engines that hang or end their process: asked in a process of their own, and slow by nature."""
+
+MOST_SECONDS = 4.0
+SHARE_NAMED = 0.95
+
+
+@dataclass(frozen=True)
+class Row:
+    """What `sampler check` said of one engine. sees: the smallest discrepancy of frequencies that its draws show.
+
+    named, explanation: first in the diagnosis; in_draws: the stage named first at level `draw` alone.
+    """
+
+    name: str
+    outcome: str
+    named: str
+    explanation: str
+    seconds: float
+    sees: float | None = None
+    in_draws: str = ""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether this engine is in the table of wrong ones."""
+        return self.name in WRONG
+
+    @property
+    def hidden(self) -> str:
+        """Why no level that it offers can see the lie; empty where one can."""
+        if not self.wrong:
+            return ""
+        entry = WRONG[self.name]
+        if not entry.seen:
+            return "no level asks for this"
+        if entry.total_variation is not None and self.sees is not None and entry.total_variation < self.sees:
+            return f"this level cannot see it (sees >= {self.sees:.3f})"
+        return ""
+
+    @property
+    def accused(self) -> bool:
+        """Whether a check failed or errored."""
+        return self.outcome in ("disagrees", "errored")
+
+    @property
+    def caught(self) -> str:
+        """In one word, or why not."""
+        if self.accused:
+            return "yes"
+        return self.hidden or ("NO" if self.wrong else "agrees")
+
+    @property
+    def right_stage(self) -> bool:
+        """Whether the stage that is named first is the expected one, or one that would be right as well."""
+        entry = WRONG[self.name]
+        return self.named in (entry.stage, *entry.also)
+
+    @property
+    def expected(self) -> str:
+        """The stage that is to be named, and those that would be right as well."""
+        entry = WRONG[self.name]
+        return f"{entry.stage} ({', '.join(entry.also)})" if entry.also else entry.stage
+
+
+def look(name: str) -> Row:
+    """Put one engine under every check."""
+    asks = Isolated(functools.partial(load, name)) if name in ENDLESS else Local(load(name))
+    try:
+        start, spent = time.process_time(), 0.0
+
+        def on_verdict(verdict: Verdict) -> None:
+            nonlocal spent
+            if verdict.level == "process":
+                spent = time.process_time() - start
+
+        report = Examination(asks, name, LEVELS).run(on_verdict)
+        both = {"process", "draw"} <= asks.offer.methods
+        alone = both and name not in ENDLESS and "draw" in _seen(name)
+        draws = Examination(Local(load(name)), name, ("draw",)).run() if alone else None
+    finally:
+        if isinstance(asks, Isolated):
+            asks.close()
+    first = report.diagnosis[0] if report.diagnosis else None
+    in_draws = "" if draws is None else draws.diagnosis[0].stage if draws.diagnosis else draws.outcome
+    return Row(
+        name, report.outcome, first.stage if first else "", _explained(report), spent, _smallest(report), in_draws
+    )
+
+
+def load(name: str) -> Engine:
+    """An engine of the tables, by its name: picklable with functools.partial."""
+    return FACTORIES[name]()
+
+
+def _seen(name: str) -> tuple[str, ...]:
+    return WRONG[name].seen if name in WRONG else ()
+
+
+def _explained(report: Report) -> str:
+    if report.diagnosis:
+        return report.diagnosis[0].explanation
+    bad = [verdict for verdict in report.verdicts if verdict.outcome in ("failed", "errored")]
+    return f"no diagnosis: {bad[0].case}: {bad[0].message}" if bad else ""
+
+
+def _smallest(report: Report) -> float | None:
+    seen = [
+        verdict.detectable
+        for verdict in report.verdicts
+        if verdict.level == "draw" and verdict.check == "frequencies" and verdict.detectable is not None
+    ]
+    return min(seen, default=None)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The figures under the table, and whether they are good enough."""
+
+    rows: Sequence[Row]
+
+    @property
+    def visible(self) -> list[Row]:
+        """Wrong engines that a level can see."""
+        return [row for row in self.rows if row.wrong and not row.hidden]
+
+    @property
+    def missed(self) -> list[Row]:
+        """Those of them that agreed."""
+        return [row for row in self.visible if not row.accused]
+
+    @property
+    def misnamed(self) -> list[Row]:
+        """Those of them that were caught for another stage."""
+        return [row for row in self.visible if row.accused and not row.right_stage]
+
+    @property
+    def wronged(self) -> list[Row]:
+        """Right engines that were accused."""
+        return [row for row in self.rows if not row.wrong and row.accused]
+
+    @property
+    def slow(self) -> list[Row]:
+        """Wrong engines that took too long at level process."""
+        return [row for row in self.rows if row.wrong and row.name not in ENDLESS and row.seconds > MOST_SECONDS]
+
+    @property
+    def share_named(self) -> float:
+        """Of those that were caught, how many with the right stage first."""
+        caught = len(self.visible) - len(self.missed)
+        return 1 - len(self.misnamed) / caught if caught else 1.0
+
+    def lines(self) -> Iterator[str]:
+        """The totals in words; the same for every run of one version."""
+        right = [row for row in self.rows if not row.wrong]
+        caught = len(self.visible) - len(self.missed)
+        hidden = sum(row.wrong for row in self.rows) - len(self.visible)
+        yield f"{caught} of {len(self.visible)} wrong engines that can be seen are caught{_names(self.missed)}"
+        yield f"{hidden} wrong engines cannot be seen at the levels that they offer"
+        yield f"{self.share_named:.1%} of those caught have the right stage first{_names(self.misnamed)}"
+        yield f"{len(self.wronged)} of {len(right)} right engines are accused{_names(self.wronged)}"
+
+    @property
+    def good(self) -> bool:
+        """Whether the promise of the table is kept."""
+        return not self.missed and not self.wronged and not self.slow and self.share_named >= SHARE_NAMED
+
+
+def _names(rows: Sequence[Row]) -> str:
+    return f": {', '.join(row.name for row in rows)}" if rows else ""
+
+
+def shown(rows: Sequence[Row], *, wrong: bool) -> Table:
+    """The table for a terminal."""
+    result = Table(title="wrong engines" if wrong else "right engines", show_lines=False, box=None, pad_edge=False)
+    names = ("engine", "offers", "caught", "expected", "named first", "in draws alone", "explanation", "process s")
+    for name in names:
+        result.add_column(name, overflow="fold", justify="right" if name == "process s" else "left")
+    for row in rows:
+        if row.wrong == wrong:
+            offers = "+".join(WRONG[row.name].offers) if wrong else ""
+            expected = row.expected if wrong else ""
+            explanation = row.explanation[:160]
+            result.add_row(
+                row.name, offers, row.caught, expected, row.named, row.in_draws, explanation, f"{row.seconds:.1f}"
+            )
+    return result
+
+
+def document(totals: Totals) -> str:
+    """docs/wrong-engines.md: what does not depend on the machine."""
+    lines = [
+        "# Wrong and right engines under `sampler check`",
+        "",
+        "Made by `tox -e meta`, seed 0, levels process and draw: the engines of `tests/liars/`, each with one lie.",
+        "A change here is a change of what `sampler check` finds. *Expected* names the stage that should come first,",
+        "and in brackets those that would be right as well; *draws alone* is the stage named first at `--level draw`.",
+        "",
+        *(f"- {line}" for line in totals.lines()),
+        "",
+        "| wrong engine | offers | caught | expected | named first | draws alone | explanation |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in totals.rows:
+        if row.wrong:
+            offers = ", ".join(WRONG[row.name].offers)
+            explanation = _plain(row)
+            lines.append(
+                f"| `{row.name}` | {offers} | {row.caught} | {row.expected} | {row.named} | {row.in_draws} "
+                f"| {explanation} |"
+            )
+    lines += ["", "| right engine | outcome |", "|---|---|"]
+    lines += [f"| `{row.name}` | {row.outcome} |" for row in totals.rows if not row.wrong]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(row: Row) -> str:
+    """The explanation as one cell of a table; without figures where they are not the same in every run."""
+    text = row.explanation.replace("|", "\\|")
+    if row.name in VARYING:
+        text = text.split(":")[0]
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+VARYING = frozenset({"seed_is_the_clock", "seed_is_not_used", "draw_does_not_use_the_seed"})
+"""Engines whose answers no seed decides."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table and the totals; 1 where the promise is not kept."""
+    parser = argparse.ArgumentParser(prog="python -m tests.meta.table", description=__doc__)
+    parser.add_argument("names", nargs="*", help="Engines [default: all].")
+    parser.add_argument("--write", action="store_true", help=f"Write {DOCUMENT.name}.")
+    parser.add_argument("--processes", type=int, default=2)
+    chosen = parser.parse_args(arguments)
+    console = Console(width=200 if not sys.stdout.isatty() else None, markup=False, highlight=False)
+    names = chosen.names or [*WRONG, *RIGHT]
+    with ProcessPoolExecutor(chosen.processes) as pool:
+        rows = list(pool.map(look, names))
+    totals = Totals(rows)
+    console.print(shown(rows, wrong=True))
+    console.print(shown(rows, wrong=False))
+    for line in totals.lines():
+        console.print(line)
+    slowest = max(
+        (row for row in rows if row.wrong and row.name not in ENDLESS), key=lambda row: row.seconds, default=None
+    )
+    if slowest is not None:
+        console.print(
+            f"slowest at level process: {slowest.name}, {slowest.seconds:.1f} s of CPU time{_names(totals.slow)}"
+        )
+    if chosen.write and not chosen.names:
+        DOCUMENT.write_text(document(totals), encoding="utf-8")
+        console.print(f"written to docs/{DOCUMENT.name}")
+    return 0 if totals.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
