@@ -42,7 +42,7 @@ def token_ids(histories: Sequence[Sequence[int] | NDArray[np.int64]]) -> list[ND
             ids = np.array([_token_id(token, row) for token in history])
         if ids.min(initial=0) < 0:
             raise LogitsError(f"the history of row {row} contains {ids[ids < 0][0]}", hint="token ids are 0 or more")
-        rows.append(np.minimum(ids, _BEYOND).astype(np.int64))
+        rows.append((np.minimum(ids, _BEYOND) if ids.itemsize == 8 else ids).astype(np.int64))
     return rows
 
 

@@ -87,3 +87,15 @@ def _history(rng: np.random.Generator, row: Logits, index: int) -> list[int]:
     if kind == 4:
         return [likely[0]]
     return [*range(min(size, 40)), *range(min(size, 40))]
+
+
+REPEATS: tuple[tuple[int, ...], ...] = (
+    (5, 9, 5), (4, 4, 4), (1, 2, 1, 2, 1), (3,), (0, 0), (2, 6, 2, 6), (7, 7, 1, 7, 7), (), (8, 3, 8, 3, 8, 3),
+    (2, 0, 2, 0, 2), (6, 1, 4, 6, 1),
+)  # fmt: skip
+"""Short histories whose end came before: from the first id on, overlapping itself, or with a breaker within."""
+
+
+def repeats(count: int) -> list[list[int]]:
+    """Short histories for some rows, in turn."""
+    return [list(REPEATS[row % len(REPEATS)]) for row in range(count)]

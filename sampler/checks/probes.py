@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.checks.inputs import FEW_KINDS, FINITE, KINDS, Logits, histories, logit_rows
+from sampler.checks.inputs import FEW_KINDS, FINITE, KINDS, Logits, histories, logit_rows, repeats
 from sampler.config import ALL_STAGES, FURTHER_STAGES, STAGES, SamplingConfig, Stage
 
 Mask = NDArray[np.bool_]
@@ -23,6 +23,7 @@ SINGLE: dict[Stage, tuple[Mapping[str, Any], ...]] = {
         {"cfg_weight": 3.0},
         {"cfg_weight": -0.5},
         {"cfg_weight": 1.5, "cfg_convention": "unconditional"},
+        {"cfg_weight": 0.0, "cfg_convention": "unconditional"},
     ),
     "repetition_penalty": ({"repetition_penalty": 1.2}, {"repetition_penalty": 3.0}, {"repetition_penalty": 0.7}),
     "temperature": tuple({"temperature": value} for value in (0.8, 0.3, 2.5, 0.05, 0.0)),
@@ -38,7 +39,7 @@ SINGLE: dict[Stage, tuple[Mapping[str, Any], ...]] = {
 """Knobs with which each stage stands alone."""
 
 FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
-    "logit_bias": ({"logit_bias": {0: 3.0, 1: -2.5}}, {"logit_bias": {1: -100.0}}),
+    "logit_bias": ({"logit_bias": {0: 3.0, 1: -2.5}}, {"logit_bias": {1: -100.0, 16: 2.0}}),
     "frequency_penalty": (
         {"frequency_penalty": 0.4}, {"frequency_penalty": -0.6}, {"frequency_penalty": 0.4, "penalty_window": 20},
     ),
@@ -51,7 +52,7 @@ FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     ),
     "no_repeat_ngram_size": ({"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 3}),
     "min_new_tokens": ({"min_new_tokens": 1_000}, {"min_new_tokens": 2}),
-    "suppressed_tokens": ({"suppressed_tokens": (0,)}, {"suppressed_tokens": (1,)}),
+    "suppressed_tokens": ({"suppressed_tokens": (0,)}, {"suppressed_tokens": (1, 16)}),
     "top_n_sigma": ({"top_n_sigma": 1.0}, {"top_n_sigma": 2.5}),
     "typical_p": (
         {"typical_p": 0.9}, {"typical_p": 0.5}, {"typical_p": 0.1}, {"typical_p": 0.3, "min_tokens_to_keep": 3},
@@ -61,6 +62,12 @@ FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     ),
 }  # fmt: skip
 """Likewise for stages that only engines are asked for which name them."""
+
+LOOPING: tuple[Mapping[str, Any], ...] = (
+    {"dry_multiplier": 0.8, "dry_base": 1.0},
+    {"dry_multiplier": 0.8, "dry_base": 1.01, "dry_allowed_length": 1},
+)
+"""Knobs of DRY whose penalty is small enough to be seen after a long loop."""
 
 WINDOWED: tuple[Mapping[str, Any], ...] = ({"repetition_penalty": 1.5, "penalty_window": 20},)
 
@@ -315,7 +322,8 @@ def _further(seed: int) -> Iterator[Cell]:
             for knobs in settings
             for size in (300, 17)
         ]
-        yield Cell(stage, (stage,), tuple(probes), further=True)
+        special = _further_special(maker, stage, settings, kinds)
+        yield Cell(stage, (stage,), (*probes, *special), further=True)
     maker = Maker("penalty_window", seed)
     probes = [maker.make(f"{_label(knobs)}, V=300", replace(NEUTRAL, **knobs), 300, KINDS) for knobs in WINDOWED]
     yield Cell("penalty_window", ("repetition_penalty",), tuple(probes), further=True)
@@ -325,6 +333,23 @@ def _further(seed: int) -> Iterator[Cell]:
     probe = maker.make("V=300", config, 300, FEW_KINDS)
     stages = tuple(stage for stage in ALL_STAGES if stage in config.active_stages())
     yield Cell("chain:further", stages, (probe,), further=True)
+
+
+def _further_special(
+    maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any]], kinds: Sequence[str]
+) -> Iterator[Probe]:
+    """Histories that repeat themselves from their first id on, long loops, and EOS ids that the vocabulary lacks."""
+    if stage in ("dry_multiplier", "no_repeat_ngram_size"):
+        for knobs in settings:
+            probe = maker.make(f"{_label(knobs)}, short repeats, V=17", replace(NEUTRAL, **knobs), 17, kinds)
+            yield replace(probe, history=repeats(len(kinds)))
+    if stage == "dry_multiplier":
+        for knobs in LOOPING:
+            probe = maker.make(f"{_label(knobs)}, a loop, V=17", replace(NEUTRAL, **knobs), 17, ("ordinary",))
+            yield replace(probe, history=[[3, 5, 2] * 45])
+    if stage == "min_new_tokens":
+        probe = maker.make(f"{_label(settings[0])}, EOS outside", replace(NEUTRAL, **settings[0]), 17, kinds)
+        yield replace(probe, eos_ids=(16, 17, 40))
 
 
 def _orders(seed: int) -> Iterator[Cell]:

@@ -1,0 +1,323 @@
+"""What one config for a whole batch cannot show: rows with knobs of their own, refusals word for word, measures."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from sampler import NoiseKey, SamplingConfig, draw, pick, process
+from sampler.chain.knobs import Knobs
+from sampler.chain.measure import measure
+from sampler.chain.noise import gumbel_rows, random_words
+from sampler.chain.past import Past, Rows
+from sampler.chain.penalties import token_ids
+from sampler.chain.pipeline import Inputs, Scores, apply_further, apply_stage, as_float32, run_rows
+from sampler.config import STAGES
+from sampler.errors import ConfigError, LogitsError
+
+NEUTRAL = SamplingConfig().without(STAGES)
+NOTHING = {"temperature": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "cfg_weight": 0.0}
+BACKWARDS = STAGES[::-1]
+KNOBS = (
+    {**NOTHING},
+    {**NOTHING, "temperature": 0.0},
+    {**NOTHING, "temperature": 0.5, "top_k": 3},
+    {**NOTHING, "top_k": 6, "min_p": 0.3, "min_tokens_to_keep": 4},
+    {**NOTHING, "top_p": 0.5},
+    {**NOTHING, "top_p": 0.0, "min_tokens_to_keep": 2},
+    {**NOTHING, "min_p": 0.2},
+    {**NOTHING, "cfg_weight": 0.7},
+    {**NOTHING, "cfg_weight": 0.0, "cfg_convention": "unconditional"},
+    {**NOTHING, "cfg_weight": 1.3, "cfg_convention": "unconditional"},
+    {**NOTHING, "repetition_penalty": 1.7, "penalty_window": 2},
+    {**NOTHING, "repetition_penalty": 0.6},
+)
+FURTHER = (
+    {"logit_bias": {3: 2.0, 8: -1.0}},
+    {"frequency_penalty": 0.5},
+    {"frequency_penalty": -0.5, "penalty_window": 3},
+    {"presence_penalty": 0.8},
+    {"dry_multiplier": 0.7, "dry_allowed_length": 1},
+    {"no_repeat_ngram_size": 2},
+    {"no_repeat_ngram_size": 1},
+    {"min_new_tokens": 3},
+    {"suppressed_tokens": (2, 7)},
+    {"top_n_sigma": 0.8},
+    {"typical_p": 0.4},
+    {"typical_p": 0.2, "min_tokens_to_keep": 5},
+    {"xtc_probability": 0.5, "xtc_threshold": 0.05},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.02, "min_tokens_to_keep": 4},
+    {},
+)
+
+
+def alone(logits, history, configs, uncond=None, **further):
+    """Each row put by itself."""
+    return np.concatenate(
+        [
+            np.array(
+                process(
+                    logits[row : row + 1],
+                    history[row : row + 1],
+                    config,
+                    None if uncond is None else uncond[row : row + 1],
+                    **{
+                        name: values if name == "eos_ids" else values[row : row + 1] for name, values in further.items()
+                    },
+                )
+            )
+            for row, config in enumerate(configs)
+        ]
+    )
+
+
+@pytest.mark.parametrize("orders", [(STAGES,), (STAGES, BACKWARDS), (BACKWARDS, STAGES, ("temperature", "top_p"))])
+def test_rows_of_different_knobs_and_orders_are_what_they_are_alone(orders):
+    rng = np.random.default_rng(3)
+    count = len(KNOBS)
+    configs = [SamplingConfig(**knobs, order=orders[row % len(orders)]) for row, knobs in enumerate(KNOBS)]
+    logits = rng.normal(0, 2, (count, 9)).astype(np.float32)
+    uncond = rng.normal(0, 2, (count, 9)).astype(np.float32)
+    uncond[0, 4] = -np.inf  # a row without guidance does not look at it
+    history = [rng.integers(0, 9, row).tolist() for row in range(count)]
+    together = np.array(process(logits, history, configs, uncond))
+    np.testing.assert_array_equal(together, alone(logits, history, configs, uncond))
+    np.testing.assert_array_equal(np.array(process(logits, history, configs)), alone(logits, history, configs))
+    assert (together[0] == logits[0]).all()
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_rows_of_different_processors_are_what_they_are_alone(mixed):
+    """mixed: with two orders in turn, so that the past of the rows is divided as well."""
+    rng = np.random.default_rng(4)
+    count = len(FURTHER)
+    configs = [SamplingConfig(**NOTHING, **knobs) for knobs in FURTHER]
+    if mixed:
+        configs = [
+            SamplingConfig(**NOTHING, **knobs, order=(*knobs.keys() & set(config.order), *BACKWARDS))
+            if row % 2
+            else config
+            for row, (knobs, config) in enumerate(zip(FURTHER, configs, strict=True))
+        ]
+    logits = rng.normal(0, 1, (count, 9)).astype(np.float32)
+    history = [rng.integers(0, 4, 6 + row % 5).tolist() for row in range(count)]
+    past = {
+        "prompt_length": np.arange(count) % 4,
+        "step": np.arange(count) % 6,
+        "coins": (np.arange(count) + 0.5) / count,
+        "eos_ids": (0, 5),
+    }
+    together = np.array(process(logits, history, configs, **past))
+    np.testing.assert_array_equal(together, alone(logits, history, configs, **past))
+    assert (together[-1] == logits[-1]).all()
+
+
+def test_without_a_step_all_after_the_prompt_was_drawn():
+    config = SamplingConfig(order=("min_new_tokens",), min_new_tokens=3)
+    history = [[1, 1, 1], [1, 1, 1]]
+    scores = np.array(process(np.zeros((2, 4)), history, config, prompt_length=[0, 1], eos_ids=[2]))
+    assert (scores[:, 2] == -np.inf).tolist() == [False, True]
+    assert (np.array(process(np.zeros((2, 4)), history, config, eos_ids=[2]))[:, 2] == 0).all()
+    assert np.array(process(np.zeros((2, 4)), history, config, step=2, eos_ids=[2]))[0, 2] == -np.inf
+    counted = SamplingConfig(order=("frequency_penalty",), frequency_penalty=1.0)
+    assert np.array(process(np.zeros((1, 4)), [[1, 1, 2]], counted)).tolist() == [[0, -2, -1, 0]]
+
+
+def refusal(logits=((0.0, 1.0, 2.0),), history=((),), config=NEUTRAL, uncond=None, **further):
+    with pytest.raises((LogitsError, ConfigError)) as error:
+        process(np.array(logits), history, config, uncond, **further)
+    return str(error.value)
+
+
+LEFT = "-inf removes a token; nothing else may be infinite"
+EXTREME = "all logits of the row are -inf, or the knobs are extreme"
+COINS = "give coins, one uniform number from 0 to 1 for each row; probability 1 needs none"
+NEGATIVE = "token ids are 0 or more"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"logits": [[0, 0], [0, np.nan]], "history": [[], []]}, f"the logits of row 1 contain NaN or +inf ({LEFT})"),
+        ({"logits": [[0, np.inf], [0, 0]], "history": [[], []]}, f"the logits of row 0 contain NaN or +inf ({LEFT})"),
+        ({"logits": [[0, 0]], "uncond": [[np.inf, 0]]}, f"the logits of row 0 contain NaN or +inf ({LEFT})"),
+        ({"logits": [[0, 0], [0, 0]], "uncond": [[0, 0], [np.nan, 0]], "history": [[], []]},
+         f"the logits of row 1 contain NaN or +inf ({LEFT})"),
+        ({"logits": [[0, 0], [np.nan, np.nan]], "history": [[], []], "config": SamplingConfig()},
+         f"the logits of row 1 contain NaN or +inf ({LEFT})"),
+        ({"logits": [[0, 0], [-np.inf, -np.inf]], "history": [[], []]},
+         f"no token is left in row 1 after the chain, or a score overflowed ({EXTREME}: {NEUTRAL})"),
+        ({"history": [[-3, 0, -1]]}, f"the history of row 0 contains -3 ({NEGATIVE})"),
+        ({"history": [np.array([0, -2, -1])]}, f"the history of row 0 contains -2 ({NEGATIVE})"),
+        ({"history": [[0, 1.5]]}, "the history of row 0 contains 1.5 (token ids are integers)"),
+        ({"history": [[0, -(2**70)]]}, f"the history of row 0 contains -1 ({NEGATIVE})"),
+        ({"eos_ids": [3, -4, -5]}, f"eos_ids contain -4 ({NEGATIVE})"),
+        ({"logits": [[0, 0]] * 2, "history": [[1], [1, 1]], "prompt_length": [1, 3]},
+         "prompt_length = 3 in row 1 (its history has 2 ids)"),
+        ({"prompt_length": 0.5}, "prompt_length = 0.5 does not fit (expected integers >= 0, one or 1 of them)"),
+        ({"step": -1}, "step = -1 does not fit (expected integers >= 0, one or 1 of them)"),
+        ({"step": [1, 2]}, "step = [1, 2] does not fit (expected integers >= 0, one or 1 of them)"),
+        ({"coins": [0.1, 0.2]}, "coins = [0.1, 0.2] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
+        ({"coins": [-0.1]}, "coins = [-0.1] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
+        ({"coins": [1.1]}, "coins = [1.1] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
+        ({"config": SamplingConfig(min_new_tokens=4)}, "min_new_tokens = 4 and no EOS id is known (give eos_ids)"),
+        ({"config": SamplingConfig(logit_bias={1: 1.0, 3: 1.0})},
+         "logit_bias names the id 3 (the vocabulary has 3 ids)"),
+        ({"config": SamplingConfig(suppressed_tokens=(1, 9))},
+         "suppressed_tokens names the id 9 (the vocabulary has 3 ids)"),
+        ({"config": SamplingConfig(xtc_probability=0.5)},
+         f"xtc_probability = 0.5 in row 0 and there is no coin ({COINS})"),
+        ({"history": [[], []]}, "history has 2 rows (the logits have 1)"),
+        ({"config": [NEUTRAL] * 2}, "config has 2 rows (the logits have 1)"),
+        ({"uncond": np.zeros((1, 2))}, "uncond_logits have shape (1, 2) (expected that of the logits, (1, 3))"),
+        ({"uncond": np.zeros(3)}, "uncond_logits have shape (3,) (expected (rows, vocabulary), neither of them 0)"),
+        ({"logits": np.zeros((0, 3)), "history": []},
+         "logits have shape (0, 3) (expected (rows, vocabulary), neither of them 0)"),
+        ({"logits": np.zeros((1, 0))}, "logits have shape (1, 0) (expected (rows, vocabulary), neither of them 0)"),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_what_is_wrong(given, expected):
+    assert refusal(**given) == expected
+
+
+def test_an_overflow_is_refused_and_an_underflow_removes():
+    hot = SamplingConfig(**{**NOTHING, "temperature": 1e-30})
+    assert refusal([[0.0, 0.0], [0.0, 1e30]], [[], []], hot).startswith("no token is left in row 1 after the chain")
+    assert np.array(process([[0.0, -1e30]], [[]], hot)).tolist() == [[0, -np.inf]]
+
+
+def test_extremes_that_are_no_fault_pass():
+    assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, coins=[0.0])).tolist() == [[0, 1]]
+    assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, coins=[1.0], prompt_length=0, step=0)).tolist() == [[0, 1]]
+    assert np.array(process([[0.0, 1.0]], [[0]], NEUTRAL, prompt_length=1)).tolist() == [[0, 1]]
+    assert np.array(process([[-np.inf, 1.0]], [[0]], NEUTRAL, eos_ids=[0])).tolist() == [[-np.inf, 1]]
+
+
+def test_histories_of_every_kind_are_read():
+    kinds = [
+        [],
+        [0, 2**70],
+        np.array([3, 4], dtype=np.uint64),
+        np.array([], dtype=np.int64),
+        (5,),
+        [np.int32(6)],
+        range(2),
+    ]
+    read = token_ids(kinds)
+    assert [row.tolist() for row in read] == [[], [0, 2**62], [3, 4], [], [5], [6], [0, 1]]
+    assert all(row.dtype == np.int64 for row in read)
+    assert token_ids([[0, 2**63]])[0].tolist() == [0, 2**62]
+    seen = SamplingConfig(order=("repetition_penalty",), repetition_penalty=2.0)
+    scores = np.array(process(np.ones((1, 3)), [[0, 3, 4, 2**70]], seen))
+    assert scores.tolist() == [[0.5, 1, 1]]
+    with pytest.raises(LogitsError, match=r"contains np.float64.1.0"):
+        token_ids([np.array([1.0, 2.0])])
+
+
+def test_arrays_of_every_kind_are_read():
+    assert as_float32(mx.array([1, 2], dtype=mx.bfloat16)).dtype == mx.float32
+    assert as_float32([1, 2.5]).tolist() == [1, 2.5]
+    assert as_float32([1e300]).tolist() == [np.inf]
+
+
+def test_stages_that_are_off_are_skipped():
+    """A stage that no row uses gives the very array that it was given, and one without a past is refused."""
+    scores = mx.zeros((1, 3))
+    neutral = Inputs(Knobs.of([NEUTRAL], 3), mx.zeros((1, 3), dtype=mx.bool_), None)
+    assert apply_stage("top_p", scores, neutral) is scores
+    assert apply_further("typical_p", scores, neutral) is scores
+    typical = Inputs(Knobs.of([SamplingConfig(typical_p=0.5)], 3), neutral.seen, None)
+    with pytest.raises(ConfigError, match=r"typical_p is on and the past is missing .give run_rows the past"):
+        apply_further("typical_p", scores, typical)
+    guided = Inputs(Knobs.of([SamplingConfig()], 3), neutral.seen, None)
+    assert apply_stage("cfg", scores, guided) is scores
+    assert apply_stage("alignment", scores, guided) is scores
+    left = run_rows(scores, neutral.seen, [NEUTRAL])
+    assert left.final is left.ranked
+    greedy = run_rows(mx.array([[0.0, 2.0, 2.0]]), neutral.seen, [SamplingConfig(**{**NOTHING, "temperature": 0.0})])
+    assert greedy.final.tolist() == [[-np.inf, 2, -np.inf]]
+    assert greedy.ranked.tolist() == [[0, 2, 2]]
+
+
+def test_the_past_of_some_rows():
+    past = Past.of([[1], [2, 3], [4, 5, 6]], [0, 1, 2], None, [7, 9], [0.1, 0.2, 0.3])
+    assert past.step.tolist() == [1, 1, 1]
+    some = past.only([2, 0])
+    assert [row.tolist() for row in some.histories] == [[4, 5, 6], [1]]
+    assert (some.prompt_length.tolist(), some.step.tolist(), some.eos_ids) == ([2, 0], [1, 1], (7, 9))
+    assert some.coins.tolist() == [0.3, 0.1]
+    assert Past.of([[1]]).only([0]).coins is None
+    assert Past.of([[1, 2]]).step.tolist() == [2]
+    assert Past.of([[1, 2]]).eos_ids == ()
+    with pytest.raises(ValueError, match="longer"):
+        Rows([NEUTRAL], past).generated()
+
+
+def test_measures_follow_their_definitions():
+    rng = np.random.default_rng(6)
+    scores = rng.normal(0, 2, (5, 7)).astype(np.float32)
+    scores[1, [0, 3]] = -np.inf
+    scores[2, 1:] = -np.inf
+    scores[3, 2] = scores[3, 5] = 6.0
+    ranked = scores.copy()
+    scores[4, np.arange(7) != scores[4].argmax()] = -np.inf
+    gumbel = rng.gumbel(size=scores.shape).astype(np.float32)
+    greedy = np.array([False, False, False, False, True])
+    raced = np.where(greedy[:, None], ranked, scores + gumbel)
+    tokens = raced.argmax(-1)
+    tokens[0] = raced[0].argsort()[2]
+    found = measure(Scores(mx.array(scores), mx.array(ranked)), mx.array(gumbel), mx.array(tokens), mx.array(greedy))
+    log_p = log_softmax(scores.astype(np.float64), axis=-1)
+    rows = np.arange(5)
+    with np.errstate(invalid="ignore"):
+        entropy = -np.nansum(np.exp(log_p) * log_p, axis=-1)
+    others = raced.copy()
+    others[rows, tokens] = -np.inf
+    np.testing.assert_allclose(np.array(found.logprob), log_p[rows, tokens], atol=1e-5)
+    np.testing.assert_allclose(np.array(found.entropy), entropy, atol=1e-5)
+    np.testing.assert_array_equal(np.array(found.rank), (scores > scores[rows, tokens][:, None]).sum(-1))
+    np.testing.assert_allclose(np.array(found.margin), raced[rows, tokens] - others.max(-1), atol=1e-5)
+    assert found.margin[2].item() == np.inf
+    assert found.margin[4].item() < np.inf
+
+
+def test_noise_by_default_is_that_of_tokens():
+    key = NoiseKey(3)
+    assert (key.case, key.request) == ("", 0)
+    np.testing.assert_array_equal(random_words(key, 2, 5), random_words(key, 2, 5, purpose=0))
+    np.testing.assert_array_equal(key.gumbel(2, 5), gumbel_rows([NoiseKey(9), key], [1, 2], 5)[1])
+    assert key.coin(2) == ((int(random_words(key, 2, 1, purpose=1)[0]) >> 12) + 0.5) * 2.0**-52
+    with pytest.raises(ValueError, match="longer"):
+        gumbel_rows([key], [1, 2], 5)
+    with pytest.raises(AttributeError):
+        key.seed = 4
+
+
+def test_draws_of_every_number():
+    logits = np.array([0.0, 0.5, -0.5], dtype=np.float32)
+    expected = [
+        int(pick(mx.array(logits)[None], mx.array(NoiseKey(7, "", index).gumbel(0, 3))[None])[0])
+        for index in range(520)
+    ]
+    for n in (0, 1, 255, 256, 257, 520):
+        assert np.array(draw(logits, [], NEUTRAL, n, 7)).tolist() == expected[:n]
+
+
+def test_draws_of_every_knob():
+    """Guidance, coins, the prompt, the step and EOS ids reach the chain."""
+    logits, uncond = np.array([0.0, 9.0, 0.0], np.float32), np.array([0.0, 90.0, 0.0], np.float32)
+    guided = SamplingConfig(order=("cfg",), cfg_weight=1.0)
+    assert 1 not in np.array(draw(logits, [], guided, 40, 0, uncond)).tolist()
+    assert set(np.array(draw(logits, [], guided, 40, 0)).tolist()) == {1}
+    once = SamplingConfig(order=("presence_penalty",), presence_penalty=50.0)
+    assert 1 not in np.array(draw(logits, [1], once, 40, 0)).tolist()
+    assert set(np.array(draw(logits, [1], once, 40, 0, prompt_length=1)).tolist()) == {1}
+    later = SamplingConfig(order=("min_new_tokens",), min_new_tokens=2)
+    assert 1 not in np.array(draw(logits, [1, 1], later, 40, 0, step=1, eos_ids=[1])).tolist()
+    assert set(np.array(draw(logits, [1, 1], later, 40, 0, eos_ids=[1])).tolist()) == {1}
+    tossed = SamplingConfig(order=("xtc_probability",), xtc_probability=0.5, xtc_threshold=0.1)
+    keys = [NoiseKey(2, "", index) for index in range(300)]
+    both = np.array([0.0, 3.0, 2.0], np.float32)
+    scores = process(np.stack([both] * 300), [[]] * 300, tossed, coins=[key.coin(0) for key in keys])
+    expected = np.array(pick(scores, mx.array(gumbel_rows(keys, [0] * 300, 3)))).tolist()
+    assert np.array(draw(both, [], tossed, 300, 2)).tolist() == expected
