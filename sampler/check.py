@@ -208,7 +208,7 @@ def _looked(check: Callable[[], Any]) -> Any:
     except Unsupported as error:
         return Finding("draw", "draw", "unavailable", 0, error.message)
     except NoDraws as error:
-        return Finding("draw", "draw", "failed" if error.failed else "errored", 0, str(error))
+        return Finding("draw", error.stage, "failed" if error.failed else "errored", 0, str(error))
 
 
 def _with_properties(culprits: Sequence[Culprit], looked: dict[str, Finding]) -> list[Culprit]:
