@@ -258,7 +258,7 @@ def _looked(check: Callable[[], Any], level: Level = "draw") -> Any:
     except Unsupported as error:
         return Finding(level, stage, "unavailable", 0, error.message)
     except NoDraws as error:
-        return Finding(level, stage, "failed" if error.failed else "errored", 0, str(error))
+        return Finding(level, error.stage, "failed" if error.failed else "errored", 0, str(error))
     except NoLogits as error:
         return Finding(level, stage, "errored", 0, str(error))
 

@@ -42,9 +42,10 @@ SINGLE_CELLS = ("chain:everything", "temperature+top_p", "temperature", "nothing
 class NoDraws(Exception):
     """An engine gave no tokens, or not so many, or no tokens of the vocabulary."""
 
-    def __init__(self, message: str, *, failed: bool = False) -> None:
+    def __init__(self, message: str, *, failed: bool = False, stage: str = "draw") -> None:
         super().__init__(message)
         self.failed = failed
+        self.stage = stage
 
 
 @dataclass
@@ -112,7 +113,7 @@ def _tokens(answer: Answer, n: int, size: int) -> Tokens:
     if answer.value is None:
         raise NoDraws(answer.message)
     if answer.wrote:
-        raise NoDraws(f"draw() writes into {', '.join(answer.wrote)}", failed=True)
+        raise NoDraws(f"draw() writes into {', '.join(answer.wrote)}", failed=True, stage="purity")
     if answer.value.shape != (n,):
         raise NoDraws(f"draw() gave tokens of shape {answer.value.shape}, expected ({n},)")
     tokens = answer.value

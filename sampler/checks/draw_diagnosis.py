@@ -12,9 +12,8 @@ from sampler.checks.alternatives import ALTERNATIVES, IGNORED, Alternative, Inpu
 from sampler.checks.base import Finding
 from sampler.checks.distribution import SINGLE_CELLS, Drawer, Drawn
 from sampler.checks.draw_plan import LAGS
-from sampler.checks.order_diagnosis import FULL_ORDERS, Change, Culprit, in_order, without
+from sampler.checks.order_diagnosis import FULL_ORDERS, Change, Culprit, in_order, swapped, without
 from sampler.config import STAGES, Stage
-from sampler.statistics.independence import consecutive, judge_pairs
 from sampler.statistics.multinomial import Multinomial
 
 FIT = 1e-4
@@ -52,11 +51,16 @@ class DrawResults:
 
 def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Culprit, ...]:
     """Culprits, the most likely first. known: stages that `process` has shown to be wrong; they explain their cells."""
-    culprits = list(_generator(results))
+    harmed = [name for name, finding in results.findings.items() if finding.stage == "purity"]
+    harmed = [name for name in harmed if results.failed(name)]
+    if harmed:
+        return (Culprit("purity", f"purity: {results.findings[harmed[0]].message}", tuple(harmed)),)
+    culprits = _generator(results)
     cells = results.cells()
-    if any(culprit.stage in ("draw", "seed") and "nothing/frequencies" in culprit.cases for culprit in culprits):
-        return tuple(culprits)
-    if any("nothing/support" in culprit.cases for culprit in culprits):  # what leaks there leaks everywhere
+    shown = {case for culprit in culprits for case in culprit.cases}
+    if "nothing/frequencies" in shown or any("/pairs-" in case for case in shown):
+        return tuple(culprits)  # frequencies of such draws say nothing about stages
+    if "nothing/support" in shown:  # what leaks there leaks everywhere
         cells = [name for name in cells if results.failed(f"{name}/frequencies")]
     alone: set[str] = {stage for stage in STAGES if stage in cells or results.failed(f"{stage}/greedy")}
     own = [_of_stage(results, stage) for stage in STAGES if stage in alone and stage not in known]
@@ -108,26 +112,24 @@ def _generator(results: DrawResults) -> list[Culprit]:
     if idle is not None:
         return [Culprit(idle.stage, f"{idle.stage}: {idle.explanation}", failed)]
     findings = results.findings
-    support = [name for name in failed if name == "nothing/support"]
-    if nothing is not None and "nothing" in results.cells() and _pairs_explained(nothing):
-        failed = tuple(name for name in failed if "/pairs-" not in name and name != "nothing/seeds")
     pairs = [name for name in failed if "/pairs-" in name]
-    if support or pairs:
-        what = "" if support else "draws know of each other: "
-        return [Culprit("draw", f"draw: {what}{findings[(support or pairs)[0]].message}", failed)]
+    off = [name for name in failed if name in ("nothing/support", "nothing/frequencies")]
+    if pairs and "nothing/support" not in off and (not off or nothing is None or _dependent(nothing.calls)):
+        return [Culprit("draw", f"draw: draws know of each other: {findings[pairs[0]].message}", failed)]
     seed = [name for name in failed if findings[name].stage == "seed"]
-    first = findings[(seed or failed)[0]]
+    first = findings[(off or seed or failed)[0]]
     return [Culprit(first.stage, f"{first.stage}: {first.message}", failed)]
 
 
-def _pairs_explained(drawn: Drawn) -> bool:
-    """Whether equal pairs are as many as the frequencies that were drawn make them, right or wrong as these are."""
-    n = len(drawn.tokens)
-    probability = float((drawn.counts * (drawn.counts - 1)).sum()) / (n * (n - 1))
-    lagged = [[consecutive(call, lag) for call in drawn.calls] for lag in LAGS]
-    pairs = [[np.concatenate(side) for side in zip(*each, strict=True)] for each in lagged]
-    pairs.append([drawn.calls[::2].ravel(), drawn.calls[1::2].ravel()])
-    return not any(judge_pairs(first, second, probability, FIT).rejected for first, second in pairs)
+def _dependent(calls: NDArray[np.int64]) -> bool:
+    """Whether draws of a call (calls, n) equal each other more or less often than their own frequencies make them."""
+    probability = float(np.square(np.unique(calls, return_counts=True)[1] / calls.size).sum())
+    for lag in LAGS:
+        same = calls[:, lag:] == calls[:, :-lag]
+        # Lags of both sides share their draws, which makes the sum vary up to twice as much as independent pairs do.
+        if abs(same.mean() - probability) > 10 * (probability * (1 - probability) / same.size) ** 0.5:
+            return True
+    return False
 
 
 def _idle(results: DrawResults) -> Alternative | None:
@@ -165,7 +167,7 @@ def _of_calls(calls: NDArray[np.int64]) -> tuple[str, str] | None:
 def _of_stage(results: DrawResults, stage: Stage) -> Culprit:
     cases = _cases(results, stage)
     drawn = results.drawer.drawn.get(stage)
-    if drawn is not None:
+    if drawn is not None and results.failed(f"{stage}/support", f"{stage}/frequencies"):
         for alternative in ALTERNATIVES.get(stage, ()):
             if _fits(drawn, _scores(alternative, drawn)):
                 return Culprit(stage, f"{stage}: {alternative.explanation}", cases)
@@ -190,13 +192,32 @@ def _of_order(results: DrawResults, cells: Sequence[str]) -> Culprit:
     for name, order in FULL_ORDERS.items():
         if all(_explains(results, drawn, partial(in_order, order)) for drawn in together):
             return Culprit("order", f"order: equals the dialect {name!r}: {' > '.join(order)}", cases, name)
-    for stage in STAGES:
+    exchanged = _exchanged(results, own)
+    if exchanged:
+        return Culprit("order", f"order: {', '.join(exchanged)}", cases)
+    for stage in STAGES if own else ():
         if all(_explains(results, drawn, partial(without, stage)) for drawn in own):
             return Culprit(stage, f"{stage}: is ignored where other stages are on", cases)
     message = results.findings[cases[0]].message
     if all(case.endswith("/support") for case in cases):
         return Culprit("draw", f"draw: removed tokens leak where all frequencies are right: {message}", cases)
+    common = set(STAGES).intersection(*(drawn.cell.stages for drawn in own))
+    if len(own) > 1 and len(common) == 1:
+        stage = min(common)
+        return Culprit(stage, f"{stage}: wrong beside other stages: {message}", cases)
     return Culprit("order", f"order: {message}", cases)
+
+
+def _exchanged(results: DrawResults, own: Sequence[Drawn]) -> list[str]:
+    """Pairs of stages whose draws are those of the other order, if that holds for every pair that is wrong."""
+    names = []
+    for drawn in own:
+        if len(drawn.cell.stages) == 2:
+            first, second = drawn.cell.stages
+            if not _explains(results, drawn, partial(swapped, first, second)):
+                return []
+            names.append(f"{second} before {first}")
+    return names
 
 
 def _explains(results: DrawResults, drawn: Drawn, change: Change) -> bool:

@@ -35,7 +35,8 @@ def without(stage: Stage, config: SamplingConfig) -> SamplingConfig:
     return config.without([stage])
 
 
-def _swapped(first: Stage, second: Stage, config: SamplingConfig) -> SamplingConfig:
+def swapped(first: Stage, second: Stage, config: SamplingConfig) -> SamplingConfig:
+    """The config with the second stage just before the first."""
     rest = [stage for stage in config.order if stage != second]
     rest.insert(rest.index(first), second)
     return replace(config, order=tuple(rest))
@@ -86,27 +87,27 @@ def _of_asked_orders(results: Sequence[CellResult]) -> str:
 
 def _of_pairs(judge: Judge, unexplained: Sequence[CellResult]) -> Iterator[Culprit]:
     """Look at two stages at a time: in the other order, or one without the other."""
-    swapped: dict[str, str] = {}
+    exchanged: dict[str, str] = {}
     dropped: dict[Stage, dict[str, str]] = {}
     rest = []
     for result in unexplained:
         pair = result.cell.stages if len(result.cell.stages) == 2 else None
         gone = None if pair is None else _dropped(judge, result)
-        if pair is not None and _explains(judge, [result], partial(_swapped, *pair)):
-            swapped[result.cell.name] = f"{pair[1]} before {pair[0]}"
+        if pair is not None and _explains(judge, [result], partial(swapped, *pair)):
+            exchanged[result.cell.name] = f"{pair[1]} before {pair[0]}"
         elif pair is not None and gone is not None:
             dropped.setdefault(gone, {})[result.cell.name] = pair[0] if gone == pair[1] else pair[1]
         else:
             rest.append(result)
-    if swapped:
-        yield Culprit("order", f"order: {', '.join(swapped.values())}", tuple(swapped))
+    if exchanged:
+        yield Culprit("order", f"order: {', '.join(exchanged.values())}", tuple(exchanged))
     if len(dropped) > 2:
         names = tuple(name for cells in dropped.values() for name in cells)
         yield Culprit("order", "order: of two stages that are on, one is not run", names)
         return
     for stage, cells in dropped.items():
         yield Culprit(stage, f"{stage}: is ignored where {', '.join(cells.values())} is on", tuple(cells))
-    if rest and not swapped and not dropped:
+    if rest and not exchanged and not dropped:
         alone = next((stage for stage in STAGES if _explains(judge, rest, partial(without, stage))), None)
         if alone is not None:
             yield Culprit(

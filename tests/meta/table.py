@@ -53,7 +53,7 @@ class Row:
     @property
     def hidden(self) -> str:
         """Why no level that it offers can see the lie; empty where one can."""
-        if not self.wrong:
+        if not self.wrong or self.accused:
             return ""
         entry = WRONG[self.name]
         if not entry.seen:
