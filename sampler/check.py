@@ -11,17 +11,19 @@ import numpy as np
 from scipy.special import softmax
 
 from sampler.checks.base import Finding, Verdict
+from sampler.checks.culprits import merged, name_stages, with_properties
 from sampler.checks.diagnosis import diagnose
-from sampler.checks.distribution import Drawer, NoDraws, frequencies, other_checks, picks, support
+from sampler.checks.distribution import frequencies, other_checks, support
 from sampler.checks.draw_diagnosis import DrawResults, diagnose_draws
 from sampler.checks.draw_plan import DrawPlan
+from sampler.checks.drawing import Drawer, NoDraws
 from sampler.checks.order_diagnosis import Culprit
+from sampler.checks.picking import picks
 from sampler.checks.prediction import CHECKS as PREDICTION
 from sampler.checks.prediction import NoLogits, Predictor
 from sampler.checks.probes import all_cells
 from sampler.checks.process import CellResult, Judge, ask_cell
 from sampler.checks.properties import Subject, ask_properties, strange_ids, subject, unusual_rows
-from sampler.config import ALL_STAGES
 from sampler.engines.base import EngineInfo, Level
 from sampler.engines.calls import Asks
 from sampler.engines.reference import ReferenceEngine
@@ -31,11 +33,6 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 
 INPUT_ROUNDING = {"float32": 0.0, "float64": 0.0, "bfloat16": 2.0**-6, "float16": 2.0**-8}
 """By dtype: relative error with which an engine may read and keep its scores: eight half units in the last place."""
-
-STATEFUL = frozenset(
-    {"process/properties/twice-the-same", "process/properties/first-call", "process/properties/keeps-its-answers"}
-)
-"""What an engine remembers of earlier calls explains whatever else is wrong."""
 
 DEFAULT_RATE = 1e-6
 
@@ -130,7 +127,7 @@ class Examination:
             for verdict in made:
                 on_verdict(verdict)
             verdicts += made
-            culprits = _merged(culprits, found)
+            culprits = merged(culprits, found)
         info = self.asks.offer.info
         dialect = next((culprit.dialect for culprit in culprits if culprit.dialect), info.dialect)
         return Report(info, self.rate, tuple(verdicts), tuple(culprits), dialect)
@@ -165,7 +162,7 @@ class Examination:
             }
             looked["process/properties/unusual-rows"] = unusual_rows(judge)
             findings.update(looked)
-            culprits = _with_properties(culprits, looked)
+            culprits = with_properties(culprits, looked)
         if self._wanted("process/repetition_penalty"):
             name = "process/repetition_penalty/ids-outside"
             findings[name] = finding = strange_ids(judge, self.seed)
@@ -189,7 +186,7 @@ class Examination:
         if "pick" in self.asks.offer.methods and self._wanted("draw/pick"):
             findings["pick/extreme-noise"] = _looked(lambda: picks(self.judge, self.seed))
         culprits = diagnose_draws(DrawResults(drawer, findings), known)
-        _name_stages(findings, culprits, {cell.name: known.intersection(cell.stages) for cell in plan.cells})
+        name_stages(findings, culprits, {cell.name: known.intersection(cell.stages) for cell in plan.cells})
         named = [replace(each, cases=tuple(f"draw/{name}" for name in each.cases)) for each in culprits]
         return {f"draw/{name}": finding for name, finding in findings.items()}, tuple(named)
 
@@ -239,17 +236,6 @@ def _subject(judge: Judge, seed: int) -> Subject | str:
         return error.message
 
 
-def _name_stages(findings: dict[str, Finding], culprits: Sequence[Culprit], known: dict[str, set[str]]) -> None:
-    """Put the stage of its culprit into each failure, else one that was found wrong before; known: by cell."""
-    for name, finding in findings.items():
-        if finding.outcome not in ("failed", "errored"):
-            continue
-        culprit = next((each for each in culprits if name in each.cases), None)
-        before = sorted(known.get(name.rsplit("/", 1)[0], set()), key=ALL_STAGES.index)
-        if culprit is not None or before:
-            findings[name] = replace(finding, stage=culprit.stage if culprit else before[0])
-
-
 def _looked(check: Callable[[], Any], level: Level = "draw") -> Any:
     """Run a check; what an engine does wrong becomes a finding."""
     stage = "draw" if level == "draw" else "purity"
@@ -261,37 +247,6 @@ def _looked(check: Callable[[], Any], level: Level = "draw") -> Any:
         return Finding(level, error.stage, "failed" if error.failed else "errored", 0, str(error))
     except NoLogits as error:
         return Finding(level, stage, "errored", 0, str(error))
-
-
-def _with_properties(culprits: Sequence[Culprit], looked: dict[str, Finding]) -> list[Culprit]:
-    """Add what the properties show: written inputs first; the others only where no cell has shown anything."""
-    failed = {name: finding for name, finding in looked.items() if finding.outcome == "failed"}
-    result = list(culprits)
-    harm = "process/properties/writes-nothing"
-    if harm in failed:
-        result.insert(0, Culprit("purity", f"purity: {failed[harm].message}", (harm,)))
-    for name, finding in failed.items():
-        same = next((index for index, each in enumerate(result) if each.stage == finding.stage), None)
-        if name == harm:
-            continue
-        if same is not None:
-            result[same] = replace(result[same], cases=(*result[same].cases, name))
-        elif not result or name in STATEFUL:
-            entry = Culprit(finding.stage, f"{finding.stage}: {finding.message}", (name,))
-            result.insert(0 if name in STATEFUL else len(result), entry)
-    return result
-
-
-def _merged(before: Sequence[Culprit], found: Sequence[Culprit]) -> list[Culprit]:
-    """Join culprits of the same stage, the earlier explanation first."""
-    result = list(before)
-    for culprit in found:
-        same = next((index for index, each in enumerate(result) if each.stage == culprit.stage), None)
-        if same is None:
-            result.append(culprit)
-        else:
-            result[same] = replace(result[same], cases=(*result[same].cases, *culprit.cases))
-    return result
 
 
 def detectable(plan: DrawPlan, name: str) -> float:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sampler.checks.alternatives import ALTERNATIVES, Alternative, Inputs, agreement
+from sampler.checks.comparison import Comparison
 from sampler.checks.order_diagnosis import Culprit, diagnose_order
-from sampler.checks.probes import FURTHER, SINGLE, Mask
-from sampler.checks.process import CellResult, Comparison, Judge
+from sampler.checks.probes import Mask
+from sampler.checks.process import CellResult, Judge
+from sampler.checks.settings import FURTHER, SINGLE
 from sampler.config import ALL_STAGES
 from sampler.engines.calls import Answer
 

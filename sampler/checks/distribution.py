@@ -1,9 +1,8 @@
 """Whether draws follow the distribution that the chain claims, know nothing of each other, and obey their seed."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,11 +11,12 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from sampler.checks.base import Finding
-from sampler.checks.draw_plan import CHUNK, DRAWS, LAGS, SINGLE_DRAWS, DrawCell, DrawPlan
-from sampler.checks.probes import NEUTRAL, Probe
-from sampler.checks.process import Expected, Judge
+from sampler.checks.comparison import Expected
+from sampler.checks.draw_plan import CHUNK, LAGS, SINGLE_DRAWS, DrawCell, DrawPlan
+from sampler.checks.drawing import Drawer, Tokens
+from sampler.checks.probes import Probe
+from sampler.checks.settings import NEUTRAL
 from sampler.checks.steps import some_ids
-from sampler.engines.calls import Answer, Call
 from sampler.errors import Unsupported
 from sampler.statistics.binomial import Binomial
 from sampler.statistics.independence import consecutive
@@ -28,104 +28,9 @@ from sampler.statistics.support import detectable_leak
 SEED_BITS = (8, 16, 24)
 """After how many bits a seed may be cut off by mistake; more than 32 are not asked for."""
 
-Tokens = NDArray[np.int64]
 Array = NDArray[np.float64]
-LOUD = 36.75
-"""The largest Gumbel noise that the suite can make, of a uniform number next to 1; QUIET: the smallest."""
-QUIET = -3.61
-
-
 SINGLE_CELLS = ("chain:everything", "temperature+top_p", "temperature", "nothing")
 """The first of these that an engine can be asked for is drawn from one call at a time as well."""
-
-
-class NoDraws(Exception):
-    """An engine gave no tokens, or not so many, or no tokens of the vocabulary."""
-
-    def __init__(self, message: str, *, failed: bool = False, stage: str = "draw") -> None:
-        super().__init__(message)
-        self.failed = failed
-        self.stage = stage
-
-
-@dataclass
-class Drawn:
-    """What was drawn from a cell. calls: tokens of each call, (calls, CHUNK)."""
-
-    cell: DrawCell
-    expected: Expected
-    calls: Tokens
-
-    @property
-    def tokens(self) -> Tokens:
-        """All of them."""
-        return self.calls.ravel()
-
-    @property
-    def counts(self) -> Tokens:
-        """Draws of each token, (V,)."""
-        return np.bincount(self.tokens, minlength=self.cell.probe.logits.shape[1])
-
-    @property
-    def probabilities(self) -> Array:
-        """What the reference draws with, (V,)."""
-        return np.asarray(softmax(self.expected.scores[0]))
-
-
-@dataclass
-class Drawer:
-    """Draws through the engine's own `draw`. base: seed of the run."""
-
-    judge: Judge
-    base: int
-    seconds: float = 0.0
-    drawn: dict[str, Drawn] = field(default_factory=dict)
-
-    def draw(self, probe: Probe, n: int, seed: int, *, thread: bool = False) -> Tokens:
-        """N tokens of one call. Raises NoDraws and Unsupported."""
-        config = self.judge.asked(probe.config)
-        arguments = {
-            "logits": self.judge.filled(probe.logits[0]),
-            "history": probe.history[0],
-            "config": config,
-            "n": n,
-            "seed": seed,
-            "uncond_logits": None if probe.uncond_logits is None else self.judge.filled(probe.uncond_logits[0], 0.0),
-        }
-        start = time.perf_counter()
-        answer = self.judge.asks.ask(Call("draw", arguments, self.judge.context(probe), thread))
-        self.seconds += time.perf_counter() - start
-        return _tokens(answer, n, probe.logits.shape[1])
-
-    def cell(self, cell: DrawCell) -> Drawn:
-        """All draws of a cell, made once."""
-        if cell.name not in self.drawn:
-            first = 1_000_003 * (self.base + 1)
-            calls = [self.draw(cell.probe, CHUNK, first + index) for index in range(DRAWS // CHUNK)]
-            asked = replace(cell.probe, config=self.judge.asked(cell.probe.config))
-            self.drawn[cell.name] = Drawn(cell, self.judge.expect(asked), np.stack(calls))
-        return self.drawn[cell.name]
-
-
-def _tokens(answer: Answer, n: int, size: int) -> Tokens:
-    if answer.failure == "unsupported":
-        raise Unsupported(answer.message)
-    if answer.value is None:
-        raise NoDraws(answer.message)
-    if answer.wrote:
-        raise NoDraws(f"draw() writes into {', '.join(answer.wrote)}", failed=True, stage="purity")
-    if answer.value.shape != (n,):
-        raise NoDraws(f"draw() gave tokens of shape {answer.value.shape}, expected ({n},)")
-    tokens = answer.value
-    if tokens.dtype.kind == "f" and not np.array_equal(tokens, np.round(tokens)):
-        raise NoDraws(f"draw() gave {tokens[tokens != np.round(tokens)][0]}, expected ids of tokens")
-    outside = tokens[(tokens < 0) | (tokens >= size)]
-    if len(outside):
-        raise NoDraws(f"draw() gave the token {int(outside[0])}, expected 0 to {size - 1}", failed=True)
-    return tokens.astype(np.int64)
-
-
-Check = Callable[[Drawer, DrawPlan], Finding]
 
 
 def support(drawer: Drawer, cell: DrawCell) -> Finding:
@@ -321,54 +226,6 @@ def greedy(drawer: Drawer, plan: DrawPlan) -> Finding:
     return Finding(
         "draw", "temperature", "passed", len(tokens), f"{len(tokens)} draws, all the lowest maximum", 0.0, 0.0
     )
-
-
-def picks(judge: Judge, seed: int) -> Finding:
-    """`pick` takes the largest score plus noise; extreme noise moves no removed token and no certain one."""
-    rng = np.random.default_rng([seed, 31])
-    scores = rng.normal(0, 2, (28, 301)).astype(np.float32)
-    scores[:, ::4] = -np.inf
-    noise = rng.gumbel(size=scores.shape).astype(np.float32)
-    noise[:8, ::4] = LOUD
-    noise[8:12, 1:] = np.where(scores[8:12, 1:] > -np.inf, QUIET, LOUD)
-    scores[12:16] = -np.inf
-    scores[12:16, 77] = -30.0
-    noise[12:16] = LOUD
-    noise[12:16, 77] = QUIET
-    scores[24:, 78], noise[24:, 78] = -16.0, LOUD  # rare, but it wins
-    expected = np.argmax(scores.astype(np.float64) + noise, axis=-1)
-    answer = judge.asks.ask(Call("pick", {"scores": scores, "gumbel": noise}))
-    if answer.value is None or answer.value.shape != (len(scores),):
-        message = answer.message or f"pick() gave tokens of shape {getattr(answer.value, 'shape', None)}"
-        return Finding("draw", "draw", "errored", 0, message)
-    if answer.wrote:
-        return Finding(
-            "draw", "purity", "failed", len(scores), f"pick() writes into {', '.join(answer.wrote)}", 1.0, 0.0
-        )
-    wrong = np.flatnonzero(answer.value != expected)
-    if judge.rounding:  # sums that are equal in lower precision
-        wrong = np.array(
-            [row for row in wrong.tolist() if not _rounds_to_best(judge, scores[row], noise[row], answer, row)]
-        )
-    if len(wrong):
-        row, token = int(wrong[0]), int(answer.value[wrong[0]])
-        removed = 0 <= token < scores.shape[1] and scores[row, token] == -np.inf
-        which = f"the removed token {token}" if removed else f"token {token}"
-        best = f"score plus noise is largest at {expected[row]}"
-        message = f"{len(wrong)} of {len(scores)} rows: row {row} gave {which}, {best}"
-        return Finding("draw", "draw", "failed", len(scores), message, len(wrong), 0.0)
-    return Finding("draw", "draw", "passed", len(scores), f"{len(scores)} rows, extreme noise among them", 0.0, 0.0)
-
-
-def _rounds_to_best(judge: Judge, scores: Array, noise: Array, answer: Answer, row: int) -> bool:
-    """Whether the token of a row is as good as the best as far as the engine's precision tells."""
-    assert answer.value is not None  # noqa: S101 - the caller made sure
-    token, raced = int(answer.value[row]), scores.astype(np.float64) + noise
-    if not 0 <= token < len(scores) or scores[token] == -np.inf:
-        return False
-    best = int(np.argmax(raced))
-    size = sum(float(abs(scores[at]) + abs(noise[at])) for at in (token, best))
-    return bool(raced[best] - raced[token] <= judge.rounding * size)
 
 
 def other_checks(drawer: Drawer, plan: DrawPlan) -> Iterator[tuple[str, Callable[[], Finding | tuple[Finding, ...]]]]:

@@ -10,8 +10,9 @@ from scipy.special import softmax
 
 from sampler.checks.alternatives import ALTERNATIVES, IGNORED, Alternative, Inputs
 from sampler.checks.base import Finding
-from sampler.checks.distribution import SINGLE_CELLS, Drawer, Drawn
+from sampler.checks.distribution import SINGLE_CELLS
 from sampler.checks.draw_plan import LAGS
+from sampler.checks.drawing import Drawer, Drawn
 from sampler.checks.order_diagnosis import FULL_ORDERS, Change, Culprit, in_order, swapped, without
 from sampler.config import STAGES, Stage
 from sampler.statistics.multinomial import Multinomial

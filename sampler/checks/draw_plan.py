@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.checks.probes import ALL_ON, NEUTRAL, PAIRED, Maker, Probe
+from sampler.checks.probes import Maker, Probe
+from sampler.checks.settings import ALL_ON, NEUTRAL, PAIRED
 from sampler.config import STAGES, SamplingConfig, Stage
 from sampler.statistics.binomial import Binomial
 from sampler.statistics.budget import Budget

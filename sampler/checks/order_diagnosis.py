@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from sampler.checks.probes import ORDERS
-from sampler.checks.process import CellResult, Comparison, Judge
+from sampler.checks.comparison import Comparison
+from sampler.checks.process import CellResult, Judge
+from sampler.checks.settings import ORDERS
 from sampler.config import STAGES, SamplingConfig, Stage
 
 Change = Callable[[SamplingConfig], SamplingConfig]

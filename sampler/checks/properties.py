@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from sampler.checks.alternatives import STRAY_IDS, Inputs, agreement
 from sampler.checks.base import Finding
+from sampler.checks.comparison import VARIATION, Comparison
 from sampler.checks.inputs import FEW_KINDS
-from sampler.checks.probes import ALL_ON, NEUTRAL, Maker, Probe
-from sampler.checks.process import VARIATION, Comparison, Judge
+from sampler.checks.probes import Maker, Probe
+from sampler.checks.process import Judge
+from sampler.checks.settings import ALL_ON, NEUTRAL
 from sampler.checks.steps import some_ids
 from sampler.config import STAGES, SamplingConfig, Stage
 from sampler.engines.calls import Answer
