@@ -115,7 +115,7 @@ class Judge:
         return replace(answer, value=answer.value[:, :size])
 
     def _call(self, probe: Probe) -> Call:
-        uncond = probe.uncond_logits
+        uncond = probe.uncond_logits if self.info.cfg else None  # whoever has no guidance may not take them at all
         arguments = {
             "logits": self.filled(probe.logits),
             "history": probe.history,
