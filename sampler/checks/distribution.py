@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from sampler.checks.base import Finding
-from sampler.checks.comparison import Expected
 from sampler.checks.draw_plan import CHUNK, LAGS, SINGLE_DRAWS, DrawCell, DrawPlan
 from sampler.checks.drawing import Drawer, Tokens
 from sampler.checks.probes import Probe
@@ -52,7 +51,9 @@ def frequencies(drawer: Drawer, cell: DrawCell, plan: DrawPlan) -> Finding:
     drawn = drawer.cell(cell)
     check = plan.check(f"{cell.name}/frequencies")
     test = Multinomial(drawn.probabilities, plan.alphas[check.name])
-    tolerance = _beyond_rounding(drawn.expected)
+    tolerance = drawer.judge.tolerance
+    if drawer.judge.rounding:  # float32's own is far below what draws can show
+        tolerance = float(drawn.expected.tolerance[0])
     n = len(drawn.tokens)
     detectable = test.detectable(n) + tolerance
     judged = test.judge(drawn.counts)
@@ -64,12 +65,6 @@ def frequencies(drawer: Drawer, cell: DrawCell, plan: DrawPlan) -> Finding:
         f"{observed[token]:.4f} of the time, p = {drawn.probabilities[token]:.4f}"
     )
     return _statistical(judged, test.alpha, detectable, check.detect, shown, tolerance=tolerance)
-
-
-def _beyond_rounding(expected: Expected) -> float:
-    """Total variation that an engine of lower precision may have; nothing for float32."""
-    tolerance = float(expected.tolerance[0])
-    return tolerance if tolerance > 1e-3 else 0.0
 
 
 def _statistical(
@@ -137,16 +132,15 @@ def _equal_calls(calls: Tokens) -> tuple[int, int] | None:
 def same_seed(drawer: Drawer, plan: DrawPlan) -> Finding:
     """The same seed gives the same tokens."""
     probe = plan.cells[0].probe
-    first, second = (drawer.draw(probe, 200, 17) for _ in range(2))
+    seed = 17 + 1_000 * plan.seed
+    first, second = (drawer.draw(probe, 200, seed) for _ in range(2))
     same = int((first == second).sum())
     if same < len(first):
         message = f"the same seed gave the same token {same} of {len(first)} times"
         return Finding("draw", "seed", "failed", len(first), message, len(first) - same, 0.0)
     for bits in SEED_BITS:
-        if (first == drawer.draw(probe, 200, 17 + 2**bits)).all():
-            message = (
-                f"the seeds 17 and {17 + 2**bits} gave the same {len(first)} draws: only {bits} bits of a seed count"
-            )
+        if (first == drawer.draw(probe, 200, seed + 2**bits)).all():
+            message = f"the seeds {seed} and {seed + 2**bits} gave the same {len(first)} draws: only {bits} bits count"
             return Finding("draw", "seed", "failed", len(first), message, 1.0, 0.0)
     return Finding("draw", "seed", "passed", len(first), f"{len(first)} draws repeated by their seed", 0.0, 0.0)
 
@@ -154,8 +148,9 @@ def same_seed(drawer: Drawer, plan: DrawPlan) -> Finding:
 def worker_thread(drawer: Drawer, plan: DrawPlan) -> Finding:
     """A worker thread draws what the main thread draws with that seed."""
     probe = plan.cells[0].probe
-    here = drawer.draw(probe, 200, 23)
-    there = drawer.draw(probe, 200, 23, thread=True)
+    seed = 23 + 1_000 * plan.seed
+    here = drawer.draw(probe, 200, seed)
+    there = drawer.draw(probe, 200, seed, thread=True)
     different = int((here != there).sum())
     if different:
         only = "; there all of them are one token" if len(set(there.tolist())) == 1 else ""
@@ -178,7 +173,8 @@ def single_draws(drawer: Drawer, plan: DrawPlan) -> tuple[Finding, Finding]:
     cell = _most_that_it_does(drawer, plan)
     expected = drawer.judge.expect(replace(cell.probe, config=drawer.judge.asked(cell.probe.config)))
     probabilities = np.asarray(softmax(expected.scores[0]))
-    tokens = np.concatenate([drawer.draw(cell.probe, 1, seed) for seed in range(SINGLE_DRAWS)])
+    first_seed = 2_000_003 * plan.seed
+    tokens = np.concatenate([drawer.draw(cell.probe, 1, seed) for seed in range(first_seed, first_seed + SINGLE_DRAWS)])
     outside = tokens[~expected.may[0][tokens]]
     check = plan.check("chain:everything/single-draws")
     test = Multinomial(probabilities, plan.alphas[check.name])
@@ -189,8 +185,8 @@ def single_draws(drawer: Drawer, plan: DrawPlan) -> tuple[Finding, Finding]:
     else:
         worst = int(np.argmax(np.abs(counts / len(tokens) - probabilities)))
         shown = (
-            f"calls of one draw with seeds 0 to {len(tokens) - 1}: token {worst} {counts[worst]} times, "
-            f"{probabilities[worst] * len(tokens):.0f} are expected"
+            f"calls of one draw with seeds {first_seed} to {first_seed + len(tokens) - 1}: token {worst} "
+            f"{counts[worst]} times, {probabilities[worst] * len(tokens):.0f} are expected"
         )
         first = _statistical(test.judge(counts), test.alpha, test.detectable(len(tokens)), check.detect, shown)
     probability = float(np.square(probabilities).sum())

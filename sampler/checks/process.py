@@ -145,8 +145,11 @@ class Judge:
 
 
 def _rounding(state: Evaluation) -> Array:
-    """How far rounding of the scores moves their distribution, at most: sum of p times error; (B,)."""
-    return np.asarray((softmax(state.scores, axis=-1) * 2 * state.error).sum(axis=-1))
+    """How far rounding of the scores moves their distribution, at most: sum of p times error; (B,).
+
+    Where every score is off by e, the worst is half of the mass up and half down: tanh(e) / 2, half of what is allowed.
+    """
+    return np.asarray(np.minimum(1.0, (softmax(state.scores, axis=-1) * state.error).sum(axis=-1)))
 
 
 def _unusable(answer: Answer, shape: tuple[int, ...]) -> str:

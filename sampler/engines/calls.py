@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -133,13 +134,20 @@ def _lend(value: Any) -> Any:
 def _as_array(value: Any) -> NDArray[Any] | str:
     """Return a copy, in NumPy's own types, or say why there is none."""
     try:
-        # NumPy has no bfloat16: torch tensors of it are widened, which is exact.
-        array = np.array(value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value)
+        # NumPy has no bfloat16; widening is exact.
+        array = np.array(_widened(value))
     except (TypeError, ValueError, RuntimeError) as error:
         return f"a {type(value).__name__} that is no array: {error}"
     if array.dtype.kind not in "fiu":
         return f"a {type(value).__name__} of {array.dtype}, expected an array of numbers"
     return array
+
+
+def _widened(value: Any) -> Any:
+    """Arrays of torch and MLX in bfloat16 as float32."""
+    if str(getattr(value, "dtype", "")) == "mlx.core.bfloat16":
+        return value.astype(mx.float32)
+    return value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value
 
 
 def _written(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:

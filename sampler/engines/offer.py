@@ -22,7 +22,8 @@ def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
     """
     if "cfg" in config.active_stages() and not info.cfg:
         raise Unsupported(f"{info.name} has no guidance")
-    missing = sorted(_needed(config, THE_SEVEN if info.supports is None else info.supports))
+    named = frozenset() if info.orders == "any" else frozenset(stage for order in info.orders for stage in order)
+    missing = sorted(_needed(config, THE_SEVEN | named if info.supports is None else info.supports))
     if missing:
         raise Unsupported(f"{info.name} does not support {', '.join(missing)}")
     if info.orders == "any" or config.order in info.orders:

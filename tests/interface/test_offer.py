@@ -46,7 +46,7 @@ def test_what_cannot_be_is_refused(field, value, expected):
         ({"supports": STAGES}, replace(CONFIG, cfg_convention="unconditional"), "does not support cfg_convention"),
         ({"supports": STAGES}, replace(CONFIG, typical_p=0.5), "does not support typical_p"),
         ({"supports": STAGES}, replace(CONFIG, penalty_window=5), "does not support penalty_window"),
-        ({"orders": (STAGES,)}, replace(CONFIG, typical_p=0.5), "does not offer the order cfg>alignment"),
+        ({"orders": (STAGES,)}, replace(CONFIG, typical_p=0.5), "does not support typical_p"),
         ({"orders": (TRUNCATES_FIRST, ("cfg",))}, CONFIG, "does not offer the order cfg>alignment>repetition_penalty"),
         (
             {"orders": (TRUNCATES_FIRST,)},
