@@ -16,16 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from sampler.check import Examination, Report
-from sampler.checks.base import Verdict
 from sampler.engines.base import Engine, Level
 from sampler.engines.host import Isolated, Local
 from tests.liars import FACTORIES, RIGHT, WRONG
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wrong-engines.md"
-LEVELS: tuple[Level, ...] = ("process", "draw")
 ENDLESS = frozenset({"hangs", "exits", "draw_hangs", "draw_exits"})
 """Engines that hang or end their process: asked in a process of their own, and slow by nature."""
 
+BAD = ("disagrees", "errored")
 MOST_SECONDS = 4.0
 SHARE_NAMED = 0.95
 
@@ -65,7 +64,7 @@ class Row:
     @property
     def accused(self) -> bool:
         """Whether a check failed or errored."""
-        return self.outcome in ("disagrees", "errored")
+        return self.outcome in BAD
 
     @property
     def caught(self) -> str:
@@ -88,28 +87,30 @@ class Row:
 
 
 def look(name: str) -> Row:
-    """Put one engine under every check."""
+    """Put one engine under every check, one level after the other.
+
+    What `sampler check` names first for both levels is what `process` names, or else what `draw` names.
+    """
+    process, seconds = _examined(name, "process")
+    draw, _ = _examined(name, "draw")
+    first = process if process.diagnosis or process.outcome in BAD else draw
+    named = first.diagnosis[0].stage if first.diagnosis else ""
+    outcomes = {process.outcome, draw.outcome}
+    outcome = next(each for each in (*BAD, "agrees", "unavailable") if each in outcomes)
+    both = "unavailable" not in outcomes and "draw" in _seen(name)
+    in_draws = (draw.diagnosis[0].stage if draw.diagnosis else draw.outcome) if both else ""
+    return Row(name, outcome, named, _explained(first), seconds, _smallest(draw), in_draws)
+
+
+def _examined(name: str, level: Level) -> tuple[Report, float]:
+    """The report of a new engine at one level, and the seconds of CPU time that it took."""
+    start = time.process_time()
     asks = Isolated(functools.partial(load, name)) if name in ENDLESS else Local(load(name))
     try:
-        start, spent = time.process_time(), 0.0
-
-        def on_verdict(verdict: Verdict) -> None:
-            nonlocal spent
-            if verdict.level == "process":
-                spent = time.process_time() - start
-
-        report = Examination(asks, name, LEVELS).run(on_verdict)
-        both = {"process", "draw"} <= asks.offer.methods
-        alone = both and name not in ENDLESS and "draw" in _seen(name)
-        draws = Examination(Local(load(name)), name, ("draw",)).run() if alone else None
+        return Examination(asks, name, (level,)).run(), time.process_time() - start
     finally:
         if isinstance(asks, Isolated):
             asks.close()
-    first = report.diagnosis[0] if report.diagnosis else None
-    in_draws = "" if draws is None else draws.diagnosis[0].stage if draws.diagnosis else draws.outcome
-    return Row(
-        name, report.outcome, first.stage if first else "", _explained(report), spent, _smallest(report), in_draws
-    )
 
 
 def load(name: str) -> Engine:
