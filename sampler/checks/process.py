@@ -149,7 +149,8 @@ def _rounding(state: Evaluation) -> Array:
 
     Where every score is off by e, the worst is half of the mass up and half down: tanh(e) / 2, half of what is allowed.
     """
-    return np.asarray(np.minimum(1.0, (softmax(state.scores, axis=-1) * state.error).sum(axis=-1)))
+    left = np.where(state.kept.any(axis=-1, keepdims=True), state.scores, 0.0)
+    return np.asarray(np.minimum(1.0, (softmax(left, axis=-1) * state.error).sum(axis=-1)))
 
 
 def _unusable(answer: Answer, shape: tuple[int, ...]) -> str:

@@ -283,4 +283,5 @@ def call_process(
     """Call `process`, with the context where its signature has it."""
     process: Callable[..., Logits] = engine.process
     further = {"context": context} if "context" in inspect.signature(process).parameters else {}
-    return process(logits, history, config, uncond_logits, **further)
+    given = () if uncond_logits is None else (uncond_logits,)
+    return process(logits, history, config, *given, **further)

@@ -23,6 +23,7 @@ MODULES = (
     "broken_draws",
     "noise",
     "seeds",
+    "limits",
     "draw_only",
     "right_chains",
     "right_limits",

@@ -24,7 +24,8 @@ REFERENCE = ReferenceEngine()
 def call(engine, inputs: Example) -> np.ndarray:
     lengths = np.array([len(ids) for ids in inputs.history])
     context = Context(lengths, np.zeros_like(lengths), ())
-    return call_process(engine, inputs.logits, inputs.history, inputs.config, inputs.uncond, context)
+    uncond = inputs.uncond if engine.info.cfg else None
+    return call_process(engine, inputs.logits, inputs.history, inputs.config, uncond, context)
 
 
 def in_a_thread(ask: Callable[..., np.ndarray], *inputs: object) -> np.ndarray:
@@ -115,7 +116,7 @@ def draws_lie(engine, inputs: Example, n: int = 20_000) -> str:
         again = draws(engine, inputs, n, 5)
         if not np.array_equal(tokens, again):
             return "the seed decides nothing"
-        for other in (6, 4, 5 + 8):
+        for other in (6, 4, 5 + 8, 5 + 2**16):
             if (tokens == draws(engine, inputs, n, other)).mean() > (p**2).sum() + 0.1:
                 return "seeds give the same"
         moved = draws(engine, inputs, n, 6)
@@ -145,4 +146,6 @@ def picks_lie(engine, inputs: Example) -> bool:
     scores = np.repeat(scores, 1_000, axis=0)
     gumbel = np.random.default_rng(2).gumbel(size=scores.shape).astype(np.float32)
     gumbel[::7, -1] = 44.0
+    gumbel[3::7, int(np.argmax(scores[0]))] = 20.0
+    gumbel[3::7, int(np.argmin(np.where(scores[0] > -np.inf, scores[0], np.inf)))] = 40.0
     return not np.array_equal(engine.pick(scores.copy(), gumbel.copy()), (scores + gumbel).argmax(axis=-1))

@@ -9,6 +9,7 @@ from sampler.conformance import examine
 from sampler.engines.base import EngineInfo
 from sampler.engines.core import CoreEngine
 from sampler.engines.reference import ReferenceEngine
+from tests.liars.limits import RefusesAll
 
 SIZE = 31
 
@@ -133,3 +134,9 @@ def test_a_precision_without_a_tolerance_is_unavailable():
     assert report.outcome == "unavailable"
     assert report.exit_code == 3
     assert "float8" in report.verdicts[0].message
+
+
+def test_an_engine_that_refuses_everything_agrees_with_nothing():
+    report = examine(RefusesAll(), levels=("process",))
+    assert report.outcome == "unavailable"
+    assert report.exit_code == 3
