@@ -49,6 +49,7 @@ FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     "dry_multiplier": (
         {"dry_multiplier": 0.8}, {"dry_multiplier": 0.8, "dry_allowed_length": 1},
         {"dry_multiplier": 1.5, "dry_base": 1.2, "dry_breakers": (0,)},
+        {"dry_multiplier": 0.8, "dry_base": 1e20, "dry_allowed_length": 1},
     ),
     "no_repeat_ngram_size": ({"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 3}),
     "min_new_tokens": ({"min_new_tokens": 1_000}, {"min_new_tokens": 2}),
@@ -56,9 +57,11 @@ FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     "top_n_sigma": ({"top_n_sigma": 1.0}, {"top_n_sigma": 2.5}),
     "typical_p": (
         {"typical_p": 0.9}, {"typical_p": 0.5}, {"typical_p": 0.1}, {"typical_p": 0.3, "min_tokens_to_keep": 3},
+        {"typical_p": 1 - 1e-9},
     ),
     "xtc_probability": (
         {"xtc_probability": 1.0}, {"xtc_probability": 1.0, "xtc_threshold": 0.02}, {"xtc_probability": 0.5},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.02, "min_tokens_to_keep": 12},
     ),
 }  # fmt: skip
 """Likewise for stages that only engines are asked for which name them."""
@@ -314,7 +317,7 @@ def _further(seed: int) -> Iterator[Cell]:
 def _further_special(
     maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any]], kinds: Sequence[str]
 ) -> Iterator[Probe]:
-    """Histories that repeat themselves from their first id on, long loops, and EOS ids that the vocabulary lacks."""
+    """What needs histories, EOS ids or logits of its own: repeats, ids outside the vocabulary, an exact threshold."""
     if stage in ("dry_multiplier", "no_repeat_ngram_size"):
         for knobs in settings:
             probe = maker.make(f"{_label(knobs)}, short repeats, V=17", replace(NEUTRAL, **knobs), 17, kinds)
@@ -326,6 +329,12 @@ def _further_special(
     if stage == "min_new_tokens":
         probe = maker.make(f"{_label(settings[0])}, EOS outside", replace(NEUTRAL, **settings[0]), 17, kinds)
         yield replace(probe, eos_ids=(16, 17, 40))
+    if stage == "top_n_sigma":
+        row = np.array([[3, 1, 1, 3, 3, 1, 1, 3]], dtype=np.float32)  # mean 2, deviation 1
+        yield replace(
+            maker.make("exactly two deviations, V=8", replace(NEUTRAL, top_n_sigma=2.0), 8, ("tied",), logits=row),
+            kept=np.ones((1, 8), dtype=np.bool_),
+        )
 
 
 def _orders(seed: int) -> Iterator[Cell]:
