@@ -239,7 +239,7 @@ def _further(seed: int) -> Iterator[Cell]:
 def _further_special(
     maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any]], kinds: Sequence[str]
 ) -> Iterator[Probe]:
-    """Histories that repeat themselves from their first id on, long loops, and EOS ids that the vocabulary lacks."""
+    """What needs histories, EOS ids or logits of its own: repeats, ids outside the vocabulary, an exact threshold."""
     if stage in ("dry_multiplier", "no_repeat_ngram_size"):
         for knobs in settings:
             probe = maker.make(f"{_label(knobs)}, short repeats, V=17", replace(NEUTRAL, **knobs), 17, kinds)
@@ -251,6 +251,12 @@ def _further_special(
     if stage == "min_new_tokens":
         probe = maker.make(f"{_label(settings[0])}, EOS outside", replace(NEUTRAL, **settings[0]), 17, kinds)
         yield replace(probe, eos_ids=(16, 17, 40))
+    if stage == "top_n_sigma":
+        row = np.array([[3, 1, 1, 3, 3, 1, 1, 3]], dtype=np.float32)  # mean 2, deviation 1
+        yield replace(
+            maker.make("exactly two deviations, V=8", replace(NEUTRAL, top_n_sigma=2.0), 8, ("tied",), logits=row),
+            kept=np.ones((1, 8), dtype=np.bool_),
+        )
 
 
 def _orders(seed: int) -> Iterator[Cell]:

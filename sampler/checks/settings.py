@@ -40,6 +40,7 @@ FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     "dry_multiplier": (
         {"dry_multiplier": 0.8}, {"dry_multiplier": 0.8, "dry_allowed_length": 1},
         {"dry_multiplier": 1.5, "dry_base": 1.2, "dry_breakers": (0,)},
+        {"dry_multiplier": 0.8, "dry_base": 1e20, "dry_allowed_length": 1},
     ),
     "no_repeat_ngram_size": ({"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 3}),
     "min_new_tokens": ({"min_new_tokens": 1_000}, {"min_new_tokens": 2}),
@@ -47,9 +48,11 @@ FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     "top_n_sigma": ({"top_n_sigma": 1.0}, {"top_n_sigma": 2.5}),
     "typical_p": (
         {"typical_p": 0.9}, {"typical_p": 0.5}, {"typical_p": 0.1}, {"typical_p": 0.3, "min_tokens_to_keep": 3},
+        {"typical_p": 1 - 1e-9},
     ),
     "xtc_probability": (
         {"xtc_probability": 1.0}, {"xtc_probability": 1.0, "xtc_threshold": 0.02}, {"xtc_probability": 0.5},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.02, "min_tokens_to_keep": 12},
     ),
 }  # fmt: skip
 """Likewise for stages that only engines are asked for which name them."""

@@ -12,6 +12,8 @@ from sampler.chain.noise import gumbel_rows, random_words
 from sampler.chain.past import Past, Rows
 from sampler.chain.penalties import token_ids
 from sampler.chain.pipeline import Inputs, Scores, apply_further, apply_stage, as_float32, run_rows
+from sampler.chain.truncation import running_sum
+from sampler.chain.typical import _log_softmax
 from sampler.config import STAGES
 from sampler.errors import ConfigError, LogitsError
 
@@ -75,9 +77,10 @@ def alone(logits, history, configs, uncond=None, **further):
 def test_rows_of_different_knobs_and_orders_are_what_they_are_alone(orders):
     rng = np.random.default_rng(3)
     count = len(KNOBS)
-    configs = [SamplingConfig(**knobs, order=orders[row % len(orders)]) for row, knobs in enumerate(KNOBS)]
+    configs = [SamplingConfig(**knobs, order=(*orders[row % len(orders)],)) for row, knobs in enumerate(KNOBS)]
     logits = rng.normal(0, 2, (count, 9)).astype(np.float32)
     uncond = rng.normal(0, 2, (count, 9)).astype(np.float32)
+    logits[0, 5] = -200
     uncond[0, 4] = -np.inf  # a row without guidance does not look at it
     history = [rng.integers(0, 9, row).tolist() for row in range(count)]
     together = np.array(process(logits, history, configs, uncond))
@@ -100,6 +103,7 @@ def test_rows_of_different_processors_are_what_they_are_alone(mixed):
             for row, (knobs, config) in enumerate(zip(FURTHER, configs, strict=True))
         ]
     logits = rng.normal(0, 1, (count, 9)).astype(np.float32)
+    logits[-1, 0] = 40
     history = [rng.integers(0, 4, 6 + row % 5).tolist() for row in range(count)]
     past = {
         "prompt_length": np.arange(count) % 4,
@@ -123,6 +127,49 @@ def test_without_a_step_all_after_the_prompt_was_drawn():
     assert np.array(process(np.zeros((1, 4)), [[1, 1, 2]], counted)).tolist() == [[0, -2, -1, 0]]
 
 
+def test_a_probability_of_one_needs_no_coin():
+    configs = [SamplingConfig(**NOTHING, xtc_probability=probability, xtc_threshold=0.1) for probability in (1.0, 0.0)]
+    logits = np.log(np.array([[0.6, 0.4]] * 2, dtype=np.float32))
+    assert (np.array(process(logits, [[], []], configs)) > -np.inf).tolist() == [[False, True], [True, True]]
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 2},
+        {"dry_multiplier": 1.0, "dry_allowed_length": 1},
+        {"frequency_penalty": 1.0},
+        {"presence_penalty": 1.0},
+        {"repetition_penalty": 2.0},
+    ],
+)
+def test_ids_beyond_the_vocabulary_are_passed_over(knobs):
+    """Three tokens; in the other history they are ids that no token has."""
+    config = SamplingConfig(**{**NOTHING, **knobs})
+    logits = np.ones((1, 3), np.float32)
+    scores = np.array(process(logits, [[2, 3, 2, 7, 2]], config))
+    assert np.isfinite(scores[0, :2]).all()
+    assert (scores[0, :2] == 1).all()
+    assert (scores[0, 2] == 1) == (knobs.get("no_repeat_ngram_size") == 2 or "dry_multiplier" in knobs)
+
+
+def test_thresholds_that_are_met_exactly():
+    """The token at which typical-p reaches its mass is the last one; one at XTC's threshold reaches it."""
+    logits = mx.array([[0.0, 0.7, 1.9, -1.1, -2.0]])
+    log_p = _log_softmax(logits)
+    entropy = -mx.sum(mx.exp(log_p) * log_p)
+    order = mx.argsort(mx.abs(log_p + entropy), axis=-1)
+    mass = np.array(running_sum(mx.take_along_axis(mx.exp(log_p), order, axis=-1)))[0]
+    typical = SamplingConfig(order=("typical_p",), typical_p=float(mass[1]))
+    kept = np.flatnonzero(np.array(process(logits, [[]], typical))[0] > -np.inf)
+    assert kept.tolist() == sorted(np.array(order)[0, :2].tolist())
+    exact = SamplingConfig(
+        order=("xtc_probability",), xtc_probability=1.0, xtc_threshold=float(np.exp(log_p[0, 0].item()))
+    )
+    assert (np.array(process(logits, [[]], exact))[0] == -np.inf).tolist() == [False, True, True, False, False]
+
+
 def refusal(logits=((0.0, 1.0, 2.0),), history=((),), config=NEUTRAL, uncond=None, **further):
     with pytest.raises((LogitsError, ConfigError)) as error:
         process(np.array(logits), history, config, uncond, **further)
@@ -130,6 +177,7 @@ def refusal(logits=((0.0, 1.0, 2.0),), history=((),), config=NEUTRAL, uncond=Non
 
 
 LEFT = "-inf removes a token; nothing else may be infinite"
+UNCONDITIONAL = SamplingConfig(order=("cfg",), cfg_convention="unconditional")
 EXTREME = "all logits of the row are -inf, or the knobs are extreme"
 COINS = "give coins, one uniform number from 0 to 1 for each row; probability 1 needs none"
 NEGATIVE = "token ids are 0 or more"
@@ -147,17 +195,20 @@ NEGATIVE = "token ids are 0 or more"
          f"the logits of row 1 contain NaN or +inf ({LEFT})"),
         ({"logits": [[0, 0], [-np.inf, -np.inf]], "history": [[], []]},
          f"no token is left in row 1 after the chain, or a score overflowed ({EXTREME}: {NEUTRAL})"),
+        ({"uncond": [[0, -np.inf, 0]], "config": UNCONDITIONAL},
+         f"no token is left in row 0 after the chain, or a score overflowed ({EXTREME}: {UNCONDITIONAL})"),
         ({"history": [[-3, 0, -1]]}, f"the history of row 0 contains -3 ({NEGATIVE})"),
         ({"history": [np.array([0, -2, -1])]}, f"the history of row 0 contains -2 ({NEGATIVE})"),
         ({"history": [[0, 1.5]]}, "the history of row 0 contains 1.5 (token ids are integers)"),
         ({"history": [[0, -(2**70)]]}, f"the history of row 0 contains -1 ({NEGATIVE})"),
         ({"eos_ids": [3, -4, -5]}, f"eos_ids contain -4 ({NEGATIVE})"),
-        ({"logits": [[0, 0]] * 2, "history": [[1], [1, 1]], "prompt_length": [1, 3]},
+        ({"logits": [[0, 0]] * 2, "history": [[1], [1, 1]], "prompt_length": [0, 3]},
          "prompt_length = 3 in row 1 (its history has 2 ids)"),
         ({"prompt_length": 0.5}, "prompt_length = 0.5 does not fit (expected integers >= 0, one or 1 of them)"),
         ({"step": -1}, "step = -1 does not fit (expected integers >= 0, one or 1 of them)"),
         ({"step": [1, 2]}, "step = [1, 2] does not fit (expected integers >= 0, one or 1 of them)"),
         ({"coins": [0.1, 0.2]}, "coins = [0.1, 0.2] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
+        ({"coins": []}, "coins = [] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
         ({"coins": [-0.1]}, "coins = [-0.1] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
         ({"coins": [1.1]}, "coins = [1.1] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
         ({"config": SamplingConfig(min_new_tokens=4)}, "min_new_tokens = 4 and no EOS id is known (give eos_ids)"),
@@ -170,6 +221,7 @@ NEGATIVE = "token ids are 0 or more"
         ({"history": [[], []]}, "history has 2 rows (the logits have 1)"),
         ({"config": [NEUTRAL] * 2}, "config has 2 rows (the logits have 1)"),
         ({"uncond": np.zeros((1, 2))}, "uncond_logits have shape (1, 2) (expected that of the logits, (1, 3))"),
+        ({"uncond": np.zeros((1, 4))}, "uncond_logits have shape (1, 4) (expected that of the logits, (1, 3))"),
         ({"uncond": np.zeros(3)}, "uncond_logits have shape (3,) (expected (rows, vocabulary), neither of them 0)"),
         ({"logits": np.zeros((0, 3)), "history": []},
          "logits have shape (0, 3) (expected (rows, vocabulary), neither of them 0)"),
@@ -187,6 +239,17 @@ def test_an_overflow_is_refused_and_an_underflow_removes():
 
 
 def test_extremes_that_are_no_fault_pass():
+    given = {"logits": np.zeros((1, 2)), "history": [[]], "config": NEUTRAL, "uncond_logits": None}
+    assert np.array(process(**given)).tolist() == [[0, 0]]
+    one = {
+        "logits": np.array([0.0, -np.inf]),
+        "history": [],
+        "config": NEUTRAL,
+        "n": 2,
+        "seed": 0,
+        "uncond_logits": None,
+    }
+    assert np.array(draw(**one)).tolist() == [0, 0]
     assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, coins=[0.0])).tolist() == [[0, 1]]
     assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, coins=[1.0], prompt_length=0, step=0)).tolist() == [[0, 1]]
     assert np.array(process([[0.0, 1.0]], [[0]], NEUTRAL, prompt_length=1)).tolist() == [[0, 1]]

@@ -1,0 +1,84 @@
+"""The mutation run can tell a killed mutation from one that survives, and its arguments from stale ones."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.mutation.judge import Order, baseline, examine
+from tests.mutation.mutations import Mutation, mutations_of
+from tests.mutation.report import sentence, tallies
+from tests.mutation.session import ROOT, Result, copies, reaches
+from tests.mutation.survivors import Argument, faults
+
+CHAIN = ROOT / "sampler" / "chain"
+
+
+def mutation(file: str, was: str, becomes: str) -> Mutation:
+    source = (CHAIN / file).read_text(encoding="utf-8")
+    assert source.count(was) == 1
+    return Mutation(file, 1, "f", "by hand", was, becomes, source.replace(was, becomes))
+
+
+def test_killed_and_surviving_mutations_are_told_apart():
+    with copies(1) as (copy,):
+        base = baseline(copy.tree, ("process",))
+
+        def asked(level, hints, *change):
+            changed = mutation(*change)
+            with copy.mutated(changed):
+                return examine(Order(str(copy.tree), level, changed.file, hints, base.questions))
+
+        wrong = asked("process", (), "temperature.py", "scores / knobs.temperature", "scores * knobs.temperature")
+        broken = asked("process", (), "temperature.py", "import mlx.core as mx", "import mlx.gore as mx")
+        same = asked("process", (), "guidance.py", "(logits - uncond_logits)", "(-uncond_logits + logits)")
+        drawn = asked("draw", ("draw/nothing",), "draw.py", "start + index)", "start)")
+    assert (wrong.killed, wrong.by) == (True, "process/temperature/scores")
+    assert (broken.killed, broken.by) == (True, "raises ModuleNotFoundError")
+    assert (same.killed, same.by) == (False, "")
+    assert drawn.killed
+    assert drawn.by.startswith("draw/nothing/")
+    measured = replace(mutation("measure.py", "axis=-1, keepdims=True)", "axis=0, keepdims=True)"), statement=(26, 26))
+    assert not reaches("process", measured, base)
+
+
+def test_every_operator_is_used_and_no_annotation_is_touched(tmp_path):
+    pytest.importorskip("cosmic_ray")
+    path = tmp_path / "small.py"
+    path.write_text("def f(x: int | None = 1) -> int:\n    return x + 2\n", encoding="utf-8")
+    found = list(mutations_of(path))
+    assert {each.function for each in found} == {"f"}
+    assert [each.becomes for each in found if "Add" in each.operator][:2] == ["return x - 2", "return x * 2"]
+    assert len([each for each in found if each.operator == "NumberReplacer"]) == 4
+    assert not [each for each in found if "int | None" not in each.becomes and "def" in each.becomes]
+    assert {(each.line, each.statement) for each in found} == {(1, (1, 1)), (2, (2, 2))}
+
+
+ARGUMENT = Argument("a.py", "f", "x", ("y", "z"), "equivalent", "because")
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([Result("a.py f: x -> y"), Result("a.py f: x -> z")], []),
+        (
+            [Result("a.py f: x -> y"), Result("a.py f: x -> z"), Result("b.py g: 1 -> 2")],
+            ["survives without an argument: b.py g: 1 -> 2"],
+        ),
+        (
+            [Result("a.py f: x -> y", killed="draw")],
+            ["argued, but killed at draw: a.py f: x -> y", "argued, but there is no such mutation: a.py f: x -> z"],
+        ),
+    ],
+)
+def test_arguments_are_complete_and_not_stale(results, expected):
+    assert list(faults(results, [ARGUMENT])) == expected
+
+
+def test_the_sentence_counts():
+    mutations = [Mutation("a.py", 1, "f", "o", "x", becomes, "") for becomes in "yzuvw"]
+    fates = ("process", "draw", "process", None, None)
+    results = [Result(each.name, killed=fate) for each, fate in zip(mutations, fates, strict=True)]
+    arguments = [replace(ARGUMENT, becomes=("v",)), replace(ARGUMENT, becomes=("w",), kind="outside", test="t")]
+    total = tallies(mutations, results, arguments)[-1]
+    assert (total.process, total.draw, total.survivors, total.equivalent, total.outside) == (2, 1, 2, 1, 1)
+    assert sentence(total).startswith("5 mutations, 3 killed (60.0 %), 2 survivors, all argued: 1 are equivalent")

@@ -1,0 +1,204 @@
+"""One mutated copy of the package under `sampler check core`, in a process that has never seen another copy.
+
+Nothing of `sampler` may be imported at the top: the process that is forked for a mutation must not know the package.
+"""
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import pickle
+import resource
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.mutation import memory
+
+Level = Literal["process", "draw"]
+LEVELS: tuple[Level, ...] = ("process", "draw")
+
+SECONDS = 60
+"""Processor time of a level, so that a busy machine kills nothing; a mutation that takes longer is killed."""
+
+PATIENCE = 900.0
+"""Seconds without an answer after which a copy hangs, which takes no processor time."""
+
+MEMORY = 12 << 30
+"""Bytes of address space: a mutated shape must not take the machine's memory."""
+
+PRELOADED = ["numpy", "scipy.special", "scipy.stats", "pydantic", "safetensors", "tokenizers"]
+"""Loaded once and forked with every mutation; not MLX, which is loaded after the copy has chosen its BLAS."""
+
+Lines = frozenset[tuple[str, int]]
+"""Lines by file and number."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a level said. killed: that it sees the mutation; by: the first case that did, or the error."""
+
+    level: Level
+    killed: bool
+    by: str = ""
+
+
+Hints = Sequence[str]
+"""Cases that are asked first, since they saw the mutation before."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What an unharmed copy gives. reached: lines of the chain that each level runs.
+
+    questions: pickled, the cells of level process and what the reference says of them. Neither knows of the chain.
+    """
+
+    reached: Mapping[Level, Lines]
+    questions: bytes
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done with a copy. mutated: name of the file that is not what it was."""
+
+    tree: str
+    level: Level
+    mutated: str
+    hints: Hints
+    questions: bytes
+
+
+def examine(order: Order) -> Answer:
+    """Put a copy under a level; a copy that is silent too long is ended."""
+    process, pipe = started(_answer, order)
+    try:
+        return pipe.recv() if pipe.poll(PATIENCE) else Answer(order.level, killed=True, by="it hangs")
+    except EOFError:
+        return Answer(order.level, killed=True, by=f"its process died or took more than {SECONDS} s")
+    finally:
+        process.kill()
+        process.join()
+        pipe.close()
+
+
+def baseline(tree: Path, levels: Sequence[Level] = LEVELS) -> Baseline:
+    """Look at an unharmed copy, at level process and others. Raises RuntimeError where it does not pass."""
+    reached: dict[Level, Lines] = {}
+    questions = b""
+    for level in levels:
+        process, pipe = started(_trace, str(tree), level)
+        objection, reached[level], asked = pipe.recv()
+        process.join()
+        if objection:
+            raise RuntimeError(f"the unharmed chain does not pass: {objection}")
+        questions = questions or asked
+    return Baseline(reached, questions)
+
+
+def started(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection]:
+    """Start a function in a process that has not seen the package; it is given a pipe as its last argument."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(*arguments, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _answer(order: Order, pipe: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
+    with settled(order.tree):
+        pipe.send(_ask(order))
+
+
+@contextlib.contextmanager
+def settled(tree: str) -> Iterator[None]:
+    """Where the copy is the package, and what a mutation prints goes nowhere."""
+    sys.path.insert(0, tree)
+    os.chdir(tree)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        yield
+
+
+def _ask(order: Order) -> Answer:
+    """First one case after the other, for the sake of time; the whole examination where all of them pass."""
+    try:
+        examination = _examination(order.tree, order.level)
+        cells, known = pickle.loads(order.questions)  # made by `baseline`
+        importlib.import_module("sampler.check").all_cells = lambda seed: cells
+        examination.judge.known.update(known)
+        if order.level == "process":
+            looks = _failing(examination, cells, order.hints)
+        else:
+            looks = _objections(examination, order.hints)
+            if order.mutated not in memory.NOT_FOR:
+                memory.remember()
+        seen = next(looks, "") or _objection(examination)
+    except Exception as error:  # noqa: BLE001 - whatever a mutation raises, it is seen
+        return Answer(order.level, killed=True, by=f"raises {type(error).__name__}")
+    return Answer(order.level, bool(seen), seen)
+
+
+def _examination(tree: str, level: Level) -> Any:
+    """`sampler check core --level LEVEL` of the copy."""
+    core = importlib.import_module("sampler.engines.core")
+    check = importlib.import_module("sampler.check")
+    host = importlib.import_module("sampler.engines.host")
+    assert str(check.__file__).startswith(tree), f"{check.__file__} is not the copy"
+    return check.Examination(host.Local(core.CoreEngine.load()), "core", levels=(level,))
+
+
+def _failing(examination: Any, cells: Sequence[Any], hints: Hints) -> Iterator[str]:
+    """Cells of level process that do not pass, without a diagnosis; those of the hints first."""
+    process = importlib.import_module("sampler.checks.process")
+    named = {f"process/{cell.name}/scores": cell for cell in cells}
+    for name in dict.fromkeys([*(hint for hint in hints if hint in named), *named]):
+        if process.ask_cell(examination.judge, named[name]).outcome in ("failed", "errored"):
+            yield name
+
+
+def _objections(examination: Any, hints: Hints) -> Iterator[str]:
+    """Cases of the hints that do not pass, each asked alone."""
+    found = (_objection(replace(examination, only=hint)) for hint in hints)
+    return (objection for objection in found if objection)
+
+
+def _objection(examination: Any) -> str:
+    """The first case that did not pass, or nothing."""
+    report = examination.run()
+    if report.outcome == "agrees" or (examination.only is not None and report.outcome == "unavailable"):
+        return ""
+    objections = [each for each in report.verdicts if each.outcome in ("failed", "errored")]
+    return objections[0].case if objections else f"{examination.levels[0]} {report.outcome}"
+
+
+def _trace(tree: str, level: Level, pipe: Connection) -> None:
+    """Send what `baseline` gathers of a level: an objection or nothing, lines, questions."""
+    seen: set[tuple[str, int]] = set()
+    folder = str(Path(tree) / "sampler" / "chain")
+
+    def look(frame: Any, _event: str, _argument: Any) -> Any:
+        code = frame.f_code
+        if not code.co_filename.startswith(folder):
+            return None
+        seen.add((Path(code.co_filename).name, frame.f_lineno))
+        return look
+
+    with settled(tree):
+        threading.settrace(look)
+        sys.settrace(look)
+        examination = _examination(tree, level)
+        objection = _objection(examination)
+        sys.settrace(None)
+        cells = importlib.import_module("sampler.checks.probes").all_cells(examination.seed)
+        pipe.send((objection, frozenset(seen), pickle.dumps((cells, examination.judge.known))))

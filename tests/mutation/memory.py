@@ -1,0 +1,50 @@
+"""Answers of pure functions, kept within one judgement at level draw, which asks for the same thing many times.
+
+Only where the mutation is elsewhere: a chain that answers one question in two ways is killed at level process.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+NOT_FOR = ("draw.py", "noise.py")
+"""Files whose mutations are judged without any memory."""
+
+LARGE = 1_000
+"""Noise over so many tokens is not kept."""
+
+
+def remember() -> None:
+    """Let the copy's `draw` remember what `process` gave for equal inputs, and the noise of equal keys."""
+    module = importlib.import_module("sampler.chain.draw")
+    module.process = _remembering(module.process)
+    make, known = module.gumbel_rows, {}
+
+    def rows(keys: Any, steps: Any, vocab_size: int) -> Any:
+        if vocab_size > LARGE:
+            return make(keys, steps, vocab_size)
+        key = (tuple(keys), tuple(steps), vocab_size)
+        if key not in known:
+            known[key] = make(keys, steps, vocab_size)
+        return known[key]
+
+    module.gumbel_rows = rows
+
+
+def _remembering(process: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[Any, Any] = {}
+
+    def remembered(logits: Any, history: Any, config: Any, uncond_logits: Any, **further: Any) -> Any:
+        key = (_first(logits), repr(history[:1]), len(history), repr(config), _first(uncond_logits), repr(further))
+        if key not in known:
+            known[key] = process(logits, history, config, uncond_logits, **further)
+        return known[key]
+
+    return remembered
+
+
+def _first(array: Any) -> tuple[Any, ...]:
+    """What tells an array from another one, where all its rows are equal, as those of `draw` are."""
+    return () if array is None else (array.shape, np.array(array[:1]).tobytes())
