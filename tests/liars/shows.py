@@ -41,8 +41,10 @@ def difference(answer: object, inputs: Example) -> str:
     answer = np.asarray(answer)
     if answer.dtype.kind not in "fiu" or answer.shape != inputs.logits.shape:
         return f"{answer.dtype} of shape {answer.shape}"
-    answer = np.where(answer < answer.max(axis=-1, keepdims=True) - 5_000, -np.inf, answer)
     truth = REFERENCE.process(inputs.logits, inputs.history, inputs.config, inputs.uncond)
+    answer, truth = (
+        np.where(each < each.max(axis=-1, keepdims=True) - 5_000, -np.inf, each) for each in (answer, truth)
+    )
     if np.isnan(answer).any() or not np.array_equal((answer > -np.inf).sum(-1), (truth > -np.inf).sum(-1)):
         return "kept sets"
     if not np.array_equal(np.where(answer > -np.inf, truth, -np.inf).max(-1), truth.max(-1)):
