@@ -117,6 +117,8 @@ def _generator(results: DrawResults) -> list[Culprit]:
     off = [name for name in failed if name in ("nothing/support", "nothing/frequencies")]
     if pairs and "nothing/support" not in off and (not off or nothing is None or _dependent(nothing.calls)):
         return [Culprit("draw", f"draw: draws know of each other: {findings[pairs[0]].message}", failed)]
+    if any(name.endswith("/single-draws") for name in failed):  # other frequencies make other numbers of pairs
+        failed = tuple(name for name in failed if not name.endswith("/single-pairs"))
     seed = [name for name in failed if findings[name].stage == "seed"]
     first = findings[(off or seed or failed)[0]]
     return [Culprit(first.stage, f"{first.stage}: {first.message}", failed)]
@@ -138,8 +140,11 @@ def _idle(results: DrawResults) -> Alternative | None:
     idle = [results.drawer.drawn[name] for name in ("nothing", "vocabulary") if name in results.drawer.drawn]
     if not set(results.cells()) & {drawn.cell.name for drawn in idle}:
         return None
+    failed = [drawn for drawn in idle if drawn.cell.name in results.cells()]
     for alternative in ALTERNATIVES["nothing"]:
-        if all(_fits(drawn, _scores(alternative, drawn)) for drawn in idle):
+        if all(_fits(drawn, _scores(alternative, drawn)) for drawn in idle) and all(
+            _nearer(drawn, _scores(alternative, drawn)) for drawn in failed
+        ):
             return alternative
     return None
 
@@ -170,9 +175,16 @@ def _of_stage(results: DrawResults, stage: Stage) -> Culprit:
     drawn = results.drawer.drawn.get(stage)
     if drawn is not None and results.failed(f"{stage}/support", f"{stage}/frequencies"):
         for alternative in ALTERNATIVES.get(stage, ()):
-            if _fits(drawn, _scores(alternative, drawn)):
+            scores = _scores(alternative, drawn)
+            if _fits(drawn, scores) and _nearer(drawn, scores):
                 return Culprit(stage, f"{stage}: {alternative.explanation}", cases)
     return Culprit(stage, f"{stage}: {results.findings[cases[0]].message}", cases)
+
+
+def _nearer(drawn: Drawn, scores: Array) -> bool:
+    """Whether draws are nearer to another distribution than to the right one; those that are too even are not."""
+    observed = drawn.counts / drawn.counts.sum()
+    return bool(np.abs(observed - softmax(scores)).sum() < np.abs(observed - drawn.probabilities).sum())
 
 
 def _fits(drawn: Drawn, scores: Array) -> bool:

@@ -45,7 +45,7 @@ def noise_is_infinite():
     return gumbel_max(lambda u: -np.log(-np.log(u / 4_095)), 4_096)
 
 
-@wrong("draw", FEW, seen=DRAW)
+@wrong("draw", FEW, seen=DRAW, also=("temperature",))
 def noise_is_too_strong():
     """Lie: Gumbel noise is scaled by 1.25, which is a higher temperature [T03]."""
     return gumbel_max(lambda u: -1.25 * np.log(-np.log((u + 0.5) / 2**31)), 2**31)
