@@ -23,8 +23,8 @@ Made by `tox -e mutation` (`python -m tests.mutation --write`); the same results
 
 cosmic-ray {version} changes one line of `sampler/chain/` at a time, by all of its operators: every binary,
 comparison and unary operator becomes every other one, numbers go up and down by one, conditions are negated, loops have
-no rounds, decorators are removed, exceptions exchanged. Left out are mutations that do not compile, those of type annotations, and
-those that give the same program as another one. Of the rest, a hash of their names chooses {share:.0%}.
+no rounds, decorators are removed, exceptions exchanged. Left out are mutations that do not compile, those of type
+annotations, and those that give the same program as another one. Of the rest, a hash of their names chooses {share:.0%}.
 
 Each mutated copy of the package is judged by the questions of `sampler check core --level process` and, if it
 survives, of `--level draw`, seed 0. It is killed by a verdict that failed or errored, by an error on the way, and by
