@@ -201,9 +201,10 @@ NEGATIVE = "token ids are 0 or more"
         ({"history": [np.array([0, -2, -1])]}, f"the history of row 0 contains -2 ({NEGATIVE})"),
         ({"history": [[0, 1.5]]}, "the history of row 0 contains 1.5 (token ids are integers)"),
         ({"history": [[0, -(2**70)]]}, f"the history of row 0 contains -1 ({NEGATIVE})"),
+        ({"eos_ids": [-1]}, f"eos_ids contain -1 ({NEGATIVE})"),
         ({"eos_ids": [3, -4, -5]}, f"eos_ids contain -4 ({NEGATIVE})"),
-        ({"logits": [[0, 0]] * 2, "history": [[1], [1, 1]], "prompt_length": [0, 3]},
-         "prompt_length = 3 in row 1 (its history has 2 ids)"),
+        ({"logits": [[0, 0]] * 3, "history": [[1], [1], [1, 1]], "prompt_length": [1, 0, 3]},
+         "prompt_length = 3 in row 2 (its history has 2 ids)"),
         ({"prompt_length": 0.5}, "prompt_length = 0.5 does not fit (expected integers >= 0, one or 1 of them)"),
         ({"step": -1}, "step = -1 does not fit (expected integers >= 0, one or 1 of them)"),
         ({"step": [1, 2]}, "step = [1, 2] does not fit (expected integers >= 0, one or 1 of them)"),
@@ -270,6 +271,7 @@ def test_histories_of_every_kind_are_read():
     assert [row.tolist() for row in read] == [[], [0, 2**62], [3, 4], [], [5], [6], [0, 1]]
     assert all(row.dtype == np.int64 for row in read)
     assert token_ids([[0, 2**63]])[0].tolist() == [0, 2**62]
+    assert token_ids([np.array([0, 2**63 + 1], dtype=np.uint64)])[0].tolist() == [0, 2**62]
     seen = SamplingConfig(order=("repetition_penalty",), repetition_penalty=2.0)
     scores = np.array(process(np.ones((1, 3)), [[0, 3, 4, 2**70]], seen))
     assert scores.tolist() == [[0.5, 1, 1]]
