@@ -71,7 +71,7 @@ def _show(console: Console, report: "Report", seconds: float) -> None:
     from sampler.results import check_report
 
     console.print(check_report.table(report.verdicts))
-    for line in check_report.lines(report.outcome, report.verdicts, report.diagnosis, report.dialect):
+    for line in check_report.lines(report.verdicts, report.diagnosis, report.info.dialect):
         console.print(line)
     console.print(f"{report.info.name} {report.outcome}; {len(report.verdicts)} verdicts in {seconds:.1f} s")
 

@@ -56,16 +56,14 @@ def _largest(values: Sequence[float | None], unknown: str) -> str:
     return "exact" if max(known) == 0 else f"{max(known):.2g}"
 
 
-def lines(
-    outcome: str, verdicts: Sequence[Verdict], diagnosis: Sequence[Culprit], dialect: str | None
-) -> Iterator[Text]:
-    """The diagnosis, most likely first, then every failure with its line."""
+def lines(verdicts: Sequence[Verdict], diagnosis: Sequence[Culprit], dialect: str | None) -> Iterator[Text]:
+    """The diagnosis, most likely first, then every failure with its line. dialect: that the engine declares."""
     if diagnosis:
         yield Text("most likely:", style="bold")
         for place, culprit in enumerate(diagnosis, 1):
             cases = f"{culprit.cases[0]}{f' and {len(culprit.cases) - 1} more' if len(culprit.cases) > 1 else ''}"
             yield Text(f"  {place}. {culprit.explanation}\n     ({cases})")
-    if dialect is not None and outcome == "agrees":
+    if dialect is not None:
         yield Text(f"judged as the dialect {dialect!r}, which it declares")
     shown = {case for culprit in diagnosis for case in culprit.cases[:3]}
     failing = [verdict for verdict in verdicts if verdict.outcome in ("failed", "errored")]
