@@ -210,33 +210,6 @@ class Evaluation:
 
 
 @runtime_checkable
-class Explains(Processes, Protocol):
-    """What the reference can do beyond the others: every stage's state, and what float32 rounding leaves open."""
-
-    def evaluate(
-        self,
-        logits: Logits,
-        history: Sequence[Sequence[int]],
-        config: SamplingConfig,
-        uncond_logits: Logits | None = None,
-        reading: Reading = "defined",
-        context: Context | None = None,
-    ) -> list[Evaluation]:
-        """The state before and after every stage."""
-        ...
-
-    def kept_bounds(
-        self,
-        logits: Logits,
-        history: Sequence[Sequence[int]],
-        config: SamplingConfig,
-        uncond_logits: Logits | None = None,
-        context: Context | None = None,
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """What must be kept and what may be."""
-        ...
-
-
 class Bounds(Protocol):
     """What the reference says of a whole chain."""
 
@@ -261,6 +234,22 @@ class Bounds(Protocol):
         context: Context | None = None,
     ) -> list[Evaluation]:
         """The state before and after every stage."""
+        ...
+
+
+@runtime_checkable
+class Explains(Processes, Bounds, Protocol):
+    """What the reference can do beyond the others: every stage's state, and what float32 rounding leaves open."""
+
+    def kept_bounds(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+        context: Context | None = None,
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """What must be kept and what may be."""
         ...
 
 
