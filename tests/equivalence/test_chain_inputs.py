@@ -14,7 +14,7 @@ from sampler.chain.penalties import token_ids
 from sampler.chain.pipeline import Inputs, Scores, apply_further, apply_stage, as_float32, run_rows
 from sampler.chain.truncation import running_sum
 from sampler.chain.typical import _log_softmax
-from sampler.config import STAGES
+from sampler.config import FURTHER_STAGES, STAGES
 from sampler.errors import ConfigError, LogitsError
 
 NEUTRAL = SamplingConfig().without(STAGES)
@@ -34,7 +34,7 @@ KNOBS = (
     {**NOTHING, "repetition_penalty": 1.7, "penalty_window": 2},
     {**NOTHING, "repetition_penalty": 0.6},
 )
-FURTHER = (
+FURTHER_KNOBS = (
     {"logit_bias": {3: 2.0, 8: -1.0}},
     {"frequency_penalty": 0.5},
     {"frequency_penalty": -0.5, "penalty_window": 3},
@@ -89,18 +89,20 @@ def test_rows_of_different_knobs_and_orders_are_what_they_are_alone(orders):
     assert (together[0] == logits[0]).all()
 
 
-@pytest.mark.parametrize("mixed", [False, True])
-def test_rows_of_different_processors_are_what_they_are_alone(mixed):
-    """mixed: with two orders in turn, so that the past of the rows is divided as well."""
+@pytest.mark.parametrize("orders", ["one", "own", "own and backwards"])
+def test_rows_of_different_processors_are_what_they_are_alone(orders):
+    """With one order for all rows, with orders that name what a row uses, and with two kinds of orders in turn."""
     rng = np.random.default_rng(4)
-    count = len(FURTHER)
-    configs = [SamplingConfig(**NOTHING, **knobs) for knobs in FURTHER]
-    if mixed:
+    count = len(FURTHER_KNOBS)
+    configs = [SamplingConfig(**NOTHING, **knobs) for knobs in FURTHER_KNOBS]
+    if orders == "one":
+        configs = [SamplingConfig(**NOTHING, **knobs, order=(*FURTHER_STAGES, *STAGES)) for knobs in FURTHER_KNOBS]
+    if orders == "own and backwards":
         configs = [
-            SamplingConfig(**NOTHING, **knobs, order=(*knobs.keys() & set(config.order), *BACKWARDS))
+            SamplingConfig(**NOTHING, **knobs, order=(*(set(knobs) & set(FURTHER_STAGES)), *BACKWARDS))
             if row % 2
             else config
-            for row, (knobs, config) in enumerate(zip(FURTHER, configs, strict=True))
+            for row, (knobs, config) in enumerate(zip(FURTHER_KNOBS, configs, strict=True))
         ]
     logits = rng.normal(0, 1, (count, 9)).astype(np.float32)
     logits[-1, 0] = 40
@@ -128,7 +130,10 @@ def test_without_a_step_all_after_the_prompt_was_drawn():
 
 
 def test_a_probability_of_one_needs_no_coin():
-    configs = [SamplingConfig(**NOTHING, xtc_probability=probability, xtc_threshold=0.1) for probability in (1.0, 0.0)]
+    configs = [
+        SamplingConfig(order=("xtc_probability",), xtc_probability=probability, xtc_threshold=0.1)
+        for probability in (1.0, 0.0)
+    ]
     logits = np.log(np.array([[0.6, 0.4]] * 2, dtype=np.float32))
     assert (np.array(process(logits, [[], []], configs)) > -np.inf).tolist() == [[False, True], [True, True]]
 
@@ -251,6 +256,8 @@ def test_extremes_that_are_no_fault_pass():
         "uncond_logits": None,
     }
     assert np.array(draw(**one)).tolist() == [0, 0]
+    with pytest.raises(LogitsError, match=r"logits have shape \(\) \(draw takes one row, \(vocabulary,\)\)"):
+        draw(np.float32(1), [], NEUTRAL, 1, 0)
     assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, coins=[0.0])).tolist() == [[0, 1]]
     assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, coins=[1.0], prompt_length=0, step=0)).tolist() == [[0, 1]]
     assert np.array(process([[0.0, 1.0]], [[0]], NEUTRAL, prompt_length=1)).tolist() == [[0, 1]]

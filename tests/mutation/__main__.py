@@ -15,7 +15,7 @@ from rich.console import Console
 from tests.mutation import report, session, unit
 from tests.mutation.survivors import faults, read_arguments
 
-SHARE = 0.5
+SHARE = 0.35
 """What is judged without an option, so that a run takes half an hour and not a whole one."""
 
 

@@ -24,7 +24,7 @@ Made by `tox -e mutation` (`python -m tests.mutation --write`); the same results
 cosmic-ray {version} changes one line of `sampler/chain/` at a time, by all of its operators: every binary,
 comparison and unary operator becomes every other one, numbers go up and down by one, conditions are negated, loops have
 no rounds, decorators are removed, exceptions exchanged. Left out are mutations that do not compile, those of type
-annotations, and those that give the same program as another one. Of the rest, a hash of their names chooses {share:.0%}.
+annotations, and those that give the same program as another one. Of the rest, a hash of the names chooses {share:.0%}.
 
 Each mutated copy of the package is judged by the questions of `sampler check core --level process` and, if it
 survives, of `--level draw`, seed 0. It is killed by a verdict that failed or errored, by an error on the way, and by
@@ -80,9 +80,11 @@ def sentence(total: Tally) -> str:
     """The headline figure."""
     killed = total.process + total.draw
     able = total.mutations - total.equivalent
+    silent = total.survivors - total.equivalent - total.outside
+    argued = f"{silent} of them not argued yet" if silent else "all argued"
     return (
         f"{total.mutations:,} mutations, {killed:,} killed ({100 * killed / total.mutations:.1f} %), {total.survivors} "
-        f"survivors, all argued: {total.equivalent} are equivalent (of the others {100 * killed / able:.1f} % are "
+        f"survivors, {argued}: {total.equivalent} are equivalent (of the others {100 * killed / able:.1f} % are "
         f"killed), {total.outside} lie outside of what the two levels look at and are seen by unit tests."
     )
 
