@@ -15,6 +15,109 @@ from sampler.config import ALL_STAGES, FURTHER_STAGES, STAGES, SamplingConfig, S
 
 Mask = NDArray[np.bool_]
 
+NEUTRAL = SamplingConfig().without(STAGES)
+"""Every stage is in the order and none does anything."""
+
+SINGLE: dict[Stage, tuple[Mapping[str, Any], ...]] = {
+    "cfg": (
+        {"cfg_weight": 0.5},
+        {"cfg_weight": 3.0},
+        {"cfg_weight": -0.5},
+        {"cfg_weight": 1.5, "cfg_convention": "unconditional"},
+        {"cfg_weight": 0.0, "cfg_convention": "unconditional"},
+    ),
+    "repetition_penalty": ({"repetition_penalty": 1.2}, {"repetition_penalty": 3.0}, {"repetition_penalty": 0.7}),
+    "temperature": tuple({"temperature": value} for value in (0.8, 0.3, 2.5, 0.05, 0.0)),
+    "top_k": (
+        {"top_k": 5}, {"top_k": 1}, {"top_k": 50}, {"top_k": 10_000}, {"top_k": 2, "min_tokens_to_keep": 3},
+    ),
+    "min_p": ({"min_p": 0.05}, {"min_p": 0.4}, {"min_p": 1.0}, {"min_p": 0.9, "min_tokens_to_keep": 3}),
+    "top_p": (
+        {"top_p": 0.9}, {"top_p": 0.5}, {"top_p": 0.05}, {"top_p": 1e-9}, {"top_p": 0.0},
+        {"top_p": 0.3, "min_tokens_to_keep": 3},
+    ),
+}  # fmt: skip
+"""Knobs with which each stage stands alone."""
+
+FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
+    "logit_bias": ({"logit_bias": {0: 3.0, 1: -2.5}}, {"logit_bias": {1: -100.0, 16: 2.0}}),
+    "frequency_penalty": (
+        {"frequency_penalty": 0.4}, {"frequency_penalty": -0.6}, {"frequency_penalty": 0.4, "penalty_window": 20},
+    ),
+    "presence_penalty": (
+        {"presence_penalty": 1.1}, {"presence_penalty": -0.6}, {"presence_penalty": 1.1, "penalty_window": 20},
+    ),
+    "dry_multiplier": (
+        {"dry_multiplier": 0.8}, {"dry_multiplier": 0.8, "dry_allowed_length": 1},
+        {"dry_multiplier": 1.5, "dry_base": 1.2, "dry_breakers": (0,)},
+        {"dry_multiplier": 0.8, "dry_base": 1e20, "dry_allowed_length": 1},
+    ),
+    "no_repeat_ngram_size": ({"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 3}),
+    "min_new_tokens": ({"min_new_tokens": 1_000}, {"min_new_tokens": 2}),
+    "suppressed_tokens": ({"suppressed_tokens": (0,)}, {"suppressed_tokens": (1, 16)}),
+    "top_n_sigma": ({"top_n_sigma": 1.0}, {"top_n_sigma": 2.5}),
+    "typical_p": (
+        {"typical_p": 0.9}, {"typical_p": 0.5}, {"typical_p": 0.1}, {"typical_p": 0.3, "min_tokens_to_keep": 3},
+        {"typical_p": 1 - 1e-9},
+    ),
+    "xtc_probability": (
+        {"xtc_probability": 1.0}, {"xtc_probability": 1.0, "xtc_threshold": 0.02}, {"xtc_probability": 0.5},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.02, "min_tokens_to_keep": 12},
+    ),
+}  # fmt: skip
+"""Likewise for stages that only engines are asked for which name them."""
+
+LOOPING: tuple[Mapping[str, Any], ...] = (
+    {"dry_multiplier": 0.8, "dry_base": 1.0, "dry_allowed_length": 1},
+    {"dry_multiplier": 0.8, "dry_base": 1.01, "dry_allowed_length": 1},
+)
+"""Knobs of DRY whose penalty is small enough to be seen after a long loop."""
+
+WINDOWED: tuple[Mapping[str, Any], ...] = ({"repetition_penalty": 1.5, "penalty_window": 20},)
+
+PAIRED: dict[Stage, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "cfg": ({"cfg_weight": 0.8}, {"cfg_weight": 2.0}),
+    "repetition_penalty": ({"repetition_penalty": 1.6}, {"repetition_penalty": 0.8}),
+    "temperature": ({"temperature": 2.5}, {"temperature": 0.4}),
+    "top_k": ({"top_k": 8}, {"top_k": 4}),
+    "min_p": ({"min_p": 0.1}, {"min_p": 0.3}),
+    "top_p": ({"top_p": 0.7}, {"top_p": 0.9}),
+}
+"""Knobs with which two stages stand together, in two editions."""
+
+ALL_ON: Mapping[str, Any] = {
+    "cfg_weight": 0.5, "repetition_penalty": 1.3, "temperature": 1.4, "top_k": 40, "min_p": 0.02, "top_p": 0.9,
+}  # fmt: skip
+
+CHAINS: dict[str, Mapping[str, Any]] = {
+    "chatterbox": {},
+    "multilingual": {"repetition_penalty": 2.0, "top_p": 0.95},
+    "turbo": {"cfg_weight": 0.0, "top_k": 1_000, "top_p": 0.95, "min_p": 0.0},
+    "llama": {"cfg_weight": 0.0, "repetition_penalty": 1.1, "top_k": 40, "top_p": 0.95},
+    "hot": {"temperature": 1.5, "top_p": 0.8, "min_p": 0.02},
+    "cold": {"temperature": 0.3, "top_k": 20, "top_p": 0.9},
+    "everything": ALL_ON,
+    "greedy": {**ALL_ON, "temperature": 0.0},
+}
+"""Whole chains in the default order, by what their knobs are taken from."""
+
+ORDERS: dict[str, tuple[Stage, ...]] = {
+    "transformers": ("cfg", "repetition_penalty", "temperature", "top_k", "top_p", "min_p"),
+    "mlx-lm": ("cfg", "repetition_penalty", "top_p", "min_p", "top_k", "temperature"),
+    "llama.cpp": ("cfg", "repetition_penalty", "top_k", "top_p", "min_p", "temperature"),
+    "truncate, then temper": ("cfg", "repetition_penalty", "top_k", "min_p", "top_p", "temperature"),
+    "penalty last": ("cfg", "temperature", "top_k", "min_p", "top_p", "repetition_penalty"),
+    "guidance after the penalty": ("repetition_penalty", "cfg", "temperature", "top_k", "min_p", "top_p"),
+    "guidance last": ("repetition_penalty", "temperature", "top_k", "min_p", "top_p", "cfg"),
+    "temperature first": ("temperature", "cfg", "repetition_penalty", "top_p", "top_k", "min_p"),
+    "backwards": ("top_p", "min_p", "top_k", "temperature", "repetition_penalty", "cfg"),
+    "without filters": ("cfg", "repetition_penalty", "temperature"),
+    "without top_p": ("cfg", "repetition_penalty", "temperature", "top_k", "min_p"),
+    "without temperature": ("cfg", "repetition_penalty", "top_k", "min_p", "top_p"),
+    "empty": (),
+}
+"""Orders by name."""
+
 
 @dataclass(frozen=True, eq=False)
 class Probe:
