@@ -58,7 +58,7 @@ FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
 """Likewise for stages that only engines are asked for which name them."""
 
 LOOPING: tuple[Mapping[str, Any], ...] = (
-    {"dry_multiplier": 0.8, "dry_base": 1.0},
+    {"dry_multiplier": 0.8, "dry_base": 1.0, "dry_allowed_length": 1},
     {"dry_multiplier": 0.8, "dry_base": 1.01, "dry_allowed_length": 1},
 )
 """Knobs of DRY whose penalty is small enough to be seen after a long loop."""
