@@ -1,6 +1,5 @@
 """Drawing from the cells of the plan through an engine's own `draw`, and refusing what are no draws."""
 
-import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -57,7 +56,6 @@ class Drawer:
 
     judge: Judge
     base: int
-    seconds: float = 0.0
     drawn: dict[str, Drawn] = field(default_factory=dict)
 
     def draw(self, probe: Probe, n: int, seed: int, *, thread: bool = False) -> Tokens:
@@ -71,9 +69,7 @@ class Drawer:
             "seed": seed,
             "uncond_logits": None if probe.uncond_logits is None else self.judge.filled(probe.uncond_logits[0], 0.0),
         }
-        start = time.perf_counter()
         answer = self.judge.asks.ask(Call("draw", arguments, self.judge.context(probe), thread))
-        self.seconds += time.perf_counter() - start
         return _tokens(answer, n, probe.logits.shape[1])
 
     def cell(self, cell: DrawCell) -> Drawn:
