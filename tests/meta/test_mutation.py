@@ -8,7 +8,7 @@ from tests.mutation.judge import Order, baseline, examine
 from tests.mutation.mutations import Mutation, mutations_of
 from tests.mutation.report import sentence, tallies
 from tests.mutation.session import ROOT, Result, copies, reaches
-from tests.mutation.survivors import Argument, faults
+from tests.mutation.survivors import Argument, faults, read_arguments
 
 CHAIN = ROOT / "sampler" / "chain"
 
@@ -72,6 +72,23 @@ ARGUMENT = Argument("a.py", "f", "x", ("y", "z"), "equivalent", "because")
 )
 def test_arguments_are_complete_and_not_stale(results, expected):
     assert list(faults(results, [ARGUMENT])) == expected
+
+
+def test_arguments_name_tests_that_exist():
+    named = {each.test for each in read_arguments() if each.kind == "outside"}
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("test", ["true", '""', '"somewhere"'])
+def test_an_argument_without_a_test_file_is_refused(tmp_path, test):
+    path = tmp_path / "survivors.toml"
+    entry = (
+        f'file = "a.py"\nfunction = "f"\nwas = "x"\nbecomes = ["y"]\nkind = "outside"\nbecause = "so"\ntest = {test}\n'
+    )
+    path.write_text(f"[[survivor]]\n{entry}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a.py f: x: expected a kind, a reason, a test file where outside"):
+        read_arguments(path)
 
 
 def test_the_sentence_counts():
