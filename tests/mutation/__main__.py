@@ -16,7 +16,7 @@ from tests.mutation import report, session, unit
 from tests.mutation.survivors import faults, read_arguments
 
 SHARE = 0.35
-"""What is judged without an option, so that a run takes half an hour and not a whole one."""
+"""What is judged without an option, so that a run takes a quarter of an hour."""
 
 
 def _arguments() -> argparse.Namespace:
