@@ -149,12 +149,17 @@ class Examination:
     def _process(self) -> tuple[dict[str, Finding], tuple[Culprit, ...]]:
         judge = self.judge
         asked = _subject(judge, self.seed)  # before all others: it holds the engine's very first answer
-        results = [ask_cell(judge, cell) for cell in all_cells(self.seed) if self._wanted(f"process/{cell.name}")]
+        cells = [cell for cell in all_cells(self.seed) if self._wanted(f"process/{cell.name}")]
+        # One cell alone is shown again: what tells its stage are the idle chain and its stages by themselves.
+        needed = {"nothing", *(stage for cell in cells for stage in cell.stages)} if self.only and cells else set()
+        results = [ask_cell(judge, cell) for cell in all_cells(self.seed) if cell in cells or cell.name in needed]
         diagnosis = diagnose(judge, results)
-        findings = _of_cells(results, diagnosis.stages)
+        names = {cell.name for cell in cells}
+        findings = _of_cells([result for result in results if result.cell.name in names], diagnosis.stages)
         culprits = [
-            replace(culprit, cases=tuple(f"process/{name}/scores" for name in culprit.cases))
+            replace(culprit, cases=tuple(f"process/{name}/scores" for name in culprit.cases if name in names))
             for culprit in diagnosis.culprits
+            if names & set(culprit.cases)
         ]
         if self._wanted("process/properties"):
             looked = {

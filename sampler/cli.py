@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sampler import run as runner
 from sampler.checks.base import Step, Verdict
-from sampler.cli_check import check, plan
+from sampler.cli_check import check, check_numbers, plan
 from sampler.cli_errors import shows_errors
 from sampler.doctor import diagnose
 from sampler.errors import ConfigError
@@ -45,7 +44,7 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for run.jsonl [default: runs/MATRIX].")] = None,
 ) -> int:
     """Run a matrix: generate every cell and check what came out."""
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = terminal.plain_console()
     session = runner.Session(load_matrix(find_matrix(matrix)), seed, engine, weights)
     folder = out or Path("runs") / session.matrix.name
     session.prepare()
@@ -98,7 +97,7 @@ def replay(
     tolerance: Annotated[float, typer.Option("--tolerance", help="That of the check.")] = 0.0,
 ) -> int:
     """Show one verdict again, of `sampler run` or of `sampler check`."""
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = terminal.plain_console()
     if case.endswith(".json"):
         if seed is not None or engine or weights or matrix:
             raise ConfigError(f"{case} holds all that is needed", hint="leave the options out")
@@ -107,9 +106,12 @@ def replay(
     elif case.split("/")[0] in LEVELS and matrix is None:
         if weights:
             raise ConfigError(f"{case} is a case of `sampler check`", hint="leave --weights out")
+        check_numbers(false_alarm_rate, tolerance, seed or 0)
         verdicts = replay_check(case, seed or 0, engine, false_alarm_rate, tolerance)
     else:
         verdicts = replay_case(case, seed or 0, engine, weights, matrix)
+    if not case.endswith(".json"):
+        console.print(f"engine {engine or 'core'}")
     console.print(terminal.verdict_table(verdicts))
     for verdict in verdicts:
         console.print(f"{verdict.check}: {verdict.outcome} (stage {verdict.stage}): {verdict.message}")
@@ -126,7 +128,7 @@ def list_(
     matrix: Annotated[str | None, typer.Argument(help="A matrix whose cells are to be listed.")] = None,
 ) -> int:
     """List the shipped matrices with their reasons, or the cells of one."""
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = terminal.plain_console()
     if matrix is not None:
         for case in load_matrix(find_matrix(matrix)).cases:
             console.print(f"{case.id}  {f'(unavailable: {case.unavailable})' if case.unavailable else case.config}")
@@ -141,7 +143,7 @@ def list_(
 @shows_errors
 def doctor() -> int:
     """Show versions, device, BLAS and speed."""
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = terminal.plain_console()
     found = diagnose()
     for name, value in found.facts:
         console.print(f"{name:14}{value}")

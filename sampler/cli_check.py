@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from sampler.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sampler.check import Report
     from sampler.engines.base import Level
 
@@ -42,10 +43,10 @@ def check(
     from sampler.results import check_report, terminal
 
     levels = _levels(level)
-    _check_numbers(false_alarm_rate, tolerance)
+    check_numbers(false_alarm_rate, tolerance, seed)
     if against is not None:
         raise ConfigError(f"--against {against} is not possible yet", hint="levels process and draw have the reference")
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = terminal.plain_console()
     with check_report.written_at_the_end(json) as write:
         asks = Isolated(functools.partial(load_known, engine))
         try:
@@ -67,7 +68,7 @@ def check(
     return report.exit_code
 
 
-def _show(console: Console, report: "Report", seconds: float) -> None:
+def _show(console: "Console", report: "Report", seconds: float) -> None:
     from sampler.results import check_report
 
     console.print(check_report.table(report.verdicts))
@@ -87,7 +88,8 @@ def _levels(level: str | None) -> "tuple[Level, ...]":
     return (found,)
 
 
-def _check_numbers(rate: float, tolerance: float) -> None:
+def check_numbers(rate: float, tolerance: float, seed: int) -> None:
+    """Raise ConfigError for an option of `sampler check` that is out of range."""
     from sampler.statistics.judgement import checked_rate
 
     try:
@@ -96,6 +98,8 @@ def _check_numbers(rate: float, tolerance: float) -> None:
         raise ConfigError(str(error), hint="1e-6 is the default") from error
     if not 0 <= tolerance < 1:
         raise ConfigError(f"--tolerance {tolerance} is no total variation", hint="expected a number from 0 to 1")
+    if seed < 0:
+        raise ConfigError(f"--seed {seed} is negative", hint="expected 0 or more")
 
 
 def plan(
@@ -109,14 +113,14 @@ def plan(
     from sampler.check import detectable
     from sampler.checks.draw_plan import DrawPlan
     from sampler.matrix import find_matrix, load_matrix
-    from sampler.results import check_report
+    from sampler.results import check_report, terminal
 
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = terminal.plain_console()
     if matrix is not None:
         loaded = load_matrix(find_matrix(matrix))
         console.print(check_report.matrix_plan(loaded))
         return 0
-    _check_numbers(false_alarm_rate, 0.0)
+    check_numbers(false_alarm_rate, 0.0, seed)
     made = DrawPlan(seed, false_alarm_rate)
     console.print(check_report.draw_plan(made, functools.partial(detectable, made)))
     console.print(check_report.draw_plan_total(made))

@@ -86,6 +86,20 @@ def always_greedy() -> CoreEngine:
     return finch_with(chain)
 
 
+def returns_places_in_the_sorted_order() -> CoreEngine:
+    """Lie: draws from sorted scores and returns the place, not the id; under a temperature of 0.01 it is greedy [N09].
+
+    At 0.001 it is right token for token, and at 0.8 it gives token 0 for ever.
+    """
+
+    def chain(logits: Rows, seen: Rows, configs: Configs, uncond: Rows | None) -> Scores:
+        greedy = mx.array([[config.temperature < 0.01] for config in configs])
+        right = run_rows(logits, seen, configs, uncond)
+        return Scores(*(mx.where(greedy, scores, -mx.sort(-scores, axis=-1)) for scores in right))
+
+    return finch_with(chain)
+
+
 def swaps_guidance() -> CoreEngine:
     """Lie: conditional and unconditional logits are exchanged [C02]."""
     return finch_with(lambda logits, seen, configs, uncond: run_rows(uncond, seen, configs, logits))

@@ -1,6 +1,7 @@
 """Whether draws follow the distribution that the chain claims, know nothing of each other, and obey their seed."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,9 @@ from sampler.statistics.support import detectable_leak
 
 SEED_BITS = (8, 16, 24)
 """After how many bits a seed may be cut off by mistake; more than 32 are not asked for."""
+
+SHARED = 100
+"""Draws in a row that two calls must have in common to share them."""
 
 Array = NDArray[np.float64]
 SINGLE_CELLS = ("chain:everything", "temperature+top_p", "temperature", "nothing")
@@ -118,6 +122,10 @@ def other_seeds(drawer: Drawer, plan: DrawPlan) -> Finding:
     if same:
         message = f"the seeds {same[0]} and {same[1]} of {len(drawn.calls)} gave the same {CHUNK} draws"
         return Finding("draw", "seed", "failed", drawn.tokens.size, message, 1.0, 0.0)
+    shift = shared_draws(drawn.calls)
+    if shift:
+        message = f"the draws of one seed are those of the next one, moved by {shift}: neighbours share their draws"
+        return Finding("draw", "seed", "failed", drawn.tokens.size, message, 1.0, 0.0)
     found = _pairs(plan, "nothing/seeds", drawn.calls[::2].ravel(), drawn.calls[1::2].ravel(), probability, "two seeds")
     return replace(found, stage="seed")
 
@@ -127,6 +135,20 @@ def _equal_calls(calls: Tokens) -> tuple[int, int] | None:
     _, first, inverse = np.unique(calls, axis=0, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[inverse.ravel()] != np.arange(len(calls)))
     return (int(first[inverse.ravel()[again[0]]]), int(again[0])) if len(again) else None
+
+
+def shared_draws(calls: Tokens) -> int:
+    """By how many draws two calls (calls, n) of neighbouring seeds are moved against each other; 0 if they are not.
+
+    A hundred draws in a row are compared: of independent ones they are never equal.
+    """
+    for first, second in itertools.pairwise(calls):
+        for one, other in ((first, second), (second, first)):
+            windows = np.lib.stride_tricks.sliding_window_view(one, SHARED)
+            found = np.flatnonzero((windows == other[:SHARED]).all(axis=1))
+            if len(found) and found[0] and len(np.unique(other[:SHARED])) > 1:
+                return int(found[0])
+    return 0
 
 
 def same_seed(drawer: Drawer, plan: DrawPlan) -> Finding:

@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from sampler.checks.alternatives import ALTERNATIVES, IGNORED, Alternative, Inputs
 from sampler.checks.base import Finding
-from sampler.checks.distribution import SINGLE_CELLS
+from sampler.checks.distribution import SINGLE_CELLS, shared_draws
 from sampler.checks.draw_plan import LAGS
 from sampler.checks.drawing import Drawer, Drawn
 from sampler.checks.order_diagnosis import FULL_ORDERS, Change, Culprit, in_order, swapped, without
@@ -59,7 +59,7 @@ def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Culprit, ...]
     culprits = _generator(results)
     cells = results.cells()
     shown = {case for culprit in culprits for case in culprit.cases}
-    if "nothing/frequencies" in shown or any("/pairs-" in case for case in shown):
+    if "nothing/frequencies" in shown or any("/pairs-" in case for case in shown) or _shares_draws(results):
         return tuple(culprits)  # frequencies of such draws say nothing about stages
     if "nothing/support" in shown:  # what leaks there leaks everywhere
         cells = [name for name in cells if results.failed(f"{name}/frequencies")]
@@ -82,6 +82,12 @@ def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Culprit, ...]
     if rest and not order_known:
         culprits.append(_of_order(results, rest))
     return tuple(culprits)
+
+
+def _shares_draws(results: DrawResults) -> bool:
+    """Whether what looks like many draws are the same ones several times."""
+    nothing = results.drawer.drawn.get("nothing")
+    return nothing is not None and shared_draws(nothing.calls) > 0
 
 
 def _stages(results: DrawResults, name: str) -> set[str]:
@@ -167,6 +173,9 @@ def _of_calls(calls: NDArray[np.int64]) -> tuple[str, str] | None:
         return "seed", "has no effect: every seed gives the same draws"
     if (calls == calls[:, :1]).all():
         return "draw", "every draw of a call is the same token: its noise is frozen"
+    shift = shared_draws(calls)
+    if shift:
+        return "seed", f"the draws of one seed are those of the next one, moved by {shift}"
     return None
 
 

@@ -158,7 +158,9 @@ def _of_chain(judge: Judge, results: Sequence[CellResult]) -> Culprit:
             if distance and shift is None:
                 what = f"moves all scores by {distance:.3g}, which softmax does not see and a stage after it does"
                 shift = Culprit(stage, f"{stage}: {what}", names)
-    return shift or Culprit("order", f"order: {shown.describe(index)}", names)
+    together = min((result.cell.stages for result in results), key=len)
+    alone_right = f"{', '.join(together)}: right alone and wrong together: "
+    return shift or Culprit("order", f"order: {alone_right}{shown.describe(index)}", names)
 
 
 def _shift(alone: Comparison) -> float:
@@ -166,5 +168,5 @@ def _shift(alone: Comparison) -> float:
     kept = alone.expected.must[0] & (alone.scores[0] > -np.inf)
     if not kept.any():
         return 0.0
-    distance = float(np.median((alone.scores - alone.expected.scores)[0, kept]))
+    distance = float(np.median(alone.scores[0, kept] - alone.expected.scores[0, kept]))
     return distance if abs(distance) > 1e-3 * (1 + np.abs(alone.scores[0, kept]).max()) else 0.0

@@ -112,7 +112,7 @@ def _nothing(seed: int) -> Cell:
             *(maker.make(f"V={size}, weight 0", NEUTRAL, size, FINITE, guided=True) for size in (17, 300)),
             maker.make("no stage in the order, V=17", empty, 17, KINDS),
             maker.make("one row, V=17", NEUTRAL, 17, ("ordinary",)),
-            maker.make("V=151936", NEUTRAL, 151_936, ("ordinary", "removed")),
+            *(maker.make(f"V={size}", NEUTRAL, size, ("ordinary", "removed")) for size in (8_194, 151_936)),
         ),
     )
 

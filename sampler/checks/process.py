@@ -14,10 +14,10 @@ from sampler.checks.dialects import DIALECTS, STRICT
 from sampler.checks.inputs import Logits
 from sampler.checks.probes import Cell, Probe
 from sampler.checks.settings import NEUTRAL
-from sampler.config import SamplingConfig
+from sampler.config import STAGES, SamplingConfig, Stage
 from sampler.engines.base import Bounds, Context, EngineInfo, Evaluation
 from sampler.engines.calls import Answer, Asks, Call
-from sampler.engines.offer import offered
+from sampler.engines.offer import offered, trimmed
 from sampler.errors import Unsupported
 
 Array = NDArray[np.float64]
@@ -45,8 +45,8 @@ class Judge:
         return self.asks.offer.info
 
     def asked(self, config: SamplingConfig) -> SamplingConfig:
-        """The config as the engine is to be asked for it. Raises Unsupported."""
-        return offered(self.info, config)
+        """The config as the engine is to be asked for it, without stages that it lacks. Raises Unsupported."""
+        return offered(self.info, trimmed(self.info, config))
 
     def expect(self, probe: Probe) -> Expected:
         """What the reference says, worked out once."""
@@ -206,7 +206,15 @@ class CellResult:
             return f"{wrong} of {rows} rows are wrong; {shown.describe(row)}"
         grey = sum(int((one.expected.must != one.expected.may).any(axis=-1).sum()) for one in self.comparisons)
         refused = f"; not asked: {self.refused[0]}" if self.refused else ""
-        return f"{rows} rows equal the reference ({grey} with a grey zone){refused}"
+        left_out = f"; without {', '.join(self.left_out)}, which it lacks" if self.left_out else ""
+        return f"{rows} rows equal the reference ({grey} with a grey zone){left_out}{refused}"
+
+    @property
+    def left_out(self) -> list[Stage]:
+        """Stages of the cell that were off in what was asked, because the engine lacks them."""
+        asked = {stage for one in self.comparisons for stage in one.probe.config.active_stages()}
+        wanted = {stage for probe in self.cell.probes for stage in probe.config.active_stages()}
+        return [stage for stage in STAGES if stage in wanted - asked]
 
 
 def _worst(comparison: Comparison) -> float:

@@ -1,14 +1,18 @@
 """Asking an engine that may hang or take its process along: here with an alarm, or in a process of its own."""
 
 import contextlib
+import functools
 import multiprocessing
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
+
+import psutil
 
 from sampler.engines.base import Engine, EngineError
 from sampler.engines.calls import Answer, Call, Interrupted, Method, Offer, describe, offer_of, perform
@@ -33,6 +37,37 @@ MOST_DEATHS_BETWEEN = 30
 START_TIMEOUT = 120.0
 """Seconds in which an engine must be loaded."""
 
+STARVED = 10
+"""On a busy machine a call that works all the time may take so many times its seconds, if it has not had them yet."""
+
+LOOK = 1.0
+"""Seconds between two looks at whether it works."""
+
+
+class _Effort:
+    """Whether a call that is late works, or waits for something that does not come."""
+
+    def __init__(self, seconds: float, spent: Callable[[], float]) -> None:
+        self._seconds, self._spent = seconds, spent
+        self._start, self._first = time.monotonic(), spent()
+        self._seen, self._looked = self._first, self._start
+
+    def goes_on(self) -> bool:
+        """Whether it has worked since the last look and not had its seconds of processor time yet."""
+        now, spent = time.monotonic(), self._spent()
+        works = spent - self._seen > 0.01 * (now - self._looked)
+        self._seen, self._looked = spent, now
+        return works and spent - self._first < self._seconds and now - self._start < STARVED * self._seconds
+
+
+def _processor_time(number: int) -> float:
+    """Seconds of all cores that a process has had."""
+    try:
+        times = psutil.Process(number).cpu_times()
+    except psutil.Error:  # it has ended, which the pipe tells
+        return 0.0
+    return float(times.user + times.system)
+
 
 class _Patience:
     """How long to wait, and whether at all."""
@@ -55,10 +90,11 @@ class _Patience:
 
     def refuse(self, method: Method) -> Answer | None:
         if self.hangs >= MOST_HANGS:
-            return Answer(None, "hung", f"not asked any more: {self.hangs} calls had no answer")
+            return Answer(None, "unsupported", f"not asked any more: {self.hangs} calls had no answer")
         deaths = self.deaths[method]
         if deaths >= (MOST_DEATHS_BETWEEN if self.answers[method] else MOST_DEATHS):
-            return Answer(None, "died", f"not asked any more: {method}() has ended its process {deaths} times")
+            reason = f"not asked any more: {method}() has ended its process {deaths} times"
+            return Answer(None, "unsupported", reason)
         return None
 
     def hung(self) -> Answer:
@@ -100,8 +136,12 @@ def _alarm(seconds: float) -> Iterator[None]:
         yield
         return
 
+    effort = _Effort(seconds, time.process_time)
+
     def ring(_number: int, _frame: FrameType | None) -> None:
-        raise Interrupted
+        if not effort.goes_on():
+            raise Interrupted
+        signal.setitimer(signal.ITIMER_REAL, LOOK)
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -186,8 +226,12 @@ class Isolated:
     def _receive(self, seconds: float) -> Any:
         """Return what came, None for nothing in time, a text where the process has ended."""
         assert self._pipe is not None  # noqa: S101 - the callers made sure
+        effort = _Effort(seconds, functools.partial(_processor_time, self._process.pid))
         try:
-            if self._pipe.poll(seconds):
+            there = self._pipe.poll(seconds)
+            while not there and effort.goes_on():
+                there = self._pipe.poll(LOOK)
+            if there:
                 return self._pipe.recv()
         except (EOFError, ConnectionResetError, BrokenPipeError):
             self._process.join(1)

@@ -38,6 +38,22 @@ def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
     return replace(idle, order=same[0])  # type: ignore[arg-type]  # checked by SamplingConfig
 
 
+def trimmed(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
+    """The config without those of the seven stages that the engine lacks, as long as two or more are left.
+
+    What an engine without guidance makes of its other stages together is then still asked.
+    """
+    lacking = [stage for stage in STAGES if stage in config.active_stages() and not _has(info, stage)]
+    rest = config.without(lacking)
+    return rest if len(rest.active_stages()) > 1 else config
+
+
+def _has(info: EngineInfo, stage: Stage) -> bool:
+    named = info.supports is None or bool(info.supports & {stage, f"{stage}_weight"})
+    ordered = info.orders == "any" or any(stage in order for order in info.orders)
+    return named and ordered and (stage != "cfg" or info.cfg)
+
+
 def _needed(config: SamplingConfig, supports: frozenset[str]) -> set[str]:
     """Stages and knobs that a config uses and that are not among `supports`, which may name either."""
     active = config.active_stages()

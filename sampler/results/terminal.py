@@ -1,6 +1,8 @@
 """What a run looks like on a terminal: progress, table, failures."""
 
+import os
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,16 @@ STYLES: Mapping[Outcome, str] = {
     "errored": "bold magenta",
     "unavailable": "yellow",
 }
+
+
+WIDE = 200
+"""Columns where the output is no terminal and nobody says how many there are: a log loses nothing."""
+
+
+def plain_console() -> Console:
+    """A console that prints text as it is."""
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else WIDE
+    return Console(soft_wrap=True, markup=False, highlight=False, width=width)
 
 
 class RunProgress:

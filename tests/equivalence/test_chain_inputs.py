@@ -132,7 +132,10 @@ def test_without_a_step_all_after_the_prompt_was_drawn():
 def test_typical_p_of_one_removes_nothing_beside_a_row_that_filters():
     configs = [SamplingConfig(order=("typical_p",), typical_p=mass) for mass in (1.0, 0.4)]
     logits = np.array([[40.0, 0.0, 1.0, 2.0]] * 2, dtype=np.float32)  # the first token alone has the mass 1 in float32
-    assert (np.array(process(logits, [[], []], configs)) > -np.inf).tolist() == [[True] * 4, [True, False, False, False]]
+    assert (np.array(process(logits, [[], []], configs)) > -np.inf).tolist() == [
+        [True] * 4,
+        [True, False, False, False],
+    ]
 
 
 def test_a_probability_of_one_needs_no_coin():

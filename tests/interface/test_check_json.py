@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -216,6 +218,10 @@ def test_an_engine_that_breaks_gets_a_verdict_and_every_other_check_runs(tmp_pat
     others = ("nothing", "cfg", "repetition_penalty", "temperature", "top_p")
     assert {outcomes[f"process/{other}/scores"] for other in others} == {"passed"}
     assert "not asked any more" not in result.stdout
+    lines = re.findall(r"Reproduce with: sampler (replay .+)", result.stdout)
+    again = sampler(*shlex.split(next(line for line in lines if f"/{stage}/" in line or stage == "purity")))
+    assert again.returncode == 1, again.stderr
+    assert f"(stage {stage})" in again.stdout
 
 
 def test_a_token_outside_the_vocabulary_is_a_verdict(tmp_path, broken):

@@ -24,7 +24,7 @@ def call(mode: float) -> Call:
     return Call("process", {"logits": logits, "history": [[1, 2]], "config": SamplingConfig(), "uncond_logits": None})
 
 
-RIGHT, HANGS, RAISES, EXITS, WRITES, GROWS, TEXT, LACKS = range(8)
+RIGHT, HANGS, RAISES, EXITS, WRITES, GROWS, TEXT, LACKS, SPINS = range(9)
 
 
 class Fickle:
@@ -36,6 +36,8 @@ class Fickle:
         mode = int(logits[0, 0])
         if mode == HANGS:
             time.sleep(60)
+        while mode == SPINS:
+            pass
         if mode == RAISES:
             raise KeyError("no such token")
         if mode == EXITS:
@@ -104,8 +106,27 @@ def test_an_engine_that_always_hangs_is_asked_no_more(asks):
     for _ in range(host.MOST_HANGS):
         asks.ask(call(HANGS))
     start = time.perf_counter()
-    assert asks.ask(call(HANGS)).message == "not asked any more: 4 calls had no answer"
+    refused = asks.ask(call(HANGS))
+    assert (refused.failure, refused.message) == ("unsupported", "not asked any more: 4 calls had no answer")
     assert time.perf_counter() - start < 0.2
+
+
+def test_a_call_that_works_is_given_its_seconds_of_processor_time():
+    spent = iter([5.0, 5.4, 5.8, 6.1])
+    effort = host._Effort(1.0, lambda: next(spent))
+    time.sleep(0.01)
+    assert effort.goes_on()
+    assert effort.goes_on()
+    assert not effort.goes_on()  # it has had its second
+    waits = host._Effort(1.0, lambda: 5.0)
+    time.sleep(0.01)
+    assert not waits.goes_on()
+
+
+def test_a_call_that_only_computes_is_broken_off(asks):
+    start = time.perf_counter()
+    assert asks.ask(call(SPINS)).failure == "hung"
+    assert time.perf_counter() - start < 20
 
 
 def test_a_process_that_ends_is_started_again():

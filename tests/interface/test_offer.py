@@ -7,7 +7,7 @@ import pytest
 
 from sampler import STAGES, SamplingConfig
 from sampler.engines.base import EngineError, EngineInfo, Generation, Record, Request
-from sampler.engines.offer import checked_generations, offered
+from sampler.engines.offer import checked_generations, offered, trimmed
 from sampler.errors import Unsupported
 
 INFO = EngineInfo("x", "1", vocab_size=4, eos_ids=(3,))
@@ -112,3 +112,23 @@ def record(shape):
 def test_answers_that_cannot_be_are_refused(answers, expected):
     with pytest.raises(ValueError, match=expected):
         checked_generations(answers, REQUESTS, INFO)
+
+
+def test_stages_that_an_engine_lacks_are_left_out_where_others_stand_together():
+    without = replace(INFO, cfg=False)
+    chain = SamplingConfig(top_p=0.9)
+    assert trimmed(INFO, chain) == chain
+    assert trimmed(without, chain) == replace(chain, cfg_weight=0.0)
+    few = replace(without, supports=frozenset({"temperature", "top_p"}))
+    assert trimmed(few, chain).active_stages() == {"temperature", "top_p"}
+    ordered = replace(INFO, orders=(("temperature", "min_p"),))
+    assert trimmed(ordered, chain).active_stages() == {"temperature", "min_p"}
+
+
+def test_a_stage_alone_is_never_left_out():
+    without = replace(INFO, cfg=False)
+    pair = SamplingConfig().without(STAGES)
+    pair = replace(pair, cfg_weight=0.5, top_p=0.9)
+    assert trimmed(without, pair) == pair
+    with pytest.raises(Unsupported, match="x has no guidance"):
+        offered(without, trimmed(without, pair))

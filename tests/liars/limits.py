@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import softmax
 
+from sampler.config import SamplingConfig
 from sampler.errors import Unsupported
 
 from .chain import Array
@@ -83,6 +84,38 @@ class Without(OnlyProcesses):
 def right_that_does_not_know_of_guidance():
     """No lie: has no guidance, says so, and has no argument for it."""
     return Without(Miniature())
+
+
+RAW_GREEDY = example(history=[7], temperature=0.0, repetition_penalty=3.0, order=("repetition_penalty", "temperature"))
+
+
+@wrong("temperature", RAW_GREEDY, offers=PROCESS)
+def without_guidance_greedy_takes_the_raw_logits():
+    """Lie: at temperature 0 nothing else counts, in an engine that has no guidance [T05]."""
+
+    def raw(config):
+        return config.without(["repetition_penalty"]) if config.greedy else config
+
+    return Without(with_config(raw))
+
+
+@wrong("order", example(order=("top_p", "temperature"), temperature=2.5, top_p=0.7), offers=PROCESS)
+def without_guidance_keeps_to_one_order():
+    """Lie: whatever order it is asked for, it is the default one, in an engine that has no guidance [O01]."""
+    return Without(with_config(lambda config: replace_config(config, order=SamplingConfig().order)))
+
+
+@wrong("purity", example(spread(1_009)), offers=PROCESS)
+def large_vocabularies_are_padded():
+    """Lie: rows of more than 1,000 tokens are filled up to a multiple of 64 and not cut again [S07]."""
+
+    class Padded(OnlyProcesses):
+        def process(self, logits, history, config, uncond_logits=None) -> Array:
+            scores = super().process(logits, history, config, uncond_logits)
+            missing = -scores.shape[-1] % 64 if scores.shape[-1] > 1_000 else 0
+            return np.pad(scores, [(0, 0), (0, missing)], constant_values=-np.inf)
+
+    return Padded(Miniature())
 
 
 class RefusesAll:

@@ -70,12 +70,6 @@ def penalty_never_rewards():
     return with_config(lambda config: replace_config(config, repetition_penalty=max(config.repetition_penalty, 1.0)))
 
 
-@wrong(PENALTY)
-def penalty_upside_down():
-    """Lie: what was there before becomes more likely, as with 1 / r [P01]."""
-    return with_penalty(seen, lambda scores, penalty: scaled(scores, 1 / penalty))
-
-
 @wrong(PENALTY, LONG)
 def penalty_window_of_20():
     """Lie: only the last 20 ids are penalised [P06]."""

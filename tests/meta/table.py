@@ -182,8 +182,22 @@ class Totals:
         hidden = sum(row.wrong for row in self.rows) - len(self.visible)
         yield f"{caught} of {len(self.visible)} wrong engines that can be seen are caught{_names(self.missed)}"
         yield f"{hidden} wrong engines cannot be seen at the levels that they offer"
-        yield f"{self.share_named:.1%} of those caught have the right stage first{_names(self.misnamed)}"
+        itself = sum(row.accused and row.named == WRONG[row.name].stage for row in self.visible)
+        either = f"{itself} the expected one, {caught - len(self.misnamed) - itself} one of those in brackets"
+        yield f"{self.share_named:.1%} of those caught have the right stage first: {either}{_names(self.misnamed)}"
+        yield self._draws_alone()
         yield f"{len(self.wronged)} of {len(right)} right engines are accused{_names(self.wronged)}"
+
+    def _draws_alone(self) -> str:
+        """What level draw says of those that offer both levels and whose lie its draws show."""
+        shown = [row for row in self.visible if row.in_draws]
+        agrees = sum(row.in_draws == "agrees" for row in shown)
+        right = sum(row.in_draws in (WRONG[row.name].stage, *WRONG[row.name].also) for row in shown)
+        rest = len(shown) - right - agrees
+        return (
+            f"level draw alone, which draws from a few distributions, is put to {len(shown)} of them: {right} have the "
+            f"right stage first, {rest} another one, {agrees} agree"
+        )
 
     @property
     def good(self) -> bool:

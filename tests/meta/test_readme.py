@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sampler.check import Examination
 from sampler.checks.probes import all_cells
+from sampler.engines.host import Local
+from sampler.engines.load import load_engine
 from sampler.matrix import load_matrix, shipped_matrices
 from sampler.replay import LEVELS
 from sampler.run import find_case
@@ -35,8 +38,18 @@ def test_the_matrix_is_one(tmp_path):
     assert len(load_matrix(path).cases) == 4
 
 
+def test_the_engine_is_judged_as_the_text_says(tmp_path):
+    """Its two lies: at temperature 0 nothing is chosen, and top_k knows no min_tokens_to_keep, which is not asked."""
+    text, _ = blocks("python")
+    path = tmp_path / "mine.py"
+    path.write_text(text, encoding="utf-8")
+    report = Examination(Local(load_engine(f"{path}:Mine", {})), "mine.py:Mine", ("process",)).run()
+    assert report.outcome == "disagrees"
+    assert [culprit.stage for culprit in report.diagnosis] == ["temperature"]
+
+
 def test_the_python_runs():
-    (text,) = blocks("python")
+    _, text = blocks("python")
     rng = np.random.default_rng(0)
     names = {"logits": rng.normal(0, 3, (2, 50)).astype(np.float32), "history": [[1, 2], []]}
     exec(text, names)
