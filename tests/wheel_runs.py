@@ -1,12 +1,12 @@
 """Runs of upstream's own `T3.inference` on Finch's weights, each release and class in a process of its own.
 
 `python -m tests.wheel_runs < jobs.json > tokens.json`. A job is {"folder", "loop", "fresh", "attention", "runs"}; a run
-is {"text", "rows", "cap", "knobs", "noise", "pushed"}, whose answer is {"tokens", "forced"} or {"error"}. The processes
-are forked after torch and transformers are imported, which takes seconds, and before either computes anything.
+is {"text", "rows", "cap", "knobs", "noise", "pushed"}, whose answer is {"tokens", "forced", "hooks"} or {"error"}. The
+processes are forked after torch and transformers are imported, which takes seconds, and before either computes.
 
 loop: `english`, `multilingual` or `turbo`. fresh: every run in a process of its own, else all runs of a job in one.
-attention: `attn_implementation`. pushed: [step, token] pairs whose noise wins. Patched beside what `tests/upstream.py`
-says:
+attention: `attn_implementation`. pushed: [step, token, number] whose noise is raised. Patched beside what
+`tests/upstream.py` says:
 
 - `torch.multinomial` answers with the argmax of log probability plus the suite's noise for the key `noise`;
 - `T3Config.is_multilingual` is what the job says, where the release has it: upstream asks for 2352 or 2454 text ids;
@@ -38,6 +38,7 @@ from sampler.t3.config import T3Config
 from tests import upstream
 
 Job = Mapping[str, Any]
+Push = tuple[int, int, float]
 ANALYZER = "chatterbox.models.t3.inference.alignment_stream_analyzer"
 POSITIONS = "speech_pos_emb.emb.weight"
 
@@ -113,15 +114,17 @@ def infer(model: Any, config: T3Config, run: Mapping[str, Any], kind: str) -> di
     else:
         tokens = model.inference(max_new_tokens=run["cap"], **given)
     logging.getLogger(ANALYZER).removeHandler(forced)
-    return {"tokens": tokens[0].tolist(), "forced": forced.messages}
+    hooks = sum(len(getattr(each, "_forward_hooks", ())) for each in model.tfmr.modules())
+    return {"tokens": tokens[0].tolist(), "forced": forced.messages, "hooks": hooks}
 
 
-def pushed(key: NoiseKey, pairs: Sequence[tuple[int, int]]) -> Callable[[int, int], NDArray[np.float32]]:
-    """Noise of a key, (step, size) -> (size,), in which some tokens win at some steps."""
+def pushed(key: NoiseKey, pushes: Sequence[Push]) -> Callable[[int, int], NDArray[np.float32]]:
+    """Noise of a key, (step, size) -> (size,), to which something is added for some tokens at some steps."""
 
     def gumbel(step: int, size: int) -> NDArray[np.float32]:
         noise = key.gumbel(step, size)
-        noise[[token for at, token in pairs if at == step]] += 1e4
+        for at, token, much in pushes:
+            noise[token] += np.float32(much * (at == step))
         return noise
 
     return gumbel

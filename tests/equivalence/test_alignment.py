@@ -19,7 +19,7 @@ from sampler.variants import analyzer, variant
 from tests import wheels
 from tests.replays import BOS, EOS, VOCABULARY, Replay, Upstream, make_replay, replays
 
-ANALYZERS = {"0.1.0": "upstream-0.1.0", "0.1.2": "upstream-0.1.0", "0.1.3": "upstream", "0.1.7": "upstream"}
+ANALYZERS = {"0.1.0": "upstream-0.1.0", "0.1.3": "upstream", "0.1.7": "upstream"}
 LOGITS = np.random.default_rng(0).normal(0, 4, VOCABULARY).astype(np.float32)
 ROUNDING = 1e-4
 """How near a sum must be to its threshold for upstream's float32 sum to fall on the other side."""
@@ -152,10 +152,8 @@ def test_another_value_of_any_constant_is_seen(name):
     """`tracked_tokens` of 2 shows where the first token is BOS, `force_wins` where a pair comes early."""
     wrong = replace(analyzer("upstream"), **{name: CHANGES[name]})
     early = make_replay(np.random.default_rng(1), 30, [("walk", 30)], 0.5, 0.0, 2)
-    runs = [run for kind in KINDS for run in hand_made(kind)] + [
-        early,
-        replace(early, tokens=(BOS, *early.tokens[:-1])),
-    ]
+    runs = [early, replace(early, tokens=(BOS, *early.tokens[:-1]))]
+    runs += [run for kind in KINDS for run in hand_made(kind)]
     with pytest.raises(AssertionError):
         compare(wrong, "0.1.7", runs)
 

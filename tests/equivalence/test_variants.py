@@ -29,11 +29,13 @@ from sampler.t3.model import T3
 from sampler.t3.weights import read_weights
 from sampler.variants import Variant, load_variants
 from tests import wheels
-from tests.wheel_runs import POSITIONS, pushed
+from tests.liars.rules import LIES
+from tests.wheel_runs import POSITIONS, Push, pushed
 
 VARIANTS = load_variants()
 CASES = [(name, version) for name, variant in VARIANTS.items() for version in variant.wheels]
-FEWEST_IDENTICAL = 0.97
+MOST_EXPLAINED = 1
+"""How many runs of a case may part from upstream's at a near tie."""
 KNOBS = ("temperature", "top_p", "min_p", "repetition_penalty", "cfg_weight")
 TURBO_KNOBS = ("temperature", "top_k", "top_p", "repetition_penalty")
 BOS, EOS = 2048, 2049
@@ -46,27 +48,29 @@ class Run:
     prompt: int | tuple[int, ...]
     cap: int = 60
     changes: tuple[tuple[str, float], ...] = ()
-    pushed: tuple[tuple[int, int], ...] = ()
+    pushed: tuple[Push, ...] = ()
 
 
 WILD = (("temperature", 1.3), ("repetition_penalty", 1.0))
 """Doubled tokens are likely here."""
 UNGUIDED = (("cfg_weight", 0.0),)
+NO_MIN_P, NO_FILTER = (("min_p", 0.0), ("top_p", 1.0)), (("top_k", 0), ("top_p", 1.0))
+WINS = 1e4
 RUNS = {
     "english": (
         Run(0),
         Run(1),
         Run(20, cap=30, changes=WILD),
-        Run(3, cap=12, pushed=((0, BOS), (1, 7), (2, 7))),
-        Run(2, cap=5, pushed=((0, EOS),)),
+        Run(3, cap=12, changes=NO_MIN_P, pushed=((0, BOS, WINS), (1, 7, WINS), (2, 7, WINS))),
+        Run(2, cap=5, changes=NO_MIN_P, pushed=((0, EOS, WINS),)),
         Run(2, cap=3, changes=UNGUIDED),
     ),
     "multilingual": (
         Run(0),
         Run(4),
         Run(20, changes=WILD),
-        Run(3, cap=12, pushed=((0, BOS), (1, BOS), (4, 7), (5, 7))),
-        Run(2, cap=5, pushed=((0, EOS),)),
+        Run(3, cap=12, changes=NO_MIN_P, pushed=((0, BOS, WINS), (1, BOS, WINS), (4, 7, WINS), (5, 7, WINS))),
+        Run(2, cap=5, changes=NO_MIN_P, pushed=((0, EOS, WINS),)),
         Run(3, cap=10, changes=UNGUIDED),
         *(Run((*(3, 20, 10, 12)[:length], 0), cap=20) for length in (1, 2, 3, 4)),  # S of 2 to 5
         Run((3, 20, 10, 12, 14, 0), cap=20, changes=WILD),
@@ -75,9 +79,10 @@ RUNS = {
         Run(0, cap=20),
         Run(4, cap=6),
         Run(5, cap=10, changes=(("repetition_penalty", 2.0), ("top_k", 20))),
-        Run(6, cap=8, changes=(("top_k", 0), ("top_p", 1.0)), pushed=((0, EOS), (3, BOS))),
-        Run(7, cap=8, changes=(("top_k", 0), ("top_p", 1.0)), pushed=((0, BOS), (1, 9), (2, 9))),
-        Run(8, cap=8, changes=(("top_k", 0), ("top_p", 1.0)), pushed=((4, EOS),)),
+        Run(6, cap=8, changes=NO_FILTER, pushed=((0, EOS, WINS), (3, BOS, WINS))),
+        Run(7, cap=8, changes=NO_FILTER, pushed=((0, BOS, WINS), (1, 9, WINS), (2, 9, WINS))),
+        Run(4, cap=8, changes=(*NO_FILTER, ("repetition_penalty", 50.0)), pushed=((0, BOS, 40), (3, BOS, 40))),
+        Run(8, cap=8, changes=NO_FILTER, pushed=((4, EOS, WINS),)),
     ),
 }
 
@@ -141,10 +146,10 @@ class Sides:
     def ours(self, variant: Variant) -> list[Generation]:
         """The core's answers to all runs of a variant."""
         if variant.name not in self._ours:
-            self._ours[variant.name] = self._generate(variant)
+            self._ours[variant.name] = self.generate(variant)
         return self._ours[variant.name]
 
-    def _generate(self, variant: Variant) -> list[Generation]:
+    def generate(self, variant: Variant) -> list[Generation]:
         requests = []
         for index, run in enumerate(RUNS[loop_of(variant)]):
             gumbel = pushed(NoiseKey(11, variant.name, index), run.pushed)
@@ -152,6 +157,12 @@ class Sides:
             requests.append(Request(tuple(self.text(run)), config_of(variant, run), 0, run.cap, noise))
         checkpoint = without_positions(self.checkpoint) if loop_of(variant) == "turbo" else self.checkpoint
         return Generator.of(checkpoint, variant, width=8, keep_logits=True).generate(requests)
+
+    def differences(self, variant: Variant, version: str, ours: list[Generation]) -> list[str]:
+        """How the core's answers differ from those of a release, run by run."""
+        runs, theirs = RUNS[loop_of(variant)], self.answers[variant.name, version]
+        pairs = zip(ours, theirs, runs, strict=True)
+        return [difference for pair in pairs for difference in compare(variant, *pair)]
 
 
 def without_positions(checkpoint: Checkpoint) -> Checkpoint:
@@ -170,10 +181,18 @@ def sides():
 def test_the_core_as_a_variant_gives_the_tokens_of_its_wheel(sides, name, version):
     wheels.need(version)
     variant = VARIANTS[name]
-    pairs = list(zip(sides.ours(variant), sides.answers[name, version], RUNS[loop_of(variant)], strict=True))
-    differences = [difference for pair in pairs for difference in compare(variant, *pair)]
+    differences = sides.differences(variant, version, sides.ours(variant))
     assert not [difference for difference in differences if "not explained" in difference], differences
-    assert len(differences) <= (1 - FEWEST_IDENTICAL) * len(pairs) + 1, differences
+    assert len(differences) <= MOST_EXPLAINED, differences
+
+
+@pytest.mark.parametrize(("name", "lie"), [(name, lie) for name, lies in LIES.items() for lie in lies])
+def test_a_wrong_rule_is_seen(sides, name, lie):
+    """Some run parts from upstream's where no rounding explains it."""
+    version = VARIANTS[name].wheels[-1]
+    wheels.need(version)
+    differences = sides.differences(VARIANTS[name], version, sides.generate(lie(VARIANTS[name])))
+    assert any("not explained" in difference for difference in differences), differences
 
 
 def compare(variant: Variant, ours: Generation, theirs: dict[str, Any], run: Run) -> Iterator[str]:
