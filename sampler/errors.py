@@ -22,6 +22,10 @@ class ConfigError(SamplerError, ValueError):
     """A sampling knob or order out of range."""
 
 
+class VariantError(SamplerError):
+    """An unknown variant or analyzer, or a variants file that cannot be read as one."""
+
+
 class MatrixError(SamplerError):
     """A matrix file that cannot be read as one."""
 

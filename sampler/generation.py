@@ -5,16 +5,18 @@ matrix products never changes within a block, and the attention of a request cov
 that what a request gets does not depend on its neighbours (docs/decisions.md, "Blocks").
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Self
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler.alignment import AlignmentStreamAnalyzer, AnalyzerConfig, Decisions, crash_message
 from sampler.chain.bias import check_ids
 from sampler.chain.draw import pick
 from sampler.chain.measure import Measures, measure
@@ -23,89 +25,27 @@ from sampler.chain.past import Past
 from sampler.chain.pipeline import Scores, find_problems, penalized_tokens, run_rows
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, TextError
+from sampler.requests import Generation, Noise, Record, Request, StopReason
+from sampler.slots import Slot
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.llama import AttentionRequest
+from sampler.variants import PenaltyHistory, Variant
 
-StopReason = Literal["eos", "forced_eos", "length", "error"]
-Noise = Callable[[int], NDArray[np.float32]]
-Chain = Callable[..., Scores]  # as `run_rows`; the past of the rows comes only where further knobs are on
+__all__ = ["Generation", "Generator", "Noise", "Record", "Request", "StopReason", "is_guided"]
 
+Chain = Callable[..., Scores]  # as `run_rows`; past and intervention come only where they are needed
 
-@dataclass(frozen=True)
-class Request:
-    """One text to speak. prompt: text, or ids with start and stop. noise: step -> Gumbel noise (V,).
-
-    Without noise the suite's own for (seed, "", 0) is used. slot: the slot that must serve it, or None for any.
-    coin: step -> uniform number in (0, 1), for XTC; without it the suite's own as well.
-    """
-
-    prompt: str | tuple[int, ...]
-    config: SamplingConfig
-    seed: int
-    max_new_tokens: int
-    noise: Noise | None = None
-    language: str = "en"
-    slot: int | None = None
-    coin: Callable[[int], float] | None = None
-
-
-@dataclass(frozen=True)
-class Record:
-    """What happened at each of T steps. logprob, entropy (nats), margin: float32 (T,); rank: int32 (T,).
-
-    logits: float32 (T, 2, V), conditional then unconditional, (T, 1, V) without guidance; None unless asked for.
-    attention: float32 (pairs, T, S), the aligned heads' attention over the text; None unless asked for.
-    flags: of the alignment analyzer, by step. slot, width: where it was computed. error: why it stopped, if it did.
-    """
-
-    logprob: NDArray[np.float32]
-    rank: NDArray[np.int32]
-    entropy: NDArray[np.float32]
-    margin: NDArray[np.float32]
-    slot: int
-    width: int
-    logits: NDArray[np.float32] | None = None
-    attention: NDArray[np.float32] | None = None
-    flags: tuple[str, ...] = ()
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Generation:
-    """tokens: without BOS, with EOS iff stop_reason is eos or forced_eos."""
-
-    tokens: tuple[int, ...]
-    stop_reason: StopReason
-    record: Record | None = None
-
-
-@dataclass
-class _Slot:
-    """A request in flight. logits: of the next token, (rows, V)."""
-
-    index: int
-    place: int
-    request: Request
-    noise: Noise
-    cache: KeyValueCache
-    text: slice
-    logits: mx.array
-    seen: NDArray[np.bool_]
-    attention: list[mx.array]
-    tokens: list[int] = field(default_factory=list)
-    measures: list[tuple[float, int, float, float]] = field(default_factory=list)
-    kept_logits: list[NDArray[np.float32]] = field(default_factory=list)
-    kept_attention: list[NDArray[np.float32]] = field(default_factory=list)
-    stop_reason: StopReason | None = None
-    error: str = ""
+PROBLEMS = ("", "NaN or +inf in the logits", "no token was left after the chain")
+"""What the marks of `find_problems` say."""
 
 
 @dataclass(frozen=True)
 class Generator:
-    """Generates with one checkpoint. width: slots of a block. bos_count: BOS rows of the prefix (2, or 1).
+    """Generates with one checkpoint. width: slots of a block.
 
-    chain: logits to scores, exchangeable so that a wrong chain can be put under the checks.
+    chain: logits to scores, exchangeable so that a wrong chain can be put under the checks. analyzer: what decides at
+    the stage `alignment`; None: nothing. bos_count and the fields behind analyzer are those of `Variant`.
     """
 
     checkpoint: Checkpoint
@@ -114,12 +54,21 @@ class Generator:
     keep_logits: bool = False
     keep_attention: bool = False
     chain: Chain = run_rows
+    analyzer: AnalyzerConfig | None = None
+    penalty_history: PenaltyHistory = "bos_and_generated"
+    first_token_ends: bool = True
+    beyond_cap: int = 0
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ConfigError(f"width = {self.width} slots", hint="expected 1 or more")
         if self.bos_count not in (1, 2):
             raise ConfigError(f"bos_count = {self.bos_count}", hint="expected 1 or 2")
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, variant: Variant, **further: Any) -> Self:
+        """A generator that follows a variant's rules; further: other fields. Its knobs are `variant.config`."""
+        return cls(checkpoint, **variant.rules(), **further)
 
     def generate(
         self, requests: Sequence[Request], on_step: Callable[[int, int], None] = lambda tokens, finished: None
@@ -131,10 +80,11 @@ class Generator:
         """
         prompts = self.check(requests)
         answers: dict[int, Generation] = {}
-        for guided in (True, False):
-            queue = deque(index for index, request in enumerate(requests) if is_guided(request.config) == guided)
+        for kind in itertools.product((True, False), (True, False)):
+            queue = deque(index for index, request in enumerate(requests) if self._kind(request) == kind)
             if queue:
-                answers |= _Block(self, requests, prompts, guided=guided).run(queue, on_step)
+                guided, analyzed = kind
+                answers |= _Block(self, requests, prompts, guided=guided, analyzed=analyzed).run(queue, on_step)
         return [answers[index] for index in range(len(requests))]
 
     def check(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
@@ -151,9 +101,13 @@ class Generator:
         self.checkpoint.model.check_text(request.prompt)
         return tuple(request.prompt)
 
+    def _kind(self, request: Request) -> tuple[bool, bool]:
+        """Whether a request is guided, and whether the analyzer looks at it; a block has requests of one kind."""
+        return is_guided(request.config), self.analyzer is not None and "alignment" in request.config.order
+
     def _check(self, request: Request) -> None:
         check_ids([request.config], self.checkpoint.config.speech_vocab_size)
-        most = self.checkpoint.config.speech_positions
+        most = self.checkpoint.config.speech_positions - self.beyond_cap
         if not 1 <= request.max_new_tokens <= most:
             hint = f"expected 1 to {most}, as many as {self.checkpoint.config.name} has speech positions"
             raise ConfigError(f"max_new_tokens = {request.max_new_tokens}", hint=hint)
@@ -167,20 +121,30 @@ def is_guided(config: SamplingConfig) -> bool:
 
 
 class _Block:
-    """One block: slots of one kind, with or without guidance."""
+    """One block: slots of one kind, with or without guidance, with or without an analyzer."""
 
     def __init__(
-        self, generator: Generator, requests: Sequence[Request], prompts: Sequence[tuple[int, ...]], *, guided: bool
+        self,
+        generator: Generator,
+        requests: Sequence[Request],
+        prompts: Sequence[tuple[int, ...]],
+        *,
+        guided: bool,
+        analyzed: bool,
     ) -> None:
         self.generator, self.requests, self.prompts = generator, requests, prompts
         self.guided, self.rows = guided, 2 if guided else 1
         self.model = generator.checkpoint.model
-        heads = self.model.config.aligned_heads if generator.keep_attention else ()
+        heads = self.model.config.aligned_heads if generator.keep_attention or analyzed else ()
         self.attention = AttentionRequest(heads)
+        self.analyzer: AlignmentStreamAnalyzer | None = None
+        if analyzed and generator.analyzer is not None:
+            eos_id = self.model.config.eos_id
+            self.analyzer = AlignmentStreamAnalyzer(generator.analyzer, generator.width, eos_id)
 
     def run(self, queue: deque[int], on_step: Callable[[int, int], None]) -> dict[int, Generation]:
         """Serve the queue; returns the generations by index of request."""
-        slots: list[_Slot | None] = [None] * self.generator.width
+        slots: list[Slot | None] = [None] * self.generator.width
         answers: dict[int, Generation] = {}
         while True:
             slots = [slot or self._admit(queue, place) for place, slot in enumerate(slots)]
@@ -190,13 +154,13 @@ class _Block:
             self._draw(active)
             finished = [slot for slot in active if slot.stop_reason is not None]
             for slot in finished:
-                answers[slot.index] = self._generation(slot)
+                answers[slot.index] = slot.generation(self.generator.width)
                 slots[slot.place] = None
             on_step(len(active), len(finished))
             if any(slots):
                 self._step(slots)
 
-    def _admit(self, queue: deque[int], place: int) -> _Slot | None:
+    def _admit(self, queue: deque[int], place: int) -> Slot | None:
         """Give a free slot the first waiting request that may use it, and prefill it."""
         index = next((waiting for waiting in queue if self.requests[waiting].slot in (None, place)), None)
         if index is None:
@@ -209,8 +173,10 @@ class _Block:
         hidden, attention = self.model.backbone.prefill(prefix, cache, self.attention)
         vocab_size = self.model.config.speech_vocab_size
         seen = np.zeros(vocab_size, dtype=np.bool_)
-        seen[self.model.config.bos_id] = True  # BOS is part of the history that upstream penalises
-        return _Slot(
+        seen[self.model.config.bos_id] = self.generator.penalty_history != "generated"
+        if self.analyzer is not None:
+            self.analyzer.start(place, len(text))
+        return Slot(
             index=index,
             place=place,
             request=request,
@@ -222,55 +188,80 @@ class _Block:
             attention=attention,
         )
 
-    def _draw(self, active: Sequence[_Slot]) -> None:
+    def _draw(self, active: Sequence[Slot]) -> None:
         """Draw the next token of every active slot and note what it looked like."""
         configs = [slot.request.config for slot in active]
         logits = mx.stack([slot.logits for slot in active])
         uncond = logits[:, 1] if self.guided else None
+        decisions = self._decide(active)
         seen, past = self._past(active, configs)
-        known = [logits[:, 0], mx.array(seen), configs, uncond]
-        scores = self.generator.chain(*known) if past is None else self.generator.chain(*known, past)
+        given = () if past is None else (past,)
+        further = {} if decisions is None else {"intervention": decisions}
+        scores = self.generator.chain(logits[:, 0], mx.array(seen), configs, uncond, *given, **further)
         gumbel = mx.array(np.stack([slot.noise(len(slot.tokens)) for slot in active]))
         tokens = pick(scores.final, gumbel)
         measures = measure(scores, gumbel, tokens, mx.array([config.greedy for config in configs]))
         problems = find_problems(logits[:, 0], scores.final, uncond)
         attention = [row for slot in active for row in slot.attention]
         mx.eval(tokens, problems, *measures, *attention, *(array for slot in active for array in slot.cache.arrays()))
-        self._note(active, np.array(tokens), np.array(problems), measures)
+        faults = [PROBLEMS[problem] for problem in np.array(problems).tolist()]
+        self._note(active, np.array(tokens), faults, measures, decisions)
         if self.generator.keep_logits:
             for slot, rows in zip(active, np.array(logits), strict=True):
                 if slot.stop_reason != "error":
                     slot.kept_logits.append(rows)
 
-    def _past(self, active: Sequence[_Slot], configs: list[SamplingConfig]) -> tuple[NDArray[np.bool_], Past | None]:
+    def _decide(self, active: Sequence[Slot]) -> Decisions | None:
+        """What the analyzer says of the step, where there is one: it reads the attention before the token is drawn."""
+        if self.analyzer is None:
+            return None
+        mx.eval(*(rows for slot in active for rows in slot.attention))
+        attention = [slot.text_attention() for slot in active]
+        tokens = [slot.tokens[-1] if slot.tokens else self.model.config.bos_id for slot in active]
+        return self.analyzer.step([slot.place for slot in active], attention, tokens)
+
+    def _past(self, active: Sequence[Slot], configs: list[SamplingConfig]) -> tuple[NDArray[np.bool_], Past | None]:
         """What the penalty sees, (B, V), and the past of the rows where further knobs look back on it, else None."""
         if not any(config.looks_back for config in configs):
             return np.stack([slot.seen for slot in active]), None
-        histories = [[self.model.config.bos_id, *slot.tokens] for slot in active]
+        rule, bos_id = self.generator.penalty_history, self.model.config.bos_id
+        histories = [slot.history(rule, bos_id) for slot in active]
+        given = [len(history) - len(slot.tokens) for history, slot in zip(histories, active, strict=True)]
         coins = [(slot.request.coin or NoiseKey(slot.request.seed).coin)(len(slot.tokens)) for slot in active]
-        past = Past.of(histories, prompt_length=1, eos_ids=[self.model.config.eos_id], coins=coins)
+        past = Past.of(histories, prompt_length=given, eos_ids=[self.model.config.eos_id], coins=coins)
         return penalized_tokens(past, configs, self.model.config.speech_vocab_size), past
 
     def _note(
-        self, active: Sequence[_Slot], tokens: NDArray[np.int32], problems: NDArray[np.int32], measures: Measures
+        self,
+        active: Sequence[Slot],
+        tokens: NDArray[np.int32],
+        faults: Sequence[str],
+        measures: Measures,
+        decisions: Decisions | None,
     ) -> None:
         columns = [np.array(column).tolist() for column in measures]
-        for slot, token, problem, *values in zip(active, tokens.tolist(), problems.tolist(), *columns, strict=True):
-            if problem:
-                slot.stop_reason = "error"
-                slot.error = "NaN or +inf in the logits" if problem == 1 else "no token was left after the chain"
+        generator, config = self.generator, self.model.config
+        for row, (slot, token, fault, *values) in enumerate(
+            zip(active, tokens.tolist(), faults, *columns, strict=True)
+        ):
+            if decisions is not None and decisions.crashed[row]:
+                slot.fail(crash_message(len(self.prompts[slot.index])))
+            elif fault:
+                slot.fail(fault)
+            if slot.error:
                 continue
-            slot.tokens.append(token)
-            slot.seen[token] = True
+            slot.draw(token, generator.penalty_history, config.bos_id)
             slot.measures.append(tuple(values))
-            if self.generator.keep_attention:
-                slot.kept_attention.append(np.stack([np.array(rows[-1, slot.text]) for rows in slot.attention]))
-            if token == self.model.config.eos_id:
-                slot.stop_reason = "eos"
-            elif len(slot.tokens) == slot.request.max_new_tokens:
+            if decisions is not None:
+                slot.flags.append(decisions.flags(row))
+            if generator.keep_attention:
+                slot.kept_attention.append(np.stack(slot.text_attention()))
+            if token == config.eos_id and (len(slot.tokens) > 1 or generator.first_token_ends):
+                slot.stop_reason = "forced_eos" if decisions is not None and decisions.forced[row] else "eos"
+            elif len(slot.tokens) == slot.request.max_new_tokens + generator.beyond_cap:
                 slot.stop_reason = "length"
 
-    def _step(self, slots: Sequence[_Slot | None]) -> None:
+    def _step(self, slots: Sequence[Slot | None]) -> None:
         """Feed every slot's last token; idle slots go through the matrix products as token 0."""
         tokens = np.repeat([0 if slot is None else slot.tokens[-1] for slot in slots], self.rows)
         positions = np.repeat([0 if slot is None else len(slot.tokens) for slot in slots], self.rows)
@@ -282,18 +273,3 @@ class _Block:
             if slot is not None:
                 slot.logits = logits[slot.place * self.rows : (slot.place + 1) * self.rows]
                 slot.attention = attention[slot.place]
-
-    def _generation(self, slot: _Slot) -> Generation:
-        logprob, rank, entropy, margin = zip(*slot.measures, strict=True) if slot.measures else ((),) * 4
-        record = Record(
-            logprob=np.array(logprob, dtype=np.float32),
-            rank=np.array(rank, dtype=np.int32),
-            entropy=np.array(entropy, dtype=np.float32),
-            margin=np.array(margin, dtype=np.float32),
-            slot=slot.place,
-            width=self.generator.width,
-            logits=np.stack(slot.kept_logits) if slot.kept_logits else None,
-            attention=np.stack(slot.kept_attention, axis=1) if slot.kept_attention else None,
-            error=slot.error,
-        )
-        return Generation(tuple(slot.tokens), slot.stop_reason or "error", record)

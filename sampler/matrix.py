@@ -20,7 +20,7 @@ KNOBS = tuple(field.name for field in fields(SamplingConfig))
 FEATURES = ("multilingual",)
 """Axes that are no knob. multilingual: the model is a multilingual one, whose alignment analyzer is on."""
 
-NEEDS_ANALYZER = "needs the alignment analyzer, which this version does not have yet"
+NEEDS_ANALYZER = "needs the alignment analyzer, which a matrix cannot ask for yet"
 
 
 class _Strict(BaseModel):

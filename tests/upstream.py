@@ -1,4 +1,7 @@
-"""Upstream's own T3 (chatterbox-tts 0.1.7, PyTorch) as the oracle: imported, never copied.
+"""Upstream's own T3 (chatterbox-tts, PyTorch) as the oracle: imported, never copied.
+
+The release is the installed one, 0.1.7, unless a process calls `use` first with the folder of another
+(`tests/wheels.py`).
 
 The package's `__init__` files import audio libraries, so they are bypassed: empty modules with the package's path
 stand in their place. Constants that upstream hard-codes are patched for Finch, and nothing else is:
@@ -6,8 +9,8 @@ stand in their place. Constants that upstream hard-codes are patched for Finch, 
 - `LLAMA_CONFIGS` gains an entry with Finch's sizes (upstream knows 520M and GPT-2 only), with `eager` attention, which
   upstream's own analyzer sets as well, and float32, what upstream's loaders give;
 - `Perceiver()` in `cond_enc.py` is called with its number of queries, width and heads (32, 1,024 and 4 there);
-- the fields of `T3Config` that upstream sets as class attributes: start and stop of text and speech, the sizes of the
-  speech table and of both position tables.
+- the fields of `T3Config` that upstream sets in its class: number of text ids, start and stop of text and speech, the
+  sizes of the speech table and of both position tables.
 """
 
 import functools
@@ -35,7 +38,8 @@ PACKAGES = (
 
 def module(name: str) -> Any:
     """Import one module of upstream without running any package's `__init__`."""
-    _bypass_packages()
+    if "chatterbox" not in sys.modules:
+        _bypass_packages()
     return importlib.import_module(name)
 
 
@@ -44,14 +48,18 @@ def _bypass_packages() -> None:
     specification = importlib.util.find_spec("chatterbox")
     if specification is None or importlib.metadata.version("chatterbox-tts") != VERSION:
         raise RuntimeError(f"needs: pip install --no-deps chatterbox-tts=={VERSION}")
-    root = Path(next(iter(specification.submodule_search_locations or [])))
+    use(Path(next(iter(specification.submodule_search_locations or []))))
+
+
+def use(root: Path) -> None:
+    """Take upstream's modules from a folder `chatterbox`; a process can use one release."""
     for package in PACKAGES:
         empty = types.ModuleType(package)
         empty.__path__ = [str(root.joinpath(*package.split(".")[1:]))]
         sys.modules[package] = empty
 
 
-def build(config: T3Config, tensors: Mapping[str, mx.array]) -> Any:
+def build(config: T3Config, tensors: Mapping[str, mx.array], attention: str = "eager") -> Any:
     """Upstream's T3 with the given weights, in evaluation mode, float32."""
     sizes = module("chatterbox.models.t3.llama_configs")
     sizes.LLAMA_CONFIGS[config.name] = sizes.LLAMA_520M_CONFIG_DICT | {
@@ -61,7 +69,7 @@ def build(config: T3Config, tensors: Mapping[str, mx.array]) -> Any:
         "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.num_heads,
         "head_dim": config.head_size,
-        "attn_implementation": "eager",
+        "attn_implementation": attention,
         "torch_dtype": "float32",
     }
     encoder = module("chatterbox.models.t3.modules.cond_enc")
@@ -69,7 +77,8 @@ def build(config: T3Config, tensors: Mapping[str, mx.array]) -> Any:
     encoder.Perceiver = functools.partial(
         perceiver, config.perceiver_queries, config.hidden_size, config.hidden_size, config.perceiver_heads
     )
-    settings = module("chatterbox.models.t3.modules.t3_config").T3Config(config.text_vocab_size)
+    settings = module("chatterbox.models.t3.modules.t3_config").T3Config()
+    settings.text_tokens_dict_size = config.text_vocab_size
     settings.llama_config_name = config.name
     settings.start_text_token, settings.stop_text_token = config.start_text_id, config.stop_text_id
     settings.start_speech_token, settings.stop_speech_token = config.bos_id, config.eos_id

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import mlx.core as mx
 import numpy as np
@@ -20,21 +20,35 @@ from sampler.config import SamplingConfig, Stage
 from sampler.errors import ConfigError, LogitsError
 
 
+class Intervention(Protocol):
+    """What stands at the stage `alignment`: a change of B rows of scores that lies outside of the chain."""
+
+    def apply(self, scores: mx.array) -> mx.array:
+        """Scores (B, V), changed or not."""
+        ...
+
+    def only(self, rows: Sequence[int]) -> Self:
+        """The same for some of the rows."""
+        ...
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What the stages of B rows read: seen (B, V) bool, uncond_logits (B, V) float32 or None.
 
-    rows: what further stages read; None where nobody has said what lies behind the rows.
+    rows: what further stages read; None where nobody has said what lies behind the rows. intervention: what the stage
+    `alignment` does; None where it is the identity.
     """
 
     knobs: Knobs
     seen: mx.array
     uncond_logits: mx.array | None
     rows: Rows | None = None
+    intervention: Intervention | None = None
 
 
 def apply_stage(stage: Stage, scores: mx.array, inputs: Inputs) -> mx.array:
-    """Apply one stage to scores (B, V); the identity where no row uses it. `alignment` is applied by generation."""
+    """Apply one stage to scores (B, V); the identity where no row uses it. `alignment` is an intervention."""
     knobs = inputs.knobs
     if stage not in knobs.active:
         return scores
@@ -75,6 +89,8 @@ def run_chain(logits: mx.array, inputs: Inputs) -> Scores:
     """Apply every stage in order; float32 (B, V) in and out, lazy, unchecked."""
     scores = logits
     for stage in inputs.knobs.order:
+        if stage == "alignment" and inputs.intervention is not None:
+            scores = inputs.intervention.apply(scores)
         scores = (apply_further if stage in FURTHER else apply_stage)(stage, scores, inputs)
     if "temperature" in inputs.knobs.active:
         return Scores(keep_most_likely(scores, inputs.knobs), scores)
@@ -90,23 +106,28 @@ def run_rows(
     configs: Sequence[SamplingConfig],
     uncond_logits: mx.array | None = None,
     past: Past | None = None,
+    intervention: Intervention | None = None,
 ) -> Scores:
     """Run the chain on rows of different configs; rows that share an order go together. Lazy, unchecked.
 
-    seen: bool (B, V), what the repetition penalty sees. past: what further stages look back on.
+    seen: bool (B, V), what the repetition penalty sees. past: what further stages look back on. intervention: the
+    stage `alignment`.
     """
     vocab_size = logits.shape[-1]
     orders = list(dict.fromkeys(config.order for config in configs))
     if len(orders) == 1:
         rows = None if past is None else Rows(configs, past)
-        return run_chain(logits, Inputs(_knobs(tuple(configs), vocab_size), seen, uncond_logits, rows))
+        knobs = _knobs(tuple(configs), vocab_size)
+        return run_chain(logits, Inputs(knobs, seen, uncond_logits, rows, intervention))
     parts, places = [], []
     for order in orders:
         at = [row for row, config in enumerate(configs) if config.order == order]
         index = mx.array(at)
         part_uncond = None if uncond_logits is None else uncond_logits[index]
         part_past = None if past is None else past.only(at)
-        parts.append(run_rows(logits[index], seen[index], [configs[row] for row in at], part_uncond, part_past))
+        part_change = None if intervention is None else intervention.only(at)
+        part_configs = [configs[row] for row in at]
+        parts.append(run_rows(logits[index], seen[index], part_configs, part_uncond, part_past, part_change))
         places.extend(at)
     back = mx.array(np.argsort(places))
     return Scores(*(mx.concatenate(list(arrays))[back] for arrays in zip(*parts, strict=True)))
