@@ -22,6 +22,10 @@ class ConfigError(SamplerError, ValueError):
     """A sampling knob or order out of range."""
 
 
+class RuleError(SamplerError, ValueError):
+    """A threshold of a check out of range."""
+
+
 class MatrixError(SamplerError):
     """A matrix file that cannot be read as one."""
 
