@@ -72,7 +72,8 @@ def near_loops(tokens: Sequence[int], rule: LoopRule) -> list[Told]:
         if found:
             _, first, period, extent, told = found[-1]
             longer, shorter = max(size, period), min(size, period)
-            if longer % shorter == 0 and first + extent - onset >= longer:
+            if longer % shorter == 0 and first + extent - max(onset, first) >= longer:
+                first = min(onset, first)
                 found[-1] = ("near_cycle", first, shorter, step + 1 - first, told)
                 continue
         found.append(("near_cycle", onset, size, step + 1 - onset, step))

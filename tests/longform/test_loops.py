@@ -5,7 +5,7 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sampler import LoopGuard
@@ -65,9 +65,10 @@ def test_loops_of_every_prefix(tokens):
     assert_told_in_time(tokens[:70], SMALL)
 
 
-@given(st.data())
-def test_loops_by_any_rules(data):
-    assert_told_in_time(data.draw(sequences())[:50], data.draw(rules()))
+@example([0, 0, 1, 0, 0, 1, 0], LoopRules((LoopRule(1, 3, 2),), None))
+@given(sequences(), rules())
+def test_loops_by_any_rules(tokens, rules):
+    assert_told_in_time(tokens[:50], rules)
 
 
 @given(sequences(), st.integers(1, 5), st.integers(0, 5), st.integers(2, 4))

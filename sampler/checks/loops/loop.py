@@ -42,7 +42,8 @@ def grown(last: Loop | None, step: int, kind: LoopKind, onset: int, period: int 
     """
     if last is not None and _same(last, onset, period):
         smaller = min(period, last.period) if period and last.period else period
-        return Loop(kind, last.onset, smaller, step + 1 - last.onset, last.step)
+        onset = min(onset, last.onset)
+        return Loop(kind, onset, smaller, step + 1 - onset, last.step)
     return Loop(kind, onset, period, step + 1 - onset, step)
 
 
@@ -50,4 +51,4 @@ def _same(last: Loop, onset: int, period: int | None) -> bool:
     if period is None or last.period is None:
         return onset <= last.end
     longer, shorter = max(period, last.period), min(period, last.period)
-    return longer % shorter == 0 and last.end - onset >= longer
+    return longer % shorter == 0 and last.end - max(onset, last.onset) >= longer

@@ -82,8 +82,9 @@ class EntropyWatch:
         if len(self._window) < self._size or self._sum < self._least:
             return None
         onset = step + 1 - self._size
-        if self._last is None or onset > self._last.end:
-            # A token that comes once belongs to what was before.
+        if self._last is not None and onset <= self._last.end:
+            onset = self._last.onset
+        else:  # a token that comes once belongs to what was before
             onset += next(place for place, each in enumerate(self._window) if self._counts[each] > 1)
         self._last = grown(self._last, step, "low_entropy", onset)
         return self._last
