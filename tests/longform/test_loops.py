@@ -1,7 +1,9 @@
 """The online guard tells what the definition over the whole sequence says, for every prefix."""
 
 import random
+import re
 from dataclasses import astuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from sampler.checks.loops import KINDS, LoopRule, LoopRules, LowEntropyRule, fin
 from sampler.errors import RuleError
 from tests.longform.loop_definition import all_loops, vllm_stops
 
+ROWS = re.compile(r"^\| `(L\w+Rule\(.*?\))` \|", re.MULTILINE)
 SMALL = LoopRules(
     (LoopRule(1, 1, 5), LoopRule(2, 6, 3, min_tokens=8), LoopRule(1, 6, 3, min_tokens=11, substitutions=0.25)),
     LowEntropyRule(12, 1.2),
@@ -207,3 +210,19 @@ def test_thresholds_out_of_range(make, text):
     with pytest.raises(RuleError) as failure:
         make()
     assert text in str(failure.value)
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "loops.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_docs_runs(capsys):
+    (example,) = re.findall(r"^```python\n(.*?)^```", DOCS, flags=re.MULTILINE | re.DOTALL)
+    names = {"stream": iter([*range(1_000, 1_050), *[6_405] * 950])}
+    exec(example, names)
+    assert names["tokens"] == [*range(1_000, 1_050)]
+    assert capsys.readouterr().out.strip() == re.search(r"print\(loop\)  # (.*)", DOCS)[1]
+
+
+def test_the_rules_of_the_docs_are_the_defaults():
+    named = [eval(text, {"LoopRule": LoopRule, "LowEntropyRule": LowEntropyRule}) for text in ROWS.findall(DOCS)]
+    assert (*LoopRules().cycles, LoopRules().low_entropy) == tuple(named)

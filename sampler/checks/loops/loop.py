@@ -1,5 +1,6 @@
 """A loop: where it begins, how long it is, what repeats, and when it could be told."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -32,6 +33,13 @@ class Loop:
         what = "few tokens in turn" if self.period is None else what
         with_what = " with substitutions" if self.kind == "near_cycle" else ""
         return f"{what}{with_what} from token {self.onset} on for {self.extent} tokens, told at token {self.step}"
+
+
+def foremost(loops: Sequence[Loop]) -> Loop:
+    """Of the loops of a run the longest; but one without a period is no answer where half of it has one."""
+    longest = max(loops, key=lambda loop: loop.extent)
+    periodic = [loop for loop in loops if loop.period is not None and 2 * loop.extent >= longest.extent]
+    return max(periodic, key=lambda loop: loop.extent, default=longest)
 
 
 def grown(last: Loop | None, step: int, kind: LoopKind, onset: int, period: int | None = None) -> Loop:
