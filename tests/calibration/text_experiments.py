@@ -35,9 +35,9 @@ class StratifiedCountsExperiment:
         return StratifiedCounts(alpha).judge(sample[0], self.runs, sample[1], self.runs).rejected
 
     def tail(self, alpha: float, rng: Rng) -> TailProbability:
-        """Given pooled counts, of some draws the largest; the bound holds for each of them. By whole numbers."""
-        pooled = self.draw(rng, POOLED_DRAWS).sum(axis=1)
-        return TailProbability(max(self._tail_given(alpha, row) for row in pooled.tolist()))
+        """By whole numbers: the largest given pooled counts, of some draws at the detectable rise."""
+        pooled = [samples.sum(axis=1) for _, samples in self.wrong(self.detectable(alpha), rng, POOLED_DRAWS)]
+        return TailProbability(max(self._tail_given(alpha, row) for row in np.concatenate(pooled).tolist()))
 
     def _tail_given(self, alpha: float, pooled: list[int]) -> float:
         ways, runs = np.array([1], dtype=object), int(self.runs[0])
