@@ -1,11 +1,23 @@
 """A stochastic-sampling and long-form regression suite for autoregressive token generators."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sampler import blas
+from sampler.checks.loops import LoopGuard
+from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.version import __version__
+
+if TYPE_CHECKING:
+    from sampler.chain import NoiseKey, draw, pick, process
+
+__all__ = ["STAGES", "LoopGuard", "NoiseKey", "SamplingConfig", "Stage", "__version__", "draw", "pick", "process"]
 
 blas.prepare()  # before anything imports mlx.core
 
-from sampler.chain import NoiseKey, draw, pick, process  # noqa: E402
-from sampler.config import STAGES, SamplingConfig, Stage  # noqa: E402
-from sampler.version import __version__  # noqa: E402
 
-__all__ = ["STAGES", "NoiseKey", "SamplingConfig", "Stage", "__version__", "draw", "pick", "process"]
+def __getattr__(name: str) -> Any:
+    """What needs MLX is imported when it is asked for: a LoopGuard in a token loop of any framework does not."""
+    if name in ("NoiseKey", "draw", "pick", "process"):
+        return getattr(import_module("sampler.chain"), name)
+    raise AttributeError(f"module 'sampler' has no attribute {name!r}")

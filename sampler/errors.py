@@ -26,6 +26,10 @@ class VariantError(SamplerError):
     """An unknown variant or analyzer, or a variants file that cannot be read as one."""
 
 
+class RuleError(SamplerError, ValueError):
+    """A threshold of a check out of range."""
+
+
 class MatrixError(SamplerError):
     """A matrix file that cannot be read as one."""
 

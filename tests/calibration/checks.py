@@ -17,6 +17,7 @@ from tests.calibration.experiments import (
     RowsExperiment,
     SupportExperiment,
 )
+from tests.calibration.text_experiments import StratifiedCountsExperiment
 from tests.calibration.two_experiments import (
     DistributionFunctionExperiment,
     TwoCountsExperiment,
@@ -38,6 +39,7 @@ CHECKS = (
     Check("one token (binomial)", BinomialExperiment),
     Check("all tokens (total variation)", MultinomialExperiment),
     Check("one token, two samples", TwoCountsExperiment, (500, 2_000)),
+    Check("runs by text, two samples", StratifiedCountsExperiment, (200, 500)),
     Check("all tokens, two samples", TwoSamplesExperiment, (500, 2_000)),
     Check("scalars (distribution function)", DistributionFunctionExperiment),
     Check("coincidences of consecutive draws", ConsecutiveExperiment, (500, 2_000)),

@@ -14,6 +14,7 @@ from sampler.statistics.judgement import hoeffding_reach
 from sampler.statistics.multinomial import Multinomial
 from sampler.statistics.power import reach_of_expectation, reach_of_one_set
 from sampler.statistics.scalar import DistributionFunction
+from sampler.statistics.stratified import StratifiedCounts
 from sampler.statistics.support import judge_support
 from sampler.statistics.two_sample import TwoCounts, TwoSamples
 from sampler.statistics.variation import chernoff, expected_variation
@@ -31,6 +32,9 @@ FAR = {
     "one token of probability 1": lambda alpha: Binomial(1.0, alpha).judge(N - 1, N),
     "all tokens": lambda alpha: Multinomial(np.array([0.5, 0.3, 0.2]), alpha).judge(np.array([0, 0, N])),
     "one token, two samples": lambda alpha: TwoCounts(alpha).judge(0, N, N, N),
+    "runs by text": lambda alpha: StratifiedCounts(alpha).judge(
+        [0] * 20, [N // 20] * 20, [N // 20] * 20, [N // 20] * 20
+    ),
     "all tokens, two samples": lambda alpha: TwoSamples(alpha).judge(np.array([N, 0]), np.array([0, N])),
     "scalars": lambda alpha: DistributionFunction(alpha).judge(np.ones(N), np.array([0.0, 1.0]), np.array([0.5, 0.5])),
     "coincidences": lambda alpha: judge_pairs(np.zeros(N, int), np.zeros(N, int), 0.1, alpha),
@@ -66,6 +70,7 @@ PMF = np.array([0.5, 0.3, 0.2])
         Multinomial(PMF, 1e-8).judge(EMPTY),
         Binomial(0.3, 1e-8).judge(0, 0),
         TwoCounts(1e-8).judge(0, 0, 3, 5),
+        StratifiedCounts(1e-8).judge([0], [0], [3], [5]),
         TwoSamples(1e-8).judge(EMPTY, np.array([1, 2, 3])),
         DistributionFunction(1e-8).judge(np.zeros(0), np.arange(3.0), PMF),
         judge_pairs(EMPTY[:0], EMPTY[:0], 0.1, 1e-8),
@@ -83,6 +88,7 @@ def test_without_observations_nothing_can_be_seen():
     assert TwoSamples(1e-8).detectable(3, 0, 10) == 1
     assert DistributionFunction(1e-8).detectable(0) == 1
     assert TwoCounts(1e-8).detectable(0.3, 0, 10) == 0.7
+    assert StratifiedCounts(1e-8).detectable(0.3, [0], [10]) == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 30, 2_000])

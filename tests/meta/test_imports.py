@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import sampler
+
 PACKAGE = Path(__file__).parents[2] / "sampler"
 GROUND = {"config", "errors", "statistics", "version", "blas"}
 EVERYTHING = None
@@ -28,6 +30,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "finch": GROUND | {"chain", "t3", "generation"},
     "engines.base": GROUND | {"generation"},
     "engines": GROUND | {"chain", "t3", "generation", "finch", "engines"},
+    "checks.loops": {"errors"},  # a guard for any token loop, of whatever framework
     "checks": GROUND | {"engines.base", "engines.calls", "engines.offer"},
     "matrix": GROUND,
     "results": GROUND | {"checks", "matrix"},
@@ -41,7 +44,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "cli": EVERYTHING,
     "pytest_items": EVERYTHING,
     "__main__": {"cli"},
-    "__init__": {"blas", "chain", "config", "version"},
+    "__init__": {"blas", "chain", "checks.loops", "config", "version"},
 }
 """What a module or folder may import besides itself. `blas` and `version` are ground: they import nothing of ours."""
 
@@ -89,7 +92,8 @@ def test_every_layer_imports_only_what_lies_below():
     ("file", "line", "expected"),
     [
         ("chain/draw.py", "from sampler.generation import Generator", "chain/draw.py imports generation"),
-        ("checks/loops.py", "from sampler.engines.huggingface import X", "checks/loops.py imports engines.huggingface"),
+        ("checks/drift.py", "from sampler.engines.huggingface import X", "checks/drift.py imports engines.huggingface"),
+        ("checks/loops/guard.py", "from sampler.checks.base import X", "checks/loops/guard.py imports checks.base"),
         ("config.py", "import sampler.run", "config.py imports run"),
         ("engines/base.py", "from sampler.engines.core import X", "engines/base.py imports engines.core"),
         ("statistics/distance.py", "from sampler import errors", "statistics/distance.py imports errors"),
@@ -98,7 +102,7 @@ def test_every_layer_imports_only_what_lies_below():
 )
 def test_a_forbidden_import_would_be_seen(tmp_path, file, line, expected):
     path = tmp_path / file
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(line, encoding="utf-8")
     assert violations(tmp_path) == [expected]
 
@@ -137,5 +141,15 @@ def test_optional_packages_stay_optional(statement):
     assert not loaded_by(statement) & OPTIONAL
 
 
+def test_a_guard_needs_no_array_framework():
+    assert not loaded_by("from sampler import LoopGuard; LoopGuard().add(3)") & {"mlx", "numpy", "scipy"}
+    assert "mlx" in loaded_by("from sampler import process")
+
+
 def test_that_check_can_fail():
     assert loaded_by("import torch") & OPTIONAL == {"torch"}
+
+
+def test_unknown_names_of_the_package_are_refused():
+    with pytest.raises(AttributeError, match="module 'sampler' has no attribute 'processes'"):
+        sampler.processes  # noqa: B018

@@ -1,0 +1,62 @@
+"""A loop: where it begins, how long it is, what repeats, and when it could be told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+LoopKind = Literal["run", "cycle", "near_cycle", "low_entropy"]
+KINDS: tuple[LoopKind, ...] = get_args(LoopKind)
+"""One token again and again; a pattern; a pattern with substitutions; few tokens in any order."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A stretch of tokens that repeats itself.
+
+    onset: index of its first token, from 0. period: length of what is repeated, None for `low_entropy`. extent: tokens
+    from the onset to the last one that belongs to it. step: index of the token with which it could be told.
+    """
+
+    kind: LoopKind
+    onset: int
+    period: int | None
+    extent: int
+    step: int
+
+    @property
+    def end(self) -> int:
+        """Index after its last token."""
+        return self.onset + self.extent
+
+    def __str__(self) -> str:
+        what = "one token repeated" if self.period == 1 else f"a cycle of {self.period} tokens"
+        what = "few tokens in turn" if self.period is None else what
+        with_what = " with substitutions" if self.kind == "near_cycle" else ""
+        return f"{what}{with_what} from token {self.onset} on for {self.extent} tokens, told at token {self.step}"
+
+
+def foremost(loops: Sequence[Loop]) -> Loop:
+    """Of the loops of a run the longest; but one without a period is no answer where half of it has one."""
+    longest = max(loops, key=lambda loop: loop.extent)
+    periodic = [loop for loop in loops if loop.period is not None and 2 * loop.extent >= longest.extent]
+    return max(periodic, key=lambda loop: loop.extent, default=longest)
+
+
+def grown(last: Loop | None, step: int, kind: LoopKind, onset: int, period: int | None = None) -> Loop:
+    """The loop that holds tokens `onset` to `step`: the last one grown, or a new one.
+
+    Two stretches are one where they share at least a period and one period divides the other; the smaller one counts.
+    Exact cycles that are not the same share less.
+    """
+    if last is not None and _same(last, onset, period):
+        smaller = min(period, last.period) if period and last.period else period
+        onset = min(onset, last.onset)
+        return Loop(kind, onset, smaller, step + 1 - onset, last.step)
+    return Loop(kind, onset, period, step + 1 - onset, step)
+
+
+def _same(last: Loop, onset: int, period: int | None) -> bool:
+    if period is None or last.period is None:
+        return onset <= last.end
+    longer, shorter = max(period, last.period), min(period, last.period)
+    return longer % shorter == 0 and last.end - max(onset, last.onset) >= longer
