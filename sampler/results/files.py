@@ -16,7 +16,8 @@ def whole_file(path: Path) -> Iterator[Callable[[bytes], None]]:
     with output_errors(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
         part.touch()
 
     def write(content: bytes) -> None:

@@ -198,7 +198,7 @@ def token_raster(rows: Sequence[RasterRow], width: float = 8.0) -> "Figure":
         for index, row in enumerate(rows):
             _draw_run(axes, index, row)
         axes.set_xlim(-0.5, longest - 0.5)
-        axes.set_ylim(len(rows), 0)
+        axes.set_ylim(len(rows) or 1, 0)
         axes.set_yticks([index + 0.3 for index in range(len(rows))], [printable(row.label) for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("step")
