@@ -10,9 +10,12 @@ from sampler import run as runner
 from sampler.checks.base import Step, Verdict
 from sampler.cli_check import check, check_numbers, plan
 from sampler.cli_errors import shows_errors
+from sampler.cli_report import report, show_report
+from sampler.cli_trace import trace
 from sampler.doctor import diagnose
 from sampler.errors import ConfigError
 from sampler.matrix import find_matrix, load_matrix, shipped_matrices
+from sampler.recording import about, recorded_run
 from sampler.replay import LEVELS, replay_case, replay_check, replay_crash
 from sampler.results import terminal
 from sampler.results.crash import remove_crashes, write_crashes
@@ -48,7 +51,7 @@ def run(
     session = runner.Session(load_matrix(find_matrix(matrix)), seed, engine, weights)
     folder = out or Path("runs") / session.matrix.name
     session.prepare()
-    header = session.header()
+    header = session.header() | about(session)
     console.print(f"{session.matrix.name}: {session.matrix.why}")
     name = header["engine"]["name"]
     console.print(
@@ -57,7 +60,11 @@ def run(
     verdicts: list[Verdict] = []
     crashes: list[tuple[Verdict, Step]] = []
     tokens, start = 0, time.perf_counter()
-    with write_run(folder, header) as writer, terminal.run_progress(console, len(session.matrix.cases)) as progress:
+    with (
+        write_run(folder, header) as writer,
+        recorded_run(session, folder) as recorder,
+        terminal.run_progress(console, len(session.matrix.cases)) as progress,
+    ):
         for case in session.matrix.cases:
             progress.cell(case.cell)
             result = session.run(case, progress.step)
@@ -68,16 +75,18 @@ def run(
             )
             for verdict in result.verdicts:
                 writer.verdict(verdict)
+            recorder.add(result)
             progress.done()
         seconds = time.perf_counter() - start
         files = write_crashes(folder, crashes)
-        writer.write("footer", runner.footer(verdicts, tokens, seconds))
+        writer.write("footer", runner.footer(verdicts, tokens, seconds) | recorder.finish(files))
     removed = remove_crashes(folder, keep=files.values())
     console.print(terminal.verdict_table(verdicts))
     for note in terminal.verdict_notes(verdicts, files):
         console.print(note)
     console.print(terminal.summary_line(verdicts, tokens, seconds))
     console.print(f"written to {folder / 'run.jsonl'}")
+    show_report(console, folder)
     if removed:
         console.print(f"removed the crash files of an earlier run: {removed} (--out keeps runs apart)")
     return runner.exit_code(verdicts)
@@ -119,6 +128,8 @@ def replay(
 
 
 app.command(epilog="Example: `sampler check mlx-lm --level process --json report.json`")(shows_errors(check))
+app.command(epilog="Example: `sampler report runs/stochastic`")(shows_errors(report))
+app.add_typer(trace, name="trace")
 app.command(epilog="Example: `sampler plan`, or `sampler plan stochastic`")(shows_errors(plan))
 
 

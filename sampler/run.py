@@ -18,7 +18,7 @@ from sampler.checks.draws import allowed, draws
 from sampler.checks.equivalence import chain
 from sampler.checks.reproduction import repeats
 from sampler.checks.stopping import stops
-from sampler.engines.base import Engine, Generates, Generation, Level, Request
+from sampler.engines.base import Engine, Generates, Generation, Level, Record, Request
 from sampler.engines.core import CoreEngine
 from sampler.engines.huggingface import HuggingFaceEngine
 from sampler.engines.load import load_engine
@@ -44,13 +44,18 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What became of one cell. steps: by check, the step that shows its failure. tokens: drawn, repeats included."""
+    """What became of one cell. steps: by check, the step that shows its failure. tokens: drawn, repeats included.
+
+    requests, generations: what was asked and answered, without logits.
+    """
 
     case: Case
     verdicts: tuple[Verdict, ...]
     steps: Mapping[str, Step]
     tokens: int
     seconds: float
+    requests: Sequence[Request] = ()
+    generations: Sequence[Generation] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -116,6 +121,8 @@ class Session:
             steps={name: finding.step for name, finding in findings.items() if finding.step is not None},
             tokens=tokens,
             seconds=time.perf_counter() - start,
+            requests=evidence.requests,
+            generations=[replace(each, record=_without_logits(each.record)) for each in evidence.generations],
         )
 
     def _asked(self, case: Case) -> Case:
@@ -238,6 +245,10 @@ def find_shipped(name: str) -> Path | None:
         return find_matrix(name).resolve()
     except MatrixError:
         return None
+
+
+def _without_logits(record: Record | None) -> Record | None:
+    return None if record is None else replace(record, logits=None)
 
 
 def _describe(error: BaseException) -> str:

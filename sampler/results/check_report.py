@@ -14,7 +14,7 @@ from sampler.checks.base import OUTCOMES, Verdict, worst
 from sampler.checks.draw_plan import DrawPlan
 from sampler.checks.order_diagnosis import Culprit
 from sampler.matrix import Matrix
-from sampler.results.jsonl import output_errors
+from sampler.results.files import whole_file
 from sampler.results.terminal import STYLES, verdict_notes
 
 TOGETHER = ("properties", "itself")
@@ -80,20 +80,8 @@ def written_at_the_end(path: Path | None) -> Iterator[Callable[[dict[str, Any]],
     if path is None:
         yield lambda report: None
         return
-    part = path.with_name(f"{path.name}.part")
-    with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-
-    def write(report: dict[str, Any]) -> None:
-        with output_errors(path):
-            part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            part.replace(path)
-
-    try:
-        yield write
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as write:
+        yield lambda report: write((json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
 
 
 def draw_plan(plan: DrawPlan, detectable: Callable[[str], float]) -> Table:

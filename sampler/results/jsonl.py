@@ -38,8 +38,12 @@ class RunWriter:
 
     def write(self, kind: str, content: dict[str, Any]) -> None:
         """Append one line and push it to the disk, so that a full disk shows at once."""
+        text = json.dumps({"kind": kind, **content}, allow_nan=False, ensure_ascii=False)
+        readable = json.loads(
+            text.encode("utf-8", "replace")
+        )  # half a character, as in a file name, cannot be read back
         with output_errors(self._path):
-            self._file.write(json.dumps({"kind": kind, **content}, allow_nan=False) + "\n")
+            self._file.write(json.dumps(readable) + "\n")
             self._file.flush()
 
     def verdict(self, verdict: Verdict) -> None:

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from sampler.checks.base import OUTCOMES, Outcome, Verdict, worst
+from sampler.checks.base import OUTCOMES, Outcome, Verdict
+from sampler.results.cells import cells_of, reasons_of
 
 STYLES: Mapping[Outcome, str] = {
     "passed": "green",
@@ -80,33 +81,21 @@ def check_progress(console: Console) -> Iterator[Callable[[Verdict], None]]:
 
 def verdict_table(verdicts: Iterable[Verdict]) -> Table:
     """One row a cell: a column for each axis, the worst outcome, then each check with what it counted."""
-    cells: dict[str, dict[str, Verdict]] = {}
-    for verdict in verdicts:
-        cells.setdefault(_cell_of(verdict), {})[verdict.check] = verdict
-    axes = list(dict.fromkeys(axis for cell in cells for axis in _values(cell)))
-    checks = list(dict.fromkeys(check for row in cells.values() for check in row))
+    cells = cells_of(verdicts)
+    axes = list(dict.fromkeys(axis for cell in cells for axis in cell.axes))
+    checks = list(dict.fromkeys(verdict.check for cell in cells for verdict in cell.verdicts))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for axis in axes:
         table.add_column(axis.replace("_", "\n"), no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for check in checks:
         table.add_column(check, no_wrap=True, justify="right")
-    for cell, row in cells.items():
-        outcome = worst([verdict.outcome for verdict in row.values()])
-        values = _values(cell)
+    for cell in cells:
+        row = {verdict.check: verdict for verdict in cell.verdicts}
         shown = [_count(row[check]) if check in row else Text("") for check in checks]
-        table.add_row(*(values.get(axis, "") for axis in axes), Text(outcome, style=STYLES[outcome]), *shown)
+        outcome = Text(cell.outcome, style=STYLES[cell.outcome])
+        table.add_row(*(cell.axes.get(axis, "") for axis in axes), outcome, *shown)
     return table
-
-
-def _cell_of(verdict: Verdict) -> str:
-    return verdict.case.rsplit("/", 1)[0]
-
-
-def _values(cell: str) -> dict[str, str]:
-    """The axes that a cell id spells out: `temperature:0.8+top_p:1.0`."""
-    parts = (part.partition(":") for part in cell.split("/", 1)[-1].split("+"))
-    return {name: value for name, colon, value in parts if colon}
 
 
 def _count(verdict: Verdict) -> Text:
@@ -129,21 +118,15 @@ def verdict_notes(verdicts: Sequence[Verdict], crashes: Mapping[str, Path] = Map
                 command = shlex.join(["sampler", "replay", str(crashes[verdict.case])])
                 note.append(f"\n  or, without the engine: {command}", style="default")
             notes.append(note)
-    reasons = Counter((verdict.check, verdict.message) for verdict in verdicts if verdict.outcome == "unavailable")
-    by_reason: dict[str, list[str]] = {}
-    for check, reason in reasons:
-        by_reason.setdefault(reason, []).append(f"{check} ({reasons[check, reason]})")
-    for reason, checks in by_reason.items():
+    for reason, checks in reasons_of(verdicts).items():
         notes.append(Text(f"unavailable: {reason}: {', '.join(checks)}", style=STYLES["unavailable"]))
     return notes
 
 
 def summary_line(verdicts: Sequence[Verdict], tokens: int, seconds: float) -> str:
     """Cells by outcome, tokens, speed."""
-    cells: dict[str, list[Outcome]] = {}
-    for verdict in verdicts:
-        cells.setdefault(_cell_of(verdict), []).append(verdict.outcome)
-    counts = Counter(worst(outcomes) for outcomes in cells.values())
+    cells = cells_of(verdicts)
+    counts = Counter(cell.outcome for cell in cells)
     parts = [f"{counts[outcome]} {outcome}" for outcome in reversed(OUTCOMES) if counts[outcome]]
     speed = f"{tokens:,} tokens in {seconds:.0f} s ({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
     return f"{len(cells)} cells: {', '.join(parts)}; {speed}"

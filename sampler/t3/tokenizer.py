@@ -1,6 +1,7 @@
 """Text to ids as upstream does it: punctuation, case, language token, spaces, start and stop."""
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -73,6 +74,10 @@ class TextTokenizer:
                 f"the text has {len(ids)} tokens", hint=f"{config.name} takes {config.max_text_tokens}; split the text"
             )
         return [config.start_text_id, *ids, config.stop_text_id]
+
+    def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """What each id of a text stands for, as the tokenizer writes it: a space is `[SPACE]`."""
+        return tuple(self._tokenizer.id_to_token(index) or f"<{index}>" for index in ids)
 
     def _multilingual(self, text: str, language: str) -> str:
         """Lower case, NFKD and the language token, as `MTLTokenizer.encode` has it."""

@@ -71,7 +71,7 @@ def test_a_run_from_start_to_footer(quick, tmp_path):
     assert {verdict.outcome for verdict in run.verdicts} == {"passed"}
     assert run.footer["verdicts"] == {"passed": 5}
     assert run.footer["exit_code"] == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.jsonl"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.jsonl", "tokens.jsonl", "report.html"}
     assert "1 cells: 1 passed" in result.stdout
 
 
@@ -315,8 +315,8 @@ def test_doctor_names_the_slow_blas_and_the_way_out():
 
 
 def test_every_command_has_help_with_an_example():
-    for command in ("run", "replay", "list", "doctor"):
-        result = sampler(command, "--help")
+    for command in ("run", "replay", "list", "report", "trace attention", "doctor"):
+        result = sampler(*command.split(), "--help")
         assert result.returncode == 0
         assert f"Example: sampler {command}" in result.stdout
 

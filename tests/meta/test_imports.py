@@ -33,12 +33,16 @@ ALLOWED: dict[str, set[str] | None] = {
     "checks.loops": {"errors"},  # a guard for any token loop, of whatever framework
     "checks": GROUND | {"engines.base", "engines.calls", "engines.offer"},
     "matrix": GROUND,
-    "results": GROUND | {"checks", "matrix"},
+    "results": GROUND | {"checks", "matrix", "engines.base"},
+    "trace": GROUND | {"chain", "generation", "engines", "results"},
     "doctor": GROUND,
     "run": EVERYTHING,
+    "recording": EVERYTHING,
     "check": EVERYTHING,
     "conformance": EVERYTHING,
     "cli_check": EVERYTHING,
+    "cli_report": EVERYTHING,
+    "cli_trace": EVERYTHING,
     "cli_errors": {"errors"},
     "replay": EVERYTHING,
     "cli": EVERYTHING,
@@ -96,6 +100,7 @@ def test_every_layer_imports_only_what_lies_below():
         ("checks/loops/guard.py", "from sampler.checks.base import X", "checks/loops/guard.py imports checks.base"),
         ("config.py", "import sampler.run", "config.py imports run"),
         ("engines/base.py", "from sampler.engines.core import X", "engines/base.py imports engines.core"),
+        ("results/html.py", "from sampler.run import Session", "results/html.py imports run"),
         ("statistics/distance.py", "from sampler import errors", "statistics/distance.py imports errors"),
         ("chain/draw.py", "from ..run import Session", "chain/draw.py imports relative (1)"),
     ],
@@ -153,3 +158,16 @@ def test_that_check_can_fail():
 def test_unknown_names_of_the_package_are_refused():
     with pytest.raises(AttributeError, match="module 'sampler' has no attribute 'processes'"):
         sampler.processes  # noqa: B018
+
+
+LATE = {"jinja2", "matplotlib"}
+"""Installed with the package, and imported when the first page or picture is made."""
+
+
+@pytest.mark.parametrize("statement", ["import sampler.cli", "import sampler.recording, sampler.results.html"])
+def test_a_command_without_a_picture_starts_without_the_packages_for_it(statement):
+    assert not loaded_by(statement) & LATE
+
+
+def test_that_a_page_needs_them_shows_that_this_check_can_fail():
+    assert loaded_by("from sampler.results import html; html._template()") & LATE == {"jinja2"}

@@ -36,6 +36,7 @@ def test_the_wheel_has_everything(wheel):
     assert {f"sampler/finch/{name}" for name in files} <= names
     assert {f"sampler/matrices/{path.name}" for path in shipped_matrices()} <= names
     assert "sampler/variants.toml" in names
+    assert {"sampler/results/report.html.jinja", "sampler/results/report.css"} <= names
     assert {"sampler/py.typed", "sampler/finch/languages/en.toml", "sampler/finch/held_out.safetensors"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
 

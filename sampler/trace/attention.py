@@ -1,0 +1,113 @@
+"""The attention of one run over its text: where the model was reading when it drew each token."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.chain.noise import NoiseKey
+from sampler.config import SamplingConfig
+from sampler.engines.base import Engine, EngineError, Generates, Generation, Request, StopReason
+from sampler.engines.core import CoreEngine
+from sampler.engines.load import load_engine
+from sampler.engines.offer import checked_generations, offered
+from sampler.engines.registry import known_engines
+from sampler.errors import Unsupported
+from sampler.results.plots import attention_map
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class AttentionTrace:
+    """A run with its attention: (T, S), the mean of the aligned heads; row t is that of the step that drew tokens[t].
+
+    pieces: the S pieces of the text as the tokenizer has them, or nothing where the engine has none of ours. flags: of
+    the alignment analyzer, one entry a step, or nothing where there is none.
+    """
+
+    tokens: tuple[int, ...]
+    stop_reason: StopReason
+    attention: NDArray[np.float32]
+    pieces: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    def draw(self) -> "Figure":
+        """The picture, as wide as the tokens need."""
+        return attention_map(self.attention, self.tokens, self.stop_reason, self.pieces, self.flags)
+
+
+def load(name: str | None, weights: Path | None) -> Engine:
+    """The engine that is to be looked into: the core with a block of one slot where there is no name.
+
+    Raises EngineError, also for weights that go with another engine.
+    """
+    if weights is not None and not (name or "core").startswith("core"):
+        raise EngineError(f"--weights goes with the core, not with {name!r}", hint="leave one of them out")
+    return load_engine(name or "core", known_engines(weights, 1))
+
+
+def suite_request(
+    engine: Engine, text: str, config: SamplingConfig, seed: int, max_new_tokens: int, language: str
+) -> Request:
+    """A request with the suite's noise, which an engine with a generator of its own may pass over."""
+    key, size = NoiseKey(seed), engine.info.vocab_size
+    noise = None if size is None else partial(key.gumbel, vocab_size=size)
+    return Request(text, config, seed, max_new_tokens, noise=noise, language=language, coin=key.coin)
+
+
+def trace_attention(engine: Engine, request: Request) -> AttentionTrace:
+    """Generate one request and keep the attention of the aligned heads over the text.
+
+    The core is told to keep it, which changes no token. Raises Unsupported for an engine that does not generate or
+    records no attention, EngineError for one whose answer cannot be drawn.
+    """
+    if not isinstance(engine, Generates):
+        raise Unsupported(f"{engine.info.name} does not generate", hint="a trace is one of a generated run")
+    request = replace(request, config=offered(engine.info, request.config))
+    if isinstance(engine, CoreEngine):
+        engine = replace(engine, generator=replace(engine.generator, keep_logits=False, keep_attention=True))
+    return attention_in(engine, request, _generate(engine, request))
+
+
+def attention_in(engine: Engine, request: Request, generation: Generation) -> AttentionTrace:
+    """The attention that a generation has recorded. Raises as `trace_attention`."""
+    name, record = engine.info.name, generation.record
+    if not generation.tokens:
+        raise EngineError(f"{name} drew no token", hint=(record and record.error) or generation.stop_reason)
+    if record is None or record.attention is None:
+        raise Unsupported(f"{name} records no attention", hint="Record.attention has it, (pairs, steps, text)")
+    attention = np.asarray(record.attention, dtype=np.float32)
+    count = len(generation.tokens)
+    if attention.ndim != 3 or attention.shape[1] != count or 0 in attention.shape:
+        raise EngineError(
+            f"{name} recorded attention of shape {attention.shape} for {count} tokens", hint="(pairs, steps, text)"
+        )
+    if len(record.flags) not in (0, count):
+        raise EngineError(f"{name} recorded {len(record.flags)} flags for {count} tokens", hint="one entry a step")
+    pieces = _pieces(engine, request)
+    fitting = pieces if len(pieces) == attention.shape[2] else ()
+    return AttentionTrace(generation.tokens, generation.stop_reason, attention.mean(axis=0), fitting, record.flags)
+
+
+def _generate(engine: Generates, request: Request) -> Generation:
+    if isinstance(engine, CoreEngine):
+        return engine.generate([request])[0]
+    try:
+        return checked_generations(engine.generate([request]), [request], engine.info)[0]
+    except Unsupported:
+        raise
+    except (Exception, SystemExit) as error:
+        raise EngineError(f"{engine.info.name} failed: {type(error).__name__}: {error}", hint="run it alone") from error
+
+
+def _pieces(engine: Engine, request: Request) -> tuple[str, ...]:
+    """Pieces of the text of a request, as far as they can be known."""
+    if not isinstance(engine, CoreEngine):
+        return ()
+    (ids,) = engine.generator.check([request])
+    return engine.generator.checkpoint.tokenizer.pieces(ids)

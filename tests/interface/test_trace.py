@@ -1,0 +1,148 @@
+"""`sampler trace attention`: the run is the core's own, the picture shows it, a mistake is one line."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from sampler import SamplingConfig
+from sampler.cli import app
+from sampler.engines.base import EngineError, EngineInfo, Generation, Record, Request
+from sampler.engines.core import CoreEngine
+from sampler.errors import Unsupported
+from sampler.trace.attention import suite_request, trace_attention
+
+ROOT = Path(__file__).parents[2]
+TEXT = "The harbour is quiet tonight."
+
+
+@pytest.fixture(scope="module")
+def core() -> CoreEngine:
+    return CoreEngine.load(width=1)
+
+
+def trace(*arguments: object):
+    return CliRunner().invoke(app, ["trace", "attention", *map(str, arguments)])
+
+
+def test_keeping_attention_changes_no_token(core):
+    request = suite_request(core, TEXT, SamplingConfig(), seed=3, max_new_tokens=400, language="en")
+    found = trace_attention(core, request)
+    (plain,) = core.generate([Request(TEXT, SamplingConfig(), 3, 400)])
+    assert found.tokens == plain.tokens
+    assert found.stop_reason == plain.stop_reason == "eos"
+    assert found.attention.shape == (len(found.tokens), len(found.pieces))
+    assert found.pieces[:3] == ("[START]", "[en]", "t")
+    assert found.pieces[-2:] == (".", "[STOP]")
+
+
+def test_the_map_is_the_mean_of_the_recorded_heads(core):
+    request = suite_request(core, TEXT, SamplingConfig(), seed=3, max_new_tokens=400, language="en")
+    generator = replace(core.generator, keep_attention=True)
+    (recorded,) = generator.generate([request])
+    heads = recorded.record.attention
+    assert heads.shape[0] == len(generator.checkpoint.config.aligned_heads) == 3
+    found = trace_attention(core, request).attention
+    assert np.allclose(found, (heads[0] + heads[1] + heads[2]) / 3, atol=1e-6)
+    path = found.argmax(axis=1)
+    assert path[-1] > 0.8 * found.shape[1]
+    assert np.mean(np.diff(path) >= 0) > 0.8, "Finch reads forwards"
+
+
+def test_a_picture_on_the_command_line(tmp_path, core):
+    result = trace(TEXT, "--out", tmp_path / "map.svg", "--seed", 3)
+    assert result.exit_code == 0, result.output
+    request = suite_request(core, TEXT, SamplingConfig(), seed=3, max_new_tokens=400, language="en")
+    tokens = trace_attention(core, request).tokens
+    assert f"{len(tokens)} tokens over 32 pieces of text, stopped by eos" in result.output
+    source = (tmp_path / "map.svg").read_text(encoding="utf-8")
+    shown = ["".join(each.itertext()) for each in ET.fromstring(source).iter("{http://www.w3.org/2000/svg}text")]
+    numbers = [text for text in shown if re.fullmatch(r"\d+", text)]
+    assert numbers[-len(tokens) :] == [str(token) for token in tokens]
+    assert trace(TEXT, "--out", tmp_path / "map.png", "--temperature", 0, "--cfg-weight", 0).exit_code == 0
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in tmp_path.iterdir()} == {"map.svg", "map.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["", "--out", "map.png"], "the text '' is empty (give at least one word)"),
+        ([TEXT, "--out", "map.jpg"], "map.jpg is no picture that can be drawn (expected a .png or .svg file)"),
+        ([TEXT, "--out", "map"], "map is no picture that can be drawn"),
+        ([TEXT, "--out", "file/map.png"], "map.png cannot be written: Not a directory"),
+        ([TEXT, "--out", "map.png", "--language", "xx"], "finch does not speak 'xx'"),
+        ([TEXT, "--out", "map.png", "--temperature", "-1"], "temperature = -1.0 is out of range"),
+        ([TEXT, "--out", "map.png", "--max-new-tokens", "0"], "max_new_tokens = 0 (expected 1 to 2052"),
+        ([TEXT, "--out", "map.png", "--engine", "mlx-lm"], "does not generate (a trace is one of a generated run)"),
+        ([TEXT, "--out", "map.png", "--engine", "none"], "'none' is no engine"),
+        ([TEXT, "--out", "map.png", "--engine", "reference", "--weights", "x"], "--weights goes with the core"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    result = trace(*arguments)
+    assert result.exit_code == 2
+    (line,) = [line for line in result.stderr.splitlines() if line]
+    assert line.startswith("error: ")
+    assert expected in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """An engine of others that records what it is told to."""
+
+    record: Record | None
+    tokens: tuple[int, ...] = (4, 5, 6)
+    info = EngineInfo(name="foreign", version="1", vocab_size=9)
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        if self.tokens == (9,):
+            raise OSError("no such device")
+        return [Generation(self.tokens, "length", self.record) for _ in requests]
+
+
+def record(shape: tuple[int, ...] | None, flags: tuple[str, ...] = (), error: str = "") -> Record:
+    empty = np.zeros(0, dtype=np.float32)
+    attention = None if shape is None else np.full(shape, 0.5, dtype=np.float32)
+    return Record(empty, empty.astype(np.int32), empty, empty, 0, 1, attention=attention, flags=flags, error=error)
+
+
+def test_attention_that_others_recorded_is_drawn_with_its_flags():
+    flags = ("", "long_tail", "")
+    engine = Foreign(record((2, 3, 7), flags))
+    found = trace_attention(engine, suite_request(engine, TEXT, SamplingConfig(), 0, 3, "en"))
+    assert (found.tokens, found.stop_reason, found.flags, found.pieces) == ((4, 5, 6), "length", flags, ())
+    assert found.attention.shape == (3, 7)
+    assert "long_tail" in {label.get_text() for axes in found.draw().axes for label in axes.get_yticklabels()}
+
+
+@pytest.mark.parametrize(
+    ("engine", "error", "expected"),
+    [
+        (Foreign(None), Unsupported, "foreign records no attention (Record.attention has it, (pairs, steps, text))"),
+        (Foreign(record(None)), Unsupported, "foreign records no attention"),
+        (Foreign(record((2, 4, 7))), EngineError, "foreign recorded attention of shape (2, 4, 7) for 3 tokens"),
+        (Foreign(record((2, 3))), EngineError, "foreign recorded attention of shape (2, 3) for 3 tokens"),
+        (Foreign(record((2, 3, 0))), EngineError, "foreign recorded attention of shape (2, 3, 0) for 3 tokens"),
+        (Foreign(record((2, 3, 7), ("x",))), EngineError, "foreign recorded 1 flags for 3 tokens (one entry a step)"),
+        (
+            Foreign(record(None, error="NaN in it"), ()),
+            EngineError,
+            "foreign drew no token (NaN in it)",
+        ),
+        (Foreign(None, ()), EngineError, "foreign drew no token (length)"),
+        (Foreign(None, (9,)), EngineError, "foreign failed: OSError: no such device"),
+    ],
+)
+def test_what_cannot_be_drawn_says_why(engine, error, expected):
+    with pytest.raises(error) as raised:
+        trace_attention(engine, suite_request(engine, TEXT, SamplingConfig(), 0, 3, "en"))
+    assert expected in str(raised.value)
