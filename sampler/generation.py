@@ -64,6 +64,9 @@ class Generator:
             raise ConfigError(f"width = {self.width} slots", hint="expected 1 or more")
         if self.bos_count not in (1, 2):
             raise ConfigError(f"bos_count = {self.bos_count}", hint="expected 1 or 2")
+        if self.analyzer is not None and not self.checkpoint.config.aligned_heads:
+            name = self.checkpoint.config.name
+            raise ConfigError(f"{name} has no aligned heads", hint="an analyzer reads their attention; give none")
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, variant: Variant, **further: Any) -> Self:

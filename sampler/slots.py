@@ -37,7 +37,7 @@ class Slot:
 
     def text_attention(self) -> list[NDArray[np.float32]]:
         """What the newest query gives to the text, (S,) for each aligned head; waits for its computation."""
-        return [np.asarray(rows)[-1, self.text] for rows in self.attention]
+        return [np.asarray(rows.astype(mx.float32))[-1, self.text] for rows in self.attention]
 
     def history(self, rule: PenaltyHistory, bos_id: int) -> list[int]:
         """What the penalty and further stages look back on."""

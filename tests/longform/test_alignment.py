@@ -15,7 +15,7 @@ from sampler.config import STAGES
 from sampler.errors import ConfigError
 from sampler.generation import Generation, Generator, Request
 from sampler.variants import analyzer, load_variants, variant
-from tests.longform.test_generation import CHECKPOINT, assert_bit_equal, only
+from tests.longform.test_generation import CHECKPOINT, assert_bit_equal, only, tiny_checkpoint
 from tests.support import TINY, random_text
 
 UPSTREAM = analyzer("upstream")
@@ -186,6 +186,13 @@ def test_a_generator_takes_the_rules_of_a_variant():
         generator = Generator.of(CHECKPOINT, each, width=5)
         assert generator.width == 5
         assert {name: getattr(generator, name) for name in each.rules()} == each.rules()
+
+
+def test_an_analyzer_needs_heads_to_read():
+    tiny = tiny_checkpoint(replace(TINY, aligned_heads=()))
+    with pytest.raises(ConfigError, match="tiny has no aligned heads"):
+        Generator(tiny, analyzer=UPSTREAM)
+    Generator(tiny)
 
 
 def seen_by(rule: str, config: SamplingConfig, tokens: list[int]) -> list[set[int]]:
