@@ -96,12 +96,11 @@ def planted(rng: random.Random, period: int, share: float, onset: int, length: i
 def test_exact_loops_of_any_period_with_the_default_rules(period, onset, again, rng):
     tokens = planted(rng, period, 0.0, onset, max(4 * period, 25)) + planted(rng, 3, 0.0, 5, 9)
     tokens += tokens[onset:] if again else []
-    rules = LoopRules(LoopRules().cycles[:2])
-    assert {astuple(loop) for loop in find_loops(tokens, rules)} == all_loops(tokens, rules)
-    exact = find_loops(tokens, LoopRules(rules.cycles, low_entropy=None))
-    assert exact
-    assert exact[0].onset <= onset
-    assert exact[0].step <= onset + max(4 * period, 25) - 1
+    rules = LoopRules(LoopRules().cycles[:2], low_entropy=None)
+    loops = find_loops(tokens, rules)
+    assert {astuple(loop) for loop in loops} == all_loops(tokens, rules)
+    assert loops[0].onset <= onset
+    assert loops[0].step <= onset + max(4 * period, 25) - 1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.1])
@@ -120,7 +119,7 @@ def test_loops_with_noise_and_the_default_rules(period, share):
 def test_sequences_of_these_tests_loop_and_do_not():
     """Counted with fixed seeds: every kind, and prefixes on both sides of every rule."""
     rng, found, without = random.Random(5), dict.fromkeys(KINDS, 0), 0
-    for _ in range(400):
+    for _ in range(200):
         tokens = [rng.randrange(rng.choice([3, 9, 30])) for _ in range(20)]
         period, share = rng.randint(1, 6), rng.choice([0.0, 0.1])
         pattern = [rng.randrange(9) for _ in range(period)]
@@ -131,8 +130,8 @@ def test_sequences_of_these_tests_loop_and_do_not():
         for kind in {loop.kind for loop in loops}:
             found[kind] += 1
         without += not loops
-    assert min(found.values()) >= 20
-    assert without >= 60
+    assert min(found.values()) >= 10
+    assert without >= 30
 
 
 def test_a_pause_is_no_cycle_of_two_tokens():
@@ -152,13 +151,13 @@ def test_the_story_of_token_6405():
 
 
 def test_the_guard_forgets_and_still_tells():
-    """After 100,000 tokens it holds no more than after 1,000, and tells a loop as soon."""
+    """After 20,000 tokens it holds no more than after 1,000, and tells a loop as soon."""
     rng = random.Random(2)
     guard = LoopGuard()
     sizes = []
-    for step in range(100_000):
+    for step in range(20_000):
         assert guard.add(rng.randrange(5_000)) is None
-        if step in (1_000, 99_999):
+        if step in (1_000, 19_999):
             matches = guard._matches
             sizes.append((len(matches._tokens), len(matches._places) <= 64, max(matches._bits).bit_length() <= 193))
             sizes[-1] += (len(guard._entropy._window), len(guard._entropy._counts) <= 100)
