@@ -48,3 +48,7 @@ class Unsupported(SamplerError):
 
 class MissingPackage(SamplerError):
     """An optional package that a command needs."""
+
+
+class TokensError(SamplerError):
+    """A file of token runs that cannot be read as one."""

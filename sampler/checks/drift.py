@@ -7,6 +7,7 @@ for a drift, but where the two sides differ in who ends, the survivors may diffe
 of its own, of all runs.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -51,7 +52,12 @@ def _frequencies(_: TwoSides, coded: series.Coded, *, pairs: bool) -> list[Serie
     """The learnt direction comes first: its scores are independent of each other, so that its power can be stated."""
     what = "pairs" if pairs else "tokens"
     return [
-        Series(f"log odds of {what} learnt from half of the runs", "nats", *series.pointing(coded, pairs=pairs)),
+        Series(
+            f"log odds of {what} (learnt from half of the runs)",
+            "nats",
+            *series.pointing(coded, pairs=pairs),
+            share=0.5,
+        ),
         Series(f"rarity of {what}", "nats", *series.unusual(coded, pairs=pairs)),
     ]
 
@@ -146,7 +152,7 @@ def _finding(quantity: Quantity, sides: TwoSides, coded: series.Coded, alpha: fl
     if rejected:
         message += _onset([each for each in questions if each.series is questions[worst].series], alpha)
     elif outcome == "unavailable":
-        message = f"{too_few_runs(seen, detect, whole.alpha, sides)}; {message}"
+        message = f"{too_few_runs(seen, detect, whole, sides)}; {message}"
     else:
         asked = f" ({len(windows(sides))} windows of {WIDTH} positions too)" if len(questions) > len(made) else ""
         message += f"; would see {seen:.2f}{asked}"
@@ -224,10 +230,10 @@ def _onset(questions: Sequence[Question], alpha: float) -> str:
     return f"; no window shows it alone (from {shares})"
 
 
-def too_few_runs(seen: float, detect: float, alpha: float, sides: TwoSides) -> str:
+def too_few_runs(seen: float, detect: float, question: Question, sides: TwoSides) -> str:
     """Why a comparison by rank says nothing, and how many runs would."""
     texts = len(sides.texts)
-    needed = RankSum(alpha).samples_needed(detect, texts)
+    needed = math.ceil(RankSum(question.alpha).samples_needed(detect, texts) / question.series.share)
     shown = f">= {seen:.2f}" if seen < 1 else "nothing"
     return (
         f"too few runs (would see {shown}, {detect:.2f} is asked for; with {texts} texts "

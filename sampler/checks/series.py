@@ -29,12 +29,13 @@ LEAST_MARGIN = 20.0
 
 @dataclass(frozen=True)
 class Series:
-    """A scalar of each step of every run, by side, text and run; runs that are not scored are left out."""
+    """A scalar of each step of every run, by side, text and run. share: how many of the runs are scored."""
 
     name: str
     unit: str
     engine: Side
     reference: Side
+    share: float = 1.0
 
 
 def of_runs(name: str, unit: str, sides: TwoSides, steps: Callable[[TokenRun], Array]) -> Series:

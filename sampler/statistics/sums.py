@@ -7,6 +7,7 @@ computation of the p-value of the entropy score".
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,27 +71,28 @@ class SumLaw:
         return SumLaw(tuple(part[::-1] for part in self.parts))
 
     @cached_property
-    def _groups(self) -> list[tuple[Array, int]]:
-        """Different parts, and how often each occurs: equal ones are transformed once."""
+    def _groups(self) -> tuple[Array, Array]:
+        """Logarithms of the different parts, (P, K) padded with -inf, and how often each occurs, (P,)."""
+        repeats = Counter(part.tobytes() for part in self.parts)
         different = {part.tobytes(): part for part in self.parts}
-        counts = dict.fromkeys(different, 0)
-        for part in self.parts:
-            counts[part.tobytes()] += 1
-        return [(part, counts[key]) for key, part in different.items()]
-
-    def _tilted(self, part: Array, theta: float) -> tuple[Array, float]:
-        """Tilted probabilities and the logarithm of M(theta)."""
+        logs = np.full((len(different), max((len(part) for part in different.values()), default=1)), -np.inf)
         with np.errstate(divide="ignore"):
-            log_weights = np.log(part) + theta * np.arange(len(part))
-        top = log_weights.max()
+            for row, part in zip(logs, different.values(), strict=True):
+                row[: len(part)] = np.log(part)
+        return logs, np.array([repeats[key] for key in different], dtype=np.float64)
+
+    def _tilted(self, theta: float) -> tuple[Array, float]:
+        """Tilted probabilities of the different parts, (P, K), and the logarithm of M(theta) of the whole sum."""
+        logs, times = self._groups
+        log_weights = logs + theta * np.arange(logs.shape[1])
+        top = log_weights.max(axis=1, keepdims=True)
         weights = np.exp(log_weights - top)
-        return weights / weights.sum(), float(top + math.log(weights.sum()))
+        totals = weights.sum(axis=1, keepdims=True)
+        return weights / totals, float(times @ (top + np.log(totals))[:, 0])
 
     def _tilted_mean(self, theta: float) -> float:
-        return float(sum(times * (self._tilted(part, theta)[0] @ np.arange(len(part))) for part, times in self._groups))
-
-    def _log_moment(self, theta: float) -> float:
-        return sum(times * self._tilted(part, theta)[1] for part, times in self._groups)
+        weights, times = self._tilted(theta)[0], self._groups[1]
+        return float(times @ (weights @ np.arange(weights.shape[1])))
 
     def _tilt(self, value: float) -> float:
         """The tilt under which the mean is `value`; none below the mean."""
@@ -104,7 +106,7 @@ class SumLaw:
         """The tilt at whose mean Chernoff's bound is `rate`: a little beyond the true quantile."""
 
         def excess(theta: float) -> float:
-            return self._log_moment(theta) - theta * self._tilted_mean(theta) - math.log(rate)
+            return self._tilted(theta)[1] - theta * self._tilted_mean(theta) - math.log(rate)
 
         return float(brentq(excess, 0.0, STEEPEST, xtol=1e-6)) if excess(STEEPEST) < 0 else STEEPEST
 
@@ -112,13 +114,14 @@ class SumLaw:
         """P(sum >= x) for x from `start` to the largest sum, accurate around the mean of the tilt and above it."""
         length = next_fast_len(self.most + 1, real=True)
         spectrum = np.ones(length // 2 + 1, dtype=np.complex128)
-        for part, times in self._groups:
-            spectrum *= rfft(self._tilted(part, theta)[0], length) ** times
+        weights, log_moment = self._tilted(theta)
+        for row, times in zip(weights, self._groups[1], strict=True):
+            spectrum *= rfft(row[:length], length) ** times
         pmf = np.maximum(irfft(spectrum, length)[start : self.most + 1], 0.0)
         steps = np.arange(len(pmf))
         # exp(-theta x) from `start` on, so that nothing overflows; a sum from above keeps the digits of the tail
         sums = np.cumsum((pmf * np.exp(-theta * steps))[::-1])[::-1]
-        return np.asarray(np.minimum(1.0, SLACK * np.exp(self._log_moment(theta) - theta * start) * sums))
+        return np.asarray(np.minimum(1.0, SLACK * np.exp(log_moment - theta * start) * sums))
 
 
 def drawn_marks(marked: Sequence[int], first: Sequence[int], total: Sequence[int]) -> SumLaw:

@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "doctor": GROUND,
     "run": EVERYTHING,
     "check": EVERYTHING,
+    "token_check": EVERYTHING,
     "conformance": EVERYTHING,
     "cli_check": EVERYTHING,
     "cli_errors": {"errors"},
