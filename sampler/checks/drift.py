@@ -1,16 +1,17 @@
 """Whether an engine's runs are like the reference's, text by text, and from which position on they are not.
 
-The unit is the run: a quantity is the mean of its steps, over the whole run or over a window of positions, and runs of
-one text are compared by rank (`statistics.ranks`). A run that ended before a window has no value in it and takes part
-in all windows before. So a window compares runs at risk, those still going on: it does not take one side's later ends
-for a drift, but where the two sides differ in who ends, the survivors may differ too. How long runs are is a quantity
-of its own, of all runs.
+The unit is the run: a quantity is the mean of its steps, over the run or over a window of positions, and runs of one
+text are compared by rank (`statistics.ranks`) at equal positions. A run that ended before a window has no value in it
+and takes part in all windows before. Of a window, as of the run, only that part is compared which nine in ten of the
+text's runs reach that are still going on when it begins, and only these runs: a mean over more positions is another
+mean. So longer runs alone are no drift; but where the two sides differ in who ends, those that go on may differ too.
+How long runs are is a quantity of its own, of all runs.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ Window = tuple[int, int]
 
 WIDTH = 100
 """Positions of a window."""
+
+ENDED_BEFORE = 0.1
+"""What is compared ends where more than so many of a text's runs, both sides together, have ended."""
 
 STILL_GOING = 0.1
 """A window is asked about if at least so many of all runs, both sides together, reach it."""
@@ -73,10 +77,11 @@ def _lengths(sides: TwoSides, _: series.Coded) -> list[Series]:
         if not run.ended:
             caps[run.text] = min(run.length, caps.get(run.text, run.length))
 
-    def length(run: TokenRun) -> Array:
-        return np.array([float(min(run.length, caps.get(run.text, run.length)))])
-
-    return [series.of_runs("length", "tokens", sides, length)]
+    engine, reference = (
+        [[np.array([float(min(run.length, caps.get(run.text, run.length)))]) for run in runs] for runs in side]
+        for side in (sides.engine, sides.reference)
+    )
+    return [Series("length", "tokens", engine, reference)]
 
 
 QUANTITIES: tuple[Quantity, ...] = (
@@ -103,21 +108,32 @@ class Question:
 
     @property
     def place(self) -> str:
-        """Where it looks, for a message."""
-        return "over whole runs" if self.window is None else f"at positions {self.window[0]} to {self.window[1]}"
+        """Where it looks, for a message; empty for the whole run."""
+        return "" if self.window is None else f"at positions {self.window[0]} to {self.window[1]} "
 
     def values(self) -> tuple[list[Array], list[Array]]:
-        """The means of the runs that have steps there, by text, on both sides."""
+        """The means of the runs that are compared there, by text, on both sides."""
         start, stop = self.window or (0, None)
-        engine, reference = (
-            [np.array([run[start:stop].mean() for run in runs if len(run) > start]) for runs in side]
-            for side in (self.series.engine, self.series.reference)
-        )
+        engine: list[Array] = []
+        reference: list[Array] = []
+        for mine, theirs in zip(self.series.engine, self.series.reference, strict=True):
+            end = _common_end([len(run) for run in (*mine, *theirs)], start, stop)
+            for side, runs in ((engine, mine), (reference, theirs)):
+                side.append(np.array([run[start:end].mean() for run in runs if len(run) >= end > start]))
         return engine, reference
 
     def judged(self, alpha: float | None = None) -> Judgement:
         """The answer, at its own alpha or at another."""
         return RankSum(alpha or self.alpha).judge(*self.values())
+
+
+def _common_end(lengths: Sequence[int], start: int, stop: int | None) -> int:
+    """Up to where nine in ten of the runs go that go beyond `start`, at most to `stop`; `start`, if none does."""
+    going = sorted(length for length in lengths if length > start)
+    if not going:
+        return start
+    end = going[int(ENDED_BEFORE * len(going))]
+    return end if stop is None else min(end, stop)
 
 
 def drift(sides: TwoSides, alphas: Mapping[str, float], detect: float = SUPERIORITY) -> dict[str, Finding]:
@@ -195,7 +211,7 @@ def _shown(question: Question, judgement: Judgement, sides: TwoSides, *, details
     one, other = (f"{values.mean():.4g}" if len(values) else "none" for values in means)
     larger, allowed = superiority(engine, reference), min(1.0, judgement.bound)
     message = (
-        f"{question.place} the engine's {question.series.name} is larger than the reference's in {larger:.0%} of the "
+        f"{question.place}the engine's {question.series.name} is larger than the reference's in {larger:.0%} of the "
         f"pairs of runs of one text ({1 - allowed:.0%} to {allowed:.0%} allowed); means {one} and {other}{unit}"
     )
     if details and len(sides.texts) > 1:
@@ -221,7 +237,7 @@ def _onset(questions: Sequence[Question], alpha: float) -> str:
     places = [question for question in questions if question.window is not None]
     first = next((question for question in places if question.judged(alpha).rejected), None)
     if first is not None:
-        return f"; it shows first {first.place} ({superiority(*first.values()):.0%})"
+        return f"; it shows first {first.place}({superiority(*first.values()):.0%})"
     if not places:
         return ""
     shares = ", ".join(
@@ -233,9 +249,15 @@ def _onset(questions: Sequence[Question], alpha: float) -> str:
 def too_few_runs(seen: float, detect: float, question: Question, sides: TwoSides) -> str:
     """Why a comparison by rank says nothing, and how many runs would."""
     texts = len(sides.texts)
-    needed = math.ceil(RankSum(question.alpha).samples_needed(detect, texts) / question.series.share)
+    compared = question.series.share * (1 if question.series.name == "length" else 1 - ENDED_BEFORE)
+    needed = math.ceil(_runs_of_a_text(question.alpha, detect, texts) / compared)
     shown = f">= {seen:.2f}" if seen < 1 else "nothing"
     return (
         f"too few runs (would see {shown}, {detect:.2f} is asked for; with {texts} texts "
         f"{needed} runs of each on either side would do)"
     )
+
+
+@lru_cache(maxsize=256)
+def _runs_of_a_text(alpha: float, detect: float, texts: int) -> int:
+    return RankSum(alpha).samples_needed(detect, texts)

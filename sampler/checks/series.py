@@ -29,7 +29,7 @@ LEAST_MARGIN = 20.0
 
 @dataclass(frozen=True)
 class Series:
-    """A scalar of each step of every run, by side, text and run. share: how many of the runs are scored."""
+    """A scalar of each step but EOS of every run, by side, text and run. share: how many of the runs are scored."""
 
     name: str
     unit: str
@@ -39,8 +39,10 @@ class Series:
 
 
 def of_runs(name: str, unit: str, sides: TwoSides, steps: Callable[[TokenRun], Array]) -> Series:
-    """A series that each run gives by itself."""
-    engine, reference = ([[steps(run) for run in runs] for runs in side] for side in (sides.engine, sides.reference))
+    """A series that each run gives by itself; EOS, where it ended, is left out."""
+    engine, reference = (
+        [[steps(run)[: run.length] for run in runs] for runs in side] for side in (sides.engine, sides.reference)
+    )
     return Series(name, unit, engine, reference)
 
 
