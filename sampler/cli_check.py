@@ -22,9 +22,14 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the inputs and of the
 
 
 def check(
-    engine: Annotated[str, typer.Argument(help="A known engine, `package.module:factory` or `file.py:factory`.")],
+    engine: Annotated[
+        str,
+        typer.Argument(
+            help="A known engine, `package.module:factory` or `file.py:factory`; or a file of token runs (.jsonl)."
+        ),
+    ],
     against: Annotated[
-        str | None, typer.Option("--against", help="Another engine to compare with; needs levels predict or generate.")
+        str | None, typer.Option("--against", help="For a file of token runs: the file of the reference runs.")
     ] = None,
     level: Annotated[
         str | None, typer.Option("--level", help="process, draw, predict or generate [default: all].")
@@ -36,7 +41,10 @@ def check(
     seed: Seed = 0,
     false_alarm_rate: Rate = 1e-6,
 ) -> int:
-    """Put an engine under every check and say which stage is wrong."""
+    """Put an engine, or the tokens that one wrote, under every check and say which stage is wrong."""
+    if engine.endswith(".jsonl"):
+        _check_numbers(false_alarm_rate, tolerance)
+        return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate)
     from sampler.check import Examination
     from sampler.engines.host import Isolated
     from sampler.engines.registry import load_known
@@ -45,7 +53,8 @@ def check(
     levels = _levels(level)
     check_numbers(false_alarm_rate, tolerance, seed)
     if against is not None:
-        raise ConfigError(f"--against {against} is not possible yet", hint="levels process and draw have the reference")
+        hint = "it goes with a file of token runs; levels process and draw have the reference"
+        raise ConfigError(f"--against {against} is not possible for an engine yet", hint=hint)
     console = terminal.plain_console()
     with check_report.written_at_the_end(json) as write:
         asks = Isolated(functools.partial(load_known, engine))
@@ -68,12 +77,43 @@ def check(
     return report.exit_code
 
 
-def _show(console: "Console", report: "Report", seconds: float) -> None:
+def _check_tokens(
+    path: Path, against: str | None, level: str | None, tolerance: float, json: Path | None, rate: float
+) -> int:
+    from sampler.results import check_report, terminal
+    from sampler.token_check import TokenExamination
+
+    if level not in (None, "generate"):
+        raise ConfigError(f"--level {level} is not for token runs", hint="they are judged at level generate")
+    if tolerance:
+        raise ConfigError(f"--tolerance {tolerance} is not for token runs", hint="leave it out")
+    if against is not None and not against.endswith(".jsonl"):
+        raise ConfigError(f"--against {against} is no file of token runs", hint="its name ends in .jsonl")
+    console = terminal.plain_console()
+    examination = TokenExamination(path, Path(against) if against else None, rate)
+    runs, reference = examination.read()
+    with check_report.written_at_the_end(json) as write:
+        for line in check_report.token_header(str(path), runs, against, reference, rate):
+            console.print(line)
+        start = time.perf_counter()
+        with terminal.check_progress(console) as progress:
+            report = examination.run(runs, reference, progress)
+        write(report.as_json())
+    _show(console, report, time.perf_counter() - start, answers=True)
+    if json is not None:
+        console.print(f"written to {json}")
+    return report.exit_code
+
+
+def _show(console: "Console", report: "Report", seconds: float, *, answers: bool = False) -> None:
     from sampler.results import check_report
 
     console.print(check_report.table(report.verdicts))
     for line in check_report.lines(report.verdicts, report.diagnosis, report.info.dialect):
         console.print(line)
+    if answers:
+        for line in check_report.answers(report.verdicts):
+            console.print(line)
     console.print(f"{report.info.name} {report.outcome}; {len(report.verdicts)} verdicts in {seconds:.1f} s")
 
 

@@ -56,3 +56,7 @@ class Unsupported(SamplerError):
 
 class MissingPackage(SamplerError):
     """An optional package that a command needs."""
+
+
+class TokensError(SamplerError):
+    """A file of token runs that cannot be read as one."""

@@ -13,6 +13,7 @@ from rich.text import Text
 from sampler.checks.base import OUTCOMES, Verdict, worst
 from sampler.checks.draw_plan import DrawPlan
 from sampler.checks.order_diagnosis import Culprit
+from sampler.checks.runs import TokenRun, TwoSides, shown_texts
 from sampler.matrix import Matrix
 from sampler.results.files import whole_file
 from sampler.results.terminal import STYLES, verdict_notes
@@ -47,6 +48,34 @@ def table(verdicts: Sequence[Verdict]) -> Table:
             Text(shown, style=STYLES[outcome]),
         )  # fmt: skip
     return result
+
+
+def token_header(
+    name: str, runs: Sequence[TokenRun], against: str | None, reference: Sequence[TokenRun], rate: float
+) -> Iterator[str]:
+    """What was read, what it is compared with, and which texts only one file has."""
+    compared = f", compared with {against}: {_amount(reference)}" if against else ", without reference runs"
+    yield f"{name}: {_amount(runs)}{compared}; at most {rate:g} false alarms in all checks together"
+    others = TwoSides.of(runs, reference).others if against else ()
+    if others:
+        yield f"left out, because only one of the files has them: {len(others)} texts, {shown_texts(others)}"
+
+
+def _amount(runs: Sequence[TokenRun]) -> str:
+    tokens = sum(len(run.tokens) for run in runs)
+    return f"{len(runs):,} runs of {len({run.text for run in runs}):,} texts, {tokens:,} tokens"
+
+
+def answers(verdicts: Sequence[Verdict]) -> Iterator[Text]:
+    """What was found where nothing failed, and what the column `would see` means for tokens."""
+    passed = [verdict for verdict in verdicts if verdict.outcome == "passed"]
+    for verdict in passed:
+        yield Text(f"{verdict.check}: {verdict.message}")
+    if any(verdict.detectable is not None for verdict in passed):
+        yield Text(
+            "would see: of distinct, early, late, missing and forced a share of the runs; of the others how often, "
+            "among pairs of runs of one text, the engine's value would be the larger one, or the smaller"
+        )
 
 
 def _largest(values: Sequence[float | None], unknown: str) -> str:

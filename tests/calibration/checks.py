@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -17,6 +18,15 @@ from tests.calibration.experiments import (
     RowsExperiment,
     SupportExperiment,
 )
+from tests.calibration.run_experiments import (
+    ONE,
+    TEN,
+    THIRTY,
+    ExceedancesExperiment,
+    MarkedRunsExperiment,
+    RankSumExperiment,
+    RunDesign,
+)
 from tests.calibration.text_experiments import StratifiedCountsExperiment
 from tests.calibration.two_experiments import (
     DistributionFunctionExperiment,
@@ -30,7 +40,7 @@ class Check:
     """A check, how it is tried, and with how many draws."""
 
     name: str
-    experiment: Callable[[Distribution, int], Experiment]
+    experiment: Callable[[Any, int], Experiment]
     draws: tuple[int, ...] = (500, 2_000, 20_000)
 
 
@@ -66,7 +76,22 @@ IN_USE = (
 )
 """Distributions and numbers of draws that a run of `sampler check` has."""
 
+RANKS = Check("runs by rank", RankSumExperiment)
+MARKS = Check("marked runs", MarkedRunsExperiment)
+BEYOND = Check("runs beyond a bound", ExceedancesExperiment)
+RUNS: tuple[tuple[Check, RunDesign, int], ...] = (
+    (RANKS, ONE, 40),
+    (RANKS, TEN, 10),
+    (RANKS, THIRTY, 20),
+    (MARKS, ONE, 100),
+    (MARKS, TEN, 20),
+    (BEYOND, ONE, 200),
+    (BEYOND, TEN, 20),
+)
+"""Checks whose unit is the run: texts, and runs of each text on either side."""
+
 CELLS = (
     *((check, distribution, n) for check in CHECKS for distribution in DISTRIBUTIONS for n in check.draws),
     *((next(check for check in CHECKS if check.experiment is kind), where, n) for kind, where, n in IN_USE),
+    *RUNS,
 )

@@ -8,12 +8,13 @@ from tests.calibration.checks import Check
 from tests.calibration.distributions import Distribution
 from tests.calibration.experiments import Experiment, Samples
 from tests.calibration.rates import ALPHA, NOMINAL, Row
+from tests.calibration.run_experiments import RunDesign
 
 COMPARED = 20
 """Replicates of each sample for which the package's own `judge` is asked as well."""
 
 
-def measure(check: Check, distribution: Distribution, n: int, seed: int, replicates: int) -> Row:
+def measure(check: Check, distribution: Distribution | RunDesign, n: int, seed: int, replicates: int) -> Row:
     """One row of the table. Raises AssertionError where the vectorised judgement is not the package's."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{check.name}|{distribution.name}|{n}".encode())])
     experiment = check.experiment(distribution, n)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, chi2, multinomial, multivariate_hypergeom
 
-from tests.calibration.checks import CELLS, CHECKS, IN_USE, Check
+from tests.calibration.checks import CELLS, CHECKS, IN_USE, RUNS, Check
 from tests.calibration.distributions import DISTRIBUTIONS, UNIFORM, Distribution, wrong_distributions
 from tests.calibration.experiments import BinomialExperiment, ConsecutiveExperiment, MultinomialExperiment
 from tests.calibration.measure import measure
@@ -89,13 +89,20 @@ def test_a_check_that_is_calibrated_in_another_way_than_the_package_judges_is_re
 
 
 def test_every_check_is_in_the_table_with_every_distribution():
-    assert len(CELLS) == sum(len(check.draws) for check in CHECKS) * len(DISTRIBUTIONS) + len(IN_USE)
+    assert len(CELLS) == sum(len(check.draws) for check in CHECKS) * len(DISTRIBUTIONS) + len(IN_USE) + len(RUNS)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 def test_every_check_can_be_measured(check):
     """A few replicates; the figures are those of `tox -e calibration`."""
     row = measure(check, UNIFORM, 500, 1, 200)
+    assert all_faults([row]) == []
+    assert len(cells(row)) == len(COLUMNS)
+
+
+@pytest.mark.parametrize(("check", "design", "n"), RUNS, ids=lambda value: getattr(value, "name", None))
+def test_every_check_of_runs_can_be_measured(check, design, n):
+    row = measure(check, design, n, 1, 100)
     assert all_faults([row]) == []
     assert len(cells(row)) == len(COLUMNS)
 

@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "run": EVERYTHING,
     "recording": EVERYTHING,
     "check": EVERYTHING,
+    "token_check": EVERYTHING,
     "conformance": EVERYTHING,
     "cli_check": EVERYTHING,
     "cli_report": EVERYTHING,

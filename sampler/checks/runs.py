@@ -1,0 +1,134 @@
+"""A run of tokens as any port can write it down, and runs of two sides, text by text."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.engines.base import Generation, StopReason
+
+Array = NDArray[np.float64]
+
+ENDED: tuple[StopReason, ...] = ("eos", "forced_eos")
+"""Stop reasons of runs whose last token is EOS."""
+
+NO_TEXT_IN_COMMON = "no text has runs on both sides"
+
+SCALARS = ("logprobs", "entropy", "rank", "margin")
+"""What may be known of every step beside its token."""
+
+
+@dataclass(frozen=True)
+class TokenRun:
+    """One run. text: the id of its prompt. tokens: without BOS, with EOS iff stop_reason is eos or forced_eos.
+
+    Of each step, float64 (T,), or None where it was not recorded: logprobs, natural logarithm of the probability of
+    the token that was drawn, after all stages, at most 0; entropy of that distribution in nats; rank, how many tokens
+    were more likely; margin, by how much score + noise beat the runner-up, inf where only one token was left.
+    expected: the length that the text should have, in tokens without EOS.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    stop_reason: StopReason
+    logprobs: Array | None = field(default=None, compare=False)
+    entropy: Array | None = field(default=None, compare=False)
+    rank: Array | None = field(default=None, compare=False)
+    margin: Array | None = field(default=None, compare=False)
+    expected: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ended with EOS, by itself or forced."""
+        return self.stop_reason in ENDED
+
+    @property
+    def length(self) -> int:
+        """Tokens without EOS."""
+        return len(self.tokens) - (1 if self.ended and self.tokens else 0)
+
+    @cached_property
+    def spoken(self) -> NDArray[np.int64]:
+        """The tokens without EOS: int64 (length,)."""
+        return np.array(self.tokens[: self.length], dtype=np.int64)
+
+
+def token_run(text: str, generation: Generation, expected: float | None = None) -> TokenRun:
+    """What is kept of a generation; the scalars come from its record, if it has one."""
+    tokens = tuple(int(token) for token in generation.tokens)
+    record = generation.record
+    if record is None:
+        return TokenRun(text, tokens, generation.stop_reason, expected=expected)
+    logprobs, entropy, rank, margin = (
+        np.asarray(values, dtype=np.float64) for values in (record.logprob, record.entropy, record.rank, record.margin)
+    )
+    return TokenRun(text, tokens, generation.stop_reason, logprobs, entropy, rank, margin, expected)
+
+
+@dataclass(frozen=True)
+class TwoSides:
+    """Runs of the texts that both sides have, in the order of the engine's file; others is what only one side has."""
+
+    texts: tuple[str, ...]
+    engine: tuple[tuple[TokenRun, ...], ...]
+    reference: tuple[tuple[TokenRun, ...], ...]
+    others: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, engine: Sequence[TokenRun], reference: Sequence[TokenRun]) -> "TwoSides":
+        """Put runs of the same text beside each other."""
+        mine, theirs = by_text(engine), by_text(reference)
+        texts = tuple(text for text in mine if text in theirs)
+        others = tuple(text for text in {**mine, **theirs} if text not in texts)
+        return cls(texts, tuple(mine[text] for text in texts), tuple(theirs[text] for text in texts), others)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Runs of the engine and of the reference, for each text."""
+        return [(len(one), len(other)) for one, other in zip(self.engine, self.reference, strict=True)]
+
+    @property
+    def count(self) -> int:
+        """Runs of both sides together."""
+        return sum(one + other for one, other in self.sizes)
+
+    def all_runs(self) -> Iterator[TokenRun]:
+        """Every run, the engine's first."""
+        for side in (self.engine, self.reference):
+            for runs in side:
+                yield from runs
+
+    def values(self, value: Callable[[TokenRun], float | None]) -> tuple[list[Array], list[Array]]:
+        """A scalar of the runs of each text, on both sides; runs for which it is None have none."""
+        engine, reference = (
+            [_present(value(run) for run in runs) for runs in side] for side in (self.engine, self.reference)
+        )
+        return engine, reference
+
+
+def by_text(runs: Iterable[TokenRun]) -> dict[str, tuple[TokenRun, ...]]:
+    """Runs of each text, in their order."""
+    found: dict[str, list[TokenRun]] = {}
+    for run in runs:
+        found.setdefault(run.text, []).append(run)
+    return {text: tuple(some) for text, some in found.items()}
+
+
+def _present(values: Iterable[float | None]) -> Array:
+    return np.array([value for value in values if value is not None], dtype=np.float64)
+
+
+def shown_texts(texts: Sequence[str], most: int = 3) -> str:
+    """A few ids for a message."""
+    named = ", ".join(repr(text) for text in texts[:most])
+    return f"{named} and {len(texts) - most} more" if len(texts) > most else named
+
+
+def end_tokens(runs: Iterable[TokenRun]) -> dict[int, int]:
+    """Tokens with which at least a twentieth of the ended runs end, with how many of them do: what EOS must be."""
+    last = Counter(run.tokens[-1] for run in runs if run.ended and run.tokens)
+    total = last.total()
+    return {token: count for token, count in last.most_common() if 20 * count >= total}

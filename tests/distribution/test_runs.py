@@ -1,0 +1,296 @@
+"""Tests of runs by text: false alarms by enumeration of whose a run is, misses at what they announce, both ways."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import erfinv
+from scipy.stats import binom, mannwhitneyu, nhypergeom
+
+from sampler.statistics.exceedances import Exceedances, conformal_rank
+from sampler.statistics.marks import MarkedRuns, most_likely_missed, reached_share
+from sampler.statistics.ranks import LARGEST, RankSum, superiority
+from sampler.statistics.sums import SumLaw, drawn_marks
+
+ALPHAS = (0.3, 0.05, 0.01)
+UNTIED = ([0.1, 2.0, 3.5, 4.0, 7.5, 9.0], [1.0, 2.5, 3.0, 8.0])
+TIED = ([1.0, 1.0, 1.0, 2.0, 2.0, 5.0], [1.0, 1.0, 3.0, 3.0])
+FIRST = (3, 2)
+"""How many of the values of each text are the first side's."""
+
+
+def splits(values):
+    """Every way to give each text's values to the two sides: (first, second), each a list by text."""
+    chosen = [itertools.combinations(range(len(text)), count) for text, count in zip(values, FIRST, strict=True)]
+    for places in itertools.product(*chosen):
+        first = [np.array([text[i] for i in some]) for text, some in zip(values, places, strict=True)]
+        second = [
+            np.array([value for i, value in enumerate(text) if i not in some])
+            for text, some in zip(values, places, strict=True)
+        ]
+        yield first, second
+
+
+@given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=5).filter(any), min_size=1, max_size=4))
+def test_a_sum_of_counts_is_what_fractions_say(weights):
+    parts = [[Fraction(weight, sum(some)) for weight in some] for some in weights]
+    law = [Fraction(1)]
+    for part in parts:
+        law = [
+            sum((law[i] * part[k - i] for i in range(len(law)) if 0 <= k - i < len(part)), start=Fraction(0))
+            for k in range(len(law) + len(part) - 1)
+        ]
+    sums = SumLaw(tuple(np.array([float(p) for p in part]) for part in parts))
+    for value in range(-1, len(law) + 1):
+        upper, lower = sum(law[max(0, value) :], start=Fraction(0)), sum(law[: max(0, value + 1)], start=Fraction(0))
+        assert sums.upper(value) == pytest.approx(float(upper), rel=1e-8)
+        assert sums.lower(value) == pytest.approx(float(lower), rel=1e-8)
+        assert sums.upper(value) >= float(upper) * (1 - 1e-15)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.05, 1e-9, 1e-20, 1e-70])
+def test_tails_keep_their_digits_however_far_out(rate):
+    """SciPy's binomial quantile is off by 36 at 1e-20."""
+    law = SumLaw((np.array([0.5, 0.5]),) * 200)
+    tails = [Fraction(sum(math.comb(200, k) for k in range(value, 201)), 2**200) for value in range(202)]
+    critical = law.critical(rate)
+    assert critical == next(value for value, tail in enumerate(tails) if tail <= rate)
+    assert law.upper(critical) == pytest.approx(float(tails[critical]), rel=1e-8)
+
+
+def test_drawn_marks_are_hypergeometric():
+    law = drawn_marks([3, 0, 2], [2, 4, 1], [5, 6, 3])
+    expected = np.convolve([0.1, 0.6, 0.3], [1 / 3, 2 / 3])
+    assert [law.upper(value) for value in range(4)] == pytest.approx(np.cumsum(expected[::-1])[::-1].tolist(), rel=1e-8)
+
+
+@pytest.mark.parametrize("values", [UNTIED, TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_rank_sum_false_alarms_by_enumeration(values, alpha):
+    judged = [RankSum(alpha).judge(first, second) for first, second in splits(values)]
+    assert np.mean([judgement.rejected for judgement in judged]) <= alpha
+    assert [judgement.rejected for judgement in judged] == [judgement.p_value <= alpha for judgement in judged]
+
+
+@pytest.mark.parametrize("values", [UNTIED, TIED], ids=["untied", "tied"])
+def test_rank_sum_p_values_are_counts_of_splits(values):
+    shares = np.array([superiority(first, second) for first, second in splits(values)])
+    for first, second in splits(values):
+        share = superiority(first, second)
+        tails = (shares >= share - 1e-12).mean(), (shares <= share + 1e-12).mean()
+        assert RankSum(0.05).judge(first, second).p_value == pytest.approx(min(1.0, 2 * min(tails)), rel=1e-8)
+
+
+def test_rank_sum_of_one_text_is_mann_whitney():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=12), rng.normal(size=9) + 0.8
+    judged = RankSum(0.05).judge([first], [second])
+    assert judged.p_value == pytest.approx(mannwhitneyu(first, second, method="exact").pvalue, rel=1e-8)
+    assert superiority([first], [second]) == pytest.approx((first[:, None] > second).mean())
+
+
+def test_rank_sum_does_not_mix_texts():
+    """Every run of the first text is longer than every one of the second, on both sides."""
+    first, second = [np.arange(10.0), 100 + np.arange(10.0)], [np.arange(10.0) + 0.5, 100.5 + np.arange(10.0)]
+    assert superiority(first, second) == 0.45
+    assert not RankSum(1e-3).judge(first, second).rejected
+    assert superiority([np.arange(3.0), np.empty(0)], [np.arange(3.0), np.arange(9.0)]) == 0.5
+
+
+def test_large_texts_are_cut_into_parts_of_both_sides():
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(size=3 * LARGEST), rng.normal(size=LARGEST) + 0.7
+    judged = RankSum(1e-4).judge([first], [second])
+    assert judged.n == 4 * LARGEST
+    assert judged.rejected
+    assert abs(math.log10(judged.p_value / mannwhitneyu(first, second).pvalue)) < 0.5
+
+
+SIZES = {
+    "8 texts, 20 runs a side": [(20, 20)] * 8,
+    "40 texts, 3 runs a side": [(3, 3)] * 40,
+    "80 texts, one run a side": [(1, 1)] * 80,
+    "6 texts, 30 against 8": [(30, 8)] * 6,
+    "unequal": [(4, 12), (20, 20), (40, 9)],
+}
+
+
+def one_sided(rng, sizes, share):
+    """The worst case of the bound: a first run is above all second ones, or below, with the given probability."""
+    above = [np.where(rng.random(m) < share, 9.0, -9.0) + rng.random(m) for m, _ in sizes]
+    return above, [rng.random(n) for _, n in sizes]
+
+
+def shifted(rng, sizes, share):
+    """Normal values, moved so that the first is larger with the given probability."""
+    shift = 2 * erfinv(2 * share - 1)
+    return [rng.normal(size=m) + shift for m, _ in sizes], [rng.normal(size=n) for _, n in sizes]
+
+
+def missed_ranks(test, make, sizes, share, tried, seed=2):
+    """How many of the tries are not rejected. Without ties all of them have the same bound."""
+    rng = np.random.default_rng(seed)
+    samples = [make(rng, sizes, share) for _ in range(tried)]
+    judged = test.judge(*samples[0])
+    assert judged.rejected == (superiority(*samples[0]) > judged.bound)
+    return sum(superiority(*sample) <= judged.bound for sample in samples)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("make", [one_sided, shifted])
+def test_rank_sum_misses_no_more_than_it_says(sizes, make):
+    test, tried = RankSum(1e-4), 500
+    share = test.planned(sizes)
+    assert 0.5 < share < 1
+    assert binom.sf(missed_ranks(test, make, sizes, share, tried) - 1, tried, 0.01) > 1e-6
+
+
+def test_rank_sum_can_miss_what_is_smaller():
+    test, sizes = RankSum(1e-4), [(20, 20)] * 8
+    share = 0.5 + (test.planned(sizes) - 0.5) / 2
+    assert missed_ranks(test, one_sided, sizes, share, 100) > 50
+
+
+def test_what_too_few_runs_cannot_see_is_not_announced():
+    test = RankSum(1e-9)
+    assert test.planned([(5, 5)]) == 1.0
+    assert test.planned([]) == 1.0
+    assert test.judge([np.empty(0)], [np.arange(3.0)]).p_value == 1.0
+    # 1 of C(10, 5) splits is the most extreme: no p-value of five against five is below 2 / 252
+    assert RankSum(0.0079).planned([(5, 5)]) == 1.0
+    assert RankSum(0.008).judge([np.arange(5.0)], [5 + np.arange(5.0)]).rejected
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("rates", [(0.2, 0.7), (0.5, 0.5), (0.05, 0.05)])
+def test_marked_runs_false_alarms_by_enumeration(alpha, rates):
+    """Marks of two texts with rates of their own, the same on both sides: every outcome with its probability."""
+    test, (n_first, n_second), wrong = MarkedRuns(alpha), ((5, 3), (4, 6)), 0.0
+    ranges = [range(n + 1) for n in (*n_first, *n_second)]
+    for counts in itertools.product(*ranges):
+        probability = math.prod(
+            binom.pmf(count, n, rate) for count, n, rate in zip(counts, (*n_first, *n_second), rates * 2, strict=True)
+        )
+        wrong += probability * test.judge(counts[:2], n_first, counts[2:], n_second).rejected
+    assert wrong <= alpha
+
+
+def test_pooled_over_texts_the_same_counts_would_be_judged_too_harshly():
+    """One run a side of each text: given the texts of which one run is marked, each is a coin, as in a sign test."""
+    first, second = [1] * 10 + [0] * 40, [0] * 50
+    judged = MarkedRuns(0.01).judge(first, [1] * 50, second, [1] * 50)
+    assert judged.p_value == pytest.approx(2 * 0.5**10, rel=1e-8)
+
+
+@pytest.mark.parametrize("second", [0, 3])
+@pytest.mark.parametrize("sizes", [(20, 10), (1, 200), (200, 1)])
+def test_marked_runs_miss_no_more_than_they_say(sizes, second):
+    runs, texts = sizes
+    test, rng, tried = MarkedRuns(1e-6), np.random.default_rng(4), 300
+    n = [runs] * texts
+    share = test.detectable(n, n, second)
+    assert 0 < share < 1
+    missed = 0
+    for _ in range(tried):
+        others = rng.multivariate_hypergeometric(n, second) if second else [0] * texts
+        missed += not test.judge(rng.binomial(runs, share, texts).tolist(), n, list(others), n).rejected
+    assert binom.sf(missed - 1, tried, 0.01) > 1e-6
+
+
+def test_marks_of_uneven_probabilities_are_seen_as_well():
+    """All of them in half of the texts: independent marks of any probabilities are no more spread than equal ones."""
+    test, rng, n = MarkedRuns(1e-6), np.random.default_rng(5), [20] * 10
+    share = test.detectable(n, n, 0)
+    uneven = [2 * share, 0.0] * 5
+    seen = [test.judge(rng.binomial(20, uneven).tolist(), n, [0] * 10, n).rejected for _ in range(500)]
+    assert np.mean(seen) >= 0.99
+
+
+def test_the_largest_count_that_is_missed_is_the_last_one_below_the_bound():
+    assert most_likely_missed(2.0**-20, 0, 0.5) == 19  # P(20 of 20) = 2^-20 is still seen
+    assert reached_share(20, 20, 0.01) == 1.0
+    assert binom.cdf(19, 600, reached_share(19, 600, 0.01)) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_conformal_ranks():
+    assert [conformal_rank(count) for count in (0, 18, 19, 38, 39, 599)] == [0, 0, 1, 1, 2, 30]
+    assert Exceedances(0.05).bound([np.arange(18.0)]) == math.inf
+    assert Exceedances(0.05).bound([np.arange(10.0), np.arange(10.0, 19.0)]) == 18.0
+
+
+def test_exceedances_of_one_text_are_negative_hypergeometric():
+    rng = np.random.default_rng(6)
+    calibration = rng.normal(size=60)
+    for above in (0, 3, 10, 20):
+        runs = np.concatenate([np.full(above, 9.0), np.full(40 - above, -9.0)]) + rng.random(40) / 100
+        expected = 1.0 if above == 0 else nhypergeom.sf(above - 1, 100, 40, conformal_rank(60))
+        assert Exceedances(0.05).judge([runs], [calibration]).p_value == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("values", [UNTIED, TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("beyond", [0.2, 0.5])
+def test_exceedances_false_alarms_by_enumeration(values, alpha, beyond):
+    judged = [Exceedances(alpha, beyond).judge(first, second) for first, second in splits(values)]
+    assert all(math.isfinite(judgement.bound) for judgement in judged)
+    assert np.mean([judgement.rejected for judgement in judged]) <= alpha
+    for level in {judgement.p_value for judgement in judged}:
+        assert np.mean([judgement.p_value <= level for judgement in judged]) <= level * (1 + 1e-9)
+
+
+def test_exceedances_keep_texts_apart():
+    """A text whose runs are all long on both sides makes no side late."""
+    rng = np.random.default_rng(7)
+    texts = [1.0] * 9 + [3.0]
+    for _ in range(20):
+        sides = [[text * rng.normal(1, 0.05, 20) for text in texts] for _ in range(2)]
+        assert not Exceedances(1e-4).judge(*sides).rejected
+
+
+@pytest.mark.parametrize(("runs", "texts"), [(20, 10), (200, 1), (1, 200)])
+def test_exceedances_miss_no_more_than_they_say(runs, texts):
+    """The plan takes the worst order of the values; no order that is drawn may announce more."""
+    test, rng, tried, missed = Exceedances(1e-6), np.random.default_rng(8), 60, 0
+    share = test.planned(runs, texts)
+    for trial in range(tried):
+        calibration = [rng.random(runs) for _ in range(texts)]
+        bound = test.bound(calibration)
+        above = [rng.random(runs) < share for _ in range(texts)]
+        wrong = [np.where(some, bound + rng.random(runs) * (1 - bound), bound * rng.random(runs)) for some in above]
+        missed += not test.judge(wrong, calibration).rejected
+        assert trial > 2 or test.detectable(wrong, calibration) <= share
+    assert binom.sf(missed - 1, tried, 0.01) > 1e-6
+
+
+def test_runs_needed_and_what_they_see_are_inverse():
+    for test, discrepancy in ((RankSum(1e-7), 0.7), (MarkedRuns(1e-7), 0.2), (Exceedances(1e-7), 0.3)):
+        needed = test.samples_needed(discrepancy, texts=12)
+
+        def seen(runs, test=test):
+            return test.planned([(runs, runs)] * 12) if isinstance(test, RankSum) else test.planned(runs, 12)
+
+        assert seen(needed) <= discrepancy < seen(needed - 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: RankSum(0.0), "alpha = 0.0 is no error rate"),
+        (lambda: RankSum(0.1).judge([np.ones(2)], []), "1 texts are compared with 0"),
+        (lambda: RankSum(0.1).judge([np.array([np.nan])], [np.ones(1)]), "a scalar of a run is NaN"),
+        (lambda: RankSum(0.1).samples_needed(0.4, 3), "superiority = 0.4"),
+        (lambda: MarkedRuns(1.0), "alpha = 1.0 is no error rate"),
+        (lambda: MarkedRuns(0.1).judge([3], [2], [0], [2]), "a text has more marks than runs"),
+        (lambda: MarkedRuns(0.1).samples_needed(0.1, 3, rate=0.2), "share = 0.1"),
+        (lambda: Exceedances(0.1, 0.0), "beyond = 0.0 is no error rate"),
+        (lambda: Exceedances(0.1).judge([np.array([np.nan])], [np.ones(30)]), "a value of a run is NaN"),
+        (lambda: Exceedances(0.1).samples_needed(0.05, 3), "share = 0.05"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,279 @@
+"""Files of token runs: what is written is read again, every mistake is one clear line, and nothing is half-written."""
+
+import json
+import math
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sampler.checks.runs import SCALARS, TokenRun, token_run
+from sampler.engines.base import Generation, Record
+from sampler.errors import OutputError, TokensError
+from sampler.results.token_runs import read_token_runs, write_token_runs
+from tests.interface.test_check_json import OUTCOMES, TYPES
+from tests.interface.test_cli import ROOT, assert_one_clear_line, sampler
+from tests.liars.token_runs import RIGHT, WRONG
+
+LINE = {"prompt": "a", "tokens": [5, 3, 40], "stop_reason": "eos", "logprobs": [-1.5, 0, -0.25]}
+
+
+def written(tmp_path, *lines):
+    path = tmp_path / "runs.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
+    return path
+
+
+@st.composite
+def some_runs(draw):
+    count = draw(st.integers(1, 4))
+    recorded = [name for name in SCALARS if draw(st.booleans())]
+    finite = {
+        "logprobs": st.floats(-80, 0),
+        "entropy": st.floats(0, 10),
+        "rank": st.integers(0, 8_000).map(float),
+        "margin": st.one_of(st.floats(0, 40), st.just(math.inf)),
+    }
+    runs = []
+    for _ in range(count):
+        tokens = tuple(draw(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=8)))
+        scalars = {
+            name: np.array(draw(st.lists(finite[name], min_size=len(tokens), max_size=len(tokens))))
+            for name in recorded
+        }
+        reason = draw(st.sampled_from(["eos", "forced_eos", "length", "error"]))
+        runs.append(TokenRun(draw(st.text(max_size=5)), tokens, reason, **scalars))
+    return runs
+
+
+@given(some_runs())
+def test_what_is_written_is_read_again(tmp_path_factory, runs):
+    path = tmp_path_factory.mktemp("runs") / "deep" / "runs.jsonl"
+    write_token_runs(path, runs)
+    again = read_token_runs(path)
+    assert again == runs
+    for one, other in zip(again, runs, strict=True):
+        for name in SCALARS:
+            mine, theirs = getattr(one, name), getattr(other, name)
+            assert (mine is None) == (theirs is None)
+            assert mine is None or np.allclose(mine, theirs, rtol=1e-6, atol=1e-30)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_generation_becomes_a_run():
+    record = Record(
+        logprob=np.array([-1, -2], dtype=np.float32),
+        rank=np.array([0, 4], dtype=np.int32),
+        entropy=np.array([1, 2], dtype=np.float32),
+        margin=np.array([math.inf, 0.5], dtype=np.float32),
+        slot=0,
+        width=1,
+    )
+    run = token_run("a", Generation((np.int64(7), 40), "eos", record), expected=3.0)
+    assert run == TokenRun("a", (7, 40), "eos", expected=3.0)
+    assert run.rank.tolist() == [0.0, 4.0]
+    assert run.margin.tolist() == [math.inf, 0.5]
+    assert (run.length, run.spoken.tolist(), run.ended) == (1, [7], True)
+    bare = token_run("a", Generation((7, 8), "length"))
+    assert (bare.length, bare.logprobs, bare.ended) == (2, None, False)
+
+
+def test_everything_that_may_stand_in_a_line_is_read(tmp_path):
+    full = {**LINE, "prompt": 12, "entropy": [1, 2.5, 0], "rank": [0, 1, 2], "margin": [0.5, None, 3], "seed": 4}
+    path = written(tmp_path, "\ufeff" + json.dumps({**full, "expected_length": 2.5}), "", "  ")
+    (run,) = read_token_runs(path)
+    assert run == TokenRun("12", (5, 3, 40), "eos", expected=2.5)
+    assert run.margin.tolist() == [0.5, math.inf, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "runs.jsonl has no lines"),
+        (["", " "], "runs.jsonl has no lines"),
+        (["{"], "runs.jsonl, line 1 is no JSON"),
+        ([LINE, "[1, 2]"], "runs.jsonl, line 2 is no object: [1, 2]"),
+        ([LINE, "{}"], "runs.jsonl, line 2: key 'prompt' is missing"),
+        ([{**LINE, "logprob": []}], "line 1: unknown key 'logprob' (did you mean 'logprobs'?)"),
+        ([{**LINE, "audio": 1}], "line 1: unknown key 'audio' (known: prompt, tokens"),
+        (['{"prompt": "a", "prompt": "b"}'], "line 1: the key 'prompt' comes twice"),
+        ([{**LINE, "tokens": [5, 3.0, 40]}], "line 1: tokens[1] = 3.0 (expected a list of whole numbers from 0)"),
+        ([{**LINE, "tokens": [5, -3, 40]}], "line 1: tokens[1] = -3"),
+        ([{**LINE, "tokens": [5, 2**31, 40]}], "line 1: tokens[1] = 2147483648"),
+        ([{**LINE, "tokens": [5, True, 40]}], "line 1: tokens[1] = True"),
+        ([{**LINE, "tokens": "5 3 40"}], "line 1: tokens = '5 3 40'"),
+        ([{**LINE, "stop_reason": "stop"}], "line 1: stop_reason = 'stop' (expected eos, forced_eos, length or error)"),
+        ([{**LINE, "tokens": [], "logprobs": []}], "line 1: tokens = [] with stop_reason 'eos' (tokens include EOS)"),
+        ([{**LINE, "logprobs": [-1, -2]}], "line 1: logprobs has 2 values for 3 tokens"),
+        (['{"prompt":"a","tokens":[1],"stop_reason":"length","logprobs":[NaN]}'], "line 1: logprobs[0] = nan"),
+        ([{**LINE, "logprobs": [-1, 0.5, -1]}], "line 1: logprobs[1] = 0.5 (expected natural logarithms"),
+        ([{**LINE, "rank": [0, 1.5, 2]}], "line 1: rank[1] = 1.5"),
+        ([{**LINE, "entropy": [0, -1, 2]}], "line 1: entropy[1] = -1"),
+        ([{**LINE, "margin": ["inf", 1, 2]}], "line 1: margin[0] = 'inf' (expected a list of numbers, null"),
+        ([{**LINE, "expected_length": 0}], "line 1: expected_length = 0 (expected a number of tokens above 0)"),
+        ([{**LINE, "seed": "1"}], "line 1: seed = '1'"),
+        ([{**LINE, "prompt": None}], "line 1: prompt = None"),
+        ([LINE, {**LINE, "logprobs": None}], "line 1 has 'logprobs', line 2 has not (give it in all lines or in none)"),
+        ([{**LINE, "logprobs": None}, LINE], "line 2 has 'logprobs', line 1 has not"),
+        ([{**LINE, "seed": 1}, {**LINE, "seed": 1}], "line 2: prompt 'a' with seed 1 is in line 1 too"),
+        (
+            [{**LINE, "expected_length": 2}, {**LINE, "expected_length": 3}],
+            "line 2: expected_length = 3.0 of prompt 'a', line 1 has 2.0",
+        ),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, lines, message):
+    with pytest.raises(TokensError, match=re.escape(message)):
+        read_token_runs(written(tmp_path, *lines))
+
+
+def test_files_that_are_none_are_named(tmp_path):
+    with pytest.raises(TokensError, match=r"missing\.jsonl cannot be read: No such file"):
+        read_token_runs(tmp_path / "missing.jsonl")
+    with pytest.raises(TokensError, match="cannot be read: Is a directory"):
+        read_token_runs(tmp_path)
+    (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9"}')
+    with pytest.raises(TokensError, match=r"is no UTF-8 text: .* at byte 12"):
+        read_token_runs(tmp_path / "latin.jsonl")
+
+
+def test_runs_that_could_not_be_read_again_are_not_written(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    path.write_text("before", encoding="utf-8")
+    run = TokenRun("a", (1, 40), "eos", np.array([-1.0, math.nan]))
+    with pytest.raises(TokensError, match=r"run 2: logprobs\[1\] = nan"):
+        write_token_runs(path, [replace(run, logprobs=np.zeros(2)), run])
+    with pytest.raises(TokensError, match="would have no lines"):
+        write_token_runs(path, [])
+    with pytest.raises(TokensError, match="line 1 has 'logprobs', line 2 has not"):
+        write_token_runs(path, [replace(run, logprobs=np.zeros(2)), replace(run, logprobs=None)])
+    assert path.read_text(encoding="utf-8") == "before"
+    with pytest.raises(OutputError):
+        write_token_runs(path / "below", [replace(run, logprobs=None)])
+    assert [file.name for file in tmp_path.iterdir()] == ["runs.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokens")
+    for name, source, seed in (("ref", RIGHT, 1), ("right", RIGHT, 2), ("warm", WRONG["warmer"].source, 2)):
+        write_token_runs(folder / f"{name}.jsonl", source.runs(30, seed))
+    few = [replace(run, logprobs=None, entropy=None, rank=None, margin=None) for run in RIGHT.runs(4, 3)]
+    write_token_runs(folder / "few.jsonl", few)
+    return folder
+
+
+def check(files, *arguments):
+    """`sampler check` on the files, with the report."""
+    result = sampler("check", *arguments, "--json", files / "report.json")
+    assert "Traceback" not in result.stderr
+    report = json.loads((files / "report.json").read_text(encoding="utf-8"))
+    assert set(report) == {"engine", "against", "dialect", "false_alarm_rate", "outcome", "verdicts", "diagnosis"}
+    for verdict in report["verdicts"]:
+        assert set(verdict) == set(TYPES)
+        assert all(isinstance(verdict[name], kind) for name, kind in TYPES.items())
+        assert verdict["level"] == "generate"
+        assert verdict["outcome"] in OUTCOMES
+        assert verdict["case"].split("/")[0] == "tokens"
+    return result, report
+
+
+def test_a_warmer_engine_disagrees_and_its_line_shows_it_again(files):
+    result, report = check(files, files / "warm.jsonl", "--against", files / "ref.jsonl")
+    assert (result.returncode, report["outcome"]) == (1, "disagrees")
+    assert report["against"] == str(files / "ref.jsonl")
+    assert report["diagnosis"][0]["stage"] == "draw"
+    assert "mean entropy is larger" in report["diagnosis"][0]["explanation"]
+    failed = {verdict["case"]: verdict for verdict in report["verdicts"] if verdict["outcome"] == "failed"}
+    assert "tokens/drift/entropy" in failed
+    line = failed["tokens/drift/entropy"]["reproduce"]
+    assert line in result.stdout
+    again = sampler(*shlex.split(line)[1:])
+    assert again.returncode == 1
+    assert failed["tokens/drift/entropy"]["message"] in again.stdout
+
+
+def test_the_same_engine_agrees_at_a_rate_for_which_its_runs_are_enough(files):
+    arguments = (files / "right.jsonl", "--against", files / "ref.jsonl", "--false-alarm-rate", "1e-3")
+    result, report = check(files, *arguments)
+    assert (result.returncode, report["outcome"], report["false_alarm_rate"]) == (0, "agrees", 1e-3)
+    outcomes = {verdict["case"]: verdict["outcome"] for verdict in report["verdicts"]}
+    assert outcomes["tokens/drift/length"] == outcomes["tokens/stopping/early"] == "passed"
+    assert "120 runs of 4 texts" in result.stdout
+    assert "would see" in result.stdout
+
+
+def test_few_runs_without_a_reference_say_how_to_get_one(files):
+    result, report = check(files, files / "few.jsonl")
+    assert result.returncode == 0
+    outcomes = {verdict["case"]: verdict["outcome"] for verdict in report["verdicts"]}
+    assert outcomes["tokens/stopping/ends"] == outcomes["tokens/stopping/missing"] == "passed"
+    assert outcomes["tokens/drift/length"] == "unavailable"
+    assert "give some with --against FILE.jsonl" in result.stdout
+    assert "docs/tokens.md" in result.stdout
+
+
+def test_texts_of_one_file_alone_are_named(files):
+    other = files / "other.jsonl"
+    write_token_runs(other, [*RIGHT.runs(3, 4), TokenRun("alone", (1, 40), "eos", *[np.zeros(2)] * 4)])
+    result, _ = check(files, other, "--against", files / "ref.jsonl")
+    assert "left out, because only one of the files has them: 1 texts, 'alone'" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jsonl"], "missing.jsonl cannot be read"),
+        (["ref.jsonl", "--against", "core"], "--against core is no file of token runs"),
+        (["ref.jsonl", "--level", "draw"], "--level draw is not for token runs"),
+        (["ref.jsonl", "--tolerance", "0.1"], "--tolerance 0.1 is not for token runs"),
+        (["ref.jsonl", "--false-alarm-rate", "2"], "--false-alarm-rate = 2"),
+        (["reference", "--against", "ref.jsonl"], "--against ref.jsonl is not possible for an engine yet"),
+    ],
+)
+def test_misuse_is_one_line(files, arguments, message):
+    shown = [str(files / each) if each == "ref.jsonl" and place == 0 else each for place, each in enumerate(arguments)]
+    result = sampler("check", *shown)
+    assert_one_clear_line(result, message)
+
+
+def test_nothing_is_written_where_a_file_is_wrong(files, tmp_path):
+    (tmp_path / "bad.jsonl").write_text("{}", encoding="utf-8")
+    result = sampler("check", tmp_path / "bad.jsonl", "--json", tmp_path / "out.json")
+    assert result.returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
+
+
+DOCUMENT = (ROOT / "docs" / "tokens.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Fenced blocks of docs/tokens.md of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_of_the_document_is_a_file(tmp_path):
+    (text,) = blocks("json")
+    runs = read_token_runs(written(tmp_path, text))
+    assert [run.stop_reason for run in runs] == ["eos", "eos", "length"]
+    assert all(run.logprobs is not None for run in runs)
+
+
+def test_the_python_of_the_document_writes_a_file_that_is_read(tmp_path, monkeypatch):
+    (text,) = blocks("python")
+    monkeypatch.chdir(tmp_path)
+    exec(text.replace("range(20)", "range(2)").replace("[:16]", "[:2]").replace("700", "30"), {})
+    runs = read_token_runs(Path("reference.jsonl"))
+    assert len(runs) == 4
+    assert len({run.text for run in runs}) == 2
+    assert all(run.entropy is not None and run.expected for run in runs)
+
+
+def test_every_key_is_documented():
+    for key in ("prompt", "tokens", "stop_reason", *SCALARS, "expected_length", "seed"):
+        assert f"| `{key}` |" in DOCUMENT
