@@ -43,7 +43,7 @@ def check(
 ) -> int:
     """Put an engine, or the tokens that one wrote, under every check and say which stage is wrong."""
     if engine.endswith(".jsonl"):
-        _check_numbers(false_alarm_rate, tolerance)
+        check_numbers(false_alarm_rate, tolerance, seed)
         return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate)
     from sampler.check import Examination
     from sampler.engines.host import Isolated
