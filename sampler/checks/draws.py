@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
+from scipy.stats import binom
 
 from sampler.checks.base import Evidence, Finding, Step
 from sampler.checks.steps import Mask, Steps, kept_bounds, nothing_recorded, recorded_steps, some_ids
@@ -16,12 +17,18 @@ from sampler.engines.base import Evaluation, Explains
 COINCIDENCE = 1e-9
 """Probability at which equal tokens under other seeds and other noise are no coincidence any more."""
 
+RARE = 1e-3
+"""A token drawn from a distribution is among its rarest ones of so much mass no more often than that."""
+
+FILTERS: tuple[Stage, ...] = ("top_n_sigma", "top_k", "min_p", "top_p", "typical_p", "xtc_probability")
+
 
 def allowed(evidence: Evidence) -> Finding:
     """Every token drawn is one that the float64 reference keeps, or one in the grey zone.
 
     The stage that is named is the earliest without which the reference would have drawn every token of the runs. Where
-    there is none, it is the earliest that removes a token that was drawn: what a later one removes may follow from it.
+    there is none, it is `draw` if such tokens are too rare even without any filter, else the earliest stage that
+    removes a token that was drawn: what a later one removes may follow from it.
     """
     checked = grey = 0
     wrong: list[_Removal] = []
@@ -41,9 +48,24 @@ def allowed(evidence: Evidence) -> Finding:
         return Finding("draw", "draw", "passed", checked, message, statistic=0, bound=0)
     first = min(wrong, key=lambda removal: removal.place)
     missing = missing_stages(evidence)
+    rare = 0 if missing else _too_rare(evidence, checked)
     message = f"{len(wrong)} of {checked} tokens drawn were not allowed; {first.message}{_as_if(missing)}"
-    stage = missing[0] if missing else first.stage
+    if rare:
+        message += f"; no filter is the cause: {rare} tokens are rarer than the rarest {RARE:.1%} without any of them"
+    stage = missing[0] if missing else "draw" if rare else first.stage
     return Finding("draw", stage, "failed", checked, message, statistic=len(wrong), bound=0, step=first.step)
+
+
+def _too_rare(evidence: Evidence, checked: int) -> int:
+    """How many tokens lie in the rarest thousandth of the distribution without filters; 0 if that may be chance."""
+    rare = 0
+    for steps in recorded_steps(evidence):
+        bare = steps.with_config(steps.config.without(FILTERS))
+        scores = evidence.reference.evaluate(*bare.inputs(), context=bare.context())[-1].scores
+        p = softmax(scores, axis=-1)
+        own = p[np.arange(len(p)), steps.tokens][:, None]
+        rare += int(((p * (p <= own)).sum(axis=-1) < RARE).sum())
+    return rare if binom.sf(rare - 1, checked, RARE) < COINCIDENCE else 0
 
 
 @dataclass(frozen=True)

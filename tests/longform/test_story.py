@@ -1,0 +1,73 @@
+"""The story that began it: right token for token at temperature 0.001, one token for ever at 0.8."""
+
+import shlex
+from functools import cache
+
+import pytest
+
+from sampler import SamplingConfig, finch
+from sampler.checks.loop_rate import LoopingRuns
+from sampler.engines.base import Request
+from sampler.engines.core import CoreEngine
+from sampler.matrix import load_matrix
+from sampler.run import Session
+from tests import miniatures
+from tests.interface.test_cli import ROOT, sampler
+
+PORT = f"{ROOT / 'tests' / 'miniatures.py'}:returns_places_in_the_sorted_order"
+TEXTS = [prompt.text for prompt in finch.prompts("sentences")[:4]]
+MATRIX = """
+why = "What users run: temperature 0.8."
+[generation]
+prompts = "sentences"
+requests = 2
+width = 2
+max_new_tokens = 200
+[axes]
+temperature = [0.001, 0.8]
+"""
+
+
+@cache
+def runs(which: str, temperature: float) -> dict[str, list[tuple[int, ...]]]:
+    """Text -> tokens of one run, at most 200."""
+    engine = miniatures.returns_places_in_the_sorted_order() if which == "port" else CoreEngine.load(width=2)
+    requests = [Request(text, SamplingConfig(temperature=temperature), 0, 200) for text in TEXTS]
+    return {text: [run.tokens] for text, run in zip(TEXTS, engine.generate(requests), strict=True)}
+
+
+@pytest.fixture
+def matrix(tmp_path):
+    path = tmp_path / "story.toml"
+    path.write_text(MATRIX, encoding="utf-8")
+    return path
+
+
+def verdicts(matrix, temperature):
+    session = Session(load_matrix(matrix), 0, PORT)
+    case = next(case for case in session.matrix.cases if case.config.temperature == temperature)
+    return {verdict.check: verdict for verdict in session.run(case).verdicts}
+
+
+def test_the_old_method_passes_the_port():
+    """One near-greedy run a text, compared token for token."""
+    assert runs("port", 0.001) == runs("core", 0.001)
+
+
+def test_at_the_temperature_of_users_every_run_of_the_port_loops_and_none_of_the_reference():
+    looping, right = LoopingRuns.of(runs("port", 0.8)), LoopingRuns.of(runs("core", 0.8))
+    assert (sum(looping.counts), sum(right.counts)) == (len(TEXTS), 0)
+
+
+def test_the_port_is_caught_its_stage_named_and_the_line_shows_it_again(matrix):
+    assert {verdict.outcome for verdict in verdicts(matrix, 0.001).values()} == {"passed"}
+    found = verdicts(matrix, 0.8)
+    for check in ("allowed", "draws"):
+        assert found[check].outcome == "failed"
+        assert found[check].stage == "draw", found[check].message
+    assert "no filter is the cause" in found["allowed"].message
+    program, *line = shlex.split(found["allowed"].reproduce)
+    assert program == "sampler"
+    again = sampler(*line)
+    assert again.returncode == 1, again.stderr
+    assert "allowed: failed (stage draw)" in again.stdout
