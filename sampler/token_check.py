@@ -10,6 +10,7 @@ from sampler.check import DEFAULT_RATE, OnVerdict, Report
 from sampler.checks.base import Finding, Verdict
 from sampler.checks.distinct import distinct
 from sampler.checks.drift import QUANTITIES, drift
+from sampler.checks.loop_rate import LoopingRuns, loops
 from sampler.checks.order_diagnosis import Culprit
 from sampler.checks.runs import TokenRun, TwoSides
 from sampler.checks.stopping import ends, missing_alone, stopping
@@ -22,6 +23,9 @@ DRIFT = tuple(quantity.name for quantity in QUANTITIES)
 
 WEIGHTS = {"loops": 2.0, "distinct": 1.0, **dict.fromkeys(STOPPING, 1.0), **dict.fromkeys(DRIFT, 1.0)}
 """Parts of the budget. They are the same for every file: a check that cannot be asked gives nothing to the others."""
+
+DETECT = 0.5
+"""A rise of the loop rate that must be seen."""
 
 NO_REFERENCE = "no reference runs: give some with --against FILE.jsonl (docs/tokens.md says how to make them)"
 
@@ -68,7 +72,7 @@ def findings(runs: Sequence[TokenRun], reference: Sequence[TokenRun], rate: floa
     """Every question with its name, `tokens/cell/check`. reference: empty if there is none."""
     alphas = Budget(rate).split(WEIGHTS)
     sides = TwoSides.of(runs, reference) if reference else None
-    yield from _loops(runs, reference, alphas["loops"])
+    yield "tokens/loops/rate", _loops(runs, reference, alphas["loops"])
     yield "tokens/seeds/distinct", distinct(runs, sides, alphas["distinct"])
     yield "tokens/stopping/ends", ends(runs, reference)
     if sides is None:
@@ -88,10 +92,19 @@ def _named(cell: str, check: Callable[[], dict[str, Finding]]) -> Findings:
         yield f"tokens/{cell}/{name}", finding
 
 
-def _loops(runs: Sequence[TokenRun], _reference: Sequence[TokenRun], _alpha: float) -> Findings:
-    """The one place where the check of loops is plugged in: yield its findings as `tokens/loops/...`."""
-    why = "this version does not look for loops in files of tokens"
-    yield "tokens/loops/rate", Finding("generate", "draw", "unavailable", len(runs), why)
+def _loops(runs: Sequence[TokenRun], reference: Sequence[TokenRun], alpha: float) -> Finding:
+    """How many runs loop; beside the reference, since speech repeats itself too, whether that is more or less often."""
+    if reference:
+        return loops(_by_text(runs), _by_text(reference), alpha, DETECT)
+    message = f"{LoopingRuns.of(_by_text(runs))}; {NO_REFERENCE}"
+    return Finding("generate", "draw", "unavailable", len(runs), message)
+
+
+def _by_text(runs: Sequence[TokenRun]) -> dict[str, list[tuple[int, ...]]]:
+    texts: dict[str, list[tuple[int, ...]]] = {}
+    for run in runs:
+        texts.setdefault(run.text, []).append(run.tokens)
+    return texts
 
 
 def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Culprit]:

@@ -23,7 +23,10 @@ ROUNDING = 1e-3
 
 
 class _Line(BaseModel):
-    """One run. prompt: id of the text. margin: null where only one token was left."""
+    """One run. prompt: id of the text. margin: null where only one token was left.
+
+    cell, request: where `sampler run` made it; runs of one text in two cells are runs of two texts.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -36,6 +39,13 @@ class _Line(BaseModel):
     margin: list[float | None] | None = None
     expected_length: Annotated[float, Field(gt=0)] | None = None
     seed: int | None = None
+    cell: str = ""
+    request: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What runs are compared within."""
+        return f"{self.cell} {self.prompt}" if self.cell else str(self.prompt)
 
 
 def read_token_runs(path: Path) -> list[TokenRun]:
@@ -109,6 +119,8 @@ def _schema_error(where: str, error: ValidationError) -> TokensError:
         "margin": "expected a list of numbers, null where only one token was left",
         "expected_length": "expected a number of tokens above 0",
         "seed": "expected a whole number",
+        "cell": "expected the id of a cell, a text",
+        "request": "expected a whole number",
     }
     digits = [place for place in places if place.isdigit()]
     place = f"[{digits[0]}]" if digits else ""
@@ -132,7 +144,7 @@ def _check_together(path: Path, lines: Sequence[tuple[int, _Line]]) -> None:
                 raise TokensError(
                     f"{path}: line {has} has {name!r}, line {lacks} has not", hint="give it in all lines or in none"
                 )
-        prompt = str(line.prompt)
+        prompt = line.text
         before, unit = units.setdefault(prompt, (number, line.expected_length))
         if unit != line.expected_length:
             raise TokensError(
@@ -155,7 +167,7 @@ def _run(line: _Line) -> TokenRun:
         for values in (line.logprobs, line.entropy, line.rank, margin)
     )
     tokens = tuple(line.tokens)
-    return TokenRun(str(line.prompt), tokens, line.stop_reason, logprobs, entropy, rank, margins, line.expected_length)
+    return TokenRun(line.text, tokens, line.stop_reason, logprobs, entropy, rank, margins, line.expected_length)
 
 
 def write_token_runs(path: Path, runs: Sequence[TokenRun]) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sampler.checks.runs import SCALARS, TokenRun, token_run
 from sampler.engines.base import Generation, Record
 from sampler.errors import OutputError, TokensError
+from sampler.results import recorded
 from sampler.results.token_runs import read_token_runs, write_token_runs
 from tests.interface.test_check_json import OUTCOMES, TYPES
 from tests.interface.test_cli import ROOT, assert_one_clear_line, sampler
@@ -63,6 +64,13 @@ def test_what_is_written_is_read_again(tmp_path_factory, runs):
             assert (mine is None) == (theirs is None)
             assert mine is None or np.allclose(mine, theirs, rtol=1e-6, atol=1e-30)
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_tokens_of_a_run_of_a_matrix_are_such_a_file(tmp_path):
+    cells = [recorded.TokenRun(f"m/a:{cell}", 0, "en-sentence-000", (5, 6), "length") for cell in (1, 2)]
+    path = tmp_path / "tokens.jsonl"
+    path.write_text("".join(f"{json.dumps(asdict(run))}\n" for run in cells), encoding="utf-8")
+    assert [run.text for run in read_token_runs(path)] == ["m/a:1 en-sentence-000", "m/a:2 en-sentence-000"]
 
 
 def test_a_generation_becomes_a_run():

@@ -86,7 +86,6 @@ def test_runs_of_another_length_are_no_drift(name):
 
 def test_the_right_source_passes_with_other_seeds_and_says_what_it_would_have_seen():
     found = judged(RIGHT, 80)
-    assert found.pop("tokens/loops/rate").outcome in ("passed", "unavailable")
     for case, finding in found.items():
         assert finding.outcome == "passed", f"{case}: {finding.message}"
         if finding.alpha is not None:
