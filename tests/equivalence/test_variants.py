@@ -78,7 +78,7 @@ RUNS = {
     "turbo": (
         Run(0, cap=20),
         Run(4, cap=6),
-        Run(5, cap=10, changes=(("repetition_penalty", 2.0), ("top_k", 20))),
+        Run(9, cap=60, changes=(("top_k", 2), ("repetition_penalty", 3.0))),
         Run(6, cap=8, changes=NO_FILTER, pushed=((0, EOS, WINS), (3, BOS, WINS))),
         Run(7, cap=8, changes=NO_FILTER, pushed=((0, BOS, WINS), (1, 9, WINS), (2, 9, WINS))),
         Run(4, cap=8, changes=(*NO_FILTER, ("repetition_penalty", 50.0)), pushed=((0, BOS, 40), (3, BOS, 40))),
