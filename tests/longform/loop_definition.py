@@ -31,8 +31,8 @@ def exact_loops(tokens: Sequence[int], rule: LoopRule) -> set[Told]:
             while end < len(tokens) and equal[end]:
                 end += 1
             onset, pattern = start - size, list(tokens[start - size : start])
-            copies = any(pattern == pattern[:part] * (size // part) for part in range(1, size) if size % part == 0)
-            if end > start and end - onset >= least and not copies:
+            parts = (part for part in range(1, size) if size % part == 0)
+            if end - onset >= least and not any(pattern == pattern[:part] * (size // part) for part in parts):
                 kind = "run" if size == 1 else "cycle"
                 found.add((kind, onset, size, end - onset, onset + least - 1))
             start = end + 1

@@ -12,7 +12,7 @@ class LagMatches:
     """
 
     def __init__(self, largest: int, compared: int) -> None:
-        self._largest, self._within, self._kept = largest, (1 << largest) - 1, (1 << compared) - 1
+        self._largest, self._lags, self._kept = largest, (2 << largest) - 2, (1 << compared) - 1
         self._tokens: deque[int] = deque()
         self._places: dict[int, tuple[int, int]] = {}  # token -> step, and bit i for its place i steps before that
         self._bits = [0] * (largest + 1)
@@ -23,13 +23,13 @@ class LagMatches:
         """Lags at which one more token matches, the shortest first, and `at` of each."""
         self._step += 1
         step, places = self._places.get(token, (self._step, 0))
-        places = (places << (self._step - step)) & (self._within << 1)
+        places = (places << (self._step - step)) & self._lags
         matching = []
         for lag in _bits_of(places):
             self._bits[lag] = bits = self.at(lag) | 1
             self._steps[lag] = self._step
             matching.append((lag, bits))
-        self._remember(token, places & self._within)
+        self._remember(token, places)
         return matching
 
     def at(self, lag: int) -> int:
