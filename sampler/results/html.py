@@ -10,6 +10,7 @@ from typing import Any, Final
 from sampler.checks.base import OUTCOMES
 from sampler.results import words
 from sampler.results.cells import Cell, cells_of, reasons_of
+from sampler.results.figures import inline_svg
 from sampler.results.files import whole_file
 from sampler.results.grid import grid_of
 from sampler.results.jsonl import ReportError, Run, read_run
@@ -19,6 +20,9 @@ from sampler.results.recorded import PICTURED, AttentionRun, Recorded, TokenRun,
 REPORT: Final = "report.html"
 MOST_RUNS: Final = 24
 """Rows of a raster: more could not be told apart on a page."""
+
+MOST_LOOPS: Final = 12
+"""Loops that are spelled out under a raster."""
 
 PAGE_SIZE: Final = (7.5, 6.0)
 """Inches of a map in a page, at most."""
@@ -142,8 +146,6 @@ def _pictures(
 
 
 def _raster(runs: Sequence[TokenRun], anchor: str, find_loops: FindLoops | None) -> Picture:
-    from sampler.results.figures import inline_svg
-
     rows = [
         RasterRow(
             f"{run.request}  {run.prompt}" if isinstance(run.prompt, str) else str(run.request),
@@ -158,14 +160,13 @@ def _raster(runs: Sequence[TokenRun], anchor: str, find_loops: FindLoops | None)
         for run, row in zip(runs, rows, strict=True)
         for loop in row.loops
     ]
-    marked = f" Loops: {'; '.join(found)}." if found else ""
-    caption = f"Tokens of {len(runs)} requests, step by step.{marked}"
+    more = f"; and {len(found) - MOST_LOOPS} more" if len(found) > MOST_LOOPS else ""
+    marked = f" Loops: {'; '.join(found[:MOST_LOOPS])}{more}." if found else ""
+    caption = f"Tokens of {words.many(len(runs), 'request')}, step by step.{marked}"
     return Picture(_safe(inline_svg(token_raster(rows), f"{anchor}r", caption)), caption)
 
 
 def _map(attention: AttentionRun, run: TokenRun, anchor: str) -> Picture:
-    from sampler.results.figures import inline_svg
-
     figure = attention_map(
         attention.attention, run.tokens, run.stop_reason, attention.pieces, attention.flags, size=PAGE_SIZE
     )

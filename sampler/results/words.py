@@ -51,7 +51,7 @@ def summary(run: Run, cells: Sequence[Cell]) -> list[str]:
     """A few sentences that need no other page: who was asked what, what came out, what to do."""
     counts = Counter(cell.outcome for cell in cells)
     asked, answered = len(cells), Counter(verdict.outcome for verdict in run.verdicts)
-    configurations, checks = _many(asked, "configuration"), _many(len(run.verdicts), "check")
+    configurations, checks = many(asked, "configuration"), many(len(run.verdicts), "check")
     sentences = [f"{engine_name(run)} was put to {checks} in {configurations} of the sampling knobs."]
     if counts["passed"] == asked:
         return [*sentences, "All passed: nothing is wrong that these checks could see."]
@@ -64,7 +64,7 @@ def summary(run: Run, cells: Sequence[Cell]) -> list[str]:
     if counts["failed"] or counts["errored"]:
         sentences.append("Under each failure stands the line that shows it again.")
     elif answered["passed"]:
-        sentences.append(f"The {_many(answered['passed'], 'check')} that could look found nothing wrong.")
+        sentences.append(f"The {many(answered['passed'], 'check')} that could look found nothing wrong.")
     return sentences
 
 
@@ -72,7 +72,8 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
+    """A number with its noun, as `1 check` or `20 checks`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

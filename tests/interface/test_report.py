@@ -311,6 +311,9 @@ def test_loops_are_marked_where_they_are_looked_for(tmp_path):
     page = Page(write_report(folder, find).read_text(encoding="utf-8"))
     assert "Loops: request 1, 10 tokens from step 30; request 1, 4 tokens from step 5." in page.text
     assert {"from 30, period 2", "from 5"} <= set(page.inside["text"])
+    page = Page(write_report(folder, lambda tokens: [Found(0, 1, 2)] * 7).read_text(encoding="utf-8"))
+    assert page.text.count("2 tokens from step 0") == 12
+    assert "; and 2 more." in page.text
 
 
 def test_the_page_can_be_read_aloud_and_printed(tmp_path):
