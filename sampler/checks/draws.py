@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
-from scipy.stats import binom
+from scipy.special import bdtrc, log_softmax, softmax
 
 from sampler.checks.base import Evidence, Finding, Step
 from sampler.checks.steps import Mask, Steps, kept_bounds, nothing_recorded, recorded_steps, some_ids
@@ -65,7 +64,7 @@ def _too_rare(evidence: Evidence, checked: int) -> int:
         p = softmax(scores, axis=-1)
         own = p[np.arange(len(p)), steps.tokens][:, None]
         rare += int(((p * (p <= own)).sum(axis=-1) < RARE).sum())
-    return rare if binom.sf(rare - 1, checked, RARE) < COINCIDENCE else 0
+    return rare if rare and bdtrc(rare - 1, checked, RARE) < COINCIDENCE else 0
 
 
 @dataclass(frozen=True)

@@ -52,5 +52,6 @@ def test_a_temperature_of_0_85_is_no_0_8(speak, reference):
 def test_other_seeds_are_no_other_engine(speak, reference):
     found = dict(findings(speak("right", 0.8), reference, RATE))
     assert {finding.outcome for finding in found.values()} <= {"passed", "unavailable"}
-    assert found["tokens/drift/entropy"].outcome == "passed"
-    assert found["tokens/drift/entropy"].detectable <= 0.8
+    # So few runs are enough to accuse 0.85, whose entropy is far off, and not to pass: 0.8 has to be seen for that.
+    assert found["tokens/drift/entropy"].outcome == "unavailable"
+    assert 0.8 < found["tokens/drift/entropy"].detectable <= 0.86

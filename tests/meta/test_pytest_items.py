@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sampler.matrix import NEEDS_ANALYZER
 from sampler.results.jsonl import read_run
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ def test_a_cell_that_could_not_look_is_skipped_with_its_reason():
     result = pytest_run("matrices/audit.toml", "-k", "multilingual:true and temperature:0.5")
     assert result.returncode == 0
     assert "9 skipped" in result.stdout
-    assert "needs the alignment analyzer, which this version does not have yet" in result.stdout
+    assert NEEDS_ANALYZER in result.stdout
     assert "passed" not in result.stdout.splitlines()[-1]
 
 
