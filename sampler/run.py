@@ -16,8 +16,8 @@ from sampler.chain.noise import NoiseKey
 from sampler.checks.base import Evidence, Finding, Outcome, Step, Verdict, worst
 from sampler.checks.draws import allowed, draws
 from sampler.checks.equivalence import chain
+from sampler.checks.own_ends import stops
 from sampler.checks.reproduction import repeats
-from sampler.checks.stopping import stops
 from sampler.engines.base import Engine, Generates, Generation, Level, Record, Request
 from sampler.engines.core import CoreEngine
 from sampler.engines.huggingface import HuggingFaceEngine
