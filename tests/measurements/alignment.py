@@ -119,12 +119,10 @@ def say(line: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["pairs", "hooks"])
-    parser.add_argument(
-        "--count", type=int, help="how many of Finch's held-out sentences (200 for pairs, 10 for hooks)"
-    )
-    parser.add_argument("--shared", type=int, default=40, help="how many of them upstream speaks as well")
+    parser.add_argument("--count", type=int, help="how many of Finch's held-out sentences (64 for pairs, 10 for hooks)")
+    parser.add_argument("--shared", type=int, default=16, help="how many of them upstream speaks as well")
     given = parser.parse_args()
     if given.what == "pairs":
-        measure_pairs(given.count or 200, given.shared)
+        measure_pairs(given.count or 64, given.shared)
     else:
         measure_hooks(given.count or 10)
