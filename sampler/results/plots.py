@@ -196,9 +196,9 @@ def token_raster(rows: Sequence[RasterRow], width: float = 8.0) -> "Figure":
         figure = figure_of(left + width + 1.0, height + 0.55)
         axes = place(figure, left, 0.05, width, height)
         for index, row in enumerate(rows):
-            _draw_run(axes, index, row)
+            _draw_run(axes, index, row, longest)
         axes.set_xlim(-0.5, longest - 0.5)
-        axes.set_ylim(len(rows) or 1, 0)
+        axes.set_ylim((len(rows) or 1) + 0.1, 0)
         axes.set_yticks([index + 0.3 for index in range(len(rows))], [printable(row.label) for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("step")
@@ -206,7 +206,7 @@ def token_raster(rows: Sequence[RasterRow], width: float = 8.0) -> "Figure":
     return figure
 
 
-def _draw_run(axes: "Axes", index: int, row: RasterRow) -> None:
+def _draw_run(axes: "Axes", index: int, row: RasterRow, longest: int) -> None:
     count = len(row.tokens)
     if count:
         axes.imshow(
@@ -220,17 +220,19 @@ def _draw_run(axes: "Axes", index: int, row: RasterRow) -> None:
         f"{end} {count}", (count - 0.5, index + 0.3), (4, 0), textcoords="offset points", va="center", fontsize=7
     )
     for loop in row.loops:
-        _mark_loop(axes, index, loop)
+        _mark_loop(axes, index, loop, longest)
 
 
-def _mark_loop(axes: "Axes", index: int, loop: Loop) -> None:
+def _mark_loop(axes: "Axes", index: int, loop: Loop, longest: int) -> None:
     first, last = loop.onset - 0.5, loop.onset + loop.extent - 0.5
     axes.plot([first, last], [index + 0.65] * 2, "|-", color=ACCENT, linewidth=2, markersize=7, markeredgewidth=1.5)
+    late = loop.onset > 0.8 * longest  # its label would leave the picture on the right
     axes.annotate(
         f"from {loop.onset}" + (f", period {loop.period}" if loop.period else ""),
-        (first, index + 0.65),
-        (3, -3),
+        (last if late else first, index + 0.65),
+        (-3 if late else 3, -3),
         textcoords="offset points",
+        ha="right" if late else "left",
         va="top",
         fontsize=6,
     )
