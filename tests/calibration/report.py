@@ -40,6 +40,7 @@ Seed {seed}, {replicates:,} replicates of each sample, Python {python}, NumPy {n
   that a run of the one side is the larger of a pair, and the share of runs that are marked or beyond the bound.
 - **Missed at it**: replicates at exactly that discrepancy that were not rejected, in the worst of several directions,
   whose name follows; at most 1 % is promised. A dash where no distribution is that far away in any of them.
+- **n** is a number of draws; in the last rows, where the unit is the run, of runs of each text on either side.
 """
 
 

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "engines": GROUND | {"chain", "t3", "generation", "finch", "engines"},
     "checks": GROUND | {"engines.base", "engines.calls", "engines.offer"},
     "matrix": GROUND,
-    "results": GROUND | {"checks", "matrix"},
+    "results": GROUND | {"checks", "matrix", "engines.base"},
     "doctor": GROUND,
     "run": EVERYTHING,
     "check": EVERYTHING,
