@@ -38,7 +38,7 @@ STILL_GOING = 0.1
 
 MOST_WINDOWS = 40
 
-SUPERIORITY = 0.8
+SUPERIORITY = 0.85
 """`passed` needs that this probability of superiority would have been seen."""
 
 

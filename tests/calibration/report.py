@@ -42,6 +42,7 @@ Seed {seed}, {replicates:,} replicates of each sample, Python {python}, NumPy {n
   that are marked or beyond the bound.
 - **Missed at it**: replicates at exactly that discrepancy that were not rejected, in the worst of several directions,
   whose name follows; at most 1 % is promised. A dash where no distribution is that far away in any of them.
+- **n** is a number of draws; in the last rows, where the unit is the run, of runs of each text on either side.
 """
 
 

@@ -119,7 +119,7 @@ class MarkedRunsExperiment:
     def __init__(self, design: RunDesign, n: int):
         self.texts, self.n = design.texts, n
         self.runs = [n] * design.texts
-        self.rates = np.where(np.arange(design.texts) % 2 == 0, 0.02, 0.2)
+        self.rates = np.where(np.arange(design.texts) % 2 == 0, 0.2, 0.02)
 
     def draw(self, rng: Rng, replicates: int) -> Samples:
         return rng.binomial(self.n, self.rates, (replicates, 2, self.texts))
