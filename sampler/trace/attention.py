@@ -70,6 +70,8 @@ def trace_attention(engine: Engine, request: Request) -> AttentionTrace:
         raise Unsupported(f"{engine.info.name} does not generate", hint="a trace is one of a generated run")
     request = replace(request, config=offered(engine.info, request.config))
     if isinstance(engine, CoreEngine):
+        if not engine.generator.checkpoint.config.aligned_heads:
+            raise Unsupported(f"{engine.info.name} has no aligned heads", hint="its attention follows no text")
         engine = replace(engine, generator=replace(engine.generator, keep_logits=False, keep_attention=True))
     return attention_in(engine, request, _generate(engine, request))
 

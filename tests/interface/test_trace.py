@@ -95,6 +95,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, argumen
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_model_without_aligned_heads_has_no_map():
+    engine = CoreEngine.load(width=1)
+    model = engine.generator.checkpoint.model
+    model.config = replace(model.config, aligned_heads=())
+    with pytest.raises(Unsupported, match=r"core:finch has no aligned heads \(its attention follows no text\)"):
+        trace_attention(engine, suite_request(engine, TEXT, SamplingConfig(), 0, 3, "en"))
+
+
 @dataclass(frozen=True)
 class Foreign:
     """An engine of others that records what it is told to."""
