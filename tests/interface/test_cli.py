@@ -103,7 +103,7 @@ def test_a_matrix_with_nothing_but_unavailable_cells_exits_with_3(tmp_path):
     path.write_text("why = 'x'\n[axes]\nmultilingual = [true]\n", encoding="utf-8")
     result = sampler("run", path, "--out", tmp_path / "out")
     assert result.returncode == 3
-    assert "needs the alignment analyzer, which this version does not have yet" in result.stdout
+    assert "needs the alignment analyzer, which a matrix cannot ask for yet" in result.stdout
 
 
 @pytest.mark.parametrize(

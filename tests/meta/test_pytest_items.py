@@ -74,7 +74,7 @@ def test_a_cell_that_could_not_look_is_skipped_with_its_reason():
     result = pytest_run("matrices/audit.toml", "-k", "multilingual:true and temperature:0.5")
     assert result.returncode == 0
     assert "9 skipped" in result.stdout
-    assert "needs the alignment analyzer, which this version does not have yet" in result.stdout
+    assert "needs the alignment analyzer, which a matrix cannot ask for yet" in result.stdout
     assert "passed" not in result.stdout.splitlines()[-1]
 
 
