@@ -69,8 +69,8 @@ def test_a_run_has_as_many_tokens_as_its_text_unless_it_was_cut_and_a_pair_cuts_
 
 def test_the_runs_of_that_test_end_in_every_way():
     """Otherwise it would prove little."""
-    requests = [request(index, SamplingConfig(repetition_penalty=1.0, min_p=0, temperature=2)) for index in range(40)]
-    reasons = [answer.stop_reason for answer in generate(requests)]
+    requests = [request(index, SamplingConfig(repetition_penalty=1.0, min_p=0, temperature=2)) for index in range(20)]
+    reasons = [answer.stop_reason for answer in generate(requests, width=20)]
     assert min(reasons.count("eos"), reasons.count("forced_eos")) >= 3
 
 
