@@ -23,9 +23,10 @@ from sampler.chain.past import Past
 from sampler.chain.pipeline import Scores, find_problems, penalized_tokens, run_rows
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, TextError
+from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint
-from sampler.t3.llama import AttentionRequest
+from sampler.t3.config import T3Config
 
 StopReason = Literal["eos", "forced_eos", "length", "error"]
 Noise = Callable[[int], NDArray[np.float32]]
@@ -34,7 +35,7 @@ Chain = Callable[..., Scores]  # as `run_rows`; the past of the rows comes only 
 
 @dataclass(frozen=True)
 class Request:
-    """One text to speak. prompt: text, or ids with start and stop. noise: step -> Gumbel noise (V,).
+    """One text to speak. prompt: text, or ids as the tokenizer gives them. noise: step -> Gumbel noise (V,).
 
     Without noise the suite's own for (seed, "", 0) is used. slot: the slot that must serve it, or None for any.
     coin: step -> uniform number in (0, 1), for XTC; without it the suite's own as well.
@@ -57,6 +58,7 @@ class Record:
     logits: float32 (T, 2, V), conditional then unconditional, (T, 1, V) without guidance; None unless asked for.
     attention: float32 (pairs, T, S), the aligned heads' attention over the text; None unless asked for.
     flags: of the alignment analyzer, by step. slot, width: where it was computed. error: why it stopped, if it did.
+    guided: whether guidance took part; Turbo and Nano skip `cfg_weight`, as upstream does. None: nobody says.
     """
 
     logprob: NDArray[np.float32]
@@ -69,6 +71,7 @@ class Record:
     attention: NDArray[np.float32] | None = None
     flags: tuple[str, ...] = ()
     error: str = ""
+    guided: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,14 @@ class _Slot:
 
 @dataclass(frozen=True)
 class Generator:
-    """Generates with one checkpoint. width: slots of a block. bos_count: BOS rows of the prefix (2, or 1).
+    """Generates with one checkpoint. width: slots of a block. bos_count: BOS rows of the prefix; None: as upstream.
 
     chain: logits to scores, exchangeable so that a wrong chain can be put under the checks.
     """
 
     checkpoint: Checkpoint
     width: int = 16
-    bos_count: int = 2
+    bos_count: int | None = None
     keep_logits: bool = False
     keep_attention: bool = False
     chain: Chain = run_rows
@@ -118,7 +121,7 @@ class Generator:
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ConfigError(f"width = {self.width} slots", hint="expected 1 or more")
-        if self.bos_count not in (1, 2):
+        if self.bos_count not in (None, 1, 2):
             raise ConfigError(f"bos_count = {self.bos_count}", hint="expected 1 or 2")
 
     def generate(
@@ -129,10 +132,10 @@ class Generator:
         on_step gets, after each step, how many tokens were drawn and how many requests were finished in it.
         Raises TextError and ConfigError before anything is generated.
         """
-        prompts = self.check(requests)
+        prompts, config = self.check(requests), self.checkpoint.config
         answers: dict[int, Generation] = {}
         for guided in (True, False):
-            queue = deque(index for index, request in enumerate(requests) if is_guided(request.config) == guided)
+            queue = deque(index for index, each in enumerate(requests) if is_guided(each.config, config) == guided)
             if queue:
                 answers |= _Block(self, requests, prompts, guided=guided).run(queue, on_step)
         return [answers[index] for index in range(len(requests))]
@@ -147,7 +150,7 @@ class Generator:
         if isinstance(request.prompt, str):
             return tuple(self.checkpoint.tokenizer.encode(request.prompt, request.language))
         if not request.prompt:
-            raise TextError("the prompt has no ids", hint="give ids with start and stop")
+            raise TextError("the prompt has no ids", hint="give ids as the tokenizer does")
         self.checkpoint.model.check_text(request.prompt)
         return tuple(request.prompt)
 
@@ -161,9 +164,9 @@ class Generator:
             raise ConfigError(f"slot = {request.slot}", hint=f"expected 0 to {self.width - 1}")
 
 
-def is_guided(config: SamplingConfig) -> bool:
+def is_guided(config: SamplingConfig, model: T3Config) -> bool:
     """Whether a request needs unconditional logits: with weight 0, c + 0 (c - u) is c, to the last bit."""
-    return "cfg" in config.active_stages()
+    return model.guidance and "cfg" in config.active_stages()
 
 
 class _Block:
@@ -175,8 +178,7 @@ class _Block:
         self.generator, self.requests, self.prompts = generator, requests, prompts
         self.guided, self.rows = guided, 2 if guided else 1
         self.model = generator.checkpoint.model
-        heads = self.model.config.aligned_heads if generator.keep_attention else ()
-        self.attention = AttentionRequest(heads)
+        self.attention = AttentionRequest(self.model.config.aligned_heads if generator.keep_attention else ())
 
     def run(self, queue: deque[int], on_step: Callable[[int, int], None]) -> dict[int, Generation]:
         """Serve the queue; returns the generations by index of request."""
@@ -203,18 +205,17 @@ class _Block:
             return None
         queue.remove(index)
         request, text = self.requests[index], self.prompts[index]
-        cache = KeyValueCache(self.model.config, self.rows)
-        voice = self.generator.checkpoint.voice
+        config, voice = self.model.config, self.generator.checkpoint.voice
+        cache = KeyValueCache(config, self.rows)
         prefix = self.model.prefix(text, voice, bos_count=self.generator.bos_count, guided=self.guided)
         hidden, attention = self.model.backbone.prefill(prefix, cache, self.attention)
-        vocab_size = self.model.config.speech_vocab_size
-        seen = np.zeros(vocab_size, dtype=np.bool_)
-        seen[self.model.config.bos_id] = True  # BOS is part of the history that upstream penalises
+        seen = np.zeros(config.speech_vocab_size, dtype=np.bool_)
+        seen[config.bos_id] = True  # BOS is part of the history that upstream penalises
         return _Slot(
             index=index,
             place=place,
             request=request,
-            noise=request.noise or partial(NoiseKey(request.seed).gumbel, vocab_size=vocab_size),
+            noise=request.noise or partial(NoiseKey(request.seed).gumbel, vocab_size=config.speech_vocab_size),
             cache=cache,
             text=self.model.text_columns(text, voice),
             logits=self.model.logits(hidden[:, -1]),
@@ -295,5 +296,6 @@ class _Block:
             logits=np.stack(slot.kept_logits) if slot.kept_logits else None,
             attention=np.stack(slot.kept_attention, axis=1) if slot.kept_attention else None,
             error=slot.error,
+            guided=self.guided,
         )
         return Generation(tuple(slot.tokens), slot.stop_reason or "error", record)
