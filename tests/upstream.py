@@ -53,9 +53,12 @@ def _bypass_packages() -> None:
 
 def build(config: T3Config, tensors: Mapping[str, mx.array], dtype: torch.dtype = torch.float32) -> Any:
     """Upstream's T3 with the given weights, in evaluation mode; cast as a whole where the type is not float32."""
-    network = make(config)
-    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
-    if config.backbone == "gpt2":
+    gpt2 = config.backbone == "gpt2"
+    with torch.device("meta" if gpt2 else "cpu"):  # GPT-2 has nothing beside its state dict, so nothing need be drawn
+        network = make(config)
+    assert not gpt2 or not list(network.buffers())
+    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}, assign=gpt2)
+    if gpt2:
         del network.tfmr.wte  # as `ChatterboxTurboTTS.from_local` does
     return network.to(dtype).eval()
 

@@ -231,7 +231,7 @@ def our_tokens(pair: Pair, config: SamplingConfig, key: NoiseKey, cap: int) -> l
 def test_sampled_tokens_are_those_of_inference_turbo(pair, monkeypatch):
     """At least 100 tokens, one by one the same; the narrow model speaks with other knobs and keys as well."""
     sharper = replace(TURBO_DEFAULTS, temperature=1.0, top_k=20, top_p=0.7, repetition_penalty=2.0)
-    runs = [(TURBO_DEFAULTS, 0)] if pair.config is TURBO_SLICE else [(TURBO_DEFAULTS, 1), (sharper, 2), (sharper, 3)]
+    runs = [(TURBO_DEFAULTS, 0)] if pair.config is TURBO_SLICE else [(TURBO_DEFAULTS, 1), (sharper, 2)]
     for config, index in runs:
         key = NoiseKey(3, "turbo", index)
         expected = their_tokens(pair, config, key, 110, monkeypatch)
