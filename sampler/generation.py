@@ -27,9 +27,10 @@ from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, TextError
 from sampler.requests import Generation, Noise, Record, Request, StopReason
 from sampler.slots import Slot
+from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint
-from sampler.t3.llama import AttentionRequest
+from sampler.t3.config import T3Config
 from sampler.variants import PenaltyHistory, Variant
 
 __all__ = ["Generation", "Generator", "Noise", "Record", "Request", "StopReason", "is_guided"]
@@ -45,12 +46,13 @@ class Generator:
     """Generates with one checkpoint. width: slots of a block.
 
     chain: logits to scores, exchangeable so that a wrong chain can be put under the checks. analyzer: what decides at
-    the stage `alignment`; None: nothing. bos_count and the fields behind analyzer are those of `Variant`.
+    the stage `alignment`; None: nothing. bos_count (BOS rows of the prefix; None: as upstream has it for this model)
+    and the fields behind analyzer are those of `Variant`.
     """
 
     checkpoint: Checkpoint
     width: int = 16
-    bos_count: int = 2
+    bos_count: int | None = None
     keep_logits: bool = False
     keep_attention: bool = False
     chain: Chain = run_rows
@@ -62,7 +64,7 @@ class Generator:
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ConfigError(f"width = {self.width} slots", hint="expected 1 or more")
-        if self.bos_count not in (1, 2):
+        if self.bos_count not in (None, 1, 2):
             raise ConfigError(f"bos_count = {self.bos_count}", hint="expected 1 or 2")
         if self.analyzer is not None and not self.checkpoint.config.aligned_heads:
             name = self.checkpoint.config.name
@@ -100,13 +102,14 @@ class Generator:
         if isinstance(request.prompt, str):
             return tuple(self.checkpoint.tokenizer.encode(request.prompt, request.language))
         if not request.prompt:
-            raise TextError("the prompt has no ids", hint="give ids with start and stop")
+            raise TextError("the prompt has no ids", hint="give ids as the tokenizer does")
         self.checkpoint.model.check_text(request.prompt)
         return tuple(request.prompt)
 
     def _kind(self, request: Request) -> tuple[bool, bool]:
         """Whether a request is guided, and whether the analyzer looks at it; a block has requests of one kind."""
-        return is_guided(request.config), self.analyzer is not None and "alignment" in request.config.order
+        guided = is_guided(request.config, self.checkpoint.config)
+        return guided, self.analyzer is not None and "alignment" in request.config.order
 
     def _check(self, request: Request) -> None:
         check_ids([request.config], self.checkpoint.config.speech_vocab_size)
@@ -118,9 +121,9 @@ class Generator:
             raise ConfigError(f"slot = {request.slot}", hint=f"expected 0 to {self.width - 1}")
 
 
-def is_guided(config: SamplingConfig) -> bool:
+def is_guided(config: SamplingConfig, model: T3Config) -> bool:
     """Whether a request needs unconditional logits: with weight 0, c + 0 (c - u) is c, to the last bit."""
-    return "cfg" in config.active_stages()
+    return model.guidance and "cfg" in config.active_stages()
 
 
 class _Block:
@@ -157,7 +160,7 @@ class _Block:
             self._draw(active)
             finished = [slot for slot in active if slot.stop_reason is not None]
             for slot in finished:
-                answers[slot.index] = slot.generation(self.generator.width)
+                answers[slot.index] = slot.generation(self.generator.width, guided=self.guided)
                 slots[slot.place] = None
             on_step(len(active), len(finished))
             if any(slots):
@@ -170,20 +173,19 @@ class _Block:
             return None
         queue.remove(index)
         request, text = self.requests[index], self.prompts[index]
-        cache = KeyValueCache(self.model.config, self.rows)
-        voice = self.generator.checkpoint.voice
+        config, voice = self.model.config, self.generator.checkpoint.voice
+        cache = KeyValueCache(config, self.rows)
         prefix = self.model.prefix(text, voice, bos_count=self.generator.bos_count, guided=self.guided)
         hidden, attention = self.model.backbone.prefill(prefix, cache, self.attention)
-        vocab_size = self.model.config.speech_vocab_size
-        seen = np.zeros(vocab_size, dtype=np.bool_)
-        seen[self.model.config.bos_id] = self.generator.penalty_history != "generated"
+        seen = np.zeros(config.speech_vocab_size, dtype=np.bool_)
+        seen[config.bos_id] = self.generator.penalty_history != "generated"
         if self.analyzer is not None:
             self.analyzer.start(place, len(text))
         return Slot(
             index=index,
             place=place,
             request=request,
-            noise=request.noise or partial(NoiseKey(request.seed).gumbel, vocab_size=vocab_size),
+            noise=request.noise or partial(NoiseKey(request.seed).gumbel, vocab_size=config.speech_vocab_size),
             cache=cache,
             text=self.model.text_columns(text, voice),
             logits=self.model.logits(hidden[:, -1]),

@@ -15,7 +15,7 @@ Noise = Callable[[int], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Request:
-    """One text to speak. prompt: text, or ids with start and stop. noise: step -> Gumbel noise (V,).
+    """One text to speak. prompt: text, or ids as the tokenizer gives them. noise: step -> Gumbel noise (V,).
 
     Without noise the suite's own for (seed, "", 0) is used. slot: the slot that must serve it, or None for any.
     coin: step -> uniform number in (0, 1), for XTC; without it the suite's own as well.
@@ -38,6 +38,7 @@ class Record:
     logits: float32 (T, 2, V), conditional then unconditional, (T, 1, V) without guidance; None unless asked for.
     attention: float32 (pairs, T, S), the aligned heads' attention over the text; None unless asked for.
     flags: of the alignment analyzer, by step. slot, width: where it was computed. error: why it stopped, if it did.
+    guided: whether guidance took part; Turbo and Nano skip `cfg_weight`, as upstream does. None: nobody says.
     """
 
     logprob: NDArray[np.float32]
@@ -50,6 +51,7 @@ class Record:
     attention: NDArray[np.float32] | None = None
     flags: tuple[str, ...] = ()
     error: str = ""
+    guided: bool | None = None
 
 
 @dataclass(frozen=True)

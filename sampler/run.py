@@ -24,7 +24,7 @@ from sampler.engines.huggingface import HuggingFaceEngine
 from sampler.engines.load import load_engine
 from sampler.engines.offer import checked_generations, offered
 from sampler.engines.reference import ReferenceEngine
-from sampler.engines.registry import known_engines
+from sampler.engines.registry import CORES, known_engines
 from sampler.errors import MatrixError, MissingPackage, Unsupported
 from sampler.matrix import Case, Matrix, Plan, find_matrix, load_matrix
 from sampler.version import __version__
@@ -75,7 +75,7 @@ class Session:
     @cached_property
     def engine(self) -> Engine:
         """The engine under test, loaded once."""
-        if self.weights is not None and self.engine_name not in (None, "core"):
+        if self.weights is not None and self.engine_name not in (None, *CORES):
             raise MatrixError(
                 f"--weights goes with the core, not with {self.engine_name!r}", hint="leave one of them out"
             )

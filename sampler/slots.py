@@ -55,7 +55,7 @@ class Slot:
         """End with an error before a token is drawn."""
         self.stop_reason, self.error = "error", error
 
-    def generation(self, width: int) -> Generation:
+    def generation(self, width: int, *, guided: bool) -> Generation:
         """The answer, with the record of every step."""
         logprob, rank, entropy, margin = zip(*self.measures, strict=True) if self.measures else ((),) * 4
         record = Record(
@@ -69,5 +69,6 @@ class Slot:
             attention=np.stack(self.kept_attention, axis=1) if self.kept_attention else None,
             flags=tuple(self.flags),
             error=self.error,
+            guided=guided,
         )
         return Generation(tuple(self.tokens), self.stop_reason or "error", record)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sampler import STAGES, SamplingConfig
 from sampler.t3.conditioning import Voice
-from sampler.t3.config import CHATTERBOX_ENGLISH, T3Config
+from sampler.t3.config import CHATTERBOX_ENGLISH, CHATTERBOX_TURBO, T3Config
 from sampler.t3.weights import expected_shapes
 
 SLICE = replace(CHATTERBOX_ENGLISH, name="slice", num_layers=2, aligned_heads=((0, 3), (1, 11)))
@@ -37,17 +37,52 @@ TINY = replace(
 """Small enough for a test of machinery; nothing about speech is to be learnt from it."""
 
 
+TURBO_SLICE = replace(
+    CHATTERBOX_TURBO, name="turbo-slice", num_layers=2, text_vocab_size=2_000, aligned_heads=((0, 3), (1, 11))
+)
+"""Two layers of Turbo at its full width, prompt and speech vocabulary; 2,000 rows of the table of texts."""
+
+TURBO_SMALL = replace(
+    TURBO_SLICE,
+    name="turbo-small",
+    hidden_size=192,
+    intermediate_size=768,
+    num_layers=6,
+    num_heads=4,
+    prompt_length=50,
+    aligned_heads=((0, 3), (4, 0)),
+)
+"""As Finch is to the English model: the whole speech vocabulary on a narrow network."""
+
+TURBO_TINY = replace(
+    TINY, name="turbo-tiny", backbone="gpt2", tokenizer="turbo", positions=21 + 64 + 1 + 132, max_text_tokens=64
+)
+"""Tiny with the other backbone."""
+
+
 def random_weights(config: T3Config, seed: int) -> dict[str, mx.array]:
-    """Weights of the right names and shapes, drawn at random, with activations of ordinary size."""
+    """Weights of the right names and shapes, drawn at random, with activations of ordinary size.
+
+    With GPT-2 logits have a standard deviation of 2.5, so that a softmax over 6,563 of them has an entropy of 5 to 6
+    nats: neither one token nor the uniform distribution. The positions are as large as the embeddings.
+    """
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, shape in expected_shapes(config).items():
-        scale = 1.0 if name.endswith("_emb.weight") else 1.0 / math.sqrt(shape[-1])
-        values = rng.standard_normal(shape, dtype=np.float32) * np.float32(scale)
-        if "norm" in name and name.endswith("weight"):
+        values = rng.standard_normal(shape, dtype=np.float32) * np.float32(_scale(name, shape, config))
+        if ("norm" in name or ".ln_" in name) and name.endswith("weight"):
             values = 1 + np.float32(0.1) * rng.standard_normal(shape, dtype=np.float32)
         tensors[name] = mx.array(values)
     return tensors
+
+
+def _scale(name: str, shape: tuple[int, ...], config: T3Config) -> float:
+    """Standard deviation of one tensor's values."""
+    if name.endswith(("_emb.weight", "wpe.weight")):
+        return 1.0
+    if config.backbone == "gpt2" and name == "speech_head.weight":
+        return 2.5 / math.sqrt(shape[-1])
+    return 1.0 / math.sqrt(shape[0] if ".h." in name and name.endswith("weight") else shape[-1])
 
 
 def random_voice(config: T3Config, seed: int) -> Voice:

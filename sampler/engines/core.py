@@ -13,6 +13,7 @@ from sampler.config import SamplingConfig
 from sampler.engines.base import EVERYTHING, Context, EngineInfo, Generation, Logits, Request
 from sampler.generation import Generator
 from sampler.t3.checkpoint import load_checkpoint
+from sampler.t3.weights import Dtype
 from sampler.version import __version__
 
 
@@ -23,22 +24,24 @@ class CoreEngine:
     generator: Generator
 
     @classmethod
-    def load(cls, weights: Path | None = None, width: int = 8) -> "CoreEngine":
-        """Load a folder of weights, Finch without one; width: slots of a block."""
-        checkpoint = load_checkpoint(weights) if weights else finch.load()
+    def load(cls, weights: Path | None = None, width: int = 8, dtype: Dtype = "float32") -> "CoreEngine":
+        """Load a folder of weights, Finch without one; width: slots of a block; dtype: what the network computes in."""
+        checkpoint = load_checkpoint(weights, dtype) if weights else finch.load(dtype)
         return cls(Generator(checkpoint, width=width, keep_logits=True))
 
     @property
     def info(self) -> EngineInfo:
-        """Name of the checkpoint, MLX's device, special ids."""
+        """Name of the checkpoint, MLX's device, the network's type (the chain is float32), special ids."""
         config = self.generator.checkpoint.config
         return EngineInfo(
             name=f"core:{config.name}",
             version=__version__,
             device=mx.default_device().type.name,
+            dtype=self.generator.checkpoint.model.dtype,
             vocab_size=config.speech_vocab_size,
             bos_id=config.bos_id,
             eos_ids=(config.eos_id,),
+            cfg=config.guidance,
             supports=EVERYTHING,
         )
 
@@ -76,11 +79,12 @@ class CoreEngine:
         return np.array(chain.pick(mx.array(scores), mx.array(gumbel)), dtype=np.int64)
 
     def predict(self, prompt: str | tuple[int, ...], tokens: Sequence[int]) -> Logits:
-        """Teacher-forced logits, conditional and unconditional: (2, len(tokens) + 1, V)."""
+        """Teacher-forced logits, conditional and unconditional: (2, len + 1, V); (len + 1, V) without guidance."""
         checkpoint = self.generator.checkpoint
         text = checkpoint.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         bos_count = self.generator.bos_count
-        return np.array(checkpoint.model.teacher_forced(text, checkpoint.voice, tokens, bos_count=bos_count))
+        logits = np.array(checkpoint.model.teacher_forced(text, checkpoint.voice, tokens, bos_count=bos_count))
+        return logits if checkpoint.config.guidance else logits[0]
 
     def generate(
         self, requests: Sequence[Request], on_step: Callable[[int, int], None] = lambda tokens, finished: None

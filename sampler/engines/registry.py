@@ -1,6 +1,7 @@
 """Every engine that has a name: to add one, write its file and a line here."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,9 +12,13 @@ from sampler.engines.load import load_engine
 from sampler.engines.mlx_audio import MlxAudioEngine
 from sampler.engines.mlx_lm import MlxLmEngine
 from sampler.engines.reference import ReferenceEngine
+from sampler.t3.weights import Dtype
+
+CORES: Final[dict[str, Dtype]] = {"core": "float32", "core-float16": "float16", "core-bfloat16": "bfloat16"}
+"""The suite's own core by the type that its network computes in: the engines that `--weights` goes with."""
 
 ENGINES: Final[dict[str, Callable[[], Engine]]] = {
-    "core": CoreEngine.load,
+    **{name: partial(CoreEngine.load, dtype=dtype) for name, dtype in CORES.items()},
     "reference": ReferenceEngine,
     "huggingface": HuggingFaceEngine,
     "mlx-lm": MlxLmEngine,
@@ -23,8 +28,8 @@ ENGINES: Final[dict[str, Callable[[], Engine]]] = {
 
 
 def known_engines(weights: Path | None, width: int) -> dict[str, Callable[[], Engine]]:
-    """The table for one run: the core with these weights (None for Finch) and slots of a block."""
-    return {**ENGINES, "core": lambda: CoreEngine.load(weights, width)}
+    """The table for one run: the core, in every type, with these weights (None for Finch) and slots of a block."""
+    return ENGINES | {name: partial(CoreEngine.load, weights, width, dtype) for name, dtype in CORES.items()}
 
 
 def load_known(name: str) -> Engine:

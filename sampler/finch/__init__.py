@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from sampler.t3.checkpoint import Checkpoint, load_checkpoint
+from sampler.t3.weights import Dtype
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ def folder() -> Path:
     return Path(str(resources.files("sampler.finch")))
 
 
-def load() -> Checkpoint:
-    """Load Finch."""
-    return load_checkpoint(folder())
+def load(dtype: Dtype = "float32") -> Checkpoint:
+    """Load Finch, to compute in the given type."""
+    return load_checkpoint(folder(), dtype)
 
 
 def prompts(group: str) -> list[Prompt]:

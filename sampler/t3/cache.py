@@ -10,7 +10,8 @@ GROWTH = 256
 class KeyValueCache:
     """Keys and values of `rows` sequences of equal length (one, or a conditional and an unconditional one).
 
-    Every layer holds two arrays (rows, heads, capacity, head_size); capacity grows by 256 positions at a time.
+    Every layer holds two arrays (rows, heads, capacity, head_size) of the type in which keys and values are written;
+    capacity grows by 256 positions at a time.
     """
 
     def __init__(self, config: T3Config, rows: int) -> None:
@@ -27,7 +28,7 @@ class KeyValueCache:
         """
         end = self.length + keys.shape[2]
         if end > self._keys[layer].shape[2]:
-            self._grow(layer, end)
+            self._grow(layer, end, keys.dtype)
         self._keys[layer][:, :, self.length : end] = keys
         self._values[layer][:, :, self.length : end] = values
         return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
@@ -40,8 +41,8 @@ class KeyValueCache:
         """All arrays, for evaluation together."""
         return [*self._keys, *self._values]
 
-    def _grow(self, layer: int, needed: int) -> None:
+    def _grow(self, layer: int, needed: int, dtype: mx.Dtype) -> None:
         more = -(-needed // GROWTH) * GROWTH - self._keys[layer].shape[2]
-        empty = mx.zeros((*self._shape[:2], more, self._shape[3]))
-        self._keys[layer] = mx.concatenate([self._keys[layer], empty], axis=2)
-        self._values[layer] = mx.concatenate([self._values[layer], empty], axis=2)
+        empty = mx.zeros((*self._shape[:2], more, self._shape[3]), dtype)
+        self._keys[layer] = mx.concatenate([self._keys[layer].astype(dtype), empty], axis=2)
+        self._values[layer] = mx.concatenate([self._values[layer].astype(dtype), empty], axis=2)

@@ -8,23 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from sampler.errors import MissingPackage, WeightsError
 from sampler.t3.conditioning import Voice
-from sampler.t3.config import CHATTERBOX_ENGLISH, CHATTERBOX_MULTILINGUAL, T3Config
+from sampler.t3.config import (
+    CHATTERBOX_ENGLISH,
+    CHATTERBOX_MULTILINGUAL,
+    CHATTERBOX_NANO,
+    CHATTERBOX_TURBO,
+    T3Config,
+)
 from sampler.t3.model import T3
 from sampler.t3.tokenizer import TextTokenizer
-from sampler.t3.weights import read_weights
+from sampler.t3.weights import Dtype, read_weights
 
 UPSTREAM_FILES: Mapping[str, tuple[T3Config, str]] = {
     "t3_cfg.safetensors": (CHATTERBOX_ENGLISH, "tokenizer.json"),
     "t3_mtl23ls_v2.safetensors": (CHATTERBOX_MULTILINGUAL, "grapheme_mtl_merged_expanded_v1.json"),
     "t3_mtl23ls_v3.safetensors": (CHATTERBOX_MULTILINGUAL, "grapheme_mtl_merged_expanded_v1.json"),
     "t3_23lang.safetensors": (replace(CHATTERBOX_MULTILINGUAL, text_vocab_size=2352), "mtl_tokenizer.json"),
+    "t3_turbo_v1.safetensors": (CHATTERBOX_TURBO, "vocab.json"),
+    "t3_nano_v1.safetensors": (CHATTERBOX_NANO, "vocab.json"),
 }
-"""Weights as upstream names them, with their sizes and their tokenizer."""
+"""Weights as upstream names them, with their sizes and their tokenizer (of several files where it is `vocab.json`)."""
 
 OWN_FILES = ("weights.safetensors", "config.json", "tokenizer.json", "conds.safetensors")
 """What a folder of Finch's kind holds."""
@@ -45,9 +54,10 @@ class Checkpoint:
         return self.model.config
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, dtype: Dtype = "float32") -> Checkpoint:
     """Load a folder, or the weights file in it where the folder holds several.
 
+    dtype: of weights, cache and activations; norms and softmax accumulate in float32, logits are float32.
     Raises WeightsError naming the file and what is wrong with it, MissingPackage for a `conds.pt` without torch.
     """
     try:
@@ -56,7 +66,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise WeightsError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
     text = TextTokenizer(weights.parent / tokenizer, config)
     voice = load_voice(weights.parent, config)
-    model = T3(read_weights(weights, config), config)
+    model = T3(read_weights(weights, config, dtype), config)
     with weights.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
     return Checkpoint(model, text, voice, checksum)
@@ -118,14 +128,9 @@ def _read_pickled(path: Path) -> dict[str, Any]:
 
 def check_voice(data: Mapping[str, Any], config: T3Config, source: str) -> Voice:
     """Build a Voice from upstream's `T3Cond` fields; WeightsError names the field that is missing or wrong."""
-    fields = {}
-    for name in ("speaker_emb", "cond_prompt_speech_tokens", "emotion_adv"):
-        if name not in data:
-            raise WeightsError(
-                f"{source} has no {name!r}", hint="expected speaker_emb, cond_prompt_speech_tokens, emotion_adv"
-            )
-        fields[name] = np.asarray(data[name]).reshape(-1)
-    speaker, prompt, emotion = fields.values()
+    speaker = _field(data, "speaker_emb", source)
+    prompt = _field(data, "cond_prompt_speech_tokens", source)
+    most = config.prompt_length if config.backbone == "gpt2" else config.speech_positions
     if speaker.shape != (config.speaker_size,) or not np.isfinite(speaker).all():
         raise WeightsError(
             f"{source}: speaker_emb has {speaker.size} values, or not all are finite",
@@ -133,13 +138,26 @@ def check_voice(data: Mapping[str, Any], config: T3Config, source: str) -> Voice
         )
     if (
         not np.issubdtype(prompt.dtype, np.integer)
-        or prompt.size > config.speech_positions
+        or prompt.size > most
         or prompt.min(initial=0) < 0
         or prompt.max(initial=0) >= config.speech_vocab_size
     ):
         raise WeightsError(
-            f"{source}: cond_prompt_speech_tokens do not fit", hint=f"expected ids under {config.speech_vocab_size}"
+            f"{source}: cond_prompt_speech_tokens do not fit",
+            hint=f"expected at most {most} ids under {config.speech_vocab_size}",
         )
+    voice = Voice(speaker.astype(np.float32), prompt.astype(np.int64))
+    if config.backbone == "gpt2":
+        return voice
+    emotion = _field(data, "emotion_adv", source)
     if emotion.shape != (1,) or not np.isfinite(emotion).all():
         raise WeightsError(f"{source}: emotion_adv is {emotion.tolist()}", hint="expected one number")
-    return Voice(speaker.astype(np.float32), prompt.astype(np.int64), float(emotion[0]))
+    return replace(voice, emotion=float(emotion[0]))
+
+
+def _field(data: Mapping[str, Any], name: str, source: str) -> NDArray[Any]:
+    if name not in data:
+        raise WeightsError(
+            f"{source} has no {name!r}", hint="expected speaker_emb, cond_prompt_speech_tokens, emotion_adv"
+        )
+    return np.asarray(data[name]).reshape(-1)

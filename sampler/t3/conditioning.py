@@ -1,4 +1,4 @@
-"""Voice conditioning: speaker embedding, speech prompt through the perceiver, emotion."""
+"""Voice conditioning: speaker embedding, speech prompt (with Llama through the perceiver), with Llama emotion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,10 +31,15 @@ class Conditioning:
         self._weights = own
 
     def rows(self, voice: Voice, prompt_embeddings: mx.array) -> mx.array:
-        """Speaker, resampled prompt and emotion as embeddings: (34, D); prompt_embeddings: (P, D), P may be 0."""
-        weights = self._weights
-        speaker = mx.array(voice.speaker)[None] @ weights["spkr_enc.weight"].T + weights["spkr_enc.bias"]
-        emotion = mx.array([[voice.emotion]], dtype=mx.float32) @ weights["emotion_adv_fc.weight"].T
+        """Rows before the text, in the type of the weights; prompt_embeddings: (P, D), P may be 0.
+
+        Llama: speaker, resampled prompt and emotion, (34, D). GPT-2: speaker and the prompt as it is, (1 + P, D).
+        """
+        weights, dtype = self._weights, prompt_embeddings.dtype
+        speaker = mx.array(voice.speaker).astype(dtype)[None] @ weights["spkr_enc.weight"].T + weights["spkr_enc.bias"]
+        if self.config.backbone == "gpt2":
+            return mx.concatenate([speaker, prompt_embeddings])
+        emotion = mx.array([[voice.emotion]], dtype=dtype) @ weights["emotion_adv_fc.weight"].T
         parts = (
             [speaker, emotion]
             if prompt_embeddings.shape[0] == 0

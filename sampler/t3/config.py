@@ -1,4 +1,4 @@
-"""What a T3 is made of: sizes, special ids, rotary scaling, aligned heads."""
+"""What a T3 is made of: backbone, sizes, special ids, positions, aligned heads."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,11 +13,14 @@ from sampler.errors import WeightsError
 class T3Config:
     """Sizes and constants of one T3 checkpoint; the defaults are those of Chatterbox's English model.
 
-    Sources: `models/t3/modules/t3_config.py`, `models/t3/llama_configs.py`, `models/t3/modules/perceiver.py` and
-    `models/t3/inference/alignment_stream_analyzer.py` of chatterbox-tts 0.1.7.
+    With the GPT-2 backbone the network has learned positions over the whole sequence in place of those of text and
+    speech, a bias in its speech head, no perceiver, no emotion and no guidance: fields of those parts are not read.
+    Sources: `models/t3/modules/t3_config.py`, `models/t3/llama_configs.py`, `models/t3/modules/perceiver.py`,
+    `models/t3/inference/alignment_stream_analyzer.py` and `tts_turbo.py` of chatterbox-tts 0.1.7.
     """
 
     name: str = "chatterbox-english"
+    backbone: Literal["llama", "gpt2"] = "llama"
     hidden_size: int = 1024
     intermediate_size: int = 4096
     num_layers: int = 30
@@ -32,8 +35,12 @@ class T3Config:
     eos_id: int = 6562
     speaker_size: int = 256
     prompt_length: int = 150
+    """Speech tokens of a voice's prompt; with GPT-2 the most that there may be."""
     perceiver_queries: int = 32
     perceiver_heads: int = 4
+    positions: int = 8196
+    """Rows of GPT-2's position table: conditioning, text and speech together."""
+    layer_norm_eps: float = 1e-5
     rms_norm_eps: float = 1e-5
     rope_theta: float = 500_000.0
     rope_factor: float = 8.0
@@ -42,7 +49,7 @@ class T3Config:
     rope_original_length: int = 8192
     aligned_heads: tuple[tuple[int, int], ...] = ((12, 15), (13, 11), (9, 2))
     """(layer, head) pairs whose attention follows the text, both from 0."""
-    tokenizer: Literal["english", "multilingual"] = "english"
+    tokenizer: Literal["english", "multilingual", "turbo"] = "english"
     """Which of upstream's text front ends the checkpoint was trained with."""
     languages: tuple[str, ...] = ("en",)
 
@@ -53,18 +60,36 @@ class T3Config:
 
     @property
     def conditioning_length(self) -> int:
-        """Rows of conditioning before the text: speaker, perceiver queries, emotion."""
-        return 1 + self.perceiver_queries + 1
+        """Rows before the text with a full prompt: speaker, perceiver queries, emotion; speaker, prompt with GPT-2."""
+        return 1 + self.prompt_length if self.backbone == "gpt2" else 1 + self.perceiver_queries + 1
 
     @property
     def text_positions(self) -> int:
-        """Rows of the text position table (`max_text_tokens + 2` in upstream's T3.__init__)."""
-        return self.max_text_tokens + 2
+        """Ids that a text may have: rows of its position table (`max_text_tokens + 2` in upstream's T3.__init__).
+
+        GPT-2 has no such table and no start and stop: `max_text_tokens`.
+        """
+        return self.max_text_tokens if self.backbone == "gpt2" else self.max_text_tokens + 2
 
     @property
     def speech_positions(self) -> int:
-        """Rows of the speech position table (`max_speech_tokens + 2 + 2` in upstream's T3.__init__)."""
+        """Places of BOS and speech: rows of the position table (`max_speech_tokens + 2 + 2` in upstream's T3.__init__).
+
+        With GPT-2 what the longest conditioning, the longest text and a second BOS leave of the sequence.
+        """
+        if self.backbone == "gpt2":
+            return self.positions - self.conditioning_length - self.text_positions - 1
         return self.max_speech_tokens + 4
+
+    @property
+    def guidance(self) -> bool:
+        """Whether the network was trained for guidance: GPT-2 ignores it (`inference_turbo` has no such argument)."""
+        return self.backbone == "llama"
+
+    @property
+    def bos_count(self) -> int:
+        """BOS rows of the prefix as upstream's last version has them."""
+        return 1 if self.backbone == "gpt2" else 2
 
     def __post_init__(self) -> None:
         """Refuse sizes and ids that no T3 can have; WeightsError names the field and its value."""
@@ -79,7 +104,7 @@ class T3Config:
         ]
         width, heads = self.hidden_size, self.num_heads
         inside = all(0 <= at < self.num_layers and 0 <= head < heads for at, head in self.aligned_heads)
-        rope = ("rms_norm_eps", "rope_theta", "rope_factor", "rope_original_length")
+        constants = ("layer_norm_eps", "rms_norm_eps", "rope_theta", "rope_factor", "rope_original_length")
         return [
             *((name, getattr(self, name) >= 1, "1 or more") for name in sizes),
             (
@@ -100,9 +125,18 @@ class T3Config:
                 (name, 0 <= getattr(self, name) < self.text_vocab_size, "a text token")
                 for name in ("start_text_id", "stop_text_id")
             ),
-            ("prompt_length", 0 <= self.prompt_length <= self.speech_positions, "no more than there are positions"),
+            (
+                "positions",
+                self.backbone == "llama" or self.speech_positions >= 1,
+                "room for conditioning, text and speech",
+            ),
+            (
+                "prompt_length",
+                self.prompt_length >= 0 and (self.backbone == "gpt2" or self.prompt_length <= self.speech_positions),
+                "no more than there are positions",
+            ),
             ("aligned_heads", inside, f"pairs below ({self.num_layers}, {heads})"),
-            *((name, getattr(self, name) > 0, "a number > 0") for name in rope),
+            *((name, getattr(self, name) > 0, "a number > 0") for name in constants),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,3 +177,19 @@ CHATTERBOX_MULTILINGUAL = replace(
         *("ru", "sv", "sw", "tr", "zh"),
     ),
 )
+
+CHATTERBOX_TURBO = T3Config(
+    name="chatterbox-turbo",
+    backbone="gpt2",
+    num_layers=24,
+    text_vocab_size=50_276,
+    speech_vocab_size=6_563,
+    prompt_length=375,
+    aligned_heads=(),
+    tokenizer="turbo",
+)
+
+CHATTERBOX_NANO = replace(
+    CHATTERBOX_TURBO, name="chatterbox-nano", hidden_size=768, intermediate_size=3_072, num_layers=12, num_heads=12
+)
+"""Turbo's small sister: upstream's repository has it since commit 5de7a54, no wheel up to 0.1.7 does."""

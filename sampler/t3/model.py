@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 import mlx.core as mx
 import numpy as np
 
-from sampler.errors import TextError
+from sampler.errors import ConfigError, TextError
+from sampler.t3.backbone import Backbone
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.conditioning import Conditioning, Voice
 from sampler.t3.config import T3Config
+from sampler.t3.gpt2 import GPT2
 from sampler.t3.llama import Llama
 
 
@@ -16,52 +18,75 @@ class T3:
     """Embeddings, backbone and head of one checkpoint. Source: `models/t3/t3.py` of chatterbox-tts 0.1.7."""
 
     def __init__(self, tensors: Mapping[str, mx.array], config: T3Config) -> None:
-        """tensors: a state dict with upstream's keys, checked by `sampler.t3.weights`."""
+        """tensors: a state dict with upstream's keys, checked by `sampler.t3.weights`; all rows are of their type."""
         self.config = config
-        self.backbone = Llama(tensors, config)
+        self.backbone: Backbone = (GPT2 if config.backbone == "gpt2" else Llama)(tensors, config)
         self._conditioning = Conditioning(tensors, config)
         self._text, self._speech = tensors["text_emb.weight"], tensors["speech_emb.weight"]
-        self._text_positions = tensors["text_pos_emb.emb.weight"]
-        self._speech_positions = tensors["speech_pos_emb.emb.weight"]
-        self._head = tensors["speech_head.weight"]
+        self._text_positions = tensors.get("text_pos_emb.emb.weight")
+        self._speech_positions = tensors.get("speech_pos_emb.emb.weight")
+        self._head, self._head_bias = tensors["speech_head.weight"], tensors.get("speech_head.bias")
+
+    @property
+    def dtype(self) -> str:
+        """Type of weights, cache and rows: float32, float16 or bfloat16."""
+        return str(self._head.dtype).rpartition(".")[2]
 
     def conditioning(self, voice: Voice) -> mx.array:
-        """Rows before the text: (34, D); (2, D) for a voice without a prompt. Source: `prepare_conditioning`."""
-        prompt = mx.array(voice.prompt)
-        embedded = self._speech[prompt] + self._speech_positions[: len(voice.prompt)]
-        return self._conditioning.rows(voice, embedded)
+        """Rows before the text: (34, D), (2, D) without a prompt; GPT-2: (1 + P, D). Source: `prepare_conditioning`."""
+        return self._conditioning.rows(voice, self.embed_speech(voice.prompt.tolist(), range(len(voice.prompt))))
 
-    def prefix(self, text: Sequence[int], voice: Voice, *, bos_count: int = 2, guided: bool = True) -> mx.array:
+    def prefix(
+        self, text: Sequence[int], voice: Voice, *, bos_count: int | None = None, guided: bool | None = None
+    ) -> mx.array:
         """Embeddings of conditioning, text and BOS: (2, L, D) if guided (conditional, unconditional), else (1, L, D).
 
-        text: ids with start and stop. The unconditional row has zeros for the text tokens and keeps their positions.
-        bos_count: 2 as every upstream version with guidance has it, 1 as `en-0.1.2-nocfg`; both stand at speech
-        position 0. Raises TextError for an id outside the vocabulary and for a text that is too long.
+        text: ids with start and stop, where the model has them. The unconditional row has zeros for the text tokens
+        and keeps their positions. bos_count: 2 as every upstream version with guidance has it, 1 as `en-0.1.2-nocfg`
+        and Turbo; both stand at speech position 0. None: as the model's own upstream has it. Raises TextError for an id
+        outside the vocabulary and for a text that is too long, ConfigError for guidance that the model does not have.
         """
+        config = self.config
         self.check_text(text)
-        positions = self._text_positions[: len(text)]
-        tokens = self._text[mx.array(np.array(text))] + positions
-        bos = self._speech[self.config.bos_id][None] + self._speech_positions[:1]
-        before, after = self.conditioning(voice), [bos] * bos_count
-        rows = [mx.concatenate([before, middle, *after]) for middle in ([tokens, positions] if guided else [tokens])]
-        return mx.stack(rows)
+        if guided and not config.guidance:
+            raise ConfigError(f"guided = {guided}", hint=f"{config.name} has no unconditional row")
+        guided = config.guidance if guided is None else guided
+        middles = [_embed(self._text, text, self._text_positions, range(len(text)))]
+        if guided and self._text_positions is not None:
+            middles.append(self._text_positions[: len(text)])
+        after = [self.embed_speech([config.bos_id], [0])] * (config.bos_count if bos_count is None else bos_count)
+        before = self.conditioning(voice)
+        return mx.stack([mx.concatenate([before, middle, *after]) for middle in middles])
 
     def text_columns(self, text: Sequence[int], voice: Voice) -> slice:
         """Where the text stands in the prefix."""
-        start = self.config.conditioning_length if len(voice.prompt) else 2
+        if self.config.backbone == "gpt2":
+            start = 1 + len(voice.prompt)
+        else:
+            start = self.config.conditioning_length if len(voice.prompt) else 2
         return slice(start, start + len(text))
 
     def embed_speech(self, tokens: Sequence[int], positions: Sequence[int]) -> mx.array:
-        """Embeddings of generated tokens (N,) at speech positions (N,): generated token i stands at i + 1; (N, D)."""
-        return self._speech[mx.array(np.array(tokens))] + self._speech_positions[mx.array(np.array(positions))]
+        """Embeddings of generated tokens (N,) at speech positions (N,): generated token i stands at i + 1; (N, D).
+
+        GPT-2 has no speech positions: it numbers the whole sequence by itself.
+        """
+        return _embed(self._speech, tokens, self._speech_positions, positions)
 
     def teacher_forced(
-        self, text: Sequence[int], voice: Voice, tokens: Sequence[int], *, bos_count: int = 2, guided: bool = True
+        self,
+        text: Sequence[int],
+        voice: Voice,
+        tokens: Sequence[int],
+        *,
+        bos_count: int | None = None,
+        guided: bool | None = None,
     ) -> mx.array:
         """Logits of every step of given speech, in one pass: (2 if guided else 1, len(tokens) + 1, V).
 
-        Row t predicts tokens[t]; the last row is what would come next. Raises TextError for an id that is no speech
-        token and for more tokens than there are positions: MLX reads beyond a table without saying so.
+        Row t predicts tokens[t]; the last row is what would come next. bos_count, guided: as `prefix` has them. Raises
+        TextError for an id that is no speech token and for more tokens than there are positions: MLX reads beyond a
+        table without saying so.
         """
         outside = [token for token in tokens if not 0 <= token < self.config.speech_vocab_size]
         if outside:
@@ -77,16 +102,24 @@ class T3:
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Speech-token logits of normed hidden states: (..., D) -> float32 (..., V)."""
-        return hidden @ self._head.T
+        product = hidden @ self._head.T
+        return (product if self._head_bias is None else product + self._head_bias).astype(mx.float32)
 
     def check_text(self, text: Sequence[int]) -> None:
         """Raise TextError for ids that the model cannot read."""
         config = self.config
         if len(text) > config.text_positions:
+            ends = "" if config.backbone == "gpt2" else " with its start and stop"
             raise TextError(
-                f"the text has {len(text)} tokens with its start and stop",
+                f"the text has {len(text)} tokens{ends}",
                 hint=f"{config.name} takes {config.text_positions}; split the text",
             )
         outside = [token for token in text if not 0 <= token < config.text_vocab_size]
         if outside:
             raise TextError(f"text id {outside[0]} is no token", hint=f"expected 0 to {config.text_vocab_size - 1}")
+
+
+def _embed(table: mx.array, ids: Sequence[int], places: mx.array | None, positions: Sequence[int]) -> mx.array:
+    """Rows of a table, plus those of a table of positions where there is one: (N, D)."""
+    rows = table[mx.array(np.array(ids, dtype=np.int64))]
+    return rows if places is None else rows + places[mx.array(np.array(positions, dtype=np.int64))]

@@ -53,7 +53,7 @@ class RotaryTable:
 
 
 def rotate(rows: mx.array, cosine: mx.array, sine: mx.array) -> mx.array:
-    """Rotate channel pairs (i, i + head_size / 2), the layout of `LlamaAttention`."""
+    """Rotate channel pairs (i, i + head_size / 2), the layout of `LlamaAttention`; float32, returned as `rows`."""
     half = rows.shape[-1] // 2
     turned = mx.concatenate([-rows[..., half:], rows[..., :half]], axis=-1)
-    return rows * cosine + turned * sine
+    return (rows * cosine + turned * sine).astype(rows.dtype)

@@ -7,15 +7,18 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from sampler.errors import TextError, WeightsError
+from sampler.t3.byte_level import longest_text, read_byte_level
 from sampler.t3.config import T3Config
 
-# `punc_norm` in tts.py and mtl_tts.py of chatterbox-tts 0.1.7; the order matters.
+# `punc_norm` in tts.py, mtl_tts.py and tts_turbo.py of chatterbox-tts 0.1.7; the order matters.
 REPLACEMENTS = (
     *(("...", ", "), ("\u2026", ", "), (":", ","), (" - ", ", "), (";", ", "), ("\u2014", "-"), ("\u2013", "-")),
     *((" ,", ","), ("\u201c", '"'), ("\u201d", '"'), ("\u2018", "'"), ("\u2019", "'")),
 )
+KEPT_BY_TURBO = ("...", " - ", ";")
 # ruff: noqa: RUF001
-ENDERS = {"english": (".", "!", "?", "-", ","), "multilingual": (".", "!", "?", "-", ",", "、", "，", "。", "？", "！")}
+PLAIN_ENDERS = (".", "!", "?", "-", ",")
+ENDERS = {"multilingual": (*PLAIN_ENDERS, "、", "，", "。", "？", "！")}
 
 NEEDS_PACKAGES = {"zh": "Cangjie codes", "ja": "pykakasi", "he": "dicta_onnx", "ru": "russian_text_stresser"}
 """Languages whose text upstream rewrites with optional packages (`MTLTokenizer.encode`)."""
@@ -28,9 +31,10 @@ def normalize_punctuation(text: str, front_end: str) -> str:
     text = text[0].upper() + text[1:] if text[0].islower() else text
     text = " ".join(text.split())
     for old, new in REPLACEMENTS:
-        text = text.replace(old, new)
+        if front_end != "turbo" or old not in KEPT_BY_TURBO:
+            text = text.replace(old, new)
     text = text.rstrip(" ")
-    return text if text.endswith(ENDERS[front_end]) else f"{text}."
+    return text if text.endswith(ENDERS.get(front_end, PLAIN_ENDERS)) else f"{text}."
 
 
 def lower_nfkd(text: str) -> str:
@@ -44,17 +48,15 @@ def decompose_hangul(text: str) -> str:
 
 
 class TextTokenizer:
-    """A checkpoint's `tokenizer.json` behind its text front end."""
+    """A checkpoint's `tokenizer.json`, or its `vocab.json` and the files beside it, behind its text front end."""
 
     def __init__(self, path: Path, config: T3Config) -> None:
         """Raises WeightsError for an unreadable file or one whose number of ids is not that of `text_emb`."""
         self.config = config
         if not path.exists():
             raise WeightsError(f"{path} does not exist", hint="the tokenizer belongs beside the weights")
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises Exception itself
-            raise WeightsError(f"{path} is no tokenizer: {error}", hint="is the download complete?") from error
+        self._tokenizer = read_byte_level(path) if path.name == "vocab.json" else _read(path)
+        self._longest = longest_text(path.parent, config.max_text_tokens)
         size, largest = self._tokenizer.get_vocab_size(), max(self._tokenizer.get_vocab().values(), default=-1)
         if size != config.text_vocab_size or largest >= size:
             raise WeightsError(
@@ -63,17 +65,20 @@ class TextTokenizer:
             )
 
     def encode(self, text: str, language: str = "en") -> list[int]:
-        """Ids of a text with start and stop. Raises TextError for an empty text, an unknown language or a long text."""
+        """Ids of a text, with start and stop but for Turbo's front end.
+
+        Raises TextError for an empty text, an unknown language or a long text.
+        """
         config = self.config
         text = normalize_punctuation(text, config.tokenizer)
         if config.tokenizer == "multilingual":
             text = self._multilingual(text, language)
-        ids = self._tokenizer.encode(text.replace(" ", "[SPACE]")).ids
-        if len(ids) > config.max_text_tokens:
-            raise TextError(
-                f"the text has {len(ids)} tokens", hint=f"{config.name} takes {config.max_text_tokens}; split the text"
-            )
-        return [config.start_text_id, *ids, config.stop_text_id]
+        turbo = config.tokenizer == "turbo"
+        ids: list[int] = self._tokenizer.encode(text if turbo else text.replace(" ", "[SPACE]")).ids
+        if len(ids) > self._longest:
+            hint = f"{config.name} takes {self._longest}; split the text"
+            raise TextError(f"the text has {len(ids)} tokens", hint=hint)
+        return ids if turbo else [config.start_text_id, *ids, config.stop_text_id]
 
     def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
         """What each id of a text stands for, as the tokenizer writes it: a space is `[SPACE]`."""
@@ -93,3 +98,10 @@ class TextTokenizer:
         text = lower_nfkd(text)
         text = decompose_hangul(text) if language == "ko" else text
         return f"[{language}]{text}"
+
+
+def _read(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises Exception itself
+        raise WeightsError(f"{path} is no tokenizer: {error}", hint="is the download complete?") from error

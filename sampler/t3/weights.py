@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import mlx.core as mx
 import numpy as np
@@ -12,11 +12,16 @@ from safetensors import SafetensorError, safe_open
 from sampler.errors import WeightsError
 from sampler.t3.config import T3Config
 
+Dtype = Literal["float32", "float16", "bfloat16"]
 Shape = tuple[int, ...]
 
 
 def expected_shapes(config: T3Config) -> dict[str, Shape]:
-    """Name and shape of every tensor of a T3 with a Llama backbone, as `T3.state_dict()` of upstream has them."""
+    """Name and shape of every tensor of a T3, as `T3.state_dict()` of upstream has them."""
+    return _gpt2_shapes(config) if config.backbone == "gpt2" else _llama_shapes(config)
+
+
+def _llama_shapes(config: T3Config) -> dict[str, Shape]:
     width, inner = config.hidden_size, config.intermediate_size
     shapes: dict[str, Shape] = {
         "tfmr.embed_tokens.weight": (8, width),  # unused: LlamaModel cannot be made without it
@@ -46,6 +51,31 @@ def expected_shapes(config: T3Config) -> dict[str, Shape]:
     return shapes
 
 
+def _gpt2_shapes(config: T3Config) -> dict[str, Shape]:
+    width, inner = config.hidden_size, config.intermediate_size
+    shapes: dict[str, Shape] = {
+        "tfmr.wte.weight": (config.text_vocab_size, width),  # unused: upstream deletes it once the file is read
+        "tfmr.wpe.weight": (config.positions, width),
+        "tfmr.ln_f.weight": (width,),
+        "tfmr.ln_f.bias": (width,),
+        "cond_enc.spkr_enc.weight": (width, config.speaker_size),
+        "cond_enc.spkr_enc.bias": (width,),
+        "text_emb.weight": (config.text_vocab_size, width),
+        "text_head.weight": (config.text_vocab_size, width),
+        "speech_emb.weight": (config.speech_vocab_size, width),
+        "speech_head.weight": (config.speech_vocab_size, width),
+        "speech_head.bias": (config.speech_vocab_size,),
+    }
+    products = {"attn.c_attn": 3 * width, "attn.c_proj": width, "mlp.c_fc": inner, "mlp.c_proj": width}
+    for index in range(config.num_layers):
+        for name, size in products.items():
+            shapes[f"tfmr.h.{index}.{name}.weight"] = (inner if name == "mlp.c_proj" else width, size)
+            shapes[f"tfmr.h.{index}.{name}.bias"] = (size,)
+        for name in ("ln_1", "ln_2"):
+            shapes |= {f"tfmr.h.{index}.{name}.{kind}": (width,) for kind in ("weight", "bias")}
+    return shapes
+
+
 def check_shapes(found: Mapping[str, Shape], config: T3Config, source: str) -> None:
     """Raise WeightsError naming the first missing, extra or mis-shaped tensor."""
     expected = expected_shapes(config)
@@ -63,14 +93,19 @@ def check_shapes(found: Mapping[str, Shape], config: T3Config, source: str) -> N
             raise WeightsError(f"{source}: {name!r} has shape {found[name]}", hint=f"{config.name} has {shape}")
 
 
-def read_weights(path: Path, config: T3Config) -> dict[str, mx.array]:
-    """Read a state dict as float32. Raises WeightsError for a file that is truncated or does not fit `config`."""
+def read_weights(path: Path, config: T3Config, dtype: Dtype = "float32") -> dict[str, mx.array]:
+    """Read a state dict, in the given type. Raises WeightsError for a file that is truncated or does not fit `config`.
+
+    Raises it as well for a value that the type cannot hold: float16 ends at 65,504.
+    """
+    if dtype not in get_args(Dtype):
+        raise WeightsError(f"dtype = {dtype!r}", hint=f"expected {', '.join(get_args(Dtype))}")
     try:
         file: Any  # safetensors has no types for an open file
         with safe_open(path, framework="numpy") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             check_shapes(shapes, config, path.name)
-            return {name: _finite(name, _tensor(file, name, path), path) for name in shapes}
+            return {name: _cast(name, _finite(name, _tensor(file, name, path), path), dtype, path) for name in shapes}
     except FileNotFoundError as error:
         raise WeightsError(f"{path} does not exist", hint="give the folder that holds the weights") from error
     except (SafetensorError, OSError) as error:
@@ -96,3 +131,15 @@ def _finite(name: str, tensor: NDArray[np.float32], path: Path) -> mx.array:
             hint="is the download complete?",
         )
     return mx.array(tensor)
+
+
+def _cast(name: str, tensor: mx.array, dtype: Dtype, path: Path) -> mx.array:
+    if dtype == "float32":
+        return tensor
+    cast = tensor.astype(getattr(mx, dtype))
+    beyond = tensor.size - int(np.isfinite(np.array(cast.astype(mx.float32))).sum())
+    if beyond:
+        raise WeightsError(
+            f"{path.name}: {name!r} has {beyond} of {tensor.size} values beyond {dtype}", hint="load it as float32"
+        )
+    return cast

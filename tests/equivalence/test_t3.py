@@ -13,10 +13,10 @@ import torch
 
 from sampler import finch
 from sampler.finch.measure import held_out_speech
+from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.conditioning import Voice
 from sampler.t3.config import T3Config
-from sampler.t3.llama import AttentionRequest
 from sampler.t3.model import T3
 from sampler.t3.weights import expected_shapes, read_weights
 from tests import upstream

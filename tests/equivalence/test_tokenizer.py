@@ -40,8 +40,8 @@ def checkpoint():
 
 
 @given(TEXTS)
-def test_punctuation_as_the_english_and_the_multilingual_program_have_it(text):
-    for module, front_end in (("tts", "english"), ("mtl_tts", "multilingual")):
+def test_punctuation_as_upstreams_three_programs_have_it(text):
+    for module, front_end in (("tts", "english"), ("mtl_tts", "multilingual"), ("tts_turbo", "turbo")):
         assert normalize_punctuation(text, front_end) == upstream_function(module, "punc_norm")(text)
 
 

@@ -129,7 +129,7 @@ def test_a_matrix_with_a_mistake(tmp_path, change, expected):
         (["run", "stochastik"], "there is no matrix 'stochastik' (did you mean 'stochastic'?)"),
         (
             ["run", "smoke", "--engine", "corre"],
-            "'corre' is no engine (known: core, reference, huggingface, mlx-lm, mlx-audio; or file.py:factory)",
+            "'corre' is no engine (known: core, core-float16, core-bfloat16, reference, huggingface, mlx-lm, mlx-audio",
         ),
         (["run", "smoke", "--engine", "none.py:make"], "none.py cannot be imported: FileNotFoundError"),
         (

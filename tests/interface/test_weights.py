@@ -193,12 +193,12 @@ def test_a_voice_needs_torch_only_where_it_is_pickled(upstream_folder, monkeypat
         (lambda folder: (folder / "config.json").write_text("[]"), "config.json: content: Input should be an object"),
         (
             lambda folder: edit(folder, heads=3),
-            "config.json: heads: Unexpected keyword argument (keys: name, hidden_size",
+            "config.json: heads: Unexpected keyword argument (keys: name, backbone",
         ),
         (lambda folder: edit(folder, num_layers=6.5), "config.json: num_layers: Input should be a valid integer"),
         (
             lambda folder: edit(folder, tokenizer="french"),
-            "config.json: tokenizer: Input should be 'english' or 'multi",
+            "config.json: tokenizer: Input should be 'english', 'multi",
         ),
         (lambda folder: edit(folder, languages=3), "config.json: languages: Input should be a valid array"),
         (lambda folder: edit(folder, aligned_heads=[1, 2]), "config.json: aligned_heads.0: Input should be a valid"),

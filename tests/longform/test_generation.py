@@ -14,10 +14,10 @@ from sampler import NoiseKey, SamplingConfig, process
 from sampler.chain.pipeline import Scores, run_rows
 from sampler.errors import ConfigError, TextError
 from sampler.generation import Generation, Generator, Request
+from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.config import T3Config
-from sampler.t3.llama import AttentionRequest
 from sampler.t3.model import T3
 from tests.support import TINY, configs, random_text, random_voice, random_weights
 

@@ -1,0 +1,88 @@
+"""GPT-2's byte-level BPE from the files that HuggingFace keeps beside a checkpoint."""
+
+import math
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+
+from sampler.errors import WeightsError
+
+END_OF_TEXT = "<|endoftext|>"
+SETTINGS = "tokenizer_config.json"
+T = TypeVar("T")
+
+
+class _Token(BaseModel):
+    """How an added token is matched, as transformers writes it."""
+
+    content: str
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = False
+    special: bool = False
+
+
+class _Settings(BaseModel):
+    """What of `tokenizer_config.json` changes ids."""
+
+    model_max_length: float = Field(default=math.inf, gt=0)
+    added_tokens_decoder: dict[int, _Token] = {}
+
+
+def read_byte_level(vocabulary: Path) -> Tokenizer:
+    """Build the tokenizer of `vocab.json`, `merges.txt`, `added_tokens.json` as `GPT2Tokenizer` of transformers does.
+
+    How an added token is matched (spaces beside it, whole words only) is taken from `tokenizer_config.json` where that
+    says so. Raises WeightsError for a file that is missing, cannot be read or does not fit the others.
+    """
+    merges, added = vocabulary.parent / "merges.txt", vocabulary.parent / "added_tokens.json"
+    for path in (merges, added):
+        if not path.exists():
+            raise WeightsError(f"{path} does not exist", hint=f"it belongs beside {vocabulary.name}")
+    try:
+        tokenizer = Tokenizer(BPE.from_file(str(vocabulary), str(merges)))
+    except Exception as error:  # tokenizers raises Exception itself
+        message = f"{vocabulary} and {merges.name} are no tokenizer: {error}"
+        raise WeightsError(message, hint="is the download complete?") from error
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    ids = _read_json(added, TypeAdapter(dict[str, int]))
+    known = {token.content: token for token in _settings(vocabulary.parent).added_tokens_decoder.values()}
+    names = [END_OF_TEXT, *sorted(ids, key=ids.__getitem__)]
+    tokenizer.add_tokens(
+        [
+            AddedToken(**known.get(name, _Token(content=name, special=name == END_OF_TEXT)).model_dump())
+            for name in names
+        ]
+    )
+    for name, index in ids.items():
+        place = tokenizer.token_to_id(name)
+        if place != index:
+            message = f"{added.name}: {name!r} has id {index}, the next free one is {place}"
+            raise WeightsError(message, hint=f"the ids follow those of {vocabulary.name}")
+    return tokenizer
+
+
+def longest_text(folder: Path, most: int) -> int:
+    """Most ids of a text: `most`, or `model_max_length` where that is less, since upstream cuts texts off there."""
+    return int(min(_settings(folder).model_max_length, most))
+
+
+def _settings(folder: Path) -> _Settings:
+    path = folder / SETTINGS
+    return _read_json(path, TypeAdapter(_Settings)) if path.exists() else _Settings()
+
+
+def _read_json(path: Path, kind: TypeAdapter[T]) -> T:
+    try:
+        return kind.validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}", hint="is the download complete?") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "content"
+        raise WeightsError(f"{path.name}: {key}: {first['msg']}", hint="is the download complete?") from error

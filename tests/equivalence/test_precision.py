@@ -1,0 +1,144 @@
+"""float16 and bfloat16: as far from float32 as upstream's torch in the same type, and one type all the way through.
+
+How far that is on Finch stands in docs/decisions.md ("Half precision"); `python -m tests.precision` measures it.
+"""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from sampler import SamplingConfig, finch
+from sampler.engines.core import CoreEngine
+from sampler.errors import WeightsError
+from sampler.generation import Generator, Request
+from sampler.t3.backbone import AttentionRequest
+from sampler.t3.cache import KeyValueCache
+from sampler.t3.checkpoint import Checkpoint, load_checkpoint
+from sampler.t3.model import T3
+from sampler.t3.norms import layer_norm, rms_norm
+from sampler.t3.weights import read_weights
+from tests import precision
+from tests.precision import cast, held_out_runs, measure
+from tests.support import TINY, TURBO_SMALL, TURBO_TINY, random_text, random_voice, random_weights
+
+TURBO = SamplingConfig(
+    top_k=1_000, top_p=0.95, min_p=0.0, cfg_weight=0.0, order=("temperature", "top_k", "top_p", "repetition_penalty")
+)
+HALVES = ("float16", "bfloat16")
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_llama_is_as_far_from_float32_as_torch_is(dtype, record_property):
+    """Finch, true speech, the default chain: the medians of the total variation within a factor of 2."""
+    checkpoint = finch.load()
+    tensors = read_weights(finch.folder() / "weights.safetensors", checkpoint.config)
+    runs = held_out_runs(2)
+    found = measure(tensors, checkpoint.config, checkpoint.voice, runs, dtype, [SamplingConfig()])
+    assert_alike(*found[0], f"{dtype}, Finch", record_property)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_gpt2_is_as_far_from_float32_as_torch_is(dtype, record_property):
+    speech = np.random.default_rng(4).integers(0, TURBO_SMALL.bos_id, 120).tolist()
+    runs = [(random_text(TURBO_SMALL, 40, 3), speech)]
+    found = measure(random_weights(TURBO_SMALL, 1), TURBO_SMALL, random_voice(TURBO_SMALL, 2), runs, dtype, [TURBO])
+    assert_alike(*found[0], f"{dtype}, {TURBO_SMALL.name}", record_property)
+
+
+def assert_alike(ours: np.ndarray, theirs: np.ndarray, name: str, record_property):
+    medians = float(np.median(ours)), float(np.median(theirs))
+    record_property("median total variation from float32", f"core {medians[0]:.1e}, torch {medians[1]:.1e} ({name})")
+    assert len(ours) > 100
+    ratio = medians[0] / medians[1]
+    assert 0.5 < ratio < 2, f"{ratio:.2g} times torch's distance"
+
+
+def rounds_weights_only(tensors: dict[str, mx.array], dtype: str) -> dict[str, mx.array]:
+    """Wrong: it computes in float32 with rounded weights."""
+    return {name: value.astype(mx.float32) for name, value in cast(tensors, dtype).items()}
+
+
+def says_float16(tensors: dict[str, mx.array], dtype: str) -> dict[str, mx.array]:
+    """Wrong: it computes in bfloat16."""
+    return cast(tensors, "bfloat16")
+
+
+@pytest.mark.parametrize("lie", [rounds_weights_only, says_float16])
+def test_a_wrong_type_would_be_seen(lie, monkeypatch):
+    monkeypatch.setattr(precision, "cast", lie)
+    with pytest.raises(AssertionError, match="times torch's distance"):
+        test_llama_is_as_far_from_float32_as_torch_is("float16", lambda name, value: None)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("config", [TINY, TURBO_TINY], ids=lambda config: config.name)
+def test_everything_between_weights_and_logits_has_that_type(config, dtype):
+    """Cache, prefix and every layer; the logits and the attention are float32."""
+    half, rows = getattr(mx, dtype), 2 if config.guidance else 1
+    model, voice = T3(cast(random_weights(config, 5), dtype), config), random_voice(config, 6)
+    seen: dict[str, mx.Dtype] = {}
+    cache = KeyValueCache(config, rows)
+    request = AttentionRequest(((0, 1),))
+    prefix = model.prefix(random_text(config, 7, 1), voice)
+    hidden, attention = model.backbone.prefill(prefix, cache, request, lambda name, value: seen.update({name: value}))
+    assert {value.dtype for value in [prefix, hidden, *seen.values(), *cache.arrays()]} == {half}
+    logits = [model.logits(hidden[:, -1])]
+    embedded = model.embed_speech([7] * rows * 2, [1] * rows * 2)
+    hidden, step_attention = model.backbone.step(embedded, [None, cache], rows, request)
+    assert {value.dtype for value in [hidden, *cache.arrays()]} == {half}
+    logits.append(model.logits(hidden))
+    assert {value.dtype for value in [*logits, *attention, *step_attention[1]]} == {mx.float32}
+    assert model.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_norms_accumulate_in_float32(dtype):
+    """Rows of 4,096 equal squares: a sum in half precision would stop growing, or overflow."""
+    rows = mx.full((2, 4_096), 200.0).astype(getattr(mx, dtype))
+    ones, zeros = mx.ones(4_096).astype(rows.dtype), mx.zeros(4_096).astype(rows.dtype)
+    normed = rms_norm(rows, ones, 1e-5)
+    assert normed.dtype == rows.dtype
+    np.testing.assert_array_equal(np.array(normed.astype(mx.float32)), 1)
+    alternating = rows * mx.array([1.0, -1.0] * 2_048).astype(rows.dtype)
+    np.testing.assert_array_equal(np.abs(np.array(layer_norm(alternating, ones, zeros, 1e-5).astype(mx.float32))), 1)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("config", [TINY, TURBO_TINY], ids=lambda config: config.name)
+def test_a_request_depends_on_no_neighbour_in_half_precision_either(config, dtype):
+    model = T3(cast(random_weights(config, 5), dtype), config)
+    checkpoint = Checkpoint(model, None, random_voice(config, 6), "")
+    requests = [
+        Request(tuple(random_text(config, 4 + index, index)), SamplingConfig(), index, 6 + index) for index in range(5)
+    ]
+    generator = Generator(checkpoint, width=2, keep_logits=True)
+    together = generator.generate(requests)
+    for request, answer in zip(requests, together, strict=True):
+        slot = answer.record.slot
+        alone = generator.generate(
+            [Request(request.prompt, request.config, request.seed, request.max_new_tokens, slot=slot)]
+        )[0]
+        assert alone.tokens == answer.tokens
+        np.testing.assert_array_equal(alone.record.logits, answer.record.logits)
+
+
+@pytest.mark.parametrize("dtype", ["float32", *HALVES])
+def test_the_engine_says_what_it_computes_in(dtype):
+    engine = CoreEngine.load(dtype=dtype)
+    assert engine.info.dtype == dtype
+    assert engine.predict("Hi.", [1, 2]).dtype == np.float32
+
+
+def test_a_type_that_is_none_is_refused():
+    with pytest.raises(WeightsError, match=r"dtype = 'int8' \(expected float32, float16, bfloat16\)"):
+        load_checkpoint(finch.folder(), "int8")
+
+
+def test_a_value_beyond_float16_is_refused(tmp_path):
+    weights = random_weights(TINY, 0)
+    weights["speech_emb.weight"][3, 5] = 7e4
+    mx.save_safetensors(str(tmp_path / "weights.safetensors"), weights)
+    read_weights(tmp_path / "weights.safetensors", TINY, "bfloat16")
+    expected = r"'speech_emb.weight' has 1 of 2112 values beyond float16 \(load it as float32\)"
+    with pytest.raises(WeightsError, match=expected):
+        read_weights(tmp_path / "weights.safetensors", TINY, "float16")
