@@ -11,6 +11,7 @@ from sampler import run as runner
 from sampler.checks.base import Step, Verdict
 from sampler.cli_check import check, plan
 from sampler.cli_errors import shows_errors
+from sampler.cli_say import say
 from sampler.doctor import diagnose
 from sampler.errors import ConfigError
 from sampler.matrix import find_matrix, load_matrix, shipped_matrices
@@ -118,6 +119,7 @@ def replay(
 
 app.command(epilog="Example: `sampler check mlx-lm --level process --json report.json`")(shows_errors(check))
 app.command(epilog="Example: `sampler plan`, or `sampler plan stochastic`")(shows_errors(plan))
+app.command(epilog='Example: `sampler say "Come and see." -o see.wav`')(shows_errors(say))
 
 
 @app.command("list", epilog="Example: `sampler list smoke`")

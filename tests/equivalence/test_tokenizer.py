@@ -85,7 +85,7 @@ def test_ids_of_the_english_front_end(english, text):
     [
         ("", "en", "the text '' is empty (give at least one word)"),
         ("  \n ", "en", "the text '  \\n ' is empty"),
-        ("Hallo.", "de", "finch does not speak 'de' (languages: en)"),
+        ("Hej.", "sv", "finch does not speak 'sv' (languages: en, de, fr, es, it)"),
         ("so long " * 200, "en", "the text has 1601 tokens (finch takes 1024; split the text)"),
     ],
 )

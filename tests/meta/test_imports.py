@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "conformance": EVERYTHING,
     "cli_check": EVERYTHING,
     "cli_errors": {"errors"},
+    "cli_say": EVERYTHING,
     "replay": EVERYTHING,
     "cli": EVERYTHING,
     "pytest_items": EVERYTHING,
