@@ -1,5 +1,7 @@
 """`sampler say`: the sound has the spectra of the codes, and every mistake is one line."""
 
+import subprocess
+import sys
 import wave
 
 import numpy as np
@@ -65,9 +67,9 @@ def test_the_sound_of_true_codes_has_their_spectra(codebook, language, record_pr
 
 
 @pytest.mark.parametrize(("language", "text"), [("en", "Come and see."), ("de", "Die Tür ist offen.")])
-def test_a_file_is_written_without_torch(codebook, tmp_path, language, text):
+def test_a_file_is_written(tmp_path, language, text):
     out = tmp_path / "see.wav"
-    result = sampler("say", text, "-o", out, "--language", language, "--seed", 3, blocked="torch")
+    result = sampler("say", text, "-o", out, "--language", language, "--seed", 3)
     assert result.returncode == 0, result.stderr
     samples = read(out)
     tokens = int(result.stdout.split()[0])
@@ -76,6 +78,16 @@ def test_a_file_is_written_without_torch(codebook, tmp_path, language, text):
     assert "ended by itself" in result.stdout
     assert np.abs(samples).max() > 2_000
     assert [path.name for path in tmp_path.iterdir()] == ["see.wav"]
+
+
+def test_neither_torch_nor_transformers_is_needed(tmp_path):
+    program = (
+        "import sys; from sampler.cli_say import say; from pathlib import Path; "
+        f"say('Wait a moment.', Path({str(tmp_path / 'a.wav')!r})); "
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_same_seed_gives_the_same_file(tmp_path):
