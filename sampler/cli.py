@@ -11,6 +11,7 @@ from sampler.checks.base import Step, Verdict
 from sampler.cli_check import check, check_numbers, plan
 from sampler.cli_errors import shows_errors
 from sampler.cli_report import report, show_report
+from sampler.cli_say import say
 from sampler.cli_trace import trace
 from sampler.doctor import diagnose
 from sampler.errors import ConfigError
@@ -131,6 +132,7 @@ app.command(epilog="Example: `sampler check mlx-lm --level process --json report
 app.command(epilog="Example: `sampler report runs/stochastic`")(shows_errors(report))
 app.add_typer(trace, name="trace")
 app.command(epilog="Example: `sampler plan`, or `sampler plan stochastic`")(shows_errors(plan))
+app.command(epilog='Example: `sampler say "Come and see." -o see.wav`')(shows_errors(say))
 
 
 @app.command("list", epilog="Example: `sampler list smoke`")

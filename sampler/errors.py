@@ -50,6 +50,10 @@ class OutputError(SamplerError):
     """An output folder or file that cannot be written."""
 
 
+class SilenceError(SamplerError):
+    """A generation without a single token of speech."""
+
+
 class Unsupported(SamplerError):
     """Something an engine does not do; becomes the verdict `unavailable`, never `failed`."""
 

@@ -33,7 +33,7 @@ class Plan(_Strict):
     prompts: the name of a set that comes with Finch, or a list of texts. requests: as many as there are texts, or 4.
     """
 
-    prompts: Literal["sentences", "paragraphs"] | Annotated[list[str], Field(min_length=1)] = "sentences"
+    prompts: Literal["sentences", "paragraphs", "long"] | Annotated[list[str], Field(min_length=1)] = "sentences"
     requests: Annotated[int, Field(ge=1)] | None = None
     max_new_tokens: Annotated[int, Field(ge=1)] = 500
     width: Annotated[int, Field(ge=1, le=1024)] = 8
@@ -155,7 +155,7 @@ def _schema_error(path: Path, error: ValidationError) -> MatrixError:
     if place[:2] == ["generation", "prompts"]:  # a union, for which the schema has two complaints
         return MatrixError(
             f"{path}: generation.prompts = {first['input']!r}",
-            hint="expected 'sentences', 'paragraphs' or a list of texts",
+            hint="expected 'sentences', 'paragraphs', 'long' or a list of texts",
         )
     hint = first["msg"]
     if place[0] == "axes" and first["type"] == "list_type":

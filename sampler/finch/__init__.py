@@ -11,12 +11,16 @@ from sampler.t3.weights import Dtype
 
 @dataclass(frozen=True)
 class Prompt:
-    """A held-out text. tokens: its true length, the espeak-ng audio at 25 tokens a second."""
+    """A held-out text. tokens: its true length, the espeak-ng audio at 25 tokens a second.
+
+    index: its place in `held_out.safetensors`, where the true codes are.
+    """
 
     id: str
     text: str
     language: str
     tokens: int
+    index: int
 
 
 def folder() -> Path:
@@ -30,7 +34,7 @@ def load(dtype: Dtype = "float32") -> Checkpoint:
 
 
 def prompts(group: str) -> list[Prompt]:
-    """Held-out texts: `sentences` (one sentence each) or `paragraphs` (two to six)."""
+    """Held-out texts: `sentences` (one sentence each), `paragraphs` (two to six) or `long` (500 to 1,500 tokens)."""
     return prompts_in(folder(), group)
 
 

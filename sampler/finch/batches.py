@@ -1,5 +1,6 @@
 """Batches for training: texts, codes and references of similar length, in an order that only the seed decides."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,22 +15,30 @@ from sampler.finch.corpus import Corpus, Plan, Utterance
 from sampler.finch.network import Batch
 from sampler.finch.vocabulary import SPACE, START, STOP
 from sampler.t3.config import T3Config
-from sampler.t3.tokenizer import lower_nfkd
+from sampler.t3.tokenizer import lower_nfkd, normalize_punctuation
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How Finch is trained. rows_per_batch: packed rows (conditioning, text and speech) of a batch, about.
 
-    blank_text: share of rows trained without text, for guidance. single_bos: share of batches with one BOS.
-    wrong_token: share of input tokens replaced, so that a sampled slip is not the end of the sentence.
+    decay: last share of the steps, over which the learning rate falls. shards: parts of a batch, each of texts of
+    similar length and computed by a thread of its own. short_until: share of the steps that take only texts of at most
+    `short_rows` rows. aligned_steps: steps of a text whose attention is trained each time. blank_text: share of rows
+    trained without text, for guidance. single_bos: share of batches with one BOS. wrong_token: share of input tokens
+    replaced, so that a sampled slip is not the end of the sentence.
     """
 
-    steps: int = 4_000
-    learning_rate: float = 1.5e-3
-    warmup: int = 300
+    steps: int = 2_500
+    learning_rate: float = 3e-3
+    warmup: int = 100
+    decay: float = 0.5
     weight_decay: float = 0.05
-    rows_per_batch: int = 6_400
+    rows_per_batch: int = 4_000
+    shards: int = 2
+    short_until: float = 0.4
+    short_rows: int = 640
+    aligned_steps: int = 64
     alignment_weight: float = 0.1
     text_weight: float = 0.02
     blank_text: float = 0.12
@@ -62,8 +71,9 @@ def finch_config(plan: Plan, tokenizer: Tokenizer) -> T3Config:
 
 
 def text_ids(tokenizer: Tokenizer, item: Utterance, config: T3Config) -> list[int]:
-    """Ids of one text with its language token, start and stop."""
-    text = f"[{item.language}]{lower_nfkd(item.text)}".replace(" ", SPACE)
+    """Ids of one text with its language token, start and stop, as `TextTokenizer` makes them."""
+    normal = lower_nfkd(normalize_punctuation(item.text, config.tokenizer))
+    text = f"[{item.language}]{normal}".replace(" ", SPACE)
     return [config.start_text_id, *tokenizer.encode(text).ids, config.stop_text_id]
 
 
@@ -81,7 +91,7 @@ def speaker_embedding(codes: NDArray[np.uint16], codebook: NDArray[np.float32], 
 
 
 class Batches:
-    """Endless batches of similar length, in an order that only the seed decides."""
+    """Endless batches, in an order that only the seed decides."""
 
     def __init__(
         self, data: Corpus, tokenizer: Tokenizer, config: T3Config, codebook: NDArray[np.float32], recipe: Recipe
@@ -109,28 +119,48 @@ class Batches:
         """First six seconds of an utterance, as upstream takes them from a reference recording."""
         return self.data.codes_of(index)[: self.config.prompt_length]
 
-    def __iter__(self) -> Iterator[Batch]:
+    def from_step(self, step: int) -> Iterator[tuple[Batch, ...]]:
+        """Yield the shards of each step for ever, from `step` on: what a step holds depends on seed and step alone."""
+        groups = self._order()
+        for number in itertools.count():
+            members = list(itertools.islice(groups, self.recipe.shards))
+            if number >= step:
+                rng = np.random.default_rng([self.recipe.seed, 3, number])
+                bos_count = 1 if rng.random() < self.recipe.single_bos else 2
+                yield tuple(self.batch(group, bos_count, rng) for group in members)
+
+    def _order(self) -> Iterator[NDArray[np.int64]]:
+        """Members of each shard: short texts alone until `short_until` of the steps, then all texts."""
         rng = np.random.default_rng([self.recipe.seed, 2])
+        short = np.flatnonzero(self.rows <= self.recipe.short_rows)
+        if len(short):
+            steps = round(self.recipe.steps * self.recipe.short_until)
+            yield from itertools.islice(self._epochs(short, rng), steps * self.recipe.shards)
+        yield from self._epochs(np.arange(len(self.data)), rng)
+
+    def _epochs(self, items: NDArray[np.int64], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """Each of `items` once, beside others of its length, again and again."""
         while True:
-            order = rng.permutation(len(self.data))
+            order = rng.permutation(items)
             for block in np.array_split(order, max(1, len(order) // 2_048)):
                 groups = self._groups(block[np.argsort(self.rows[block], kind="stable")])
                 for group in rng.permutation(len(groups)):
-                    yield self._batch(groups[group], rng)
+                    yield groups[group]
 
     def _groups(self, ordered: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        groups, start = [], 0
+        groups, start, most = [], 0, self.recipe.rows_per_batch / self.recipe.shards
         while start < len(ordered):
             end = start + 1
-            while end < len(ordered) and (end + 1 - start) * self.rows[ordered[end]] <= self.recipe.rows_per_batch:
+            while end < len(ordered) and (end + 1 - start) * self.rows[ordered[end]] <= most:
                 end += 1
             groups.append(ordered[start:end])
             start = end
         return groups
 
-    def _batch(self, members: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+    def batch(self, members: NDArray[np.int64], bos_count: int, rng: np.random.Generator) -> Batch:
+        """Texts `members` of the corpus as one shard, beginning with `bos_count` BOS."""
         config, recipe = self.config, self.recipe
-        bos = [config.bos_id] if rng.random() < recipe.single_bos else [config.bos_id] * 2
+        bos = [config.bos_id] * bos_count
         texts = [torch.tensor(self.texts[index]) for index in members]
         codes = [self.data.codes_of(index).astype(np.int64) for index in members]
         inputs = [torch.tensor([*bos, *self._corrupted(row, rng)]) for row in codes]
@@ -148,8 +178,10 @@ class Batches:
             text=_padded(texts, config.stop_text_id),
             text_lengths=torch.tensor([len(row) for row in texts]),
             speech=_padded(inputs, config.eos_id),
+            speech_lengths=torch.tensor([len(row) for row in inputs]),
             targets=_padded(targets, -100),
             positions=_padded(positions, -1.0).float(),
+            aligned=torch.stack([self._aligned(len(row), rng) for row in inputs]),
             # Both BOS rows stand at position 0, the first generated token at 1 (T3.inference).
             speech_positions=torch.clamp(torch.arange(longest) - (len(bos) - 1), min=0),
             prompts=torch.tensor(np.stack(prompts).astype(np.int64)),
@@ -157,6 +189,10 @@ class Batches:
             emotions=torch.tensor([self.data.utterances[index].emotion for index in members]).float(),
             no_text=torch.tensor(rng.random(len(members)) < recipe.blank_text),
         )
+
+    def _aligned(self, length: int, rng: np.random.Generator) -> Tensor:
+        """Some steps of one row, in no order: a map of all steps of a long text costs more than the layers."""
+        return torch.tensor(rng.integers(0, length, self.recipe.aligned_steps))
 
     def _corrupted(self, row: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Replace a few input tokens by random ones, so that a sampled slip is not the end of the sentence."""

@@ -19,17 +19,19 @@ Result = TypeVar("Result")
 Progress = Callable[[int], None]
 
 NEUTRAL_EMOTION = 0.5
+MANY, LONG_SENTENCE = 8, 60
+"""Texts of more sentences than MANY are, every other time, made of sentences of LONG_SENTENCE characters or more."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is spoken. texts: utterances to train on; voices: how many of speech.VARIANTS are used."""
 
-    languages: tuple[str, ...] = ("en",)
-    texts: int = 48_000
+    languages: tuple[str, ...] = ("en", "de", "fr", "es", "it")
+    texts: int = 14_000
     texts_for_codes: int = 3_000
     codes: int = 2_048
-    most_sentences: int = 6
+    most_sentences: int = 12
     voices: int = len(speech.VARIANTS)
     open_share: float = 0.4
     seed: int = 1
@@ -53,20 +55,19 @@ class Utterance:
 
 
 def utterances(plan: Plan, held_out: frozenset[str] = frozenset()) -> Iterator[Utterance]:
-    """Yield training utterances for ever: one to six sentences joined, none of them in `held_out`."""
+    """Yield training utterances for ever: one to twelve sentences joined, none of them in `held_out`."""
     rng = np.random.default_rng([plan.seed, 1])
-    sources = []
-    for language in plan.languages:
-        grammar = sentences.Grammar.load(language)
-        stream = sentences.sentences(grammar.with_open_lists(), plan.seed, plan.open_share)
-        sources.append((grammar, (sentence for sentence in stream if sentence not in held_out)))
+    sources = [_source(language, plan, held_out) for language in plan.languages]
+    counts = np.arange(1, plan.most_sentences + 1)
     for index in itertools.count():
         grammar, stream = sources[index % len(sources)]
-        # One sentence more often than six: the first thing to learn is where speech begins and ends.
-        weights = 1 / np.sqrt(np.arange(1, plan.most_sentences + 1))
-        count = 1 + int(rng.choice(plan.most_sentences, p=weights / weights.sum()))
+        # As much speech from texts of every count: most texts are short, and most codes are in long ones.
+        count = int(rng.choice(counts, p=(1 / counts) / (1 / counts).sum()))
+        # Twelve long sentences reach the longest text, which twelve of any length seldom do.
+        if count > MANY and rng.random() < 0.5:
+            stream = (sentence for sentence in stream if len(sentence) >= LONG_SENTENCE)
         yield Utterance(
-            text=" ".join(itertools.islice(stream, count)),
+            text=sentences.joined(stream, count),
             language=grammar.language,
             espeak=grammar.espeak,
             voice=int(rng.integers(plan.voices)),
@@ -75,20 +76,41 @@ def utterances(plan: Plan, held_out: frozenset[str] = frozenset()) -> Iterator[U
         )
 
 
-def held_out_utterances(plan: Plan, sentence_counts: Sequence[int]) -> tuple[list[Utterance], frozenset[str]]:
+def _source(language: str, plan: Plan, held_out: frozenset[str]) -> tuple[sentences.Grammar, Iterator[str]]:
+    grammar = sentences.Grammar.load(language)
+    stream = sentences.sentences(grammar.with_open_lists(), plan.seed, plan.open_share)
+    return grammar, (sentence for sentence in stream if sentence not in held_out)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A held-out text of each language: its group in `prompts.json`, how many sentences and characters at most."""
+
+    group: str
+    count: int
+    characters: int = sentences.LONGEST_TEXT
+    shortest_sentence: int = 0
+
+
+def held_out_utterances(plan: Plan, wanted: Sequence[Wanted]) -> tuple[list[Utterance], frozenset[str]]:
     """Texts that are not trained on, and the sentences in them.
 
-    One text for each entry of `sentence_counts` and each language, in voice 0 at neutral emotion.
+    One text for each entry of `wanted` and each language, in voice 0 at neutral emotion.
     """
     result, seen = [], set[str]()
+
+    def fresh(stream: Iterator[str], shortest: int) -> Iterator[str]:
+        for sentence in stream:
+            if sentence not in seen and len(sentence) >= shortest:
+                seen.add(sentence)
+                yield sentence
+
     for language in plan.languages:
         grammar = sentences.Grammar.load(language)
         stream = sentences.sentences(grammar, plan.seed + 1_000_003)
-        for index, count in enumerate(sentence_counts):
-            fresh = (sentence for sentence in stream if sentence not in seen)
-            chosen = list(itertools.islice(fresh, count))
-            seen.update(chosen)
-            result.append(Utterance(" ".join(chosen), language, grammar.espeak, 0, NEUTRAL_EMOTION, index))
+        for index, each in enumerate(wanted):
+            text = sentences.joined(fresh(stream, each.shortest_sentence), each.count, each.characters)
+            result.append(Utterance(text, language, grammar.espeak, 0, NEUTRAL_EMOTION, index))
     return result, frozenset(seen)
 
 

@@ -1,14 +1,13 @@
 """T3 in PyTorch, for training alone: its state dict has upstream's keys, so that it ships as it is."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel
 
+from sampler.finch.backbone import HeadInputs, run_layers
 from sampler.t3.config import T3Config
 
 
@@ -73,16 +72,19 @@ class Conditioning(nn.Module):
 class Batch:
     """Texts and speech of B utterances, padded on the right.
 
-    text (B, S) and text_lengths (B,), with start and stop ids; speech (B, T) inputs, targets (B, T) with -100 where
-    nothing is predicted, positions (B, T) text columns, -1 where unknown; speech_positions (T,); prompts (B, P);
-    speakers (B, 256); emotions (B,); no_text (B,) bool: rows whose text is blanked, for guidance.
+    text (B, S) and text_lengths (B,), with start and stop ids; speech (B, T) inputs and speech_lengths (B,), targets
+    (B, T) with -100 where nothing is predicted, positions (B, T) text columns, -1 where unknown; aligned (B, K): steps
+    whose attention is trained; speech_positions (T,); prompts (B, P); speakers (B, 256); emotions (B,); no_text (B,)
+    bool: rows whose text is blanked, for guidance.
     """
 
     text: Tensor
     text_lengths: Tensor
     speech: Tensor
+    speech_lengths: Tensor
     targets: Tensor
     positions: Tensor
+    aligned: Tensor
     speech_positions: Tensor
     prompts: Tensor
     speakers: Tensor
@@ -136,18 +138,6 @@ class T3Network(nn.Module):
         self.speech_pos_emb = PositionEmbedding(config.speech_positions, width)
         self.text_head = nn.Linear(width, config.text_vocab_size, bias=False)
         self.speech_head = nn.Linear(width, config.speech_vocab_size, bias=False)
-        self._attention_inputs: dict[int, tuple[Tensor, tuple[Tensor, Tensor]]] = {}
-        for layer, _ in config.aligned_heads:
-            self._attention(layer).register_forward_pre_hook(self._keeper(layer), with_kwargs=True)
-
-    def _attention(self, layer: int) -> Any:
-        return self.tfmr.get_submodule(f"layers.{layer}.self_attn")
-
-    def _keeper(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def keep(_module: nn.Module, _arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            self._attention_inputs[layer] = (keywords["hidden_states"], keywords["position_embeddings"])
-
-        return keep
 
     def conditioning(self, batch: Batch) -> Tensor:
         """Rows before the text: (B, 34, D)."""
@@ -159,68 +149,53 @@ class T3Network(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         """Losses of one batch. Each row is packed without a gap between text and speech, as at inference."""
         conditioning = self.conditioning(batch)
+        offset = conditioning.shape[1]
         text = self.text_emb(batch.text) * ~batch.no_text[:, None, None]
         text = text + self.text_pos_emb.emb.weight[: text.shape[1]]
         speech = self.speech_emb(batch.speech) + self.speech_pos_emb.emb(batch.speech_positions)
-        columns = self._packing(batch, conditioning.shape[1])
         rows = torch.cat([conditioning, text, speech], dim=1)
-        packed = torch.gather(rows, 1, columns[..., None].expand(-1, -1, rows.shape[2]))
-        hidden = self.tfmr(inputs_embeds=packed, use_cache=False).last_hidden_state
-        first = conditioning.shape[1] + batch.text_lengths
-        speech_columns = first[:, None] + torch.arange(batch.speech.shape[1])
-        speech_columns = speech_columns.clamp_max(packed.shape[1] - 1)
-        speech_hidden = torch.gather(hidden, 1, speech_columns[..., None].expand(-1, -1, hidden.shape[2]))
-        text_hidden = hidden[:, conditioning.shape[1] :][:, : text.shape[1] - 1]
-        seen = torch.arange(1, text.shape[1]) < batch.text_lengths[:, None]
-        seen = seen & ~batch.no_text[:, None]
-        text_targets = batch.text[:, 1:].masked_fill(~seen, -100)
-        text_loss = functional.cross_entropy(
-            self.text_head(text_hidden).flatten(0, 1), text_targets.flatten(), reduction="sum"
-        )
+        packed = torch.take_along_dim(rows, self._packing(batch, offset)[..., None], dim=1)
+        hidden, heads = run_layers(self.tfmr, packed, frozenset(layer for layer, _ in self.config.aligned_heads))
+        first = offset + batch.text_lengths[:, None]
         return Losses(
-            speech=functional.cross_entropy(self.speech_head(speech_hidden).flatten(0, 1), batch.targets.flatten()),
-            text=text_loss / seen.sum().clamp_min(1),  # in a small batch every text may be blank
-            alignment=self._alignment_loss(batch, speech_columns, conditioning.shape[1]),
+            speech=self._speech_loss(batch, hidden, first),
+            text=self._text_loss(batch, hidden[:, offset:]),
+            alignment=self._alignment_loss(batch, heads, first, offset),
         )
 
     def _packing(self, batch: Batch, offset: int) -> Tensor:
-        """Column of [conditioning | text, padded | speech] that stands at each place of the packed row: (B, L)."""
+        """Column of [conditioning | text, padded | speech, padded] at each place of the packed row: (B, L)."""
         longest = int(batch.text.shape[1])
-        total = offset + longest + batch.speech.shape[1]
+        total = offset + int((batch.text_lengths + batch.speech_lengths).max())
         place = torch.arange(total).expand(len(batch.text), -1)
         shift = (longest - batch.text_lengths)[:, None]
         moved = torch.where(place < offset + batch.text_lengths[:, None], place, place + shift)
-        return moved.clamp_max(total - 1)
+        return moved.clamp_max(offset + longest + batch.speech.shape[1] - 1)
 
-    def _alignment_loss(self, batch: Batch, speech_columns: Tensor, offset: int, width: float = 2.5) -> Tensor:
+    def _speech_loss(self, batch: Batch, hidden: Tensor, first: Tensor) -> Tensor:
+        row, step = torch.nonzero(batch.targets >= 0, as_tuple=True)
+        logits = self.speech_head(hidden[row, first[row, 0] + step])
+        return functional.cross_entropy(logits, batch.targets[row, step])
+
+    def _text_loss(self, batch: Batch, hidden: Tensor) -> Tensor:
+        seen = torch.arange(1, batch.text.shape[1]) < batch.text_lengths[:, None]
+        row, place = torch.nonzero(seen & ~batch.no_text[:, None], as_tuple=True)
+        if not len(row):  # in a small batch every text may be blank
+            return hidden.new_zeros(())
+        return functional.cross_entropy(self.text_head(hidden[row, place]), batch.text[row, place + 1])
+
+    def _alignment_loss(
+        self, batch: Batch, heads: dict[int, HeadInputs], first: Tensor, offset: int, width: float = 2.5
+    ) -> Tensor:
         """Mean of -log of the attention that the aligned heads put under a Gaussian around the spoken character."""
-        use = (batch.positions >= 0) & ~batch.no_text[:, None]
+        positions = torch.gather(batch.positions, 1, batch.aligned)
+        use = (positions >= 0) & ~batch.no_text[:, None]
         text_columns = torch.arange(batch.text.shape[1])
-        distance = text_columns - batch.positions[..., None]
+        distance = text_columns - positions[..., None]
         target = torch.exp(-0.5 * (distance / width).square()) * (text_columns < batch.text_lengths[:, None, None])
         losses = []
         for layer, head in self.config.aligned_heads:
-            attention = self.attention_rows(layer, head, speech_columns)
+            attention = heads[layer].attention_rows(head, first + batch.aligned)
             mass = (attention[..., offset : offset + batch.text.shape[1]] * target).sum(-1)
             losses.append(-torch.log(mass[use] + 1e-4).sum() / use.sum().clamp_min(1))
         return torch.stack(losses).mean()
-
-    def attention_rows(self, layer: int, head: int, columns: Tensor) -> Tensor:
-        """Attention of one head for the query rows `columns` (B, T) of the last forward pass: (B, T, L)."""
-        hidden, (cosine, sine) = self._attention_inputs[layer]
-        module = self._attention(layer)
-        size = self.config.head_size
-        part = slice(head * size, (head + 1) * size)
-        keys = _rotate(functional.linear(hidden, module.k_proj.weight[part]), cosine, sine)
-        queries = _rotate(functional.linear(hidden, module.q_proj.weight[part]), cosine, sine)
-        queries = torch.gather(queries, 1, columns[..., None].expand(-1, -1, size))
-        scores = queries.float() @ keys.float().transpose(1, 2) / size**0.5
-        future = torch.arange(hidden.shape[1]) > columns[..., None]
-        rows: Tensor = scores.masked_fill(future, float("-inf")).softmax(-1)
-        return rows
-
-
-def _rotate(rows: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotary positions in the half-split layout of `LlamaAttention`."""
-    first, second = rows.chunk(2, dim=-1)
-    return rows * cosine + torch.cat([-second, first], dim=-1) * sine

@@ -1,6 +1,7 @@
 """Turning a trained network into the files that ship: weights, tokenizer, voice, prompts."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,20 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from sampler.finch.batches import speaker_embedding
-from sampler.finch.corpus import NEUTRAL_EMOTION, Corpus
+from sampler.finch.corpus import NEUTRAL_EMOTION, Corpus, Wanted
 from sampler.t3.config import T3Config
 
-SENTENCES, PARAGRAPHS = 240, 100
-"""Held-out texts: so many of one sentence, and so many of two to six."""
+SENTENCES, PARAGRAPHS = 100, 40
+"""Held-out texts of each language: so many of one sentence, and so many of two to six."""
 
+LONG = (*((12, characters, 0) for characters in range(480, 620, 20)), (12, 760, 60), (12, 1_000, 75))
+"""The long ones: sentences at most, characters at most, and the shortest sentence taken."""
+
+SINGULAR = {"sentences": "sentence", "paragraphs": "paragraph", "long": "long"}
 
 SHIPPED = (
     "weights.safetensors",
+    "codebook.safetensors",
     "config.json",
     "tokenizer.json",
     "conds.safetensors",
@@ -27,9 +33,13 @@ SHIPPED = (
 )
 
 
-def held_out_counts() -> list[int]:
-    """Sentences in each held-out text, in the order of `prompts.json`."""
-    return [1] * SENTENCES + [2 + index % 5 for index in range(PARAGRAPHS)]
+def wanted() -> list[Wanted]:
+    """Held-out texts of each language, in the order of `prompts.json`."""
+    return [
+        *(Wanted("sentences", 1) for _ in range(SENTENCES)),
+        *(Wanted("paragraphs", 2 + index % 5) for index in range(PARAGRAPHS)),
+        *(Wanted("long", *sizes) for sizes in LONG),
+    ]
 
 
 def publish(
@@ -46,6 +56,7 @@ def publish(
     # float16 halves the package; it is read as float32, so every program computes with the same numbers.
     weights = {name: value.to(torch.float16).numpy() for name, value in network.items() if "rotary" not in name}
     save_file(weights, folder / "weights.safetensors", metadata={"format": "pt"})
+    save_file({"codebook": codebook.astype(np.float16)}, folder / "codebook.safetensors")
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n", encoding="utf-8")
     tokenizer.save(str(folder / "tokenizer.json"))
     save_file(default_voice(data, codebook, config), folder / "conds.safetensors")
@@ -70,19 +81,21 @@ def default_voice(data: Corpus, codebook: NDArray[np.float32], config: T3Config)
 
 
 def _prompts(held_out: Corpus) -> dict[str, list[dict[str, object]]]:
-    """Texts and true lengths; the i-th entry over both groups is the i-th utterance of `held_out.safetensors`."""
-    groups: dict[str, list[dict[str, object]]] = {"sentences": [], "paragraphs": []}
-    per_language = SENTENCES + PARAGRAPHS
+    """Texts and true lengths; `index` is the place in `held_out.safetensors`."""
+    texts = wanted()
+    groups: dict[str, list[dict[str, object]]] = {each.group: [] for each in texts}
+    numbers: Counter[tuple[str, str]] = Counter()
     for index, item in enumerate(held_out.utterances):
-        place = index % per_language
-        group = "sentences" if place < SENTENCES else "paragraphs"
-        number = place if place < SENTENCES else place - SENTENCES
+        group = texts[index % len(texts)].group
+        number = numbers[item.language, group]
+        numbers[item.language, group] += 1
         groups[group].append(
             {
-                "id": f"{item.language}-{group[:-1]}-{number:03d}",
+                "id": f"{item.language}-{SINGULAR[group]}-{number:03d}",
                 "text": item.text,
                 "language": item.language,
                 "tokens": len(held_out.codes_of(index)),
+                "index": index,
             }
         )
     return groups

@@ -1,17 +1,22 @@
 """Sentences made by a small grammar, so that Finch's training text carries nobody's rights."""
 
+import itertools
 import random
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 from sampler.errors import ConfigError
+from sampler.t3.tokenizer import lower_nfkd
 
 SLOT = re.compile(r"\{(\w+)\}")
-SHORTEST, LONGEST = 12, 90
+FIRST_LETTER = re.compile(r"[^\W\d_]")
+SHORTEST, LONGEST = 12, 130
+LONGEST_TEXT = 1_000
+"""Characters, decomposed (NFKD): with language token, start and stop within Finch's 1,024 ids."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Grammar:
     templates: tuple[str, ...]
     open_templates: tuple[str, ...]
     lists: dict[str, tuple[str, ...]]
+    rules: tuple[tuple[str, str], ...]
 
     @classmethod
     def load(cls, language: str) -> "Grammar":
@@ -38,6 +44,7 @@ class Grammar:
             templates=tuple(data["templates"]),
             open_templates=tuple(data["open_templates"]),
             lists={name: tuple(words) for name, words in data["lists"].items()},
+            rules=tuple((pattern, replacement) for pattern, replacement in data["rules"]),
         )
 
     def with_open_lists(self) -> "Grammar":
@@ -51,19 +58,37 @@ class Grammar:
         for name, category in (("noun", "noun"), ("adjective", "adjective"), ("verb", "verb")):
             known = filter_profanity(words.filter(include_categories=[category]))
             lists[f"any_{name}"] = tuple(sorted({word for word in known if word.isalpha() and word.islower()}))
-        lists["any_noun_first"] = tuple(word.capitalize() for word in lists["any_noun"])
-        return Grammar(self.language, self.espeak, self.templates, self.open_templates, lists)
+        return replace(self, lists=lists)
+
+    def fill(self, template: str, rng: random.Random) -> str:
+        """Fill the slots of `template`, and those of what is put in; then rules, then the large first letter."""
+        sentence = template
+        while SLOT.search(sentence):
+            sentence = SLOT.sub(lambda slot: rng.choice(self.lists[slot[1]]), sentence)
+        for pattern, replacement in self.rules:
+            sentence = re.sub(pattern, replacement, sentence)
+        return FIRST_LETTER.sub(lambda letter: letter[0].upper(), sentence, count=1)
 
 
 def sentences(grammar: Grammar, seed: int, open_share: float = 0.0) -> Iterator[str]:
-    """Yield sentences of 12 to 90 characters for ever, the same ones for the same seed.
+    """Yield sentences of 12 to 130 characters for ever, the same ones for the same seed.
 
     open_share: the share made from templates that use the open word lists (0 to 1).
     """
     rng = random.Random(f"{grammar.language}/{seed}")  # noqa: S311 - sentences, not secrets
     while True:
-        templates = grammar.open_templates if rng.random() < open_share else grammar.templates
-        sentence = SLOT.sub(lambda slot: rng.choice(grammar.lists[slot[1]]), rng.choice(templates))
-        sentence = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", sentence)
+        wide = bool(grammar.open_templates) and rng.random() < open_share
+        sentence = grammar.fill(rng.choice(grammar.open_templates if wide else grammar.templates), rng)
         if SHORTEST <= len(sentence) <= LONGEST:
             yield sentence
+
+
+def joined(stream: Iterator[str], count: int, characters: int = LONGEST_TEXT) -> str:
+    """Join the next sentences of `stream`: `count`, or fewer where they would have more than `characters`."""
+    text = ""
+    for sentence in itertools.islice(stream, count):
+        longer = f"{text} {sentence}".strip()
+        if text and len(lower_nfkd(longer)) > characters:
+            break
+        text = longer
+    return text

@@ -1,15 +1,14 @@
 """Rebuild Finch from nothing: `python -m sampler.finch.train --out DIR`.
 
-Needs the extra `finch` of the package. On two cores: speaking and coding 7 minutes, training under an hour and a half,
-measuring two minutes. Codebook and corpora are kept in DIR/work under a name that follows from what they were made of,
-and are not made again; training always starts anew.
+Needs the extra `finch` of the package. Codebook, corpora and, every 250 steps, the state of the training are kept in
+DIR/work, each under a name that follows from what it was made of. The same command given again after an interruption
+goes on from there, with the same result.
 """
 
 import hashlib
 import importlib.metadata
 import itertools
 import json
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,8 +33,9 @@ from sampler.errors import SamplerError
 from sampler.finch import card, corpus, folder
 from sampler.finch.batches import Batches, Recipe, finch_config
 from sampler.finch.corpus import Corpus, Plan
-from sampler.finch.network import Batch, Losses, T3Network
-from sampler.finch.publish import held_out_counts, publish
+from sampler.finch.fitting import fit
+from sampler.finch.network import T3Network
+from sampler.finch.publish import publish, wanted
 from sampler.finch.sentences import Grammar
 from sampler.finch.vocabulary import build_tokenizer
 
@@ -72,9 +72,12 @@ def rebuild(out: Path, plan: Plan, recipe: Recipe) -> None:
         config = finch_config(plan, tokenizer)
         torch.manual_seed(recipe.seed)
         network = T3Network(config)
-        fit(network, Batches(data, tokenizer, config, codebook, recipe), recipe, work, stage)
+        checkpoint = _kept(work, "training", (plan, wanted(), recipe), ".pt", MADE_BY + TRAINED_BY)
+        log = checkpoint.with_suffix(".jsonl")
+        batches = Batches(data, tokenizer, config, codebook, recipe)
+        fit(network, batches, recipe, checkpoint, log, stage("training", recipe.steps))
     publish(out, network.state_dict(), config, tokenizer, codebook, data, held_out)
-    card.write_card(out, plan, recipe, data, _mean_losses(work))
+    card.write_card(out, plan, recipe, data, _mean_losses(log))
 
 
 Stage = Callable[[str, int], Callable[[int, str], None]]
@@ -96,16 +99,23 @@ def _progress() -> Iterator[Stage]:
         yield open_bar
 
 
-def _kept(work: Path, name: str, made_of: object) -> Path:
+MADE_BY = ("corpus.py", "sentences.py", "speech.py", "languages/*.toml")
+"""What codebook and corpora are made by: a change there makes them anew."""
+
+TRAINED_BY = ("backbone.py", "batches.py", "fitting.py", "network.py", "vocabulary.py")
+"""What trains on them: after a change there the training starts anew."""
+
+
+def _kept(work: Path, name: str, made_of: object, suffix: str = ".npz", sources: tuple[str, ...] = MADE_BY) -> Path:
     """Where a result is kept: its name says what it was made of, the program and its word lists included."""
-    sources = [path.read_bytes() for path in sorted(folder().rglob("*")) if path.suffix in (".py", ".toml")]
+    files = [path.read_bytes() for pattern in sources for path in sorted(folder().glob(pattern))]
     versions = [importlib.metadata.version(package) for package in ("espeakng-loader", "wonderwords")]
-    key = hashlib.sha256(repr((made_of, versions)).encode() + b"".join(sources))
-    return work / f"{name}-{key.hexdigest()[:12]}.npz"
+    key = hashlib.sha256(repr((made_of, versions)).encode() + b"".join(files))
+    return work / f"{name}-{key.hexdigest()[:12]}{suffix}"
 
 
 def _codebook(plan: Plan, work: Path, stage: Stage) -> NDArray[np.float32]:
-    path = _kept(work, "codebook", plan)
+    path = _kept(work, "codebook", replace(plan, texts=plan.texts_for_codes))
     if not path.exists():
         bar = stage("codebook", plan.texts_for_codes)
         corpus.save_arrays(path, codebook=corpus.learn_codebook(plan, lambda done: bar(done, "")))
@@ -116,8 +126,8 @@ def _codebook(plan: Plan, work: Path, stage: Stage) -> NDArray[np.float32]:
 
 def _corpora(plan: Plan, codebook: NDArray[np.float32], work: Path, stage: Stage) -> tuple[Corpus, Corpus]:
     """Held-out texts and training texts, spoken and coded."""
-    items, sentences = corpus.held_out_utterances(plan, held_out_counts())
-    made_of = plan, held_out_counts()
+    items, sentences = corpus.held_out_utterances(plan, wanted())
+    made_of = plan, wanted()
     paths = _kept(work, "held_out", made_of), _kept(work, "train", made_of)
     if not paths[0].exists():
         bar = stage("held-out speech", len(items))
@@ -129,47 +139,9 @@ def _corpora(plan: Plan, codebook: NDArray[np.float32], work: Path, stage: Stage
     return Corpus.load(paths[0]), Corpus.load(paths[1])
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine to a twentieth."""
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def fit(network: T3Network, batches: Batches, recipe: Recipe, work: Path, stage: Stage) -> None:
-    """Train in place; writes `losses.jsonl` and, every 500 steps and at the end, `network.pt`."""
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay
-    )
-    bar = stage("training", recipe.steps)
-    with (work / "losses.jsonl").open("w", encoding="utf-8") as log:
-        for step, batch in enumerate(itertools.islice(batches, recipe.steps)):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, recipe)
-            losses = _train_step(network, batch, optimizer, recipe)
-            values = {name: round(value.item(), 4) for name, value in vars(losses).items()}
-            bar(step + 1, " ".join(f"{name} {value:.2f}" for name, value in values.items()))
-            log.write(json.dumps({"step": step, **values}) + "\n")
-            log.flush()
-            if step % 500 == 499 or step == recipe.steps - 1:
-                torch.save(network.state_dict(), work / "network.pt")
-
-
-def _train_step(network: T3Network, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe) -> Losses:
-    optimizer.zero_grad(set_to_none=True)
-    with torch.autocast("cpu", torch.bfloat16):
-        losses: Losses = network(batch)
-    total = losses.speech + recipe.alignment_weight * losses.alignment + recipe.text_weight * losses.text
-    torch.autograd.backward(total)
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimizer.step()
-    return losses
-
-
-def _mean_losses(work: Path, last: int = 200) -> dict[str, float]:
+def _mean_losses(log: Path, last: int = 200) -> dict[str, float]:
     """Mean of each loss over the last steps."""
-    lines = [json.loads(line) for line in (work / "losses.jsonl").read_text(encoding="utf-8").splitlines()[-last:]]
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()[-last:]]
     return {name: float(np.mean([line[name] for line in lines])) for name in ("speech", "text", "alignment")}
 
 

@@ -12,7 +12,9 @@ SPECIAL = (STOP, UNKNOWN, SPACE, START, "[PAD]", "[SEP]", "[CLS]", "[MASK]")
 # Combining marks that NFKD leaves behind: grave, acute, circumflex, tilde, macron, breve, dot, diaeresis, ring,
 # double acute, caron, cedilla, ogonek.
 MARKS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327\u0328"
-CHARACTERS = string.ascii_lowercase + string.digits + ".,!?'\"-()" + "\u00df\u00e6\u00f8\u0142\u00bf\u00a1" + MARKS
+CHARACTERS = (
+    string.ascii_lowercase + string.digits + ".,!?'\"-()" + "\u00df\u00e6\u0153\u00f8\u0142\u00bf\u00a1" + MARKS
+)
 
 
 def build_tokenizer(languages: Sequence[str]) -> Tokenizer:

@@ -90,7 +90,14 @@ def test_sampled_tokens_are_identical(checkpoint, theirs, shared_noise, record_p
     prompts = [*prompts, *finch.prompts("paragraphs")][: SAMPLED + 10]
     keys = [NoiseKey(7, "parity", index) for index in range(len(prompts))]
     requests = [
-        Request(prompt.text, CONFIG, 0, LONGEST, partial(key.gumbel, vocab_size=checkpoint.config.speech_vocab_size))
+        Request(
+            prompt.text,
+            CONFIG,
+            0,
+            LONGEST,
+            partial(key.gumbel, vocab_size=checkpoint.config.speech_vocab_size),
+            prompt.language,
+        )
         for prompt, key in zip(prompts, keys, strict=True)
     ]
     ours = Generator(checkpoint, width=20, keep_logits=True).generate(requests)
@@ -99,7 +106,8 @@ def test_sampled_tokens_are_identical(checkpoint, theirs, shared_noise, record_p
     differences = []
     for index in chosen:
         shared_noise(keys[index])
-        expected = infer(theirs, checkpoint, checkpoint.tokenizer.encode(prompts[index].text), CONFIG, LONGEST)
+        text = checkpoint.tokenizer.encode(prompts[index].text, prompts[index].language)
+        expected = infer(theirs, checkpoint, text, CONFIG, LONGEST)
         if list(ours[index].tokens) != expected:
             differences.append(describe_difference(ours[index], expected, checkpoint.config.bos_id))
             record_property("difference", f"request {index}: {differences[-1]}")

@@ -84,9 +84,9 @@ def pair(request):
         checkpoint = finch.load()
         tensors = read_weights(finch.folder() / "weights.safetensors", checkpoint.config)
         texts = [*finch.prompts("sentences"), *finch.prompts("paragraphs")]
-        longest = max(range(len(texts)), key=lambda index: texts[index].tokens)
-        text = checkpoint.tokenizer.encode(texts[longest].text)
-        speech = held_out_speech(finch.folder(), len(texts))[longest][:STEPS].tolist()
+        longest = max(texts, key=lambda prompt: prompt.tokens)
+        text = checkpoint.tokenizer.encode(longest.text, longest.language)
+        speech = held_out_speech(finch.folder(), [longest])[0][:STEPS].tolist()
         return Pair(checkpoint.config, tensors, checkpoint.voice, text, speech)
 
 

@@ -45,15 +45,15 @@ def test_punctuation_as_upstreams_three_programs_have_it(text):
         assert normalize_punctuation(text, front_end) == upstream_function(module, "punc_norm")(text)
 
 
-@given(TEXTS)
-def test_ids_of_the_multilingual_front_end(checkpoint, text):
+@given(TEXTS, st.sampled_from(["en", "de", "fr", "es", "it"]))
+def test_ids_of_the_multilingual_front_end(checkpoint, text, language):
     module = upstream.module("chatterbox.models.tokenizers.tokenizer")
     theirs = module.MTLTokenizer.__new__(module.MTLTokenizer)  # its constructor downloads Cangjie codes
     theirs.tokenizer = Tokenizer.from_file(str(finch.folder() / "tokenizer.json"))
     normal = upstream_function("mtl_tts", "punc_norm")(text)
     config = checkpoint.config
-    expected = [config.start_text_id, *theirs.encode(normal, language_id="en"), config.stop_text_id]
-    assert checkpoint.tokenizer.encode(text) == expected
+    expected = [config.start_text_id, *theirs.encode(normal, language_id=language), config.stop_text_id]
+    assert checkpoint.tokenizer.encode(text, language) == expected
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_ids_of_the_english_front_end(english, text):
     [
         ("", "en", "the text '' is empty (give at least one word)"),
         ("  \n ", "en", "the text '  \\n ' is empty"),
-        ("Hallo.", "de", "finch does not speak 'de' (languages: en)"),
+        ("Hej.", "sv", "finch does not speak 'sv' (languages: en, de, fr, es, it)"),
         ("so long " * 200, "en", "the text has 1601 tokens (finch takes 1024; split the text)"),
     ],
 )

@@ -1,5 +1,7 @@
 """The network that Finch is trained with computes what the core computes with the trained weights."""
 
+import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +10,11 @@ import torch
 from safetensors.torch import save_file
 from scipy.special import log_softmax
 
+from sampler.finch import fitting
+from sampler.finch.backbone import run_layers
 from sampler.finch.batches import Batches, Recipe
 from sampler.finch.corpus import Corpus, Utterance
+from sampler.finch.fitting import fit
 from sampler.finch.network import T3Network
 from sampler.finch.vocabulary import build_tokenizer
 from sampler.t3.conditioning import Voice
@@ -59,9 +64,9 @@ def core(network, tmp_path_factory) -> T3:
 @pytest.mark.parametrize("blank_text", [0.0, 1.0])
 def test_the_loss_of_a_packed_batch_is_the_log_loss_of_the_core(corpus, network, core, single_bos, blank_text):
     """Four utterances of different lengths in one padded batch, against each by itself, teacher-forced."""
-    recipe = Recipe(rows_per_batch=1_000, blank_text=blank_text, single_bos=single_bos, wrong_token=0.0)
+    recipe = Recipe(rows_per_batch=1_000, shards=1, blank_text=blank_text, single_bos=single_bos, wrong_token=0.0)
     codebook = np.random.default_rng(5).normal(size=(CONFIG.bos_id, 80)).astype(np.float32)
-    batch = next(iter(Batches(corpus, TOKENIZER, CONFIG, codebook, recipe)))
+    (batch,) = next(Batches(corpus, TOKENIZER, CONFIG, codebook, recipe).from_step(0))
     assert len(batch.text) == len(LENGTHS)
     with torch.no_grad():
         loss = network(batch).speech.item()
@@ -79,29 +84,103 @@ def test_the_loss_of_a_packed_batch_is_the_log_loss_of_the_core(corpus, network,
 
 def test_a_batch_of_blank_texts_has_losses(corpus, network):
     """A small batch may have no text at all: then text and alignment say nothing, and nothing becomes NaN."""
-    recipe = Recipe(rows_per_batch=1_000, blank_text=1.0)
+    recipe = Recipe(rows_per_batch=1_000, shards=1, blank_text=1.0)
     codebook = np.zeros((CONFIG.bos_id, 80), dtype=np.float32) + np.arange(CONFIG.bos_id)[:, None]
-    losses = network(next(iter(Batches(corpus, TOKENIZER, CONFIG, codebook, recipe))))
+    (batch,) = next(Batches(corpus, TOKENIZER, CONFIG, codebook, recipe).from_step(0))
+    losses = network(batch)
     assert (losses.text.item(), losses.alignment.item()) == (0.0, 0.0)
     torch.autograd.backward(losses.speech + losses.text + losses.alignment)
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters() if parameter.grad is not None)
     network.zero_grad()
 
 
-def test_the_attention_that_is_trained_is_the_attention_that_is_recorded(corpus, network):
-    """The rows behind the alignment loss are those of the backbone's own head."""
-    recipe = Recipe(rows_per_batch=1_000, blank_text=0.0, single_bos=0.0, wrong_token=0.0)
-    codebook = np.random.default_rng(5).normal(size=(CONFIG.bos_id, 80)).astype(np.float32)
-    batch = next(iter(Batches(corpus, TOKENIZER, CONFIG, codebook, recipe)))
+def test_the_layers_are_those_of_the_library(network):
+    """Hidden rows and attention of the trainer's layers against LlamaModel's own, over several chunks."""
+    keep = frozenset(layer for layer, _ in CONFIG.aligned_heads)
+    packed = torch.randn(2, 600, CONFIG.hidden_size, generator=torch.Generator().manual_seed(6))
     network.tfmr.config._attn_implementation = "eager"
     with torch.no_grad():
-        seen: dict[int, torch.Tensor] = {}
-        for layer, _ in CONFIG.aligned_heads:
-            module = network.tfmr.layers[layer].self_attn
-            module.register_forward_hook(lambda *call, layer=layer: seen.update({layer: call[-1][1]}))
-        network(batch)
-        columns = torch.arange(40, 60).expand(len(LENGTHS), -1)
+        theirs = network.tfmr(inputs_embeds=packed, use_cache=False, output_attentions=True)
+        hidden, heads = run_layers(network.tfmr, packed, keep)
+        torch.testing.assert_close(hidden, theirs.last_hidden_state, rtol=1e-5, atol=2e-5)
         for layer, head in CONFIG.aligned_heads:
-            expected = seen[layer][:, head, 40:60]
-            rows = network.attention_rows(layer, head, columns)
-            torch.testing.assert_close(rows[..., : expected.shape[-1]], expected, rtol=1e-5, atol=1e-6)
+            rows = heads[layer].attention_rows(head, torch.arange(200, 400).expand(2, -1))
+            torch.testing.assert_close(rows, theirs.attentions[layer][:, head, 200:400], rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradients_are_those_of_the_library(network):
+    """Masked scores are written in place: the gradient must not notice."""
+    packed, direction = torch.randn(2, 1, 300, CONFIG.hidden_size, generator=torch.Generator().manual_seed(7))
+    theirs = network.tfmr(inputs_embeds=packed, use_cache=False).last_hidden_state
+    gradients = []
+    for hidden in (theirs, run_layers(network.tfmr, packed)[0]):
+        network.zero_grad()
+        torch.autograd.backward((hidden * direction).sum())
+        gradients.append([parameter.grad.clone() for parameter in network.tfmr.layers.parameters()])
+    network.zero_grad()
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
+def interrupted(corpus, folder, recipe, stop: int) -> None:
+    """Train and stop as an interrupt would, after `stop` steps."""
+
+    def bar(done: int, note: str) -> None:
+        if done == stop:
+            raise KeyboardInterrupt
+
+    torch.manual_seed(8)
+    fit(T3Network(CONFIG), batches(corpus, recipe), recipe, folder / "training.pt", folder / "training.jsonl", bar)
+
+
+def batches(corpus, recipe) -> Batches:
+    codebook = np.random.default_rng(5).normal(size=(CONFIG.bos_id, 80)).astype(np.float32)
+    return Batches(corpus, TOKENIZER, CONFIG, codebook, recipe)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(corpus, tmp_path, monkeypatch):
+    """Stopped at step 5 of 9 with a checkpoint of step 4: equal weights, and a log without a step twice."""
+    monkeypatch.setattr(fitting, "KEPT_EVERY", 2)
+    recipe = Recipe(steps=9, warmup=3, rows_per_batch=300, short_rows=57, short_until=0.5)
+    weights = []
+    for stop in (99, 5):
+        folder = tmp_path / str(stop)
+        folder.mkdir()
+        if stop == 5:
+            with pytest.raises(KeyboardInterrupt):
+                interrupted(corpus, folder, recipe, stop)
+            assert torch.load(folder / "training.pt", weights_only=True)["step"] == 4
+        torch.manual_seed(9 if stop == 5 else 8)
+        network = T3Network(CONFIG)
+        fit(
+            network, batches(corpus, recipe), recipe, folder / "training.pt", folder / "training.jsonl", lambda *_: None
+        )
+        weights.append(network.state_dict())
+        steps = [json.loads(line)["step"] for line in (folder / "training.jsonl").read_text().splitlines()]
+        assert steps == list(range(9))
+    assert (tmp_path / "99/training.jsonl").read_text() == (tmp_path / "5/training.jsonl").read_text()
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_a_finished_training_is_not_done_again(corpus, tmp_path):
+    recipe = Recipe(steps=1, warmup=1, rows_per_batch=300)
+    paths = tmp_path / "training.pt", tmp_path / "training.jsonl"
+    networks = [T3Network(CONFIG), T3Network(CONFIG)]
+    fit(networks[0], batches(corpus, recipe), recipe, *paths, lambda *_: None)
+    before = [path.stat().st_mtime_ns for path in paths[:1]], paths[1].read_text()
+    fit(networks[1], batches(corpus, recipe), recipe, *paths, lambda *_: None)
+    assert ([path.stat().st_mtime_ns for path in paths[:1]], paths[1].read_text()) == before
+    for ours, theirs in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_short_texts_come_first(corpus):
+    """The curriculum: only texts of few rows, then all of them."""
+    recipe = Recipe(steps=40, rows_per_batch=300, short_rows=57, short_until=0.5)
+    made = batches(corpus, recipe)
+    steps = list(itertools.islice(made.from_step(0), 40))
+    longest = [max(int((b.text_lengths + b.speech_lengths).max()) for b in shards) for shards in steps]
+    assert max(longest[:20]) + CONFIG.conditioning_length <= 57 < max(longest[20:]) + CONFIG.conditioning_length
+    later = next(made.from_step(30))
+    assert all(torch.equal(a.speech, b.speech) for a, b in zip(later, steps[30], strict=True))

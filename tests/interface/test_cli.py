@@ -172,8 +172,8 @@ def test_misuse_is_one_line_with_exit_code_2(tmp_path, arguments, expected):
     [
         ('prompts = [""]', "the text '' is empty (give at least one word)"),
         (f'prompts = ["{"so long " * 200}"]', "the text has 1601 tokens (finch takes 1024; split the text)"),
-        ('language = "fr"', "generation.requests = 2 (there are 0 prompts)"),
-        ('prompts = ["Bonjour."]\nlanguage = "fr"', "finch does not speak 'fr' (languages: en)"),
+        ('language = "sv"', "generation.requests = 2 (there are 0 prompts)"),
+        ('prompts = ["Hej."]\nlanguage = "sv"', "finch does not speak 'sv' (languages: en, de, fr, es, it)"),
         ("max_new_tokens = 5000", "max_new_tokens = 5000 (expected 1 to 2052, as many as finch has speech positions)"),
     ],
 )

@@ -75,11 +75,11 @@ def test_excluded_cells_are_left_out(tmp_path):
         (GOOD + "[generation]\nrequests = 'two'\n", "generation.requests = 'two' (Input should be a valid integer)"),
         (
             GOOD + "[generation]\nprompts = 'novels'\n",
-            "generation.prompts = 'novels' (expected 'sentences', 'paragraphs' or a list",
+            "generation.prompts = 'novels' (expected 'sentences', 'paragraphs', 'long' or a list",
         ),
         (
             GOOD + "[generation]\nprompts = []\n",
-            "generation.prompts = [] (expected 'sentences', 'paragraphs' or a list",
+            "generation.prompts = [] (expected 'sentences', 'paragraphs', 'long' or a list",
         ),
         (
             GOOD + "[axes]\ntemperature = [-1]\n",

@@ -9,23 +9,27 @@ import pytest
 
 from sampler import SamplingConfig
 from sampler.errors import ConfigError
-from sampler.finch import card, prompts_in, publish, train
+from sampler.finch import audio, card, measure, prompts_in, publish, train
 from sampler.finch.batches import Recipe
 from sampler.finch.corpus import Plan
 from sampler.finch.measure import held_out_speech, speak
 from sampler.t3.checkpoint import load_checkpoint
 
-PLAN = replace(Plan(), texts=60, texts_for_codes=24, codes=64, most_sentences=2, voices=2)
+PLAN = replace(Plan(), languages=("en", "it"), texts=60, texts_for_codes=24, codes=64, most_sentences=2, voices=2)
 RECIPE = replace(Recipe(), steps=3, warmup=1, rows_per_batch=600)
+SMALL = {
+    publish: {"SENTENCES": 6, "PARAGRAPHS": 3, "LONG": ((3, 200, 0),)},
+    card: {"SENTENCES": 4, "TEXT_LOSSES": 4, "LONG_TEXTS": 2, "LONG_SEEDS": 2, "LONG_CAP": 40},
+    measure: {"LONG_TOKENS": (20, 900)},
+}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publish, "SENTENCES", 6)
-        patch.setattr(publish, "PARAGRAPHS", 3)
-        for name, value in {"SENTENCES": 3, "LONG_RUNS": 2, "TEXT_LOSSES": 3}.items():
-            patch.setattr(card, name, value)
+        for module, values in SMALL.items():
+            for name, value in values.items():
+                patch.setattr(module, name, value)
         out = tmp_path_factory.mktemp("finch")
         train.rebuild(out, PLAN, RECIPE)
         yield out
@@ -39,32 +43,39 @@ def test_the_folder_is_a_checkpoint_that_speaks(folder):
 
 
 def test_true_lengths_are_those_of_the_speech(folder):
-    prompts = prompts_in(folder, "sentences") + prompts_in(folder, "paragraphs")
-    assert [len(codes) for codes in held_out_speech(folder, 9)] == [prompt.tokens for prompt in prompts]
+    prompts = [prompt for group in ("sentences", "paragraphs", "long") for prompt in prompts_in(folder, group)]
+    assert [prompt.id for prompt in prompts[5:7]] == ["en-sentence-005", "it-sentence-000"]
+    assert sorted(prompt.index for prompt in prompts) == list(range(20))
+    assert [len(codes) for codes in held_out_speech(folder, prompts)] == [prompt.tokens for prompt in prompts]
     for prompt in prompts:  # speech at 25 tokens a second takes 10 to 25 characters a second
         assert 1.0 < 25 * len(prompt.text) / prompt.tokens / 10 < 2.5
 
 
 def test_the_card_gives_the_figures_of_this_model(folder):
     text = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
-    for expected in ("60 texts of 1 to 2 sentences", "3 of about 600 rows", "of 64, entropy", "GPL-3.0", " of 3 |"):
+    for expected in ("60 texts of 1 to 2 sentences", "3 of about 600 rows", "of 64, entropy", "GPL-3.0", " of 4 |"):
         assert expected in text
     assert "nan" not in text
 
 
 def test_the_same_seeds_give_the_same_weights(folder, tmp_path):
-    """Corpus and codebook are kept and not made again; training starts anew and ends where it ended."""
+    """Corpus and codebook are kept and not made again; training anew ends where it ended."""
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "work").glob("*.npz")}
     first = (folder / "weights.safetensors").read_bytes()
+    (checkpoint,) = (folder / "work").glob("training-*.pt")
+    checkpoint.unlink()
     train.rebuild(folder, PLAN, RECIPE)
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "work").glob("*.npz")} == before
     assert (folder / "weights.safetensors").read_bytes() == first
 
 
 def test_what_was_made_of_something_else_is_not_taken(folder):
-    kept = train._kept(folder / "work", "codebook", PLAN)
+    of_codes = replace(PLAN, texts=PLAN.texts_for_codes)
+    kept = train._kept(folder / "work", "codebook", of_codes)
     assert kept.exists()
-    assert train._kept(folder / "work", "codebook", replace(PLAN, seed=2)) != kept
+    assert train._kept(folder / "work", "codebook", replace(of_codes, seed=2)) != kept
+    trained = train._kept(folder / "work", "training", RECIPE, ".pt", train.TRAINED_BY)
+    assert train._kept(folder / "work", "training", replace(RECIPE, seed=2), ".pt", train.TRAINED_BY) != trained
 
 
 def test_too_few_texts_are_named(folder):
@@ -77,11 +88,12 @@ def test_a_language_without_a_grammar_is_one_line(tmp_path):
     command = [sys.executable, "-m", "sampler.finch.train", "--out", str(tmp_path / "x"), "--language", "tlh"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 2
-    assert result.stderr.strip() == "error: there is no grammar for the language 'tlh' (known: en)"
+    assert result.stderr.strip() == "error: there is no grammar for the language 'tlh' (known: de, en, es, fr, it)"
     assert not (tmp_path / "x").exists()
 
 
-def test_the_codebook_is_that_of_the_corpus(folder):
-    with np.load(train._kept(folder / "work", "codebook", PLAN)) as data:
-        assert data["codebook"].shape == (64, 80)
-        assert np.isfinite(data["codebook"]).all()
+def test_the_codebook_ships(folder):
+    codebook = audio.load_codebook(folder)
+    assert codebook.shape == (64, 80)
+    with np.load(train._kept(folder / "work", "codebook", replace(PLAN, texts=PLAN.texts_for_codes))) as data:
+        np.testing.assert_allclose(codebook, data["codebook"], rtol=1e-3)

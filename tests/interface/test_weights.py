@@ -214,7 +214,7 @@ def test_a_voice_needs_torch_only_where_it_is_pickled(upstream_folder, monkeypat
         (lambda folder: edit(folder, perceiver_heads=7), "finch: perceiver_heads = 7 (expected a divisor of 192)"),
         (lambda folder: edit(folder, bos_id=99999), "finch: bos_id = 99999 (expected a speech token)"),
         (lambda folder: edit(folder, eos_id=-1), "finch: eos_id = -1 (expected a speech token)"),
-        (lambda folder: edit(folder, start_text_id=73), "finch: start_text_id = 73 (expected a text token)"),
+        (lambda folder: edit(folder, start_text_id=79), "finch: start_text_id = 79 (expected a text token)"),
         (lambda folder: edit(folder, rope_theta=-1.0), "finch: rope_theta = -1.0 (expected a number > 0)"),
         (lambda folder: save_bfloat16(folder / "conds.safetensors"), "conds.safetensors cannot be read"),
         (lambda folder: (folder / "config.json").unlink(), "weights.safetensors is of no known kind"),

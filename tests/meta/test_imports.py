@@ -45,6 +45,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "cli_report": EVERYTHING,
     "cli_trace": EVERYTHING,
     "cli_errors": {"errors"},
+    "cli_say": EVERYTHING,
     "replay": EVERYTHING,
     "cli": EVERYTHING,
     "pytest_items": EVERYTHING,

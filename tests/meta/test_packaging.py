@@ -27,6 +27,7 @@ def test_the_wheel_has_everything(wheel):
     names = set(wheel.namelist())
     files = [
         "weights.safetensors",
+        "codebook.safetensors",
         "config.json",
         "tokenizer.json",
         "conds.safetensors",
@@ -37,7 +38,8 @@ def test_the_wheel_has_everything(wheel):
     assert {f"sampler/matrices/{path.name}" for path in shipped_matrices()} <= names
     assert "sampler/variants.toml" in names
     assert {"sampler/results/report.html.jinja", "sampler/results/report.css"} <= names
-    assert {"sampler/py.typed", "sampler/finch/languages/en.toml", "sampler/finch/held_out.safetensors"} <= names
+    assert {"sampler/py.typed", "sampler/finch/held_out.safetensors"} <= names
+    assert {f"sampler/finch/languages/{name}.toml" for name in finch.load().config.languages} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
 
 

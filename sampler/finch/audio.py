@@ -1,0 +1,109 @@
+"""Speech codes back to sound: the codebook's spectra, and phases from Griffin and Lim. NumPy and SciPy alone."""
+
+import contextlib
+import wave
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from scipy.signal import ShortTimeFFT
+from scipy.signal.windows import hann
+
+from sampler.errors import OutputError
+
+SAMPLE_RATE, WINDOW, MEL_BANDS = 22_050, 1_024, 40
+HOP = SAMPLE_RATE // 25 // 2
+LOWEST, HIGHEST = 50.0, 8_000.0
+"""Of the mel bands, in Hz."""
+
+FLOOR = 1e-8
+"""Power under which a band is taken for silence."""
+
+Array = NDArray[np.float64]
+
+
+def load_codebook(folder: Path) -> NDArray[np.float32]:
+    """Spectra that the codes stand for: (codes, 80), two frames of 40 log-mel bands each."""
+    return load_file(folder / "codebook.safetensors")["codebook"].astype(np.float32)
+
+
+def mel_filters() -> Array:
+    """Weights of frequencies in mel bands: (513, 40), triangles on O'Shaughnessy's scale as HTK has it."""
+    edges = 700.0 * (10.0 ** (np.linspace(_mel(LOWEST), _mel(HIGHEST), MEL_BANDS + 2) / 2595.0) - 1.0)
+    frequencies = np.linspace(0.0, SAMPLE_RATE / 2, WINDOW // 2 + 1)[:, None]
+    rising = (frequencies - edges[:-2]) / np.diff(edges)[:-1]
+    falling = (edges[2:] - frequencies) / np.diff(edges)[1:]
+    filters: Array = np.maximum(0.0, np.minimum(rising, falling))
+    return filters
+
+
+def _mel(frequency: float) -> float:
+    return 2595.0 * float(np.log10(1.0 + frequency / 700.0))
+
+
+def _transform() -> ShortTimeFFT:
+    return ShortTimeFFT(hann(WINDOW, sym=False), HOP, SAMPLE_RATE, fft_mode="onesided")
+
+
+def log_mel(samples: Array, frames: int) -> Array:
+    """Log power in mel bands, 50 frames a second, of samples in [-1, 1]: (frames, 40)."""
+    reflected = np.pad(samples, WINDOW // 2, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(reflected, WINDOW)[::HOP][:frames]
+    power = np.abs(np.fft.rfft(windows * hann(WINDOW, sym=False))) ** 2
+    return np.log(np.maximum(power @ mel_filters(), FLOOR))
+
+
+def magnitudes(frames: Array, rounds: int = 60) -> Array:
+    """Non-negative spectra whose mel bands are those of `frames` (T, 40): (T, 513).
+
+    Multiplicative steps towards the least squared error (Lee and Seung 2001), from the filters' transpose.
+    """
+    filters, wanted = mel_filters(), np.exp(frames)
+    power = wanted @ (filters / np.maximum(filters.sum(0) ** 2, 1e-12)).T
+    for _ in range(rounds):
+        power *= (wanted @ filters.T) / np.maximum(power @ filters @ filters.T, 1e-20)
+    spectra: Array = np.sqrt(power)
+    return spectra
+
+
+def griffin_lim(spectra: Array, seed: int = 0, rounds: int = 60, momentum: float = 0.99) -> Array:
+    """Samples whose spectrogram comes near the magnitudes `spectra` (T, 513): (T * 441,).
+
+    Griffin and Lim 1984, with the momentum of Perraudin, Balazs and Sondergaard 2013.
+    """
+    transform, length = _transform(), len(spectra) * HOP
+    first, last = transform.p_min, transform.p_max(length)
+    target = np.take(spectra, np.clip(np.arange(first, last), 0, len(spectra) - 1), axis=0).T
+    phases = np.exp(2j * np.pi * np.random.default_rng(seed).random(target.shape))
+    previous: NDArray[np.complex128] = np.zeros_like(phases)
+    for _ in range(rounds):
+        rebuilt = transform.stft(transform.istft(target * phases, k1=length))
+        moved = rebuilt + momentum * (rebuilt - previous)
+        phases, previous = moved / np.maximum(np.abs(moved), 1e-12), rebuilt
+    samples: Array = np.real(transform.istft(target * phases, k1=length))
+    return samples
+
+
+def speech_of(codes: NDArray[np.int64], codebook: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Samples at 22,050 Hz of codes (T,): (T * 882,)."""
+    frames = codebook[codes].astype(np.float64).reshape(-1, MEL_BANDS)
+    samples = griffin_lim(magnitudes(frames)) * 32_768.0
+    clipped: NDArray[np.int16] = np.clip(np.round(samples), -32_768, 32_767).astype(np.int16)
+    return clipped
+
+
+def write_wav(path: Path, samples: NDArray[np.int16]) -> None:
+    """Write 16-bit samples of one channel, the whole file or nothing. Raises OutputError where that is not possible."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as raw, wave.open(raw, "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(SAMPLE_RATE)
+            file.writeframes(samples.astype("<i2").tobytes())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise OutputError(f"{path} cannot be written: {error.strerror}", hint="name another file") from error

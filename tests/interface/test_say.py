@@ -1,0 +1,137 @@
+"""`sampler say`: the sound has the spectra of the codes, and every mistake is one line."""
+
+import subprocess
+import sys
+import wave
+
+import numpy as np
+import pytest
+from transformers.audio_utils import mel_filter_bank
+
+from sampler import finch
+from sampler.finch import audio, speech
+from sampler.finch.measure import held_out_speech
+from tests.interface.test_cli import assert_one_clear_line, sampler
+
+
+@pytest.fixture(scope="module")
+def codebook():
+    return audio.load_codebook(finch.folder())
+
+
+def read(path) -> np.ndarray:
+    with wave.open(str(path), "rb") as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 22_050)
+        return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+
+
+def test_mel_filters_are_those_that_the_codes_were_made_with():
+    theirs = mel_filter_bank(513, 40, 50.0, 8_000.0, 22_050, mel_scale="htk")
+    np.testing.assert_allclose(audio.mel_filters(), theirs, atol=1e-9)
+
+
+def test_log_mel_is_that_which_the_codes_were_made_with():
+    """Against `torch.stft` in `speech.features`, on noise and a rising tone."""
+    time = np.arange(882 * 20) / 22_050
+    tone = 9_000 * np.sin(2 * np.pi * (200 + 900 * time) * time)
+    samples = (tone + np.random.default_rng(0).normal(0, 300, tone.size)).astype(np.int16)
+    noise = np.random.default_rng(7).normal(0.0, speech.NOISE_AMPLITUDE, samples.size).astype(np.float32)
+    theirs = speech.features(samples, 7).reshape(-1, 40)
+    np.testing.assert_allclose(audio.log_mel((samples + noise) / 32_768.0, 40), theirs, atol=2e-3)
+
+
+def test_magnitudes_have_the_bands_that_were_asked_for(codebook):
+    frames = codebook[::50].astype(np.float64).reshape(-1, 40)
+    bands = np.log(np.maximum(audio.magnitudes(frames) ** 2 @ audio.mel_filters(), audio.FLOOR))
+    assert np.abs(bands - frames).mean() < 0.1
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr", "es", "it"])
+def test_the_sound_of_true_codes_has_their_spectra(codebook, language, record_property):
+    """Analysed again as the training speech was: distance to the codes' spectra, and how many codes come back.
+
+    The measure can fail: the same sound against the spectra in another order is several times as far.
+    """
+    prompts = [prompt for prompt in finch.prompts("sentences") if prompt.language == language][:3]
+    for codes in held_out_speech(finch.folder(), prompts):
+        sound = audio.speech_of(codes, codebook)
+        assert sound.shape == (882 * len(codes),)
+        found = audio.log_mel(sound / 32_768.0, 2 * len(codes)).reshape(len(codes), 80)
+        distance = np.abs(found - codebook[codes]).mean()
+        shuffled = np.abs(found - codebook[np.roll(codes, len(codes) // 2)]).mean()
+        back = np.mean(speech.nearest_codes(found.astype(np.float32), codebook) == codes)
+        record_property("sound", f"distance {distance:.2f}, shuffled {shuffled:.2f}, codes {back:.2f}")
+        assert distance < 0.3
+        assert shuffled > 5 * distance
+        assert back > 0.8
+
+
+@pytest.mark.parametrize(("language", "text"), [("en", "Come and see."), ("de", "Die Tür ist offen.")])
+def test_a_file_is_written(tmp_path, language, text):
+    out = tmp_path / "see.wav"
+    result = sampler("say", text, "-o", out, "--language", language, "--seed", 3)
+    assert result.returncode == 0, result.stderr
+    samples = read(out)
+    tokens = int(result.stdout.split()[0])
+    assert len(samples) == 882 * tokens
+    assert 15 <= tokens <= 90
+    assert "ended by itself" in result.stdout
+    assert np.abs(samples).max() > 2_000
+    assert [path.name for path in tmp_path.iterdir()] == ["see.wav"]
+
+
+def test_neither_torch_nor_transformers_is_needed(tmp_path):
+    program = (
+        "import sys; from sampler.cli_say import say; from pathlib import Path; "
+        f"say('Wait a moment.', Path({str(tmp_path / 'a.wav')!r})); "
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_same_seed_gives_the_same_file(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert sampler("say", "Wait a moment.", "-o", tmp_path / name, "--seed", seed).returncode == 0
+    first, again, other = (read(tmp_path / name) for name in "abc")
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("", "-o", "x.wav"), "the text '' is empty (give at least one word)"),
+        (("Hej.", "--language", "sv", "-o", "x.wav"), "finch does not speak 'sv' (languages: en, de, fr, es, it)"),
+        (("Hello.", "--temperature", "-1", "-o", "x.wav"), "temperature = -1"),
+        (("so long " * 200, "-o", "x.wav"), "the text has 1601 tokens (finch takes 1024; split the text)"),
+        (
+            ("Hi.", "-o", "missing/x.wav"),
+            "missing/x.wav cannot be written: No such file or directory (name",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, expected):
+    assert_one_clear_line(sampler("say", *arguments), expected)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    assert_one_clear_line(sampler("say", "Hi.", "-o", tmp_path), f"{tmp_path} cannot be written: Is a directory")
+    assert not list(tmp_path.parent.glob("*.partial"))
+
+
+def test_a_text_that_ends_at_once_is_named(monkeypatch, tmp_path):
+    """No token of speech: nothing to write."""
+    from sampler import cli_say
+    from sampler.errors import SilenceError
+    from sampler.generation import Generation, Generator
+
+    eos = finch.load().config.eos_id
+    monkeypatch.setattr(Generator, "generate", lambda *_: [Generation((eos,), "eos")])
+    with pytest.raises(SilenceError, match=r"'Hush\.' ended before the first token of speech \(give another seed"):
+        cli_say.say("Hush.", tmp_path / "x.wav")
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_shows_an_example():
+    assert 'sampler say "Come and see." -o see.wav' in sampler("say", "--help").stdout
