@@ -6,7 +6,7 @@ import itertools
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,12 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, MatrixError
+from sampler.variants import load_variants
 
 KNOBS = tuple(field.name for field in fields(SamplingConfig))
-FEATURES = ("multilingual",)
-"""Axes that are no knob. multilingual: the model is a multilingual one, whose alignment analyzer is on."""
+FEATURES = ("multilingual", "variant")
+"""Axes that are no knob. multilingual: generation follows MULTILINGUAL, whose alignment analyzer is on, or no variant.
+variant: a name of `variants.toml`, whose rules are followed and whose knobs hold where the cell has none of its own."""
 
-NEEDS_ANALYZER = "needs the alignment analyzer, which a matrix cannot ask for yet"
+MULTILINGUAL = "mtl-0.1.6"
+
+BASE = "base"
+"""The cell of a matrix that varies one axis at a time in which nothing is varied."""
+
+Level = Literal["all", "axes", "cells"]
 
 
 class _Strict(BaseModel):
@@ -28,40 +35,83 @@ class _Strict(BaseModel):
 
 
 class Plan(_Strict):
-    """What a cell generates: `requests` prompts, up to `max_new_tokens` each, in a block of `width`.
+    """What a cell generates: `requests` prompts, `runs` of each, up to `max_new_tokens`, in a block of `width`.
 
     prompts: the name of a set that comes with Finch, or a list of texts. requests: as many as there are texts, or 4.
+    language: of the prompts; `all`: those of each language in turn. expected: least and most tokens that the true
+    speech of a prompt of Finch's may have.
     """
 
     prompts: Literal["sentences", "paragraphs", "long"] | Annotated[list[str], Field(min_length=1)] = "sentences"
     requests: Annotated[int, Field(ge=1)] | None = None
+    runs: Annotated[int, Field(ge=1)] = 1
     max_new_tokens: Annotated[int, Field(ge=1)] = 500
     width: Annotated[int, Field(ge=1, le=1024)] = 8
     language: str = "en"
+    expected: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
 
     @property
     def count(self) -> int:
-        """How many requests a cell has."""
+        """How many prompts a cell has."""
         return self.requests or (4 if isinstance(self.prompts, str) else len(self.prompts))
+
+
+class Detect(_Strict):
+    """What has to be seen for `passed`. share: of runs; superiority: probability that the one run is the larger."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    superiority: Annotated[float, Field(gt=0.5, le=1)] = 1.0
+
+
+class LongForm(_Strict):
+    """A matrix whose cells are asked together first, then by axis, then alone, beside reference runs.
+
+    reference: the name of runs that come with Finch, or a TOKENS.jsonl. false_alarms: rate of the whole matrix;
+    weights: its parts for the whole matrix, for all axes and for all cells. most_incomplete: share of runs that may end
+    at another length than their text's. detect: for each of the three what `passed` must be able to see.
+    """
+
+    reference: str = ""
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    most_incomplete: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    weights: dict[Level, Annotated[float, Field(gt=0)]] = {"all": 2.0, "axes": 1.0, "cells": 1.0}
+    detect: dict[Level, Detect] = {}
+
+
+class Known(_Strict):
+    """A cell that is bad by itself, and must stay so: a check of it, the share of runs at least, and why."""
+
+    cell: str
+    check: Literal["complete", "looping"]
+    share: Annotated[float, Field(gt=0, lt=1)]
+    finding: Annotated[str, Field(min_length=1)]
 
 
 class _File(_Strict):
     why: Annotated[str, Field(min_length=1)]
+    design: Literal["all", "one at a time"] = "all"
     generation: Plan = Plan()
     knobs: dict[str, Any] = {}
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    cells: list[dict[str, Any]] = []
     exclude: list[dict[str, Any]] = []
+    longform: LongForm | None = None
+    known: list[Known] = []
 
 
 @dataclass(frozen=True)
 class Case:
-    """One cell. cell: readable and stable, as `temperature:0.8+cfg_weight:0.5`. unavailable: why it cannot run."""
+    """One cell. cell: readable and stable, as `temperature:0.8+cfg_weight:0.5`. variant: whose rules, empty for none.
+
+    axes: names of the axes that it varies.
+    """
 
     matrix: str
     cell: str
     config: SamplingConfig
     plan: Plan
-    unavailable: str = ""
+    variant: str = ""
+    axes: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -71,7 +121,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix and all its cells, in the order of the axes. checksum: SHA-256 of the file, hexadecimal."""
+    """A matrix and all its cells, in the order of the axes. checksum: SHA-256 of the file, hexadecimal.
+
+    groups: cells that are asked together, by the name of the axis that they vary; empty without `longform`.
+    """
 
     name: str
     why: str
@@ -79,6 +132,14 @@ class Matrix:
     cases: tuple[Case, ...]
     path: Path
     checksum: str
+    longform: LongForm | None = None
+    known: tuple[Known, ...] = ()
+
+    @property
+    def groups(self) -> dict[str, tuple[Case, ...]]:
+        """Cells by the axis that they vary."""
+        names = dict.fromkeys(axis for case in self.cases for axis in case.axes) if self.longform else {}
+        return {name: tuple(case for case in self.cases if name in case.axes) for name in names}
 
 
 def shipped_folder() -> Path:
@@ -105,26 +166,49 @@ def find_matrix(name: str) -> Path:
 def load_matrix(path: Path) -> Matrix:
     """Read a matrix file. Raises MatrixError naming file, key, value and the nearest valid key."""
     file = _read(path)
-    base = dict(file.knobs)
-    for name in base:
-        _check_key(path, "knobs", name, KNOBS)
-    for name, values in file.axes.items():
-        _check_key(path, "axes", name, (*KNOBS, *FEATURES))
-        if name in base:
-            raise MatrixError(f"{path}: {name!r} stands in both [knobs] and [axes]", hint="give it once")
-        for value in values:
-            _check_value(path, f"axes.{name}", name, value)
-    for name, value in base.items():
-        _check_value(path, f"knobs.{name}", name, value)
-    cells = [dict(zip(file.axes, values, strict=True)) for values in itertools.product(*file.axes.values())]
-    kept = _without_excluded(path, cells, file)
-    cases = tuple(_case(path, file, cell) for cell in kept)
+    _check_names(path, file)
+    cells = _without_excluded(path, _cells(file), file)
+    cases = tuple(_case(path, file, cell) for cell in cells)
     if not cases:
         raise MatrixError(f"{path}: no cell is left", hint="[[exclude]] removes them all")
     cell, count = Counter(case.cell for case in cases).most_common(1)[0]
     if count > 1:
         raise MatrixError(f"{path}: the cell {cell!r} comes {count} times", hint="an axis names a value twice")
-    return Matrix(path.stem, file.why, file.generation, cases, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    _check_known(path, file, [case.cell for case in cases])
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Matrix(path.stem, file.why, file.generation, cases, path, checksum, file.longform, tuple(file.known))
+
+
+def _check_names(path: Path, file: _File) -> None:
+    """Every key and value of knobs, axes and cells."""
+    for name, value in file.knobs.items():
+        _check_key(path, "knobs", name, KNOBS)
+        _check_value(path, f"knobs.{name}", name, value)
+    for name, values in file.axes.items():
+        _check_key(path, "axes", name, (*KNOBS, *FEATURES))
+        if name in file.knobs:
+            raise MatrixError(f"{path}: {name!r} stands in both [knobs] and [axes]", hint="give it once")
+        for value in values:
+            _check_value(path, f"axes.{name}", name, value)
+    for cell in file.cells:
+        for name, value in cell.items():
+            _check_key(path, "cells", name, (*KNOBS, *FEATURES))
+            _check_value(path, f"cells.{name}", name, value)
+
+
+def _cells(file: _File) -> list[dict[str, Any]]:
+    """What each cell varies: every combination, or each value beside the first ones of the other axes."""
+    if file.design == "all":
+        varied = [dict(zip(file.axes, values, strict=True)) for values in itertools.product(*file.axes.values())]
+    else:
+        varied = [{}, *({name: value} for name, values in file.axes.items() for value in values[1:])]
+    return [*varied, *file.cells]
+
+
+def _check_known(path: Path, file: _File, cells: Sequence[str]) -> None:
+    for known in file.known:
+        if known.cell not in cells:
+            raise MatrixError(f"{path}: known.cell = {known.cell!r}", hint=_nearest(known.cell, cells))
 
 
 def _read(path: Path) -> _File:
@@ -175,9 +259,14 @@ def _check_key(path: Path, section: str, name: str, known: Sequence[str]) -> Non
 
 
 def _check_value(path: Path, key: str, name: str, value: object) -> None:
-    if name in FEATURES:
+    if name == "multilingual":
         if not isinstance(value, bool):
             raise MatrixError(f"{path}: {key} = {value!r}", hint="expected true or false")
+        return
+    if name == "variant":
+        names = [each for each, found in load_variants().items() if found.backbone == "llama"]
+        if value not in names:
+            raise MatrixError(f"{path}: {key} = {value!r}", hint=_nearest(str(value), names))
         return
     try:
         knob: dict[str, Any] = {name: value}
@@ -201,10 +290,17 @@ def _without_excluded(path: Path, cells: list[dict[str, Any]], file: _File) -> l
 
 
 def _case(path: Path, file: _File, cell: Mapping[str, Any]) -> Case:
-    knobs = {name: value for name, value in (file.knobs | dict(cell)).items() if name in KNOBS}
-    config = SamplingConfig(**knobs)
-    name = "+".join(f"{key}:{_readable(getattr(config, key, value))}" for key, value in cell.items()) or "base"
-    return Case(path.stem, name, config, file.generation, NEEDS_ANALYZER if cell.get("multilingual") else "")
+    """A cell: its own values, then those that hold for all, then those of its variant."""
+    base = {} if file.design == "all" else {name: values[0] for name, values in file.axes.items()}
+    chosen = base | dict(cell)
+    named = str(chosen.get("variant", ""))
+    config = load_variants()[named].config if named else SamplingConfig()
+    # A cell with another variant has that one's own knobs, not the first values of the other axes.
+    values = file.knobs | ({} if "variant" in cell else base) | dict(cell)
+    config = replace(config, **{name: value for name, value in values.items() if name in KNOBS})
+    name = "+".join(f"{key}:{_readable(getattr(config, key, value))}" for key, value in cell.items()) or BASE
+    variant = named or (MULTILINGUAL if chosen.get("multilingual") else "")
+    return Case(path.stem, name, config, file.generation, variant, tuple(cell))
 
 
 def _readable(value: object) -> str:
