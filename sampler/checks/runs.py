@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +20,9 @@ NO_TEXT_IN_COMMON = "no text has runs on both sides"
 SCALARS = ("logprobs", "entropy", "rank", "margin")
 """What may be known of every step beside its token."""
 
+STEPS = (*SCALARS, "position")
+"""The same, and where in the text it was read."""
+
 
 @dataclass(frozen=True)
 class TokenRun:
@@ -28,7 +31,9 @@ class TokenRun:
     Of each step, float64 (T,), or None where it was not recorded: logprobs, natural logarithm of the probability of
     the token that was drawn, after all stages, at most 0; entropy of that distribution in nats; rank, how many tokens
     were more likely; margin, by how much score + noise beat the runner-up, inf where only one token was left.
-    expected: the length that the text should have, in tokens without EOS.
+    expected: the length that the text should have, in tokens without EOS. position: int64 (T,), the place in the text
+    that each step reads, from 0 to text_length - 1 (`positions`), or None where it was not recorded. text_length:
+    pieces of the text as the engine has them, with those that mark its beginning and its end.
     """
 
     text: str
@@ -39,6 +44,8 @@ class TokenRun:
     rank: Array | None = field(default=None, compare=False)
     margin: Array | None = field(default=None, compare=False)
     expected: float | None = None
+    position: NDArray[np.int64] | None = field(default=None, compare=False)
+    text_length: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -56,8 +63,18 @@ class TokenRun:
         return np.array(self.tokens[: self.length], dtype=np.int64)
 
 
+def positions(attention: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The place of the text that the aligned heads together look at most: (pairs, T, S) -> int64 (T,).
+
+    The lowest of equal places. Raises ValueError for another shape, and for no heads or no text.
+    """
+    if attention.ndim != 3 or 0 in (attention.shape[0], attention.shape[2]):
+        raise ValueError(f"attention of shape {attention.shape} (expected (pairs, steps, text) with pairs and text)")
+    return np.asarray(attention.mean(axis=0, dtype=np.float64).argmax(axis=1), dtype=np.int64)
+
+
 def token_run(text: str, generation: Generation, expected: float | None = None) -> TokenRun:
-    """What is kept of a generation; the scalars come from its record, if it has one."""
+    """What is kept of a generation; the scalars and positions come from its record, as far as it has them."""
     tokens = tuple(int(token) for token in generation.tokens)
     record = generation.record
     if record is None:
@@ -65,7 +82,11 @@ def token_run(text: str, generation: Generation, expected: float | None = None) 
     logprobs, entropy, rank, margin = (
         np.asarray(values, dtype=np.float64) for values in (record.logprob, record.entropy, record.rank, record.margin)
     )
-    return TokenRun(text, tokens, generation.stop_reason, logprobs, entropy, rank, margin, expected)
+    run = TokenRun(text, tokens, generation.stop_reason, logprobs, entropy, rank, margin, expected)
+    if record.attention is None:
+        return run
+    attention = np.asarray(record.attention)
+    return replace(run, position=positions(attention), text_length=attention.shape[2])
 
 
 @dataclass(frozen=True)

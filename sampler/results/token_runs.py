@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sampler.checks.runs import SCALARS, TokenRun
+from sampler.checks.runs import STEPS, TokenRun
 from sampler.engines.base import StopReason
 from sampler.errors import TokensError
 from sampler.results.jsonl import output_errors
@@ -23,7 +23,7 @@ ROUNDING = 1e-3
 
 
 class _Line(BaseModel):
-    """One run. prompt: id of the text. margin: null where only one token was left.
+    """One run. prompt: id of the text. margin: null where only one token was left. position: places from 0.
 
     cell, request: where `sampler run` made it; runs of one text in two cells are runs of two texts.
     """
@@ -37,6 +37,8 @@ class _Line(BaseModel):
     entropy: list[Annotated[float, Field(ge=-ROUNDING)]] | None = None
     rank: list[Annotated[int, Field(ge=0)]] | None = None
     margin: list[float | None] | None = None
+    position: list[Annotated[int, Field(ge=0)]] | None = None
+    text_length: Annotated[int, Field(gt=0)] | None = None
     expected_length: Annotated[float, Field(gt=0)] | None = None
     seed: int | None = None
     cell: str = ""
@@ -52,7 +54,7 @@ def read_token_runs(path: Path) -> list[TokenRun]:
     """Read a file of token runs.
 
     Raises TokensError naming file, line, key and value for what is no run, for optional keys that only some lines have,
-    for two expected lengths of one prompt and for a prompt and seed that come twice.
+    for two lengths of one prompt and for a prompt and seed that come twice.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -79,7 +81,7 @@ def _parsed(where: str, line: str) -> _Line:
         made = _Line.model_validate(data)
     except ValidationError as error:
         raise _schema_error(where, error) from error
-    for name in SCALARS:
+    for name in STEPS:
         values = getattr(made, name)
         if values is not None and len(values) != len(made.tokens):
             raise TokensError(
@@ -87,7 +89,20 @@ def _parsed(where: str, line: str) -> _Line:
             )
     if made.stop_reason in ("eos", "forced_eos") and not made.tokens:
         raise TokensError(f"{where}: tokens = [] with stop_reason {made.stop_reason!r}", hint="tokens include EOS")
+    _check_positions(where, made)
     return made
+
+
+def _check_positions(where: str, line: _Line) -> None:
+    if not line.position:
+        return
+    if line.text_length is None:
+        raise TokensError(f"{where}: key 'text_length' is missing", hint="position needs the length of the text")
+    last = max(line.position)
+    if last >= line.text_length:
+        place = line.position.index(last)
+        hint = f"expected less than text_length = {line.text_length}"
+        raise TokensError(f"{where}: position[{place}] = {last}", hint=hint)
 
 
 def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -117,6 +132,8 @@ def _schema_error(where: str, error: ValidationError) -> TokensError:
         "entropy": "expected a list of numbers from 0, in nats",
         "rank": "expected a list of whole numbers from 0",
         "margin": "expected a list of numbers, null where only one token was left",
+        "position": "expected a list of whole numbers from 0, places in the text",
+        "text_length": "expected a whole number above 0, as many as the text has places",
         "expected_length": "expected a number of tokens above 0",
         "seed": "expected a whole number",
         "cell": "expected the id of a cell, a text",
@@ -135,23 +152,24 @@ def _short(value: object) -> str:
 def _check_together(path: Path, lines: Sequence[tuple[int, _Line]]) -> None:
     """What no line can say alone."""
     first_number, first = lines[0]
-    units: dict[str, tuple[int, float | None]] = {}
+    lengths: dict[tuple[str, str], tuple[int, float | None]] = {}
     seeds: dict[tuple[str, int], int] = {}
     for number, line in lines:
-        for name in SCALARS:
+        for name in STEPS:
             if (getattr(line, name) is None) != (getattr(first, name) is None):
                 has, lacks = (number, first_number) if getattr(first, name) is None else (first_number, number)
                 raise TokensError(
                     f"{path}: line {has} has {name!r}, line {lacks} has not", hint="give it in all lines or in none"
                 )
         prompt = line.text
-        before, unit = units.setdefault(prompt, (number, line.expected_length))
-        if unit != line.expected_length:
-            raise TokensError(
-                f"{path}, line {number}: expected_length = {line.expected_length} of prompt {prompt!r}, "
-                f"line {before} has {unit}",
-                hint="a prompt has one expected length",
-            )
+        for name in ("expected_length", "text_length") if line.tokens else ("expected_length",):
+            value = getattr(line, name)
+            before, known = lengths.setdefault((prompt, name), (number, value))
+            if value != known:
+                raise TokensError(
+                    f"{path}, line {number}: {name} = {value} of prompt {prompt!r}, line {before} has {known}",
+                    hint=f"a prompt has one {name.replace('_', ' ')}",
+                )
         if line.seed is not None and seeds.setdefault((prompt, line.seed), number) != number:
             raise TokensError(
                 f"{path}, line {number}: prompt {prompt!r} with seed {line.seed} is in line "
@@ -166,8 +184,18 @@ def _run(line: _Line) -> TokenRun:
         None if values is None else np.array(values, dtype=np.float64)
         for values in (line.logprobs, line.entropy, line.rank, margin)
     )
-    tokens = tuple(line.tokens)
-    return TokenRun(line.text, tokens, line.stop_reason, logprobs, entropy, rank, margins, line.expected_length)
+    return TokenRun(
+        line.text,
+        tuple(line.tokens),
+        line.stop_reason,
+        logprobs,
+        entropy,
+        rank,
+        margins,
+        line.expected_length,
+        None if line.position is None else np.array(line.position, dtype=np.int64),
+        line.text_length,
+    )
 
 
 def write_token_runs(path: Path, runs: Sequence[TokenRun]) -> None:
@@ -187,7 +215,7 @@ def write_token_runs(path: Path, runs: Sequence[TokenRun]) -> None:
 
 
 def _lines(path: Path, runs: Sequence[TokenRun]) -> Iterator[str]:
-    written = []
+    written, positions = [], any(run.position is not None for run in runs)
     for number, run in enumerate(runs, 1):
         data: dict[str, Any] = {"prompt": run.text, "tokens": list(run.tokens), "stop_reason": run.stop_reason}
         for name in ("logprobs", "entropy"):
@@ -197,6 +225,12 @@ def _lines(path: Path, runs: Sequence[TokenRun]) -> Iterator[str]:
             data["rank"] = [int(value) for value in run.rank]
         if run.margin is not None:
             data["margin"] = [_float(value) if value < math.inf else None for value in run.margin]
+        if run.position is not None:
+            data["position"] = [int(place) for place in run.position]
+        elif positions and not run.tokens:
+            data["position"] = []  # a run that broke off at once has nothing to record
+        if run.text_length is not None:
+            data["text_length"] = run.text_length
         if run.expected is not None:
             data["expected_length"] = run.expected
         line = json.dumps(data)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler.checks.runs import SCALARS, TokenRun, token_run
+from sampler.checks.runs import SCALARS, STEPS, TokenRun, positions, token_run
 from sampler.engines.base import Generation, Record
 from sampler.errors import OutputError, TokensError
 from sampler.results import recorded
@@ -34,6 +34,7 @@ def written(tmp_path, *lines):
 def some_runs(draw):
     count = draw(st.integers(1, 4))
     recorded = [name for name in SCALARS if draw(st.booleans())]
+    text_length = draw(st.one_of(st.none(), st.integers(1, 40)))
     finite = {
         "logprobs": st.floats(-80, 0),
         "entropy": st.floats(0, 10),
@@ -47,6 +48,9 @@ def some_runs(draw):
             name: np.array(draw(st.lists(finite[name], min_size=len(tokens), max_size=len(tokens))))
             for name in recorded
         }
+        if text_length is not None:
+            places = st.lists(st.integers(0, text_length - 1), min_size=len(tokens), max_size=len(tokens))
+            scalars |= {"position": np.array(draw(places), dtype=np.int64), "text_length": text_length}
         reason = draw(st.sampled_from(["eos", "forced_eos", "length", "error"]))
         runs.append(TokenRun(draw(st.text(max_size=5)), tokens, reason, **scalars))
     return runs
@@ -59,7 +63,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, runs):
     again = read_token_runs(path)
     assert again == runs
     for one, other in zip(again, runs, strict=True):
-        for name in SCALARS:
+        for name in STEPS:
             mine, theirs = getattr(one, name), getattr(other, name)
             assert (mine is None) == (theirs is None)
             assert mine is None or np.allclose(mine, theirs, rtol=1e-6, atol=1e-30)
@@ -87,15 +91,41 @@ def test_a_generation_becomes_a_run():
     assert run.rank.tolist() == [0.0, 4.0]
     assert run.margin.tolist() == [math.inf, 0.5]
     assert (run.length, run.spoken.tolist(), run.ended) == (1, [7], True)
+    assert (run.position, run.text_length) == (None, None)
     bare = token_run("a", Generation((7, 8), "length"))
-    assert (bare.length, bare.logprobs, bare.ended) == (2, None, False)
+    assert (bare.length, bare.logprobs, bare.ended, bare.position) == (2, None, False, None)
+    attention = np.array([[[0, 0.4, 0.6], [0.3, 0.4, 0.3]], [[0, 0.5, 0.1], [0.5, 0.4, 0.1]]], dtype=np.float32)
+    seen = token_run("a", Generation((7, 40), "eos", replace(record, attention=attention)))
+    assert (seen.position.tolist(), seen.text_length) == ([1, 0], 3)  # the lowest of equal places
+
+
+def test_positions_are_where_the_heads_together_look():
+    places = positions(np.zeros((2, 0, 5), dtype=np.float32))
+    assert (places.shape, places.dtype) == ((0,), np.int64)
+    with pytest.raises(ValueError, match=re.escape("attention of shape (4, 5)")):
+        positions(np.zeros((4, 5)))
+    with pytest.raises(ValueError, match=re.escape("attention of shape (0, 4, 5)")):
+        positions(np.zeros((0, 4, 5)))
+
+
+def test_a_run_that_broke_off_at_once_needs_no_positions(tmp_path):
+    runs = [
+        TokenRun("a", (1, 40), "eos", position=np.array([0, 2]), text_length=3),
+        TokenRun("a", (), "error"),
+    ]
+    write_token_runs(tmp_path / "runs.jsonl", runs)
+    again = read_token_runs(tmp_path / "runs.jsonl")
+    assert again == runs
+    assert again[1].position.tolist() == []
 
 
 def test_everything_that_may_stand_in_a_line_is_read(tmp_path):
     full = {**LINE, "prompt": 12, "entropy": [1, 2.5, 0], "rank": [0, 1, 2], "margin": [0.5, None, 3], "seed": 4}
+    full |= {"position": [0, 2, 1], "text_length": 3}
     path = written(tmp_path, "\ufeff" + json.dumps({**full, "expected_length": 2.5}), "", "  ")
     (run,) = read_token_runs(path)
-    assert run == TokenRun("12", (5, 3, 40), "eos", expected=2.5)
+    assert run == TokenRun("12", (5, 3, 40), "eos", expected=2.5, text_length=3)
+    assert (run.position.tolist(), run.position.dtype) == ([0, 2, 1], np.int64)
     assert run.margin.tolist() == [0.5, math.inf, 3.0]
 
 
@@ -124,6 +154,20 @@ def test_everything_that_may_stand_in_a_line_is_read(tmp_path):
         ([{**LINE, "entropy": [0, -1, 2]}], "line 1: entropy[1] = -1"),
         ([{**LINE, "margin": ["inf", 1, 2]}], "line 1: margin[0] = 'inf' (expected a list of numbers, null"),
         ([{**LINE, "expected_length": 0}], "line 1: expected_length = 0 (expected a number of tokens above 0)"),
+        ([{**LINE, "position": [0, 1], "text_length": 2}], "line 1: position has 2 values for 3 tokens"),
+        ([{**LINE, "position": [0, -1, 0], "text_length": 2}], "position[1] = -1 (expected a list of whole numbers"),
+        ([{**LINE, "position": [0, 1.5, 0], "text_length": 2}], "line 1: position[1] = 1.5"),
+        ([{**LINE, "position": [0, 1, 2]}], "line 1: key 'text_length' is missing (position needs the length"),
+        (
+            [{**LINE, "position": [0, 2, 1], "text_length": 2}],
+            "line 1: position[1] = 2 (expected less than text_length = 2)",
+        ),
+        ([{**LINE, "text_length": 0}], "line 1: text_length = 0 (expected a whole number above 0"),
+        ([LINE, {**LINE, "position": [0, 1, 0], "text_length": 2}], "line 2 has 'position', line 1 has not"),
+        (
+            [{**LINE, "text_length": 2}, {**LINE, "text_length": 3}],
+            "line 2: text_length = 3 of prompt 'a', line 1 has 2 (a prompt has one text length)",
+        ),
         ([{**LINE, "seed": "1"}], "line 1: seed = '1'"),
         ([{**LINE, "prompt": None}], "line 1: prompt = None"),
         ([LINE, {**LINE, "logprobs": None}], "line 1 has 'logprobs', line 2 has not (give it in all lines or in none)"),
@@ -283,5 +327,5 @@ def test_the_python_of_the_document_writes_a_file_that_is_read(tmp_path, monkeyp
 
 
 def test_every_key_is_documented():
-    for key in ("prompt", "tokens", "stop_reason", *SCALARS, "expected_length", "seed"):
+    for key in ("prompt", "tokens", "stop_reason", *STEPS, "text_length", "expected_length", "seed"):
         assert f"| `{key}` |" in DOCUMENT
