@@ -15,6 +15,7 @@ from sampler.cli_say import say
 from sampler.cli_trace import trace
 from sampler.doctor import diagnose
 from sampler.errors import ConfigError
+from sampler.longform import run_matrix
 from sampler.matrix import find_matrix, load_matrix, shipped_matrices
 from sampler.recording import about, recorded_run
 from sampler.replay import LEVELS, replay_case, replay_check, replay_crash
@@ -66,9 +67,7 @@ def run(
         recorded_run(session, folder) as recorder,
         terminal.run_progress(console, len(session.matrix.cases)) as progress,
     ):
-        for case in session.matrix.cases:
-            progress.cell(case.cell)
-            result = session.run(case, progress.step)
+        for result in run_matrix(session, progress.step, progress.cell):
             tokens += result.tokens
             verdicts.extend(result.verdicts)
             crashes.extend(
@@ -77,12 +76,12 @@ def run(
             for verdict in result.verdicts:
                 writer.verdict(verdict)
             recorder.add(result)
-            progress.done()
         seconds = time.perf_counter() - start
         files = write_crashes(folder, crashes)
         writer.write("footer", runner.footer(verdicts, tokens, seconds) | recorder.finish(files))
     removed = remove_crashes(folder, keep=files.values())
-    console.print(terminal.verdict_table(verdicts))
+    table = terminal.longform_table if session.matrix.longform else terminal.verdict_table
+    console.print(table(verdicts))
     for note in terminal.verdict_notes(verdicts, files):
         console.print(note)
     console.print(terminal.summary_line(verdicts, tokens, seconds))
@@ -144,7 +143,7 @@ def list_(
     console = terminal.plain_console()
     if matrix is not None:
         for case in load_matrix(find_matrix(matrix)).cases:
-            console.print(f"{case.id}  {f'(unavailable: {case.unavailable})' if case.unavailable else case.config}")
+            console.print(f"{case.id}  {f'{case.variant}: ' if case.variant else ''}{case.config}")
         return 0
     for path in shipped_matrices():
         loaded = load_matrix(path)

@@ -1,21 +1,20 @@
 """A matrix: a hand-written TOML file that asks one question, and the cells that it spans."""
 
-import difflib
 import hashlib
 import itertools
-import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, MatrixError
+from sampler.matrix_file import Detect, Known, Level, LongForm, MatrixFile, Plan, nearest, read_matrix_file
 from sampler.variants import load_variants
+
+__all__ = ["Case", "Detect", "Known", "Level", "LongForm", "Matrix", "Plan", "find_matrix", "load_matrix"]
 
 KNOBS = tuple(field.name for field in fields(SamplingConfig))
 FEATURES = ("multilingual", "variant")
@@ -26,77 +25,6 @@ MULTILINGUAL = "mtl-0.1.6"
 
 BASE = "base"
 """The cell of a matrix that varies one axis at a time in which nothing is varied."""
-
-Level = Literal["all", "axes", "cells"]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Plan(_Strict):
-    """What a cell generates: `requests` prompts, `runs` of each, up to `max_new_tokens`, in a block of `width`.
-
-    prompts: the name of a set that comes with Finch, or a list of texts. requests: as many as there are texts, or 4.
-    language: of the prompts; `all`: those of each language in turn. expected: least and most tokens that the true
-    speech of a prompt of Finch's may have.
-    """
-
-    prompts: Literal["sentences", "paragraphs", "long"] | Annotated[list[str], Field(min_length=1)] = "sentences"
-    requests: Annotated[int, Field(ge=1)] | None = None
-    runs: Annotated[int, Field(ge=1)] = 1
-    max_new_tokens: Annotated[int, Field(ge=1)] = 500
-    width: Annotated[int, Field(ge=1, le=1024)] = 8
-    language: str = "en"
-    expected: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
-
-    @property
-    def count(self) -> int:
-        """How many prompts a cell has."""
-        return self.requests or (4 if isinstance(self.prompts, str) else len(self.prompts))
-
-
-class Detect(_Strict):
-    """What has to be seen for `passed`. share: of runs; superiority: probability that the one run is the larger."""
-
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    superiority: Annotated[float, Field(gt=0.5, le=1)] = 1.0
-
-
-class LongForm(_Strict):
-    """A matrix whose cells are asked together first, then by axis, then alone, beside reference runs.
-
-    reference: the name of runs that come with Finch, or a TOKENS.jsonl. false_alarms: rate of the whole matrix;
-    weights: its parts for the whole matrix, for all axes and for all cells. most_incomplete: share of runs that may end
-    at another length than their text's. detect: for each of the three what `passed` must be able to see.
-    """
-
-    reference: str = ""
-    false_alarms: Annotated[float, Field(gt=0, lt=1)] = 1e-6
-    most_incomplete: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    weights: dict[Level, Annotated[float, Field(gt=0)]] = {"all": 2.0, "axes": 1.0, "cells": 1.0}
-    detect: dict[Level, Detect] = {}
-
-
-class Known(_Strict):
-    """A cell that is bad by itself, and must stay so: a check of it, the share of runs at least, and why."""
-
-    cell: str
-    check: Literal["complete", "looping"]
-    share: Annotated[float, Field(gt=0, lt=1)]
-    finding: Annotated[str, Field(min_length=1)]
-
-
-class _File(_Strict):
-    why: Annotated[str, Field(min_length=1)]
-    design: Literal["all", "one at a time"] = "all"
-    generation: Plan = Plan()
-    knobs: dict[str, Any] = {}
-    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    cells: list[dict[str, Any]] = []
-    exclude: list[dict[str, Any]] = []
-    longform: LongForm | None = None
-    known: list[Known] = []
 
 
 @dataclass(frozen=True)
@@ -136,6 +64,11 @@ class Matrix:
     known: tuple[Known, ...] = ()
 
     @property
+    def base_variant(self) -> str:
+        """The variant of the first cell, empty for none."""
+        return self.cases[0].variant
+
+    @property
     def groups(self) -> dict[str, tuple[Case, ...]]:
         """Cells by the axis that they vary."""
         names = dict.fromkeys(axis for case in self.cases for axis in case.axes) if self.longform else {}
@@ -159,13 +92,21 @@ def find_matrix(name: str) -> Path:
         return Path(name)
     names = [file.stem for file in shipped_matrices()]
     if name not in names:
-        raise MatrixError(f"there is no matrix {name!r}", hint=_nearest(name, names))
+        raise MatrixError(f"there is no matrix {name!r}", hint=nearest(name, names))
     return shipped_folder() / f"{name}.toml"
+
+
+def is_shipped(matrix: Matrix) -> bool:
+    """Whether a matrix is the shipped one of its name."""
+    try:
+        return find_matrix(matrix.name).resolve() == matrix.path.resolve()
+    except MatrixError:
+        return False
 
 
 def load_matrix(path: Path) -> Matrix:
     """Read a matrix file. Raises MatrixError naming file, key, value and the nearest valid key."""
-    file = _read(path)
+    file = read_matrix_file(path)
     _check_names(path, file)
     cells = _without_excluded(path, _cells(file), file)
     cases = tuple(_case(path, file, cell) for cell in cells)
@@ -179,7 +120,7 @@ def load_matrix(path: Path) -> Matrix:
     return Matrix(path.stem, file.why, file.generation, cases, path, checksum, file.longform, tuple(file.known))
 
 
-def _check_names(path: Path, file: _File) -> None:
+def _check_names(path: Path, file: MatrixFile) -> None:
     """Every key and value of knobs, axes and cells."""
     for name, value in file.knobs.items():
         _check_key(path, "knobs", name, KNOBS)
@@ -196,7 +137,7 @@ def _check_names(path: Path, file: _File) -> None:
             _check_value(path, f"cells.{name}", name, value)
 
 
-def _cells(file: _File) -> list[dict[str, Any]]:
+def _cells(file: MatrixFile) -> list[dict[str, Any]]:
     """What each cell varies: every combination, or each value beside the first ones of the other axes."""
     if file.design == "all":
         varied = [dict(zip(file.axes, values, strict=True)) for values in itertools.product(*file.axes.values())]
@@ -205,57 +146,15 @@ def _cells(file: _File) -> list[dict[str, Any]]:
     return [*varied, *file.cells]
 
 
-def _check_known(path: Path, file: _File, cells: Sequence[str]) -> None:
+def _check_known(path: Path, file: MatrixFile, cells: Sequence[str]) -> None:
     for known in file.known:
         if known.cell not in cells:
-            raise MatrixError(f"{path}: known.cell = {known.cell!r}", hint=_nearest(known.cell, cells))
-
-
-def _read(path: Path) -> _File:
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MatrixError(
-            f"{path} cannot be read: {error.strerror}", hint="give a .toml file or a shipped name"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise MatrixError(f"{path} is no TOML: {error}", hint="see matrices/smoke.toml for an example") from error
-    try:
-        return _File.model_validate(data)
-    except ValidationError as error:
-        raise _schema_error(path, error) from error
-
-
-def _schema_error(path: Path, error: ValidationError) -> MatrixError:
-    """Say the first complaint of the schema with file, key, value and the nearest key."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    key = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        section = Plan if place[0] == "generation" else _File
-        return MatrixError(f"{path}: unknown key {key!r}", hint=_nearest(place[-1], section.model_fields))
-    if first["type"] == "missing":
-        return MatrixError(f"{path}: key {key!r} is missing", hint="every matrix says why it exists")
-    if place[:2] == ["generation", "prompts"]:  # a union, for which the schema has two complaints
-        return MatrixError(
-            f"{path}: generation.prompts = {first['input']!r}",
-            hint="expected 'sentences', 'paragraphs', 'long' or a list of texts",
-        )
-    hint = first["msg"]
-    if place[0] == "axes" and first["type"] == "list_type":
-        hint = "an axis is a list of values; a single one belongs under [knobs]"
-    return MatrixError(f"{path}: {key} = {first['input']!r}", hint=hint)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+            raise MatrixError(f"{path}: known.cell = {known.cell!r}", hint=nearest(known.cell, cells))
 
 
 def _check_key(path: Path, section: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        raise MatrixError(f"{path}: unknown key {f'{section}.{name}'!r}", hint=_nearest(name, known))
+        raise MatrixError(f"{path}: unknown key {f'{section}.{name}'!r}", hint=nearest(name, known))
 
 
 def _check_value(path: Path, key: str, name: str, value: object) -> None:
@@ -266,7 +165,7 @@ def _check_value(path: Path, key: str, name: str, value: object) -> None:
     if name == "variant":
         names = [each for each, found in load_variants().items() if found.backbone == "llama"]
         if value not in names:
-            raise MatrixError(f"{path}: {key} = {value!r}", hint=_nearest(str(value), names))
+            raise MatrixError(f"{path}: {key} = {value!r}", hint=nearest(str(value), names))
         return
     try:
         knob: dict[str, Any] = {name: value}
@@ -275,7 +174,7 @@ def _check_value(path: Path, key: str, name: str, value: object) -> None:
         raise MatrixError(f"{path}: {key}: {error.message}", hint=error.hint) from error
 
 
-def _without_excluded(path: Path, cells: list[dict[str, Any]], file: _File) -> list[dict[str, Any]]:
+def _without_excluded(path: Path, cells: list[dict[str, Any]], file: MatrixFile) -> list[dict[str, Any]]:
     for rule in file.exclude:
         conditions = {name: value for name, value in rule.items() if name != "why"}
         if not conditions or not rule.get("why"):
@@ -289,7 +188,7 @@ def _without_excluded(path: Path, cells: list[dict[str, Any]], file: _File) -> l
     return cells
 
 
-def _case(path: Path, file: _File, cell: Mapping[str, Any]) -> Case:
+def _case(path: Path, file: MatrixFile, cell: Mapping[str, Any]) -> Case:
     """A cell: its own values, then those that hold for all, then those of its variant."""
     base = {} if file.design == "all" else {name: values[0] for name, values in file.axes.items()}
     chosen = base | dict(cell)

@@ -11,9 +11,10 @@ from rich.console import Console
 from sampler import blas
 from sampler.checks.base import Verdict
 from sampler.errors import SamplerError
+from sampler.longform import Group, LongFormRun, groups_of
 from sampler.matrix import Case, load_matrix, shipped_folder
 from sampler.results import terminal
-from sampler.run import Session
+from sampler.run import CaseResult, Session
 
 
 def add_options(group: pytest.OptionGroup) -> None:
@@ -50,6 +51,11 @@ class MatrixFile(pytest.File):
         session = Session(
             matrix, config.getoption("--seed"), config.getoption("--engine"), config.getoption("--weights")
         )
+        if matrix.longform:
+            made = LongFormRun(session)  # one for all items, so that every cell is generated once
+            for group in groups_of(matrix):
+                yield GroupItem.from_parent(self, name=group.name, made=made, group=group)
+            return
         for case in matrix.cases:
             yield Cell.from_parent(self, name=case.cell, session_of_run=session, case=case)
 
@@ -58,18 +64,18 @@ class CellFailure(Exception):
     """At least one check of a cell failed or errored."""
 
 
-class Cell(pytest.Item):
-    """One cell: all checks of `sampler run`, with the same verdicts."""
+class Asked(pytest.Item):
+    """What has verdicts."""
 
-    def __init__(self, *, session_of_run: Session, case: Case, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.session_of_run = session_of_run
-        self.case = case
+    case_id: str
+
+    def ask(self) -> CaseResult:
+        """Put all checks."""
+        raise NotImplementedError
 
     def runtest(self) -> None:
         """Fail where a check failed or errored, skip where one could not look."""
-        self.session_of_run.check(self.case)
-        result = self.session_of_run.run(self.case)
+        result = self.ask()
         self.user_properties.extend(("verdict", asdict(verdict)) for verdict in result.verdicts)
         notes = "\n".join(note.plain for note in terminal.verdict_notes(result.verdicts))
         if result.outcome in ("failed", "errored"):
@@ -85,7 +91,34 @@ class Cell(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Where the cell comes from and what it is called."""
-        return self.path, None, self.case.id
+        return self.path, None, self.case_id
+
+
+class Cell(Asked):
+    """One cell: all checks of `sampler run`, with the same verdicts."""
+
+    def __init__(self, *, session_of_run: Session, case: Case, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.session_of_run, self.case, self.case_id = session_of_run, case, case.id
+
+    def ask(self) -> CaseResult:
+        """Generate the cell and look at it."""
+        self.session_of_run.check(self.case)
+        return self.session_of_run.run(self.case)
+
+
+class GroupItem(Asked):
+    """All cells of a long-form matrix, those of an axis, or one: the same verdicts as of `sampler run`."""
+
+    def __init__(self, *, made: LongFormRun, group: Group, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.made, self.group, self.case_id = made, group, f"{made.matrix.name}/{group.name}"
+
+    def ask(self) -> CaseResult:
+        """Generate the cells that were not yet, and compare them with the reference runs."""
+        for case in self.group.cases:
+            self.made.session.check(case)
+        return self.made.result(self.group)
 
 
 def summarize(reporter: Any) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sampler import finch
+from sampler.checks.questions import DOCUMENTED
+from sampler.longform import ALONE
 from sampler.matrix import Plan
 from sampler.results.jsonl import output_errors
 from sampler.results.recorded import PICTURED, TOKENS, AttentionRun, TokenRun, TokenWriter, write_attention
@@ -49,8 +51,9 @@ class Recorder:
         """
         index = telling_run(result)
         request, generation = result.requests[index], result.generations[index]
-        engine, record = self._session.engine, generation.record
+        record = generation.record
         try:
+            engine = self._session.engine_for(result.case)
             if record is not None and record.attention is not None:
                 trace = attention_in(engine, request, generation)
             else:
@@ -79,7 +82,8 @@ def prompt_ids(plan: Plan) -> dict[str | tuple[int, ...], str]:
 
 def about(session: Session) -> dict[str, Any]:
     """What a header says beyond `Session.header`: why there is the matrix, and what each check asks."""
-    questions = {name: (inspect.getdoc(check) or "").partition("\n\n")[0] for name, check, *_ in CHECKS}
+    asked = {**DOCUMENTED, **ALONE} if session.matrix.longform else {name: check for name, check, *_ in CHECKS}
+    questions = {name: (inspect.getdoc(check) or "").partition("\n\n")[0] for name, check in asked.items()}
     return {"why": session.matrix.why, "checks": {name: " ".join(text.split()) for name, text in questions.items()}}
 
 

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from sampler.cases import find_case
 from sampler.checks.base import Evidence, Finding, Step, Verdict
 from sampler.checks.draws import allowed, draws
 from sampler.checks.equivalence import LARGEST_VARIATION, ChainComparison
@@ -15,8 +16,9 @@ from sampler.config import SamplingConfig
 from sampler.engines.base import EngineInfo, Generation, Level, Logits, Record, Request
 from sampler.engines.reference import ReferenceEngine
 from sampler.errors import MatrixError
+from sampler.longform import LongFormRun, find_group
 from sampler.results.crash import read_crash
-from sampler.run import Session, find_case
+from sampler.run import Session
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 """What the ids of `sampler check` begin with."""
@@ -26,10 +28,17 @@ def replay_case(
     case_id: str, seed: int, engine: str | None = None, weights: Path | None = None, matrix: Path | None = None
 ) -> list[Verdict]:
     """Run one cell again and return the verdict of the named check, or all of the cell's."""
-    loaded, case, check = find_case(case_id, matrix)
+    loaded, cell, check = find_case(case_id, matrix)
     session = Session(loaded, seed, engine, weights)
-    session.check(case)
-    result = session.run(case)
+    if loaded.longform:
+        group = find_group(loaded, cell)
+        for each in group.cases:
+            session.check(each)
+        result = LongFormRun(session).result(group)
+    else:
+        case = next(each for each in loaded.cases if each.cell == cell)
+        session.check(case)
+        result = session.run(case)
     return [verdict for verdict in result.verdicts if check in (None, verdict.check)]
 
 

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from sampler import blas, finch
+from sampler import blas
 from sampler.chain.noise import NoiseKey
 from sampler.checks.base import Evidence, Finding, Outcome, Step, Verdict, worst
 from sampler.checks.draws import allowed, draws
@@ -26,7 +26,10 @@ from sampler.engines.offer import checked_generations, offered
 from sampler.engines.reference import ReferenceEngine
 from sampler.engines.registry import CORES, known_engines
 from sampler.errors import MatrixError, MissingPackage, Unsupported
-from sampler.matrix import Case, Matrix, Plan, find_matrix, load_matrix
+from sampler.matrix import Case, Matrix, is_shipped
+from sampler.prompts import prompts_of
+from sampler.results.reference_runs import check_reference
+from sampler.variants import variant
 from sampler.version import __version__
 
 Check = Callable[[Evidence], Finding]
@@ -94,6 +97,8 @@ class Session:
 
     def prepare(self) -> None:
         """Load everything and look at every request, so that what is wrong shows before the first cell."""
+        if self.matrix.longform:
+            check_reference(self.matrix.path.parent, self.matrix.longform.reference)
         _ = self._oracle
         for case in self.matrix.cases:
             self.check(case)
@@ -101,8 +106,9 @@ class Session:
     def check(self, case: Case) -> None:
         """Raise what is wrong with the requests of a cell: a text that is empty or too long, a cap beyond the model."""
         requests = self.requests(case)
-        if isinstance(self.engine, CoreEngine):
-            self.engine.generator.check(requests)
+        engine = self.engine
+        if isinstance(engine, CoreEngine):
+            _following(case, engine).generator.check(requests)
 
     def run(self, case: Case, on_step: OnStep = lambda tokens, finished: None) -> CaseResult:
         """Run one cell with all checks. What an engine does wrong in it, it does wrong in this cell alone."""
@@ -127,21 +133,42 @@ class Session:
 
     def _asked(self, case: Case) -> Case:
         """The cell as the engine is to be asked for it. Raises Unsupported where it cannot be."""
-        if case.unavailable:
-            raise Unsupported(case.unavailable)
         return replace(case, config=offered(self.engine.info, case.config))
 
     def requests(self, case: Case) -> list[Request]:
         """The requests of a cell, with the suite's noise."""
         info = self.engine.info
         result = []
-        for index, text in enumerate(self._prompts(case.plan)):
+        prompts = [prompt for prompt in prompts_of(case.plan) for _ in range(case.plan.runs)]
+        for index, prompt in enumerate(prompts):
             key = NoiseKey(self.seed, case.id, index)
             noise = None if info.vocab_size is None else partial(key.gumbel, vocab_size=info.vocab_size)
             seed = int(key.words()[0] >> 1)  # for engines with a generator of their own
-            cap, language = case.plan.max_new_tokens, case.plan.language
-            result.append(Request(text, case.config, seed, cap, noise=noise, language=language, coin=key.coin))
+            cap = case.plan.max_new_tokens
+            result.append(
+                Request(prompt.text, case.config, seed, cap, noise=noise, language=prompt.language, coin=key.coin)
+            )
         return result
+
+    def engine_for(self, case: Case) -> Engine:
+        """The engine as a cell wants it. Raises Unsupported where it cannot be told to follow a variant."""
+        engine = self.engine
+        if isinstance(engine, CoreEngine):
+            return _following(case, engine)
+        # Another engine is taken to be what the base of the matrix says.
+        if case.variant and case.variant != self.matrix.base_variant:
+            raise Unsupported(f"{engine.info.name} cannot be told to follow the variant {case.variant}")
+        return engine
+
+    def answers(self, case: Case, requests: Sequence[Request], on_step: OnStep) -> list[Generation]:
+        """What the engine generates for a long-form cell, with attention where it can record it, without logits."""
+        engine = self.engine_for(self._asked(case))
+        if not isinstance(engine, Generates):
+            raise Unsupported(f"{engine.info.name} does not generate", hint="a matrix runs on generated tokens")
+        if isinstance(engine, CoreEngine):
+            heads = bool(engine.generator.checkpoint.config.aligned_heads)
+            engine = CoreEngine(replace(engine.generator, keep_logits=False, keep_attention=heads))
+        return _generate(engine, requests, on_step)
 
     def reproduce(self, case: Case, check: str) -> str:
         """The command that shows one verdict again, as a shell takes it."""
@@ -150,29 +177,19 @@ class Session:
             parts += ["--engine", self.engine_name]
         if self.weights:
             parts += ["--weights", str(self.weights)]
-        if find_shipped(self.matrix.name) != self.matrix.path.resolve():
+        if not is_shipped(self.matrix):
             parts += ["--matrix", str(self.matrix.path)]
         return shlex.join(parts)
 
-    def _prompts(self, plan: Plan) -> list[str]:
-        if isinstance(plan.prompts, str):
-            texts = [prompt.text for prompt in finch.prompts(plan.prompts) if prompt.language == plan.language]
-        else:
-            texts = plan.prompts
-        if len(texts) < plan.count:
-            raise MatrixError(
-                f"{self.matrix.path}: generation.requests = {plan.requests}", hint=f"there are {len(texts)} prompts"
-            )
-        return texts[: plan.count]
-
     def _evidence(self, case: Case, on_step: OnStep) -> Evidence:
-        if not isinstance(self.engine, Generates):
-            raise Unsupported(f"{self.engine.info.name} does not generate", hint="a matrix runs on generated tokens")
+        engine = self.engine_for(case)
+        if not isinstance(engine, Generates):
+            raise Unsupported(f"{engine.info.name} does not generate", hint="a matrix runs on generated tokens")
         requests = self.requests(case)
-        generations = self._generate(requests, on_step)
+        generations = _generate(engine, requests, on_step)
         record = generations[0].record
         lonely = replace(requests[0], slot=record.slot if record else None)
-        alone = [self._generate([lonely], on_step)[0] for _ in range(2)]
+        alone = [_generate(engine, [lonely], on_step)[0] for _ in range(2)]
         other = NoiseKey(self.seed, f"{case.id}/other", 0)
         vocab_size = self.engine.info.vocab_size or 0
         noisy = replace(lonely, noise=partial(other.gumbel, vocab_size=vocab_size), coin=other.coin)
@@ -180,7 +197,7 @@ class Session:
         oracle, missing = self._oracle
         bos = self.engine.info.bos_id
         return Evidence(
-            engine=self.engine,
+            engine=engine,
             reference=self._reference,
             oracle=oracle,
             oracle_missing=missing,
@@ -188,19 +205,10 @@ class Session:
             generations=generations,
             alone=alone,
             prefix=() if bos is None else (bos,),
-            other_noise=lambda: self._generate([noisy], on_step)[0],
-            other_seed=lambda: self._generate([reseeded], on_step)[0],
-            exact=isinstance(self.engine, CoreEngine),
+            other_noise=lambda: _generate(engine, [noisy], on_step)[0],
+            other_seed=lambda: _generate(engine, [reseeded], on_step)[0],
+            exact=isinstance(engine, CoreEngine),
         )
-
-    def _generate(self, requests: Sequence[Request], on_step: OnStep) -> list[Generation]:
-        if isinstance(self.engine, CoreEngine):
-            return self.engine.generate(requests, on_step)
-        assert isinstance(self.engine, Generates)  # noqa: S101 - _evidence made sure
-        generations = checked_generations(self.engine.generate(requests), requests, self.engine.info)
-        for generation in generations:
-            on_step(len(generation.tokens), 1)
-        return generations
 
     def _ask(self, check: Check, level: Level, stage: str, evidence: Evidence) -> Finding:
         try:
@@ -239,12 +247,19 @@ class Session:
         }
 
 
-def find_shipped(name: str) -> Path | None:
-    """The file of a shipped matrix, None where there is none of that name."""
-    try:
-        return find_matrix(name).resolve()
-    except MatrixError:
-        return None
+def _following(case: Case, engine: CoreEngine) -> CoreEngine:
+    rules = variant(case.variant).rules() if case.variant else {}
+    return CoreEngine(replace(engine.generator, **rules))
+
+
+def _generate(engine: Engine, requests: Sequence[Request], on_step: OnStep) -> list[Generation]:
+    if isinstance(engine, CoreEngine):
+        return engine.generate(requests, on_step)
+    assert isinstance(engine, Generates)  # noqa: S101 - the callers made sure
+    generations = checked_generations(engine.generate(requests), requests, engine.info)
+    for generation in generations:
+        on_step(len(generation.tokens), 1)
+    return generations
 
 
 def _without_logits(record: Record | None) -> Record | None:
@@ -272,25 +287,3 @@ def exit_code(verdicts: Iterable[Verdict]) -> int:
     if outcomes & {"failed", "errored"}:
         return 1
     return 0 if "passed" in outcomes else 3
-
-
-def find_case(case_id: str, matrix: Path | None) -> tuple[Matrix, Case, str | None]:
-    """Matrix, cell and check that an id names: `matrix/cell` or `matrix/cell/check`.
-
-    Raises MatrixError naming the part that is unknown and the nearest one.
-    """
-    name, *rest = case_id.split("/")
-    if not 1 <= len(rest) <= 2:
-        raise MatrixError(f"{case_id!r} is no case", hint="expected matrix/cell or matrix/cell/check")
-    loaded = load_matrix(matrix or find_matrix(name))
-    if loaded.name != name:
-        raise MatrixError(
-            f"{case_id} is a case of {name!r}, {loaded.path} is {loaded.name!r}", hint="name its own file"
-        )
-    case = next((case for case in loaded.cases if case.cell == rest[0]), None)
-    if case is None:
-        raise MatrixError(f"{loaded.path} has no cell {rest[0]!r}", hint=f"the first one is {loaded.cases[0].cell!r}")
-    names = [check for check, *_ in CHECKS]
-    if rest[1:] and rest[1] not in names:
-        raise MatrixError(f"there is no check {rest[1]!r}", hint=f"checks: {', '.join(names)}")
-    return loaded, case, rest[1] if rest[1:] else None

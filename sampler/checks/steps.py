@@ -12,6 +12,10 @@ from sampler.engines.base import Context, Level
 from sampler.errors import Unsupported
 
 STEPS_AT_ONCE = 64
+FORCING = {"long_tail", "alignment_repetition", "token_repetition"}
+DECIDED = 32768.0
+"""What the alignment analyzer writes in place of a logit, on either side of 0."""
+
 EXACT_DTYPES = ("float32", "float64")
 
 Logits = NDArray[np.float32]
@@ -98,18 +102,37 @@ def recorded_steps(evidence: Evidence) -> Iterator[Steps]:
         for start in range(0, len(generation.tokens), STEPS_AT_ONCE):
             part = slice(start, min(start + STEPS_AT_ONCE, len(generation.tokens)))
             steps = range(part.start, part.stop)
+            logits = decided(record.logits[part], record.flags[part], evidence.engine.info.eos_ids)
             yield Steps(
                 request=index,
                 first=start,
                 config=request.config,
                 histories=[[*evidence.prefix, *generation.tokens[:step]] for step in steps],
-                logits=record.logits[part, 0],
-                uncond_logits=record.logits[part, 1] if record.logits.shape[1] == 2 else None,
+                logits=logits[:, 0],
+                uncond_logits=logits[:, 1] if logits.shape[1] == 2 else None,
                 gumbel=np.stack([request.noise(step) for step in steps]) if request.noise else None,
                 tokens=np.array(generation.tokens[part], dtype=np.int64),
                 eos_ids=evidence.engine.info.eos_ids,
                 coins=np.array([request.coin(step) for step in steps]) if request.coin else None,
             )
+
+
+def decided(logits: Logits, flags: Sequence[str], eos_ids: Sequence[int]) -> Logits:
+    """Logits (T, rows, V) as the stage `alignment` leaves them, in every row alike, so that guidance changes nothing.
+
+    flags: what is up at each step (`Decisions.flags`); none where no analyzer looks.
+    """
+    names = [set(each.split("+")) for each in flags]
+    if not any(each - {""} for each in names):
+        return logits
+    result, eos = logits.copy(), list(eos_ids)
+    for row, each in zip(result, names, strict=True):
+        if each & FORCING:  # which wins over suppression in every variant that ships
+            row[:] = -DECIDED
+            row[:, eos] = DECIDED
+        elif "suppressed" in each:
+            row[:, eos] = -DECIDED
+    return result
 
 
 def kept_bounds(evidence: Evidence, steps: Steps) -> tuple[Mask, Mask]:

@@ -41,11 +41,12 @@ class RunProgress:
     def __init__(self, progress: Progress, cells: int) -> None:
         self._progress = progress
         self._task = progress.add_task("", total=cells, rate="")
-        self._tokens = 0
+        self._tokens = self._cells = 0
 
     def cell(self, name: str) -> None:
-        """Say which cell runs now."""
-        self._progress.update(self._task, description=name)
+        """Say which cell runs now; the one before is done."""
+        self._progress.update(self._task, description=name, advance=1 if self._cells else 0)
+        self._cells += 1
 
     def step(self, tokens: int, _finished: int) -> None:
         """Count tokens."""
@@ -53,10 +54,6 @@ class RunProgress:
         elapsed = self._progress.tasks[0].elapsed or 0.0
         rate = f"{self._tokens / elapsed:,.0f} tokens/s" if elapsed > 1 else ""
         self._progress.update(self._task, rate=rate)
-
-    def done(self) -> None:
-        """Count a cell."""
-        self._progress.advance(self._task)
 
 
 @contextmanager
@@ -96,6 +93,38 @@ def verdict_table(verdicts: Iterable[Verdict]) -> Table:
         outcome = Text(cell.outcome, style=STYLES[cell.outcome])
         table.add_row(*(cell.axes.get(axis, "") for axis in axes), outcome, *shown)
     return table
+
+
+def longform_table(verdicts: Iterable[Verdict]) -> Table:
+    """One row for all cells, for each axis and for each cell: what was found, and what would have been.
+
+    share: the smallest share of runs, of all questions that count runs; superiority: of those that compare them.
+    """
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    left = ("cells", "verdict", "else")
+    for name in ("cells", "verdict", "runs", "passed", "would see a share of", "a superiority of", "else"):
+        table.add_column(name, no_wrap=name != "else", justify="left" if name in left else "right")
+    for cell in cells_of(verdicts):
+        passed = [verdict for verdict in cell.verdicts if verdict.outcome == "passed"]
+        others = [f"{verdict.check} {verdict.outcome}" for verdict in cell.verdicts if verdict.outcome != "passed"]
+        known = [f"{verdict.check} known to be bad" for verdict in passed if verdict.message.startswith("known:")]
+        table.add_row(
+            cell.id.split("/", 1)[-1], Text(cell.outcome, style=STYLES[cell.outcome]),
+            f"{max(verdict.n for verdict in cell.verdicts):,}", f"{len(passed)} of {len(cell.verdicts)}",
+            _range(v.detectable for v in passed if v.check in COUNTED),
+            _range(v.detectable for v in passed if v.check not in COUNTED),
+            Text(", ".join([*others, *known])),
+        )  # fmt: skip
+    return table
+
+
+COUNTED = ("loops", "distinct", "early", "late", "missing", "forced", "complete", "looping", "covering", "back")
+"""Long-form questions whose detectable discrepancy is a share of runs."""
+
+
+def _range(values: Iterable[float | None]) -> str:
+    known = sorted(value for value in values if value is not None)
+    return f"{known[0]:.2f} to {known[-1]:.2f}" if known else ""
 
 
 def _count(verdict: Verdict) -> Text:

@@ -1,0 +1,254 @@
+"""Executing a long-form matrix: all cells are generated, then asked together, by axis and alone, beside reference runs.
+
+Pooled questions come first in the budget: one cell's dozens of runs see only what is large, those of all cells much
+less. Every group of cells is asked the same questions (`checks.questions`); runs of one text in two cells are runs of
+two texts. What a cell is by itself (whole, without loops) is asked of the cell alone.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from sampler.checks.base import Finding, Verdict
+from sampler.checks.by_itself import Expectation, complete, looping
+from sampler.checks.questions import WEIGHTS, two_sided
+from sampler.checks.runs import TokenRun, TwoSides, token_run
+from sampler.checks.stopping import ends
+from sampler.engines.base import Generation, Request
+from sampler.errors import MatrixError, Unsupported
+from sampler.matrix import Case, Detect, Known, Level, LongForm, Matrix
+from sampler.prompts import prompts_of
+from sampler.results.reference_runs import ReferenceRuns, as_kept, read_reference, shipped_reference
+from sampler.results.token_runs import read_token_runs
+from sampler.run import CaseResult, OnStep, Session
+from sampler.statistics.budget import Budget
+
+ALL = "all"
+"""The group of all cells."""
+
+ALONE: Mapping[str, Callable[..., Finding]] = {"ends": ends, "complete": complete, "looping": looping}
+"""What a cell is asked by itself; `ends` is exact and needs no part of the budget."""
+
+BY_ITSELF = {"complete": 1.0, "looping": 1.0}
+"""Their parts of a cell's budget."""
+
+NO_REFERENCE = "no reference runs of these cells"
+
+OnCell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that are asked together. level: whose part of the budget it shares."""
+
+    name: str
+    level: Level
+    cases: tuple[Case, ...]
+
+
+def groups_of(matrix: Matrix) -> list[Group]:
+    """All cells, then those that vary one axis, then each cell."""
+    axes = [Group(name, "axes", cases) for name, cases in matrix.groups.items()]
+    return [Group(ALL, "all", matrix.cases), *axes, *(Group(case.cell, "cells", (case,)) for case in matrix.cases)]
+
+
+def alphas_of(matrix: Matrix) -> dict[str, dict[str, float]]:
+    """Alpha of each question, by group: fixed by the matrix file alone, whatever part of it is run."""
+    plan = _plan(matrix)
+    groups = groups_of(matrix)
+    counts = {level: sum(group.level == level for group in groups) for level in plan.weights}
+    parts: dict[str, float] = {}
+    for group in groups:
+        names = {**WEIGHTS, **BY_ITSELF} if group.level == "cells" else WEIGHTS
+        total = sum(names.values())
+        share = plan.weights[group.level] / counts[group.level]
+        parts |= {f"{group.name}/{name}": share * weight / total for name, weight in names.items()}
+    split = Budget(plan.false_alarms).split(parts)
+    result: dict[str, dict[str, float]] = {group.name: {} for group in groups}
+    for place, alpha in split.items():
+        group_name, _, question = place.rpartition("/")
+        result[group_name][question] = alpha
+    return result
+
+
+def _plan(matrix: Matrix) -> LongForm:
+    if matrix.longform is None:
+        raise MatrixError(f"{matrix.path} has no [longform]", hint="matrices/longform.toml is an example")
+    return matrix.longform
+
+
+@dataclass
+class LongFormRun:
+    """A long-form matrix put to an engine; every cell is generated once."""
+
+    session: Session
+    on_step: OnStep = lambda tokens, finished: None
+    _made: dict[str, "CellRuns"] = field(default_factory=dict)
+
+    @property
+    def matrix(self) -> Matrix:
+        """The matrix."""
+        return self.session.matrix
+
+    @cached_property
+    def alphas(self) -> dict[str, dict[str, float]]:
+        """Alpha of each question, by group."""
+        return alphas_of(self.matrix)
+
+    @cached_property
+    def reference(self) -> ReferenceRuns | None:
+        """The reference runs that come with the package, None where the matrix has none, or a file of its own."""
+        name = _plan(self.matrix).reference
+        return read_reference(shipped_reference(name)) if name and not name.endswith(".jsonl") else None
+
+    @cached_property
+    def _own_reference(self) -> Sequence[TokenRun]:
+        name = _plan(self.matrix).reference
+        return read_token_runs(self.matrix.path.parent / name) if name.endswith(".jsonl") else ()
+
+    def reference_of(self, case: Case) -> list[TokenRun]:
+        """Reference runs of a cell; their texts are named after cell and prompt."""
+        if self.reference is not None:
+            return [replace(run, text=f"{case.cell} {run.text}") for run in self.reference.runs(case.cell)]
+        return [
+            replace(run, text=f"{case.cell} {run.text.removeprefix(f'{case.id} ')}")
+            for run in self._own_reference
+            if run.text.startswith(f"{case.id} ") or " " not in run.text
+        ]
+
+    def results(self, on_cell: OnCell = lambda name: None) -> Iterator[CaseResult]:
+        """Generate everything, then answer: all cells together, axes, cells."""
+        for case in self.matrix.cases:
+            on_cell(case.cell)
+            self.runs_of(case)
+        for group in groups_of(self.matrix):
+            yield self.result(group)
+
+    def result(self, group: Group) -> CaseResult:
+        """The verdicts of one group; what it needs is generated."""
+        start = time.perf_counter()
+        made = [self.runs_of(case) for case in group.cases]
+        findings = dict(self._findings(group, made))
+        case = group.cases[0] if group.level == "cells" else self._case_of(group)
+        alone = made[0] if group.level == "cells" else CellRuns()
+        return CaseResult(
+            case=case,
+            verdicts=tuple(self._verdict(case, name, finding) for name, finding in findings.items()),
+            steps={},
+            tokens=sum(len(generation.tokens) for generation in alone.generations),
+            seconds=time.perf_counter() - start + alone.seconds,
+            requests=alone.requests,
+            generations=alone.generations,
+        )
+
+    def _case_of(self, group: Group) -> Case:
+        first = group.cases[0]
+        return Case(self.matrix.name, group.name, first.config, first.plan)
+
+    def _verdict(self, case: Case, name: str, finding: Finding) -> Verdict:
+        return finding.verdict(case.id, name, self.session.reproduce(case, name))
+
+    def _findings(self, group: Group, made: Sequence["CellRuns"]) -> Iterator[tuple[str, Finding]]:
+        alphas = self.alphas[group.name]
+        told = [each for each in made if each.problem is None]
+        if not told:
+            names = [*WEIGHTS, *(ALONE if group.level == "cells" else ())]
+            worst = next((each.problem for each in made if each.problem and each.problem.outcome == "errored"), None)
+            problem = worst or made[0].problem
+            assert problem is not None  # noqa: S101 - none was told
+            yield from ((name, problem) for name in names)
+            return
+        if group.level == "cells":
+            yield from self._alone(group.cases[0], made[0].runs, alphas)
+        yield from self._two_sided(group, made, alphas)
+
+    def _alone(
+        self, case: Case, runs: Sequence[TokenRun], alphas: Mapping[str, float]
+    ) -> Iterator[tuple[str, Finding]]:
+        plan = _plan(self.matrix)
+        known: dict[str, Known] = {each.check: each for each in self.matrix.known if each.cell == case.cell}
+        yield "ends", ends(runs, self.reference_of(case))
+        for name, check, most in (
+            ("complete", complete, plan.most_incomplete),
+            ("looping", looping, plan.most_looping),
+        ):
+            entry = known.get(name)
+            expected = Expectation(most, entry.finding, entry.share) if entry else Expectation(most)
+            yield name, check(runs, expected, alphas[name])
+
+    def _two_sided(
+        self, group: Group, made: Sequence["CellRuns"], alphas: Mapping[str, float]
+    ) -> Iterator[tuple[str, Finding]]:
+        pairs = zip(group.cases, made, strict=True)
+        engine = [run for _, each in pairs for run in each.runs]
+        reference = [run for case in group.cases for run in self.reference_of(case)]
+        sides = TwoSides.of(engine, reference)
+        if not sides.texts:
+            yield from ((name, _nothing(alpha)) for name, alpha in alphas.items() if name in WEIGHTS)
+            return
+        detect = _plan(self.matrix).detect.get(group.level, Detect())
+        yield from two_sided(sides, alphas, detect.share, detect.superiority)
+
+    def runs_of(self, case: Case) -> "CellRuns":
+        """The runs of a cell, generated once. What an engine does wrong in it, it does wrong in this cell alone."""
+        if case.cell not in self._made:
+            self._made[case.cell] = self._generate(case)
+        return self._made[case.cell]
+
+    def _generate(self, case: Case) -> "CellRuns":
+        start = time.perf_counter()
+        try:
+            requests = self.session.requests(case)
+            generations = self.session.answers(case, requests, self.on_step)
+        except Unsupported as error:
+            return CellRuns(problem=Finding("generate", "draw", "unavailable", 0, str(error)))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
+            message = f"{type(error).__name__}: {error}"
+            return CellRuns(problem=Finding("generate", "draw", "errored", 0, message))
+        prompts = [prompt for prompt in prompts_of(case.plan) for _ in range(case.plan.runs)]
+        runs = [
+            as_kept(token_run(f"{case.cell} {prompt.id}", generation, float(prompt.tokens) if prompt.tokens else None))
+            for prompt, generation in zip(prompts, generations, strict=True)
+        ]
+        kept = [_without_attention(generation) for generation in generations]
+        return CellRuns(tuple(requests), tuple(kept), tuple(runs), time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class CellRuns:
+    """What a cell's engine did. problem: why it did nothing."""
+
+    requests: tuple[Request, ...] = ()
+    generations: tuple[Generation, ...] = ()
+    runs: tuple[TokenRun, ...] = ()
+    seconds: float = 0.0
+    problem: Finding | None = None
+
+
+def _nothing(alpha: float) -> Finding:
+    return Finding("generate", "draw", "unavailable", 0, NO_REFERENCE, alpha=alpha)
+
+
+def _without_attention(generation: Generation) -> Generation:
+    """A generation without what is large: a picture generates it once more."""
+    record = generation.record
+    return generation if record is None else replace(generation, record=replace(record, logits=None, attention=None))
+
+
+def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell) -> Iterator[CaseResult]:
+    """Run a matrix of either kind; on_cell is told which cell is generated next."""
+    if session.matrix.longform:
+        yield from LongFormRun(session, on_step).results(on_cell)
+        return
+    for case in session.matrix.cases:
+        on_cell(case.cell)
+        yield session.run(case, on_step)
+
+
+def find_group(matrix: Matrix, name: str) -> Group:
+    """A group by its name. Raises MatrixError."""
+    found = next((group for group in groups_of(matrix) if group.name == name), None)
+    if found is None:
+        raise MatrixError(f"{matrix.path} has no cell {name!r}", hint=f"the first one is {matrix.cases[0].cell!r}")
+    return found

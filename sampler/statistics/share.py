@@ -1,0 +1,75 @@
+"""A share of marked runs beside a bound that is given: exact binomial tails on one side.
+
+Runs need not have the same probability of a mark: where their mean is at most `share`, a count above the mean by one or
+more is reached no more often than by a binomial one (Hoeffding 1956, "On the distribution of the number of successes in
+independent trials", theorem 4), and likewise below.
+"""
+
+import math
+from dataclasses import dataclass
+
+from scipy.optimize import brentq
+from scipy.stats import binom
+
+from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """Whether marks have a mean probability of at most `share`, with false alarms at most `alpha`."""
+
+    share: float
+    alpha: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a share or an alpha out of range."""
+        checked_rate("share", self.share)
+        checked_rate("alpha", self.alpha)
+
+    def most(self, n: int) -> int:
+        """The largest count of n that is not rejected."""
+        allowed = int(binom.isf(self.alpha, n, self.share))
+        return max(allowed, math.ceil(n * self.share))
+
+    def judge(self, count: int, n: int) -> Judgement:
+        """The statistic is the count, beside the largest allowed one. Raises ValueError for a count outside 0..n."""
+        if not 0 <= count <= n:
+            raise ValueError(f"count = {count} (expected 0 to {n})")
+        if not n:
+            return Judgement(0.0, math.inf, 0, 1.0)
+        p_value = float(binom.sf(count - 1, n, self.share)) if count >= n * self.share + 1 else 1.0
+        return Judgement(float(count), float(self.most(n)), n, p_value)
+
+    def detectable(self, n: int, miss_rate: float = MISS_RATE) -> float:
+        """Smallest mean probability that is missed with at most `miss_rate`; 1.0 if none is."""
+        checked_rate("miss_rate", miss_rate)
+        most = self.most(n) if n else 0
+        if most >= n:
+            return 1.0
+        least = (most + 1) / n
+        if binom.cdf(most, n, least) <= miss_rate:
+            return least
+        if least == 1.0:
+            return 1.0
+        return float(brentq(lambda share: binom.cdf(most, n, share) - miss_rate, least, 1.0)) + 1e-9
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """Whether marks have a mean probability of at least `share`: what is not marked has at most 1 - share."""
+
+    share: float
+    alpha: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a share or an alpha out of range."""
+        checked_rate("share", self.share)
+        checked_rate("alpha", self.alpha)
+
+    def judge(self, count: int, n: int) -> Judgement:
+        """The statistic is how many are not marked, beside the largest number that is allowed."""
+        return AtMost(1 - self.share, self.alpha).judge(n - count, n)
+
+    def detectable(self, n: int, miss_rate: float = MISS_RATE) -> float:
+        """Largest mean probability of a mark that is missed with at most `miss_rate`; 0.0 if none is."""
+        return 1 - AtMost(1 - self.share, self.alpha).detectable(n, miss_rate)
