@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from sampler.check import DEFAULT_RATE, OnVerdict, Report
+from sampler.checks.alignment import QUESTIONS, alignment
 from sampler.checks.base import Finding, Verdict
 from sampler.checks.distinct import distinct
 from sampler.checks.drift import QUANTITIES, drift
@@ -19,9 +20,10 @@ from sampler.results.token_runs import read_token_runs
 from sampler.statistics.budget import Budget
 
 STOPPING = ("early", "late", "missing", "forced")
+ALIGNMENT = tuple(QUESTIONS)
 DRIFT = tuple(quantity.name for quantity in QUANTITIES)
 
-WEIGHTS = {"loops": 2.0, "distinct": 1.0, **dict.fromkeys(STOPPING, 1.0), **dict.fromkeys(DRIFT, 1.0)}
+WEIGHTS = {"loops": 2.0, "distinct": 1.0, **dict.fromkeys((*STOPPING, *ALIGNMENT, *DRIFT), 1.0)}
 """Parts of the budget. They are the same for every file: a check that cannot be asked gives nothing to the others."""
 
 DETECT = 0.5
@@ -80,10 +82,13 @@ def findings(runs: Sequence[TokenRun], reference: Sequence[TokenRun], rate: floa
         for name in STOPPING:
             if name != "missing":
                 yield f"tokens/stopping/{name}", Finding("generate", "stop", "unavailable", 0, NO_REFERENCE)
+        for name in ALIGNMENT:
+            yield f"tokens/alignment/{name}", Finding("generate", "alignment", "unavailable", 0, NO_REFERENCE)
         for quantity in QUANTITIES:
             yield f"tokens/drift/{quantity.name}", Finding("generate", quantity.stage, "unavailable", 0, NO_REFERENCE)
         return
     yield from _named("stopping", lambda: stopping(sides, {name: alphas[name] for name in STOPPING}))
+    yield from _named("alignment", lambda: alignment(sides, {name: alphas[name] for name in ALIGNMENT}))
     yield from _named("drift", lambda: drift(sides, {name: alphas[name] for name in DRIFT}))
 
 
@@ -108,13 +113,14 @@ def _by_text(runs: Sequence[TokenRun]) -> dict[str, list[tuple[int, ...]]]:
 
 
 def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Culprit]:
-    """One entry a stage, the most likely first: runs that repeat, then tokens, then ends, which follow from tokens.
+    """One entry a stage, the most likely first: runs that repeat, then how they read, then tokens, then ends.
 
-    Where runs never end, what they babble after their end explains other tokens, so `stop` comes before `draw`.
+    Each of them may follow from those before.     Where runs never end, what they babble after their end explains other tokens and places, so `stop` comes before.
     """
     failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
     endless = any(verdict.check == "missing" for verdict in failed)
-    for stage in ("seed", "stop", "draw") if endless else ("seed", "draw", "stop"):
+    stages = ("seed", "stop", "alignment", "draw") if endless else ("seed", "alignment", "draw", "stop")
+    for stage in stages:
         of_stage = [verdict for verdict in failed if verdict.stage == stage]
         if of_stage:
             names = ", ".join(verdict.check for verdict in of_stage)
