@@ -22,21 +22,23 @@ from sampler.t3.tokenizer import lower_nfkd, normalize_punctuation
 class Recipe:
     """How Finch is trained. rows_per_batch: packed rows (conditioning, text and speech) of a batch, about.
 
-    decay: last share of the steps, over which the learning rate falls. shards: parts of a batch, each of texts of
-    similar length and computed by a thread of its own. short_until: share of the steps that take only texts of at most
-    `short_rows` rows. aligned_steps: steps of a text whose attention is trained each time. blank_text: share of rows
+    decay: last share of the steps, over which the learning rate falls; at step `restart` it starts again with
+    `restart_rate` and falls over the same share of the rest. shards: parts of a batch, each of texts of similar length
+    and computed by a thread of its own. short_steps: first steps, which take only texts of at most `short_rows` rows. aligned_steps: steps of a text whose attention is trained each time. blank_text: share of rows
     trained without text, for guidance. single_bos: share of batches with one BOS. wrong_token: share of input tokens
     replaced, so that a sampled slip is not the end of the sentence.
     """
 
-    steps: int = 2_500
+    steps: int = 4_500
     learning_rate: float = 3e-3
     warmup: int = 100
     decay: float = 0.5
+    restart: int = 2_500
+    restart_rate: float = 2e-3
     weight_decay: float = 0.05
     rows_per_batch: int = 4_000
     shards: int = 2
-    short_until: float = 0.4
+    short_steps: int = 1_000
     short_rows: int = 640
     aligned_steps: int = 64
     alignment_weight: float = 0.1
@@ -59,7 +61,7 @@ def finch_config(plan: Plan, tokenizer: Tokenizer) -> T3Config:
         text_vocab_size=tokenizer.get_vocab_size(),
         speech_vocab_size=plan.codes + 2,
         max_text_tokens=1024,
-        max_speech_tokens=2048,
+        max_speech_tokens=4096,
         start_text_id=names[START],
         stop_text_id=names[STOP],
         bos_id=plan.codes,
@@ -130,12 +132,11 @@ class Batches:
                 yield tuple(self.batch(group, bos_count, rng) for group in members)
 
     def _order(self) -> Iterator[NDArray[np.int64]]:
-        """Members of each shard: short texts alone until `short_until` of the steps, then all texts."""
+        """Members of each shard: short texts alone for `short_steps` steps, then all texts."""
         rng = np.random.default_rng([self.recipe.seed, 2])
         short = np.flatnonzero(self.rows <= self.recipe.short_rows)
         if len(short):
-            steps = round(self.recipe.steps * self.recipe.short_until)
-            yield from itertools.islice(self._epochs(short, rng), steps * self.recipe.shards)
+            yield from itertools.islice(self._epochs(short, rng), self.recipe.short_steps * self.recipe.shards)
         yield from self._epochs(np.arange(len(self.data)), rng)
 
     def _epochs(self, items: NDArray[np.int64], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:

@@ -118,11 +118,12 @@ def _training(recipe: Recipe, losses: dict[str, float]) -> str:
             ("optimiser", f"Muon for the layers' matrices, else AdamW; learning rate {recipe.learning_rate:g}"),
             (
                 "schedule",
-                f"{recipe.warmup} steps up, the last {recipe.decay:.0%} down",
+                f"{recipe.warmup} steps up, the last {recipe.decay:.0%} down; at step {recipe.restart:,} once more, "
+                f"up to {recipe.restart_rate:g}",
             ),
             (
                 "texts",
-                f"the first {recipe.short_until:.0%} of the steps with at most {recipe.short_rows} rows, then all",
+                f"the first {recipe.short_steps:,} steps with at most {recipe.short_rows} rows, then all",
             ),
             ("loss", f"{weights} (-log of the attention near the spoken character)"),
             ("rows without text, for guidance", f"{recipe.blank_text:.0%}"),

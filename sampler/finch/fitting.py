@@ -18,11 +18,14 @@ KEPT_EVERY = 250
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then level, and over the last part a line down to a fiftieth."""
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    left = (recipe.steps - step) / max(1.0, recipe.steps * recipe.decay)
-    return recipe.learning_rate * max(0.02, min(1.0, left))
+    """Linear warm-up, then level, and over the last part a line down to a fiftieth; from `restart` on once more."""
+    first = step < recipe.restart
+    start, end = (0, min(recipe.restart, recipe.steps)) if first else (recipe.restart, recipe.steps)
+    highest = recipe.learning_rate if first else recipe.restart_rate
+    if step - start < recipe.warmup:
+        return highest * (step - start + 1) / recipe.warmup
+    left = (end - step) / max(1.0, (end - start) * recipe.decay)
+    return highest * max(0.02, min(1.0, left))
 
 
 def optimizers(network: T3Network, recipe: Recipe) -> list[torch.optim.Optimizer]:

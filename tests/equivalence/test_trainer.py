@@ -141,7 +141,7 @@ def batches(corpus, recipe) -> Batches:
 def test_an_interrupted_training_goes_on_to_the_same_weights(corpus, tmp_path, monkeypatch):
     """Stopped at step 5 of 9 with a checkpoint of step 4: equal weights, and a log without a step twice."""
     monkeypatch.setattr(fitting, "KEPT_EVERY", 2)
-    recipe = Recipe(steps=9, warmup=3, rows_per_batch=300, short_rows=57, short_until=0.5)
+    recipe = Recipe(steps=9, warmup=3, rows_per_batch=300, short_rows=57, short_steps=4)
     weights = []
     for stop in (99, 5):
         folder = tmp_path / str(stop)
@@ -177,7 +177,7 @@ def test_a_finished_training_is_not_done_again(corpus, tmp_path):
 
 def test_short_texts_come_first(corpus):
     """The curriculum: only texts of few rows, then all of them."""
-    recipe = Recipe(steps=40, rows_per_batch=300, short_rows=57, short_until=0.5)
+    recipe = Recipe(steps=40, rows_per_batch=300, short_rows=57, short_steps=20)
     made = batches(corpus, recipe)
     steps = list(itertools.islice(made.from_step(0), 40))
     longest = [max(int((b.text_lengths + b.speech_lengths).max()) for b in shards) for shards in steps]
