@@ -87,10 +87,8 @@ def _check_tokens(
         raise ConfigError(f"--level {level} is not for token runs", hint="they are judged at level generate")
     if tolerance:
         raise ConfigError(f"--tolerance {tolerance} is not for token runs", hint="leave it out")
-    if against is not None and not against.endswith(".jsonl"):
-        raise ConfigError(f"--against {against} is no file of token runs", hint="its name ends in .jsonl")
     console = terminal.plain_console()
-    examination = TokenExamination(path, Path(against) if against else None, rate)
+    examination = TokenExamination(path, against, rate)
     runs, reference = examination.read()
     with check_report.written_at_the_end(json) as write:
         for line in check_report.token_header(str(path), runs, against, reference, rate):

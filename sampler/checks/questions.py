@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from sampler.checks.alignment import QUESTIONS, alignment
 from sampler.checks.base import Finding
 from sampler.checks.distinct import distinct
 from sampler.checks.drift import QUANTITIES, SUPERIORITY, drift
@@ -10,13 +11,13 @@ from sampler.checks.runs import TokenRun, TwoSides, by_text
 from sampler.checks.stopping import SHARE, stopping
 
 STOPPING = ("early", "late", "missing", "forced")
+ALIGNMENT = tuple(QUESTIONS)
 DRIFT = tuple(quantity.name for quantity in QUANTITIES)
 
 WEIGHTS: Mapping[str, float] = {
     "loops": 2.0,
     "distinct": 1.0,
-    **dict.fromkeys(STOPPING, 1.0),
-    **dict.fromkeys(DRIFT, 1.0),
+    **dict.fromkeys((*STOPPING, *ALIGNMENT, *DRIFT), 1.0),
 }
 """Parts of the budget. They are the same for all runs: a question that cannot be asked gives nothing to the others."""
 
@@ -24,6 +25,7 @@ DOCUMENTED: Mapping[str, Callable[..., object]] = {
     "loops": loops,
     "distinct": distinct,
     **dict.fromkeys(STOPPING, stopping),
+    **dict.fromkeys(ALIGNMENT, alignment),
     **dict.fromkeys(DRIFT, drift),
 }
 """Where it is said what a question asks."""
@@ -38,6 +40,7 @@ def two_sided(
     runs = [run for some in sides.engine for run in some]
     yield "distinct", distinct(runs, sides, alphas["distinct"], share)
     yield from stopping(sides, {name: alphas[name] for name in STOPPING}, share).items()
+    yield from alignment(sides, {name: alphas[name] for name in ALIGNMENT}, share).items()
     yield from drift(sides, {name: alphas[name] for name in DRIFT}, superiority).items()
 
 

@@ -24,9 +24,10 @@ class Recipe:
 
     decay: last share of the steps, over which the learning rate falls; at step `restart` it starts again with
     `restart_rate` and falls over the same share of the rest. shards: parts of a batch, each of texts of similar length
-    and computed by a thread of its own. short_steps: first steps, which take only texts of at most `short_rows` rows. aligned_steps: steps of a text whose attention is trained each time. blank_text: share of rows
-    trained without text, for guidance. single_bos: share of batches with one BOS. wrong_token: share of input tokens
-    replaced, so that a sampled slip is not the end of the sentence.
+    and computed by a thread of its own. short_steps: first steps, which take only texts of at most `short_rows` rows.
+    aligned_steps: steps of a text whose attention is trained each time. blank_text: share of rows trained without text,
+    for guidance. single_bos: share of batches with one BOS. wrong_token: share of input tokens replaced, so that a
+    sampled slip is not the end of the sentence.
     """
 
     steps: int = 4_500

@@ -115,11 +115,13 @@ def _training(recipe: Recipe, losses: dict[str, float]) -> str:
         "Training",
         [
             ("steps", f"{recipe.steps:,} of about {recipe.rows_per_batch:,} rows, seed {recipe.seed}"),
-            ("optimiser", f"Muon for the layers' matrices, else AdamW; learning rate {recipe.learning_rate:g}"),
+            (
+                "optimiser",
+                f"Muon for the layers' matrices, else AdamW; rates {recipe.learning_rate:g}, {recipe.restart_rate:g}",
+            ),
             (
                 "schedule",
-                f"{recipe.warmup} steps up, the last {recipe.decay:.0%} down; at step {recipe.restart:,} once more, "
-                f"up to {recipe.restart_rate:g}",
+                f"{recipe.warmup} steps up, the last {recipe.decay:.0%} down; from step {recipe.restart:,} again",
             ),
             (
                 "texts",

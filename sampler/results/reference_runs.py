@@ -115,6 +115,24 @@ def read_reference(path: Path) -> ReferenceRuns:
     return ReferenceRuns({cell.cell: cell for cell in cells}, provenance, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
+def shipped_runs(name: str) -> list[TokenRun]:
+    """Runs that ship: `matrix/cell`, named by prompt, or `matrix`, named by matrix, cell and prompt.
+
+    Raises TokensError with what there is.
+    """
+    matrix, _, cell = name.partition("/")
+    known = sorted(path.stem for path in shipped_reference(matrix).parent.glob("*.safetensors"))
+    if matrix not in known:
+        hint = f"expected FILE.jsonl, or runs that ship: {', '.join(known)}"
+        raise TokensError(f"there are no reference runs {name!r}", hint=hint)
+    found = read_reference(shipped_reference(matrix))
+    if not cell:
+        return [replace(run, text=f"{matrix}/{each} {run.text}") for each in found.cells for run in found.runs(each)]
+    if cell not in found.cells:
+        raise TokensError(f"there are no reference runs {name!r}", hint=f"cells: {', '.join(found.cells)}")
+    return list(found.runs(cell))
+
+
 def check_reference(folder: Path, name: str) -> None:
     """Raise what is wrong with the reference runs that a matrix in `folder` names, before anything is generated."""
     path = folder / name if name.endswith(".jsonl") else shipped_reference(name)

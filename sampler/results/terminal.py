@@ -118,7 +118,10 @@ def longform_table(verdicts: Iterable[Verdict]) -> Table:
     return table
 
 
-COUNTED = ("loops", "distinct", "early", "late", "missing", "forced", "complete", "looping", "covering", "back")
+COUNTED = (
+    *("loops", "distinct", "early", "late", "missing", "forced"),
+    *("complete", "looping", "covering", "monotone", "back"),
+)
 """Long-form questions whose detectable discrepancy is a share of runs."""
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from sampler import STAGES, SamplingConfig
 from sampler.errors import MatrixError
-from sampler.matrix import NEEDS_ANALYZER, find_matrix, load_matrix, shipped_matrices
+from sampler.matrix import MULTILINGUAL, find_matrix, load_matrix, shipped_matrices
 
 GOOD = 'why = "to see"\n'
 
@@ -146,9 +146,9 @@ def test_the_audit_has_every_cell_of_the_audit():
     """Analyzer on and off, guidance 0, 0.5, 1, temperature 0, 0.5, 0.8, 1, penalty 1, 1.2, 1.5: 72 cells."""
     cases = load_matrix(find_matrix("audit")).cases
     assert len(cases) == 2 * 3 * 4 * 3
-    waiting = [case for case in cases if case.unavailable]
-    assert {case.unavailable for case in waiting} == {NEEDS_ANALYZER}
-    assert [case.cell.startswith("multilingual:true") for case in cases].count(True) == len(waiting) == 36
+    analyzed = [case for case in cases if case.variant]
+    assert {case.variant for case in analyzed} == {MULTILINGUAL}
+    assert [case.cell.startswith("multilingual:true") for case in cases].count(True) == len(analyzed) == 36
     knobs = {(case.config.cfg_weight, case.config.temperature, case.config.repetition_penalty) for case in cases}
     assert knobs == {(w, t, r) for w in (0.0, 0.5, 1.0) for t in (0.0, 0.5, 0.8, 1.0) for r in (1.0, 1.2, 1.5)}
     assert all(case.config.order == STAGES for case in cases)

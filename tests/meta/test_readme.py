@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sampler.cases import find_case
 from sampler.check import Examination
 from sampler.checks.probes import all_cells
 from sampler.engines.host import Local
 from sampler.engines.load import load_engine
 from sampler.matrix import load_matrix, shipped_matrices
 from sampler.replay import LEVELS
-from sampler.run import find_case
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,217 @@
+"""A long-form matrix as a whole: its budget, its groups, right and wrong engines, cells that are known to be bad."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from sampler.checks.by_itself import Expectation, complete, looping
+from sampler.checks.questions import WEIGHTS
+from sampler.checks.runs import TokenRun
+from sampler.engines.base import EngineInfo, Generation
+from sampler.errors import MatrixError, TokensError
+from sampler.longform import ALL, BY_ITSELF, LongFormRun, alphas_of, find_group, groups_of, run_matrix
+from sampler.matrix import find_matrix, load_matrix
+from sampler.prompts import prompts_of
+from sampler.replay import replay_case
+from sampler.run import Session
+from tests.liars.token_runs import EOS, RIGHT, Source
+
+TEXTS = ["one", "two", "three", "four"]
+MATRIX = """
+why = "to see"
+design = "one at a time"
+[generation]
+prompts = ["one", "two", "three", "four"]
+runs = 20
+max_new_tokens = 220
+width = 8
+[axes]
+variant = ["en-0.1.3", "mtl-0.1.6"]
+temperature = [0.8, 1.0]
+[longform]
+reference = "reference.jsonl"
+false_alarms = 1e-6
+"""
+
+
+class SourceEngine:
+    """The Markov chain of `tests/liars/token_runs.py` behind the protocol of engines; a request's seed is its noise."""
+
+    info = EngineInfo(name="source", version="1", eos_ids=(EOS,))
+
+    def __init__(self, source: Source = RIGHT) -> None:
+        self.source = source
+
+    def generate(self, requests):
+        return [Generation(run.tokens, run.stop_reason) for run in map(self.speak, requests)]
+
+    def speak(self, request):
+        length = RIGHT.lengths[TEXTS.index(request.prompt)]
+        source = replace(self.source, lengths=(length,), temperature=request.config.temperature + self.warmer)
+        return source.runs(1, request.seed % 2**32)[0]
+
+    warmer = 0.0
+
+
+def right():
+    return SourceEngine()
+
+
+def endless():
+    """Lie: EOS is hardly ever drawn."""
+    return SourceEngine(replace(RIGHT, eos_bias=-60.0))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A matrix of one's own, with reference runs of one's own."""
+    path = tmp_path_factory.mktemp("longform")
+    (path / "mine.toml").write_text(MATRIX, encoding="utf-8")
+    lines = []
+    for cell, temperature in (("base", 0.8), ("temperature:1.0", 1.0)):
+        for place, length in enumerate(RIGHT.lengths):
+            source = replace(RIGHT, lengths=(length,), temperature=temperature)
+            for number, run in enumerate(source.runs(20, 900 + place)):
+                line = {"prompt": str(place), "tokens": list(run.tokens), "stop_reason": run.stop_reason}
+                lines.append(line | {"cell": f"mine/{cell}", "request": number})
+    (path / "reference.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+    return path
+
+
+def run(folder, factory, seed=0):
+    session = Session(load_matrix(folder / "mine.toml"), seed, f"{__file__}:{factory}")
+    session.prepare()
+    cells = []
+    results = list(run_matrix(session, lambda tokens, finished: None, cells.append))
+    return cells, {verdict.case: verdict for result in results for verdict in result.verdicts}
+
+
+def test_groups_are_all_cells_then_axes_then_cells(folder):
+    matrix = load_matrix(folder / "mine.toml")
+    names = [(group.name, group.level, len(group.cases)) for group in groups_of(matrix)]
+    assert names == [
+        ("all", "all", 3),
+        ("variant", "axes", 1),
+        ("temperature", "axes", 1),
+        ("base", "cells", 1),
+        ("variant:mtl-0.1.6", "cells", 1),
+        ("temperature:1.0", "cells", 1),
+    ]
+
+
+@pytest.mark.parametrize("name", ["longform", "sentences", "paragraphs"])
+def test_the_budget_is_spent_once_and_half_of_it_on_all_cells_together(name):
+    matrix = load_matrix(find_matrix(name))
+    alphas = alphas_of(matrix)
+    total = sum(alpha for group in alphas.values() for alpha in group.values())
+    assert 0.99e-6 < total <= 1e-6
+    assert sum(alphas[ALL].values()) >= 0.49e-6
+    assert set(alphas[ALL]) == set(WEIGHTS)
+    assert set(alphas["base"]) == {*WEIGHTS, *BY_ITSELF}
+
+
+def test_a_right_engine_passes_where_its_runs_are_enough_and_follows_no_variant(folder):
+    cells, verdicts = run(folder, "right")
+    assert cells == ["base", "variant:mtl-0.1.6", "temperature:1.0"]
+    assert {verdict.outcome for verdict in verdicts.values()} <= {"passed", "unavailable"}
+    for name in ("loops", "early", "late", "missing"):
+        assert verdicts[f"mine/all/{name}"].outcome == "passed", verdicts[f"mine/all/{name}"].message
+    assert verdicts["mine/all/missing"].n == 320
+    assert verdicts["mine/base/ends"].outcome == "passed"
+    assert "'position' was not recorded" in verdicts["mine/all/covering"].message
+    assert verdicts["mine/variant:mtl-0.1.6/loops"].message == ("source cannot be told to follow the variant mtl-0.1.6")
+
+
+def test_a_wrong_engine_is_caught_together_by_axis_and_alone_and_the_line_shows_it_again(folder):
+    _, verdicts = run(folder, "endless", seed=5)
+    failed = [case for case, verdict in verdicts.items() if verdict.outcome == "failed"]
+    assert {"mine/all/missing", "mine/temperature/missing", "mine/base/missing"} <= set(failed)
+    verdict = verdicts["mine/base/missing"]
+    assert verdict.stage == "stop"
+    assert "never ended" in verdict.message
+    assert verdict.reproduce.startswith("sampler replay mine/base/missing --seed 5 --engine ")
+    again = replay_case("mine/base/missing", 5, f"{__file__}:endless", None, folder / "mine.toml")
+    assert again == [verdict]
+
+
+def test_an_engine_that_raises_is_errored_and_nothing_else_is(folder):
+    _, verdicts = run(folder, "raises")
+    assert {verdict.outcome for verdict in verdicts.values()} == {"errored", "unavailable"}
+    assert verdicts["mine/base/loops"].message == "RuntimeError: out of words"
+
+
+def raises():
+    engine = SourceEngine()
+    engine.speak = lambda request: (_ for _ in ()).throw(RuntimeError("out of words"))
+    return engine
+
+
+def test_reference_runs_that_are_not_there_are_said_before_anything_runs(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(MATRIX, encoding="utf-8")
+    with pytest.raises(TokensError, match=r"longform.reference = 'reference.jsonl' \(there is no reference.jsonl\)"):
+        Session(load_matrix(path), 0, f"{__file__}:right").prepare()
+
+
+def test_a_group_is_found_by_its_name(folder):
+    matrix = load_matrix(folder / "mine.toml")
+    assert find_group(matrix, "temperature").level == "axes"
+    with pytest.raises(MatrixError, match="has no cell 'top_p'"):
+        find_group(matrix, "top_p")
+
+
+def speech(length, expected=50.0, reason="eos"):
+    return TokenRun(
+        "a", (*range(length), EOS) if reason != "length" else tuple(range(length)), reason, expected=expected
+    )
+
+
+def test_a_whole_run_has_its_texts_length_and_an_end():
+    runs = [speech(50), speech(35), speech(70), speech(50, reason="forced_eos")]
+    bad = [speech(34), speech(71), speech(50, reason="length"), speech(20, reason="forced_eos")]
+    found = complete(runs * 15, Expectation(0.2), 1e-6)
+    assert (found.outcome, found.statistic) == ("passed", 0)
+    found = complete(bad * 15, Expectation(0.2), 1e-6)
+    assert found.outcome == "failed"
+    assert found.message.startswith("60 of 60 runs are not whole, the first of text 'a': cut at 0.68 of its length;")
+    assert "length after 50 tokens" in complete(bad[2:] * 15, Expectation(0.2), 1e-6).message
+    assert "cut at 0.40 of its length by the analyzer" in complete(bad[3:] * 15, Expectation(0.2), 1e-6).message
+    assert complete(runs, Expectation(0.2), 1e-9).outcome == "unavailable"
+    assert complete([replace(speech(50), expected=None)], Expectation(0.2), 1e-6).outcome == "unavailable"
+
+
+def test_a_cell_that_is_known_to_be_bad_has_to_stay_so():
+    known = Expectation(0.2, "pairs of equal tokens", 0.5)
+    bad, good = [speech(20)] * 60, [speech(50)] * 60
+    found = complete(bad, known, 1e-6)
+    assert (found.outcome, found.message.split(";")[0]) == ("passed", "known: pairs of equal tokens")
+    found = complete(good, known, 1e-6)
+    assert found.outcome == "failed"
+    assert "fewer than the 50% that are known" in found.message
+    assert complete(good[:5], known, 1e-9).outcome == "unavailable"
+
+
+def test_loops_are_counted_by_themselves():
+    loop = TokenRun("a", (*range(30), *[7] * 200), "length")
+    assert looping([loop] * 60, Expectation(0.2), 1e-6).outcome == "failed"
+    assert looping([speech(50)] * 60, Expectation(0.2), 1e-6).outcome == "passed"
+    assert looping([loop] * 60, Expectation(0.2, "no penalty", 0.5), 1e-6).outcome == "passed"
+
+
+def test_prompts_are_taken_from_each_language_in_turn():
+    plan = load_matrix(find_matrix("longform")).plan
+    prompts = prompts_of(plan)
+    assert [prompt.language for prompt in prompts] == ["en", "de", "fr", "es", "it"] * 2
+    assert all(500 <= prompt.tokens <= 900 for prompt in prompts)
+    with pytest.raises(MatrixError, match=r"generation.requests = 99 \(there are \d+ prompts\)"):
+        prompts_of(plan.model_copy(update={"requests": 99}))
+
+
+def test_every_cell_is_a_request_of_its_own_noise():
+    matrix = load_matrix(find_matrix("sentences"))
+    session = Session(matrix, 3)
+    made = [session.requests(case) for case in matrix.cases]
+    assert {len(requests) for requests in made} == {12 * 8}
+    assert len({request.seed for requests in made for request in requests}) == len(matrix.cases) * 96
+    assert LongFormRun(session).alphas == alphas_of(matrix)
