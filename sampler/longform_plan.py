@@ -1,0 +1,49 @@
+"""What a long-form matrix will be able to see, before anything is generated."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sampler.longform import Group, alphas_of, groups_of
+from sampler.matrix import Matrix
+from sampler.results.reference_runs import read_reference, shipped_reference
+from sampler.statistics.marks import MarkedRuns
+from sampler.statistics.ranks import RankSum
+from sampler.statistics.share import AtMost
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """One group. share: of runs that never end, loop no less, at which that is seen; superiority: of an engine's runs.
+
+    incomplete: share of a cell's runs that are not whole at which that is seen by itself, None for several cells.
+    Without ties, and of a reference that has no such runs. 1.0: nothing is seen.
+    """
+
+    group: Group
+    runs: int
+    reference: int
+    share: float
+    superiority: float
+    incomplete: float | None
+
+
+def prospects(matrix: Matrix) -> Iterator[Prospect]:
+    """One for all cells, each axis and each cell of a matrix whose reference runs ship."""
+    assert matrix.longform is not None  # noqa: S101 - the command asks first
+    path, alphas = shipped_reference(matrix.longform.reference), alphas_of(matrix)
+    reference = read_reference(path).cells if matrix.longform.reference and path.exists() else {}
+    for group in groups_of(matrix):
+        own, sizes = alphas[group.name], []
+        for case in group.cases:
+            texts = [run["prompt"] for run in reference[case.cell].runs] if case.cell in reference else []
+            sizes += [(case.plan.runs, texts.count(text)) for text in dict.fromkeys(texts)]
+        runs = sum(case.plan.count * case.plan.runs for case in group.cases)
+        alone = AtMost(matrix.longform.most_incomplete, own["complete"]) if group.level == "cells" else None
+        yield Prospect(
+            group,
+            runs,
+            sum(other for _, other in sizes),
+            MarkedRuns(own["missing"]).detectable([one for one, _ in sizes], [other for _, other in sizes]),
+            RankSum(own["entropy"] / 2).planned(sizes),  # the other half is for windows
+            alone.detectable(runs) if alone else None,
+        )
