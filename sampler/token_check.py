@@ -115,7 +115,8 @@ def _by_text(runs: Sequence[TokenRun]) -> dict[str, list[tuple[int, ...]]]:
 def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Culprit]:
     """One entry a stage, the most likely first: runs that repeat, then how they read, then tokens, then ends.
 
-    Each of them may follow from those before.     Where runs never end, what they babble after their end explains other tokens and places, so `stop` comes before.
+    Each may follow from those before it. Where runs never end, what they babble after their end explains other places
+    and tokens, so `stop` comes before both.
     """
     failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
     endless = any(verdict.check == "missing" for verdict in failed)
