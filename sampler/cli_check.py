@@ -150,13 +150,16 @@ def plan(
     """Print what will be asked, how often, and what it can see, before anything runs."""
     from sampler.check import detectable
     from sampler.checks.draw_plan import DrawPlan
+    from sampler.longform_plan import prospects
     from sampler.matrix import find_matrix, load_matrix
     from sampler.results import check_report, terminal
 
     console = terminal.plain_console()
     if matrix is not None:
         loaded = load_matrix(find_matrix(matrix))
-        console.print(check_report.matrix_plan(loaded))
+        console.print(
+            check_report.longform_plan(prospects(loaded)) if loaded.longform else check_report.matrix_plan(loaded)
+        )
         return 0
     check_numbers(false_alarm_rate, 0.0, seed)
     made = DrawPlan(seed, false_alarm_rate)

@@ -1,30 +1,14 @@
 """What a long-form matrix will be able to see, before anything is generated."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from sampler.longform import Group, alphas_of, groups_of
+from sampler.checks.base import Prospect
+from sampler.longform import alphas_of, groups_of
 from sampler.matrix import Matrix
 from sampler.results.reference_runs import read_reference, shipped_reference
 from sampler.statistics.marks import MarkedRuns
 from sampler.statistics.ranks import RankSum
 from sampler.statistics.share import AtMost
-
-
-@dataclass(frozen=True)
-class Prospect:
-    """One group. share: of runs that never end, loop no less, at which that is seen; superiority: of an engine's runs.
-
-    incomplete: share of a cell's runs that are not whole at which that is seen by itself, None for several cells.
-    Without ties, and of a reference that has no such runs. 1.0: nothing is seen.
-    """
-
-    group: Group
-    runs: int
-    reference: int
-    share: float
-    superiority: float
-    incomplete: float | None
 
 
 def prospects(matrix: Matrix) -> Iterator[Prospect]:
@@ -40,7 +24,7 @@ def prospects(matrix: Matrix) -> Iterator[Prospect]:
         runs = sum(case.plan.count * case.plan.runs for case in group.cases)
         alone = AtMost(matrix.longform.most_incomplete, own["complete"]) if group.level == "cells" else None
         yield Prospect(
-            group,
+            group.name,
             runs,
             sum(other for _, other in sizes),
             MarkedRuns(own["missing"]).detectable([one for one, _ in sizes], [other for _, other in sizes]),

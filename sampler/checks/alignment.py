@@ -10,6 +10,8 @@ of them 0 for a run that reads well and the same at any speed and with any pause
   do: it falls with every pause, and half of the steps of a wanderer go forward;
 - `setback`: how far back the run went, as a share of the text.
 
+The last two look at the running median of GLANCE steps, so that a glance elsewhere is no reading there.
+
 A run with a larger share than the bound is marked, and marked runs are counted beside the reference's, text by text
 (`statistics.marks`). The bound is TOLERATED; only where heads follow the text so badly that nearly all runs of both
 sides are beyond it, it is a low quantile of both sides together. It never asks whose a run is, so that the runs of a
@@ -43,7 +45,7 @@ REACH = 2
 """Places so near to one that a step looks at count as read, and going back by so many is no going back."""
 
 GLANCE = 5
-"""Steps of the running median behind `setback`: a look elsewhere of up to two steps is no reading there."""
+"""Steps of the running median: a look elsewhere of up to two steps is none."""
 
 
 def unread(places: Places, text_length: int) -> float:
@@ -73,8 +75,8 @@ def setback(places: Places, text_length: int) -> float:
     """How far back behind its furthest place a run went at most, REACH places less, as a share of the text."""
     if not len(places):
         return 0.0
-    *_, places_back = _furthest_back(places)
-    return max(0, places_back - REACH) / text_length
+    *_, behind = _furthest_back(places)
+    return max(0, behind - REACH) / text_length
 
 
 def _near(places: Places, text_length: int) -> NDArray[np.bool_]:
@@ -85,10 +87,9 @@ def _near(places: Places, text_length: int) -> NDArray[np.bool_]:
 
 def _furthest_back(places: Places) -> tuple[int, int, int]:
     """The step at which a run is furthest behind where it had been, its place then, and by how many places."""
-    steady = median_filter(places, GLANCE, mode="nearest")
-    behind = np.maximum.accumulate(steady) - steady
+    behind = np.maximum.accumulate(places) - places
     step = int(behind.argmax())
-    return step, int(steady[step]), int(behind[step])
+    return step, int(places[step]), int(behind[step])
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ class Reading:
         empty = np.empty(0, dtype=np.int64)
         return cls(empty if run.position is None else run.position, run.text_length or 1)
 
+    @property
+    def steady(self) -> Places:
+        """The places without glances."""
+        return np.asarray(median_filter(self.places, GLANCE, mode="nearest")) if len(self.places) else self.places
+
 
 def _what_is_unread(reading: Reading) -> str:
     """The longest stretch that was not read."""
@@ -114,15 +120,16 @@ def _what_is_unread(reading: Reading) -> str:
 
 
 def _what_order(reading: Reading) -> str:
-    if len(np.unique(reading.places)) == 1:
-        return f"stayed at place {reading.places[0]} of {reading.text_length} for all its {len(reading.places)} steps"
-    share = disorder(reading.places)
+    steady = reading.steady
+    if len(np.unique(steady)) == 1:
+        return f"stayed at place {steady[0]} of {reading.text_length} for all of its {len(steady)} steps"
+    share = disorder(steady)
     return f"of two steps at different places the later one was at the earlier place in {share:.0%} of the cases"
 
 
 def _where_back(reading: Reading) -> str:
-    step, place, behind = _furthest_back(reading.places)
-    return f"was at place {place} of {reading.text_length} at step {step}, after place {place + behind}"
+    step, place, behind = _furthest_back(reading.steady)
+    return f"was near place {place} of {reading.text_length} at step {step}, after place {place + behind}"
 
 
 @dataclass(frozen=True)
@@ -143,12 +150,12 @@ QUESTIONS: dict[str, Question] = {
         of_ended=True,
     ),
     "monotone": Question(
-        lambda reading: disorder(reading.places),
+        lambda reading: disorder(reading.steady),
         "read their text out of order (in more than {} of the pairs of steps)",
         _what_order,
     ),
     "back": Question(
-        lambda reading: setback(reading.places, reading.text_length),
+        lambda reading: setback(reading.steady, reading.text_length),
         "went back by more than {} of their text",
         _where_back,
     ),
@@ -227,4 +234,4 @@ def _worst(
         for number, (run, share) in enumerate(zip(some, values, strict=True), 1)
     ]
     _, number, run = max(flat, key=lambda each: each[0])
-    return f"{whose} {number} of text {run.text!r} {question.shown(Reading.of(run))}"
+    return f"{whose} {number} of text {run.text!r}: {question.shown(Reading.of(run))}"

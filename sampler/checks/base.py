@@ -88,6 +88,23 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Prospect:
+    """What a group of cells of a long-form matrix will see. reference: how many runs that has of the group's texts.
+
+    share: of runs that never end, at which that is seen; superiority: of an engine's runs over the reference's;
+    incomplete: share of a cell's runs that are not whole at which that is seen by itself, None for several cells.
+    Without ties, and of a reference that has no such runs. 1.0: nothing is seen.
+    """
+
+    name: str
+    runs: int
+    reference: int
+    share: float
+    superiority: float
+    incomplete: float | None
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the checks of a cell look at.
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from sampler.checks.base import OUTCOMES, Verdict, worst
+from sampler.checks.base import OUTCOMES, Prospect, Verdict, worst
 from sampler.checks.draw_plan import DrawPlan
 from sampler.checks.order_diagnosis import Culprit
 from sampler.checks.runs import TokenRun, TwoSides, shown_texts
@@ -135,26 +135,22 @@ def draw_plan_total(plan: DrawPlan) -> str:
     )
 
 
-def longform_plan(matrix: Matrix) -> Table:
+def longform_plan(prospects: Iterable[Prospect]) -> Table:
     """What all cells together, those of an axis and each of them will be able to see."""
-    from sampler.longform_plan import prospects
-
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("cells", "runs", "of the reference", "sees a share of", "a superiority of", "not whole, by itself"):
         table.add_column(name, justify="left" if name == "cells" else "right", no_wrap=True)
-    for each in prospects(matrix):
+    for each in prospects:
         sees = [
             f"{value:.2f}" if value is not None and value < 1 else "" if value is None else "nothing"
             for value in (each.share, each.superiority, each.incomplete)
         ]
-        table.add_row(each.group.name, f"{each.runs:,}", f"{each.reference:,}", *sees)
+        table.add_row(each.name, f"{each.runs:,}", f"{each.reference:,}", *sees)
     return table
 
 
 def matrix_plan(matrix: Matrix) -> Table:
     """Cells of a matrix with the runs and steps that its exact checks will look at."""
-    if matrix.longform:
-        return longform_plan(matrix)
     result = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("cell", "runs", "steps at most", "false alarms"):
         result.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)

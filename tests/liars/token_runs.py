@@ -1,7 +1,8 @@
 """Sources of token runs that cost next to nothing: a right one, wrong ones of one lie each, all of them seeded.
 
 The right one is a Markov chain with Chatterbox's chain behind it: repetition penalty, temperature, min-p, Gumbel noise
-of its own for every run and step, and EOS the likelier the longer a run is beside its text's length.
+of its own for every run and step, and EOS the likelier the longer a run is beside its text's length. Which place of the
+text a step reads is drawn beside that (`tests.liars.readers`): seven places for ten tokens, all of them up to EOS.
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from sampler.checks.runs import TokenRun
+from tests.liars.readers import Reader, ends_early, skips_a_third, starts_again, stays, wanders
 
 Array = NDArray[np.float64]
 VOCABULARY = 40
@@ -24,7 +26,7 @@ class Source:
     eos_slope: by how much EOS's logit grows over a text's length. stretch: of the length at which it is level with the
     others. eos_bias: that it gains at every step. eos_leak: how often it is drawn whatever the filters say.
     forced_share: of runs that a guard cuts. late_temperature: from position late_from on, if not None. noise: `fresh`,
-    `frozen` (one for a text) or `each step the same`.
+    `frozen` (one for a text) or `each step the same`. reader: how it reads.
     """
 
     lengths: tuple[int, ...] = (50, 70, 90, 110)
@@ -40,6 +42,7 @@ class Source:
     forced_share: float = 0.0
     cap: int = 220
     noise: str = "fresh"
+    reader: Reader = field(default_factory=Reader)
     table: Array = field(default_factory=lambda: np.random.default_rng(99).normal(0, 2, (VOCABULARY, VOCABULARY)))
 
     def runs(self, count: int, seed: int) -> list[TokenRun]:
@@ -65,6 +68,7 @@ class _State:
         self.frozen = rng.gumbel(size=(self.count, VOCABULARY + 1))
         self.leaks = rng.random(self.count)
         self.forced = rng.random(self.count) < source.forced_share
+        (self.reading,) = rng.spawn(1)
 
     def advance(self) -> None:
         scores = self._scores()
@@ -118,7 +122,7 @@ class _State:
         )
         runs = []
         for place, text in enumerate(self.texts):
-            some = going[place]
+            some, text_length = going[place], round(0.7 * float(self.lengths[place]))
             runs.append(
                 TokenRun(
                     f"text {text}",
@@ -129,6 +133,8 @@ class _State:
                     rank[place][some].astype(np.float64),
                     margin[place][some],
                     float(self.lengths[place]),
+                    self.source.reader.places(int(some.sum()), text_length, self.reading),
+                    text_length,
                 )
             )
         return runs
@@ -178,5 +184,26 @@ WRONG = {
     ),
     "collapses_late": WrongSource(
         replace(RIGHT, late_temperature=0.3), "From token 60 on the temperature is 0.3.", ("drift/entropy",)
+    ),
+    "skips_a_third_of_the_text": WrongSource(
+        replace(RIGHT, reader=Reader(skips_a_third)),
+        "The middle third of the text is not read.",
+        ("alignment/covering",),
+    ),
+    "leaves_the_end_unread": WrongSource(
+        replace(RIGHT, reader=Reader(ends_early)), "Runs end with three tenths unread.", ("alignment/covering",)
+    ),
+    "starts_again": WrongSource(
+        replace(RIGHT, reader=Reader(starts_again)), "Runs go back to the beginning once.", ("alignment/back",)
+    ),
+    "wanders": WrongSource(
+        replace(RIGHT, reader=Reader(wanders)),
+        "Any step may read any place.",
+        ("alignment/monotone", "alignment/back"),
+    ),
+    "stays_at_one_place": WrongSource(
+        replace(RIGHT, reader=Reader(stays, slips=0.0)),
+        "All steps read one place.",
+        ("alignment/covering", "alignment/monotone"),
     ),
 }

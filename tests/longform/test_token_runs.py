@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from sampler.checks import drift, series
+from sampler.checks import alignment, drift, series
 from sampler.checks.runs import TokenRun, TwoSides
 from sampler.statistics.budget import Budget
 from sampler.statistics.exceedances import Exceedances
@@ -44,6 +44,10 @@ def announced(source, name):
     if cell == "drift":
         share = min(0.97, true_superiority(source, check) - 0.03)
         return math.ceil(RankSum(ALPHAS[check] / 4).samples_needed(share, TEXTS) / 0.9)
+    if cell == "alignment":
+        shares = [alignment.QUESTIONS[check].share(alignment.Reading.of(run)) for run in runs]
+        share = np.mean(np.array(shares) > alignment.TOLERATED)
+        return MarkedRuns(ALPHAS[check]).samples_needed(min(0.97, 0.9 * share), TEXTS)
     if check in ("missing", "forced"):
         reason = {"missing": "length", "forced": "forced_eos"}[check]
         share = np.mean([run.stop_reason == reason for run in runs])
@@ -193,6 +197,7 @@ def test_a_run_that_hits_its_cap_fails_without_a_reference():
     assert found["tokens/stopping/missing"].outcome == "failed"
     assert "1 of 2 runs never ended" in found["tokens/stopping/missing"].message
     assert all(found[f"tokens/stopping/{name}"].outcome == "unavailable" for name in ("early", "late", "forced"))
+    assert all(found[f"tokens/alignment/{name}"].outcome == "unavailable" for name in alignment.QUESTIONS)
     assert "--against" in found["tokens/drift/entropy"].message
 
 

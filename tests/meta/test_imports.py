@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "doctor": GROUND,
     "run": EVERYTHING,
     "longform": EVERYTHING,
+    "longform_plan": EVERYTHING,
     "cases": EVERYTHING,
     "recording": EVERYTHING,
     "check": EVERYTHING,
