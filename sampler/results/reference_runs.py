@@ -79,7 +79,7 @@ class ReferenceRuns:
 
 def shipped_reference(name: str) -> Path:
     """Where the runs of a matrix are."""
-    return Path(str(resources.files("sampler.finch"))) / "runs" / f"{name}.safetensors"
+    return Path(str(resources.files("sampler.finch"))) / "reference" / f"{name}.safetensors"
 
 
 def write_reference(path: Path, cells: Sequence[ReferenceCell], provenance: Mapping[str, Any]) -> None:
