@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from sampler.checks.questions import WEIGHTS
 from sampler.errors import MatrixError
-from sampler.longform import ALONE, groups_of
 from sampler.matrix import Matrix, find_matrix, load_matrix
 from sampler.matrix_file import nearest
 from sampler.run import CHECKS
@@ -23,10 +21,14 @@ def find_case(case_id: str, matrix: Path | None) -> tuple[Matrix, str, str | Non
         raise MatrixError(
             f"{case_id} is a case of {name!r}, {loaded.path} is {loaded.name!r}", hint="name its own file"
         )
-    cells = [group.name for group in groups_of(loaded)] if loaded.longform else [case.cell for case in loaded.cases]
+    cells, names = [case.cell for case in loaded.cases], [check for check, *_ in CHECKS]
+    if loaded.longform:
+        from sampler.checks.questions import WEIGHTS
+        from sampler.longform import ALONE, groups_of
+
+        cells, names = [group.name for group in groups_of(loaded)], [*WEIGHTS, *ALONE]
     if rest[0] not in cells:
         raise MatrixError(f"{loaded.path} has no cell {rest[0]!r}", hint=f"the first one is {loaded.cases[0].cell!r}")
-    names = [*WEIGHTS, *ALONE] if loaded.longform else [check for check, *_ in CHECKS]
     if rest[1:] and rest[1] not in names:
         raise MatrixError(f"there is no check {rest[1]!r}", hint=nearest(rest[1], names))
     return loaded, rest[0], rest[1] if rest[1:] else None

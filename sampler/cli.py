@@ -15,7 +15,6 @@ from sampler.cli_say import say
 from sampler.cli_trace import trace
 from sampler.doctor import diagnose
 from sampler.errors import ConfigError
-from sampler.longform import run_matrix
 from sampler.matrix import find_matrix, load_matrix, shipped_matrices
 from sampler.recording import about, recorded_run
 from sampler.replay import LEVELS, replay_case, replay_check, replay_crash
@@ -67,7 +66,7 @@ def run(
         recorded_run(session, folder) as recorder,
         terminal.run_progress(console, len(session.matrix.cases)) as progress,
     ):
-        for result in run_matrix(session, progress.step, progress.cell):
+        for result in runner.run_matrix(session, progress.step, progress.cell):
             tokens += result.tokens
             verdicts.extend(result.verdicts)
             crashes.extend(

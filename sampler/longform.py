@@ -21,7 +21,7 @@ from sampler.matrix import Case, Detect, Known, Level, LongForm, Matrix
 from sampler.prompts import prompts_of
 from sampler.results.reference_runs import ReferenceRuns, as_kept, read_reference, shipped_reference
 from sampler.results.token_runs import read_token_runs
-from sampler.run import CaseResult, OnStep, Session
+from sampler.run import CaseResult, OnCell, OnStep, Session
 from sampler.statistics.budget import Budget
 
 ALL = "all"
@@ -34,8 +34,6 @@ BY_ITSELF = {"complete": 1.0, "looping": 1.0}
 """Their parts of a cell's budget."""
 
 NO_REFERENCE = "no reference runs of these cells"
-
-OnCell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -234,16 +232,6 @@ def _without_attention(generation: Generation) -> Generation:
     """A generation without what is large: a picture generates it once more."""
     record = generation.record
     return generation if record is None else replace(generation, record=replace(record, logits=None, attention=None))
-
-
-def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell) -> Iterator[CaseResult]:
-    """Run a matrix of either kind; on_cell is told which cell is generated next."""
-    if session.matrix.longform:
-        yield from LongFormRun(session, on_step).results(on_cell)
-        return
-    for case in session.matrix.cases:
-        on_cell(case.cell)
-        yield session.run(case, on_step)
 
 
 def find_group(matrix: Matrix, name: str) -> Group:

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from sampler import finch
-from sampler.checks.questions import DOCUMENTED
-from sampler.longform import ALONE
 from sampler.matrix import Plan
 from sampler.results.jsonl import output_errors
 from sampler.results.recorded import PICTURED, TOKENS, AttentionRun, TokenRun, TokenWriter, write_attention
@@ -82,7 +80,12 @@ def prompt_ids(plan: Plan) -> dict[str | tuple[int, ...], str]:
 
 def about(session: Session) -> dict[str, Any]:
     """What a header says beyond `Session.header`: why there is the matrix, and what each check asks."""
-    asked = {**DOCUMENTED, **ALONE} if session.matrix.longform else {name: check for name, check, *_ in CHECKS}
+    asked: Mapping[str, Callable[..., object]] = {name: check for name, check, *_ in CHECKS}
+    if session.matrix.longform:
+        from sampler.checks.questions import DOCUMENTED
+        from sampler.longform import ALONE
+
+        asked = {**DOCUMENTED, **ALONE}
     questions = {name: (inspect.getdoc(check) or "").partition("\n\n")[0] for name, check in asked.items()}
     return {"why": session.matrix.why, "checks": {name: " ".join(text.split()) for name, text in questions.items()}}
 

@@ -16,7 +16,6 @@ from sampler.config import SamplingConfig
 from sampler.engines.base import EngineInfo, Generation, Level, Logits, Record, Request
 from sampler.engines.reference import ReferenceEngine
 from sampler.errors import MatrixError
-from sampler.longform import LongFormRun, find_group
 from sampler.results.crash import read_crash
 from sampler.run import Session
 
@@ -31,6 +30,8 @@ def replay_case(
     loaded, cell, check = find_case(case_id, matrix)
     session = Session(loaded, seed, engine, weights)
     if loaded.longform:
+        from sampler.longform import LongFormRun, find_group
+
         group = find_group(loaded, cell)
         for each in group.cases:
             session.check(each)

@@ -5,7 +5,7 @@ import platform
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -43,6 +43,7 @@ CHECKS: tuple[tuple[str, Check, Level, str], ...] = (
 """Name, function, and the level and stage that stand in the verdict if the check could not be asked at all."""
 
 OnStep = Callable[[int, int], None]
+OnCell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -248,8 +249,7 @@ class Session:
 
 
 def _following(case: Case, engine: CoreEngine) -> CoreEngine:
-    rules = variant(case.variant).rules() if case.variant else {}
-    return CoreEngine(replace(engine.generator, **rules))
+    return CoreEngine(replace(engine.generator, **variant(case.variant).rules())) if case.variant else engine
 
 
 def _generate(engine: Engine, requests: Sequence[Request], on_step: OnStep) -> list[Generation]:
@@ -260,6 +260,18 @@ def _generate(engine: Engine, requests: Sequence[Request], on_step: OnStep) -> l
     for generation in generations:
         on_step(len(generation.tokens), 1)
     return generations
+
+
+def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell) -> Iterator[CaseResult]:
+    """Run a matrix of either kind; on_cell is told which cell is generated next."""
+    if session.matrix.longform:
+        from sampler.longform import LongFormRun  # its statistics load SciPy's distributions, which takes a second
+
+        yield from LongFormRun(session, on_step).results(on_cell)
+        return
+    for case in session.matrix.cases:
+        on_cell(case.cell)
+        yield session.run(case, on_step)
 
 
 def _without_logits(record: Record | None) -> Record | None:

@@ -49,7 +49,7 @@ def result(cell: str, outcome: str, generations: Sequence[Generation], message: 
 
 def record(folder, engine: Engine, results: Sequence[CaseResult]) -> tuple[dict, Recorded]:
     """Record cells as `sampler run` does; what the footer gets, and what a report reads."""
-    with recorded_run(SimpleNamespace(engine=engine), folder) as recorder:
+    with recorded_run(SimpleNamespace(engine=engine, engine_for=lambda case: engine), folder) as recorder:
         for each in results:
             recorder.add(each)
         about = recorder.finish({})

@@ -78,7 +78,7 @@ def test_a_picture_on_the_command_line(tmp_path, core):
         ([TEXT, "--out", "file/map.png"], "map.png cannot be written: Not a directory"),
         ([TEXT, "--out", "map.png", "--language", "xx"], "finch does not speak 'xx'"),
         ([TEXT, "--out", "map.png", "--temperature", "-1"], "temperature = -1.0 is out of range"),
-        ([TEXT, "--out", "map.png", "--max-new-tokens", "0"], "max_new_tokens = 0 (expected 1 to 2052"),
+        ([TEXT, "--out", "map.png", "--max-new-tokens", "0"], "max_new_tokens = 0 (expected 1 to 4100"),
         ([TEXT, "--out", "map.png", "--engine", "mlx-lm"], "does not generate (a trace is one of a generated run)"),
         ([TEXT, "--out", "map.png", "--engine", "none"], "'none' is no engine"),
         ([TEXT, "--out", "map.png", "--engine", "reference", "--weights", "x"], "--weights goes with the core"),
