@@ -46,6 +46,9 @@ def run(
     weights: Weights = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for run.jsonl [default: runs/MATRIX].")] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", help="Processes that generate the cells of a long-form matrix.", min=1)
+    ] = 1,
 ) -> int:
     """Run a matrix: generate every cell and check what came out."""
     console = terminal.plain_console()
@@ -66,7 +69,7 @@ def run(
         recorded_run(session, folder) as recorder,
         terminal.run_progress(console, len(session.matrix.cases)) as progress,
     ):
-        for result in runner.run_matrix(session, progress.step, progress.cell):
+        for result in runner.run_matrix(session, progress.step, progress.cell, jobs):
             tokens += result.tokens
             verdicts.extend(result.verdicts)
             crashes.extend(

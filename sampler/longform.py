@@ -16,6 +16,7 @@ from sampler.checks.questions import WEIGHTS, two_sided
 from sampler.checks.runs import TokenRun, TwoSides, token_run
 from sampler.checks.stopping import ends
 from sampler.engines.base import Generation, Request
+from sampler.engines.core import CoreEngine
 from sampler.errors import MatrixError, Unsupported
 from sampler.matrix import Case, Detect, Known, Level, LongForm, Matrix
 from sampler.prompts import prompts_of
@@ -78,10 +79,11 @@ def _plan(matrix: Matrix) -> LongForm:
 
 @dataclass
 class LongFormRun:
-    """A long-form matrix put to an engine; every cell is generated once."""
+    """A long-form matrix put to an engine; every cell is generated once. jobs: processes that generate the core's."""
 
     session: Session
     on_step: OnStep = lambda tokens, finished: None
+    jobs: int = 1
     _made: dict[str, "CellRuns"] = field(default_factory=dict)
 
     @property
@@ -117,11 +119,22 @@ class LongFormRun:
 
     def results(self, on_cell: OnCell = lambda name: None) -> Iterator[CaseResult]:
         """Generate everything, then answer: all cells together, axes, cells."""
+        if self.jobs > 1 and isinstance(self.session.engine, CoreEngine):
+            self._generate_beside(on_cell)
         for case in self.matrix.cases:
-            on_cell(case.cell)
-            self.runs_of(case)
+            if case.cell not in self._made:
+                on_cell(case.cell)
+                self.runs_of(case)
         for group in groups_of(self.matrix):
             yield self.result(group)
+
+    def _generate_beside(self, on_cell: OnCell) -> None:
+        from sampler.longform_workers import generate_cells
+
+        for cell, made in generate_cells(self.session, self.jobs):
+            self._made[cell] = made
+            on_cell(cell)
+            self.on_step(sum(len(generation.tokens) for generation in made.generations), len(made.generations))
 
     def result(self, group: Group) -> CaseResult:
         """The verdicts of one group; what it needs is generated."""
@@ -191,10 +204,11 @@ class LongFormRun:
     def runs_of(self, case: Case) -> "CellRuns":
         """The runs of a cell, generated once. What an engine does wrong in it, it does wrong in this cell alone."""
         if case.cell not in self._made:
-            self._made[case.cell] = self._generate(case)
+            self._made[case.cell] = self.generate(case)
         return self._made[case.cell]
 
-    def _generate(self, case: Case) -> "CellRuns":
+    def generate(self, case: Case) -> "CellRuns":
+        """Generate a cell and look at nothing."""
         start = time.perf_counter()
         try:
             requests = self.session.requests(case)

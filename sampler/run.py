@@ -262,12 +262,12 @@ def _generate(engine: Engine, requests: Sequence[Request], on_step: OnStep) -> l
     return generations
 
 
-def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell) -> Iterator[CaseResult]:
-    """Run a matrix of either kind; on_cell is told which cell is generated next."""
+def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell, jobs: int = 1) -> Iterator[CaseResult]:
+    """Run a matrix of either kind; on_cell is told of each cell. jobs: processes, for a long-form matrix."""
     if session.matrix.longform:
         from sampler.longform import LongFormRun  # its statistics load SciPy's distributions, which takes a second
 
-        yield from LongFormRun(session, on_step).results(on_cell)
+        yield from LongFormRun(session, on_step, jobs).results(on_cell)
         return
     for case in session.matrix.cases:
         on_cell(case.cell)

@@ -11,6 +11,7 @@ from sampler.checks.runs import TokenRun
 from sampler.engines.base import EngineInfo, Generation
 from sampler.errors import MatrixError, TokensError
 from sampler.longform import ALL, BY_ITSELF, LongFormRun, alphas_of, find_group, groups_of
+from sampler.longform_plan import prospects
 from sampler.matrix import find_matrix, load_matrix
 from sampler.prompts import prompts_of
 from sampler.replay import replay_case
@@ -215,3 +216,47 @@ def test_every_cell_is_a_request_of_its_own_noise():
     assert {len(requests) for requests in made} == {12 * 8}
     assert len({request.seed for requests in made for request in requests}) == len(matrix.cases) * 96
     assert LongFormRun(session).alphas == alphas_of(matrix)
+
+
+SMALL = """
+why = "to see"
+design = "one at a time"
+[generation]
+prompts = ["One.", "Two."]
+max_new_tokens = 12
+width = 2
+[axes]
+variant = ["en-0.1.3", "mtl-0.1.6"]
+[longform]
+"""
+
+
+def test_processes_generate_what_one_process_does(tmp_path):
+    (tmp_path / "small.toml").write_text(SMALL, encoding="utf-8")
+    matrix = load_matrix(tmp_path / "small.toml")
+    told, counted = [], []
+    one = list(run_matrix(Session(matrix), lambda tokens, finished: None, told.append))
+    two = list(run_matrix(Session(matrix), lambda *counts: counted.append(counts), told.append, jobs=2))
+    assert [result.verdicts for result in one] == [result.verdicts for result in two]
+    assert [[each.tokens for each in result.generations] for result in one] == [
+        [each.tokens for each in result.generations] for result in two
+    ]
+    assert sorted(told) == ["base", "base", "variant:mtl-0.1.6", "variant:mtl-0.1.6"]
+    assert sum(finished for _, finished in counted) == 4
+    assert [request.prompt for request in two[-1].requests] == ["One.", "Two."]
+    assert {verdict.message for verdict in one[0].verdicts} == {"no reference runs of these cells"}
+
+
+def test_a_plan_says_what_each_part_will_see():
+    found = {each.name: each for each in prospects(load_matrix(find_matrix("sentences")))}
+    assert found[ALL].runs == found[ALL].reference == 480
+    assert found[ALL].share < found["temperature"].share < 1
+    assert found[ALL].superiority < found["temperature"].superiority < 1
+    assert found[ALL].incomplete is None
+    assert 0.2 < found["base"].incomplete < 1
+
+
+def test_a_plan_without_reference_runs_sees_nothing_beside_them(tmp_path):
+    (tmp_path / "small.toml").write_text(SMALL, encoding="utf-8")
+    found = list(prospects(load_matrix(tmp_path / "small.toml")))
+    assert {(each.reference, each.share, each.superiority) for each in found} == {(0, 1.0, 1.0)}

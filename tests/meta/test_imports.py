@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "run": EVERYTHING,
     "longform": EVERYTHING,
     "longform_plan": EVERYTHING,
+    "longform_workers": EVERYTHING,
     "cases": EVERYTHING,
     "recording": EVERYTHING,
     "check": EVERYTHING,

@@ -1,0 +1,117 @@
+"""Reference runs as files: written and read, refused, found by name, and given to `sampler check`."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sampler.errors import TokensError
+from sampler.matrix import find_matrix, load_matrix
+from sampler.prompts import prompts_of
+from sampler.results.reference_runs import (
+    COLUMNS,
+    ReferenceCell,
+    as_kept,
+    check_reference,
+    read_reference,
+    shipped_reference,
+    shipped_runs,
+    write_reference,
+)
+from sampler.run import Session
+
+STEPS = {
+    "tokens": [3, 7, 9, 4, 9],
+    "logprobs": [-0.5, -0.25, 0, -1, -2],
+    "entropy": [1, 2, 0, 1, 1],
+    "rank": [0, 1, 0, 0, 2],
+    "margin": [1, np.inf, 2, 3, 4],
+    "position": [0, 1, 2, 0, 1],
+}
+RUNS = [
+    {"prompt": "a", "stop_reason": "eos", "expected": 3, "text_length": 5, "steps": 3},
+    {"prompt": "b", "stop_reason": "length", "expected": 4, "text_length": 6, "steps": 2},
+]
+
+
+def cell(**changes):
+    columns = {name: np.array(values, dtype=np.float64) for name, values in (STEPS | changes).items()}
+    return ReferenceCell("base", "a wheel", "some knobs", RUNS, columns)
+
+
+def test_runs_come_back_as_they_were_written(tmp_path):
+    path = tmp_path / "made.safetensors"
+    write_reference(path, [cell()], {"made_by": "this test"})
+    found = read_reference(path)
+    assert found.provenance == {"made_by": "this test"}
+    assert found.runs("other") == ()
+    one, two = found.runs("base")
+    assert (one.text, one.tokens, one.stop_reason, one.expected, one.text_length) == ("a", (3, 7, 9), "eos", 3, 5)
+    assert (two.tokens, two.stop_reason) == ((4, 9), "length")
+    assert one.margin.tolist() == [1, np.inf, 2]
+    assert two.position.tolist() == [0, 1]
+    assert as_kept(one) == one
+
+
+@pytest.mark.parametrize(("name", "value"), [("tokens", 70_000), ("rank", -1), ("position", 0.5)])
+def test_what_does_not_fit_is_not_written(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"base: {name} does not fit"):
+        write_reference(tmp_path / "made.safetensors", [cell(**{name: [value] * 5})], {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "none.safetensors"
+    path.write_bytes(b"no tensors")
+    with pytest.raises(TokensError, match=r"none.safetensors cannot be read"):
+        read_reference(path)
+
+
+def test_scalars_of_an_engine_are_rounded_as_those_of_the_file():
+    run = shipped_runs("sentences/base")[0]
+    assert COLUMNS["entropy"] is np.float16
+    assert np.array_equal(as_kept(run).entropy, run.entropy)
+
+
+def test_runs_are_found_by_matrix_and_cell():
+    texts = {run.text for run in shipped_runs("sentences/base")}
+    assert len(texts) == 12
+    everything = shipped_runs("sentences")
+    assert {run.text for run in everything if run.text.startswith("sentences/base ")} == {
+        f"sentences/base {text}" for text in texts
+    }
+    with pytest.raises(TokensError, match=r"there are no reference runs 'sentence' \(expected FILE.jsonl, or runs"):
+        shipped_runs("sentence")
+    with pytest.raises(TokensError, match=r"there are no reference runs 'sentences/bass' \(cells: base, "):
+        shipped_runs("sentences/bass")
+    with pytest.raises(TokensError, match=r"longform.reference = 'none' \(there is no none.safetensors\)"):
+        check_reference(shipped_reference("sentences").parent, "none")
+
+
+@pytest.fixture(scope="module")
+def port():
+    """What the core speaks of the same texts, four runs each."""
+    matrix = load_matrix(find_matrix("sentences"))
+    case = replace(matrix.cases[0], plan=matrix.plan.model_copy(update={"runs": 4}))
+    session = Session(matrix, 77)
+    ids = [prompt.id for prompt in prompts_of(case.plan) for _ in range(4)]
+    return list(zip(ids, session.answers(case, session.requests(case), lambda tokens, finished: None), strict=True))
+
+
+@pytest.mark.parametrize(("cut", "outcome", "code"), [(False, "agrees", 0), (True, "disagrees", 1)])
+def test_a_port_is_put_beside_runs_that_ship(tmp_path, port, cut, outcome, code):
+    """Cut at two thirds of their length, they never end."""
+    lines = []
+    for text, run in port:
+        tokens = run.tokens[: len(run.tokens) * 2 // 3] if cut else run.tokens
+        reason = "length" if cut else run.stop_reason
+        lines.append(json.dumps({"prompt": text, "tokens": list(tokens), "stop_reason": reason}))
+    path = tmp_path / "port.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    command = [sys.executable, "-m", "sampler", "check", path, "--against", "sentences/base"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == code, result.stdout + result.stderr
+    assert f"{path} {outcome}" in result.stdout
