@@ -52,6 +52,19 @@ def groups_of(matrix: Matrix) -> list[Group]:
     return [Group(ALL, "all", matrix.cases), *axes, *(Group(case.cell, "cells", (case,)) for case in matrix.cases)]
 
 
+def questions_of(matrix: Matrix, group: Group) -> dict[str, float]:
+    """What a group is asked, with its parts of the budget, but for `ends`.
+
+    A cell that is known not to be whole is not asked where and by whom its runs end: `complete` says so.
+    """
+    left_out = set(_plan(matrix).left_out.get(group.level, []))
+    if group.level != "cells":
+        return {name: weight for name, weight in WEIGHTS.items() if name not in left_out}
+    if any(known.cell == group.name and known.check == "complete" for known in matrix.known):
+        left_out |= {"early", "late", "forced"}
+    return {name: weight for name, weight in (*WEIGHTS.items(), *BY_ITSELF.items()) if name not in left_out}
+
+
 def alphas_of(matrix: Matrix) -> dict[str, dict[str, float]]:
     """Alpha of each question, by group: fixed by the matrix file alone, whatever part of it is run."""
     plan = _plan(matrix)
@@ -59,7 +72,7 @@ def alphas_of(matrix: Matrix) -> dict[str, dict[str, float]]:
     counts = {level: sum(group.level == level for group in groups) for level in plan.weights}
     parts: dict[str, float] = {}
     for group in groups:
-        names = {**WEIGHTS, **BY_ITSELF} if group.level == "cells" else WEIGHTS
+        names = questions_of(matrix, group)
         total = sum(names.values())
         share = plan.weights[group.level] / counts[group.level]
         parts |= {f"{group.name}/{name}": share * weight / total for name, weight in names.items()}
@@ -164,7 +177,7 @@ class LongFormRun:
         alphas = self.alphas[group.name]
         told = [each for each in made if each.problem is None]
         if not told:
-            names = [*WEIGHTS, *(ALONE if group.level == "cells" else ())]
+            names = [*alphas, *(["ends"] if group.level == "cells" else [])]
             worst = next((each.problem for each in made if each.problem and each.problem.outcome == "errored"), None)
             problem = worst or made[0].problem
             assert problem is not None  # noqa: S101 - none was told
@@ -184,6 +197,8 @@ class LongFormRun:
             ("complete", complete, plan.most_incomplete),
             ("looping", looping, plan.most_looping),
         ):
+            if name not in alphas:
+                continue
             entry = known.get(name)
             expected = Expectation(most, entry.finding, entry.share) if entry else Expectation(most)
             yield name, check(runs, expected, alphas[name])

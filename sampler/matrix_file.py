@@ -40,7 +40,9 @@ class Plan(_Strict):
 
 
 class Detect(_Strict):
-    """What has to be seen for `passed`. share: of runs; superiority: probability that the one run is the larger."""
+    """What has to be seen for `passed`. share: of runs, over the reference's; superiority: of the engine's runs, as a
+    probability that one of them is the larger of a pair.
+    """
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.999
     superiority: Annotated[float, Field(gt=0.5, lt=1)] = 0.999
@@ -52,7 +54,7 @@ class LongForm(_Strict):
     reference: the name of runs that come with Finch, or a TOKENS.jsonl. false_alarms: rate of the whole matrix;
     weights: its parts for the whole matrix, for all axes and for all cells. most_incomplete, most_looping: share of a
     cell's runs that may end at another length than their text's, and that may loop. detect: for each of the three
-    levels what `passed` must be able to see.
+    levels what `passed` must be able to see. left_out: questions that so few runs as a level has cannot answer.
     """
 
     reference: str = ""
@@ -61,6 +63,7 @@ class LongForm(_Strict):
     most_looping: Annotated[float, Field(gt=0, lt=1)] = 0.2
     weights: dict[Level, Annotated[float, Field(gt=0)]] = {"all": 2.0, "axes": 1.0, "cells": 1.0}
     detect: dict[Level, Detect] = {}
+    left_out: dict[Level, list[str]] = {}
 
 
 class Known(_Strict):

@@ -34,14 +34,16 @@ DOCUMENTED: Mapping[str, Callable[..., object]] = {
 def two_sided(
     sides: TwoSides, alphas: Mapping[str, float], share: float = SHARE, superiority: float = SUPERIORITY
 ) -> Iterator[tuple[str, Finding]]:
-    """Every question of WEIGHTS to runs of two sides. share, superiority: what `passed` must be able to see."""
-    engine, reference = _tokens(sides, sides.engine), _tokens(sides, sides.reference)
-    yield "loops", loops(engine, reference, alphas["loops"], share)
-    runs = [run for some in sides.engine for run in some]
-    yield "distinct", distinct(runs, sides, alphas["distinct"], share)
-    yield from stopping(sides, {name: alphas[name] for name in STOPPING}, share).items()
-    yield from alignment(sides, {name: alphas[name] for name in ALIGNMENT}, share).items()
-    yield from drift(sides, {name: alphas[name] for name in DRIFT}, superiority).items()
+    """Every question of WEIGHTS that `alphas` names. share, superiority: what `passed` must be able to see."""
+    if "loops" in alphas:
+        engine, reference = _tokens(sides, sides.engine), _tokens(sides, sides.reference)
+        yield "loops", loops(engine, reference, alphas["loops"], share)
+    if "distinct" in alphas:
+        runs = [run for some in sides.engine for run in some]
+        yield "distinct", distinct(runs, sides, alphas["distinct"], share)
+    yield from stopping(sides, {name: alphas[name] for name in STOPPING if name in alphas}, share).items()
+    yield from alignment(sides, {name: alphas[name] for name in ALIGNMENT if name in alphas}, share).items()
+    yield from drift(sides, {name: alphas[name] for name in DRIFT if name in alphas}, superiority).items()
 
 
 def _tokens(sides: TwoSides, side: Sequence[Sequence[TokenRun]]) -> dict[str, list[tuple[int, ...]]]:

@@ -29,7 +29,10 @@ def marked_finding(
     alpha: float,
     detect: float,
 ) -> Finding:
-    """Whether marks are as frequent on both sides. engine, reference: how many runs of each text have one."""
+    """Whether marks are as frequent on both sides. engine, reference: how many runs of each text have one.
+
+    detect: a rise over the reference's share that `passed` must be able to see.
+    """
     n_engine, n_reference = zip(*sides.sizes, strict=True)
     test = MarkedRuns(alpha)
     judgement = test.judge(engine, n_engine, reference, n_reference)
@@ -43,19 +46,21 @@ def marked_finding(
         worst = int(np.argmax(shares))
         message += f"; most in text {sides.texts[worst]!r} ({engine[worst]} of {n_engine[worst]})"
     rate = sum(reference) / sum(n_reference)
-    needed = test.samples_needed(detect, len(sides.texts), rate) if seen > detect and rate <= detect / 2 else 0
-    return judged(sides, judgement, alpha, Power(seen, detect, needed), message, stage)
+    asked = min(1.0, rate + detect)
+    needed = test.samples_needed(asked, len(sides.texts), rate) if seen > asked and rate <= asked / 2 < 0.5 else 0
+    return judged(sides, judgement, alpha, Power(seen, asked, needed), message, stage)
 
 
 def judged(sides: TwoSides, judgement: Judgement, alpha: float, power: Power, message: str, stage: str) -> Finding:
     """The finding of a judgement about a share of the engine's runs: passed only with the power that is asked for."""
-    outcome: Outcome = "failed" if judgement.rejected else "passed" if power.seen <= power.detect else "unavailable"
+    enough = power.seen <= power.detect and power.seen < 1
+    outcome: Outcome = "failed" if judgement.rejected else "passed" if enough else "unavailable"
     if outcome == "passed":
         message += f"; would see {power.seen:.1%}"
     if outcome == "unavailable":
         shown = f">= {power.seen:.0%} of the runs" if power.seen < 1 else "nothing"
-        enough = f"; with {len(sides.texts)} texts {power.needed} runs of each on either side would do"
-        asked = f"{power.detect:.0%} is asked for{enough if power.needed else ''}"
+        more = f"; with {len(sides.texts)} texts {power.needed} runs of each on either side would do"
+        asked = f"{power.detect:.0%} is asked for{more if power.needed else ''}"
         message = f"too few runs (would see {shown}, {asked}); {message}"
     return Finding(
         "generate", stage, outcome, sides.count, message,
