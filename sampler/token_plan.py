@@ -1,8 +1,8 @@
 """`sampler plan --texts N --runs M`: what so many runs of so many texts can show, before any of them is made."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from sampler.checks.base import Announced
 from sampler.checks.distinct import SHARE as DISTINCT
 from sampler.checks.drift import ENDED_BEFORE, QUANTITIES, SUPERIORITY
 from sampler.checks.series import is_scored
@@ -20,35 +20,15 @@ LEARNT = ("tokens", "bigrams")
 """Quantities whose direction is learnt from every other run."""
 
 UNITS = {
-    "loops": "rise of the share of runs that loop",
-    "ends": "runs that do not end as they say",
-    "distinct": "share of runs that repeat another one of their text",
-    "early": "share of runs beyond the bound",
-    "late": "share of runs beyond the bound",
-    "missing": "share of runs",
-    "forced": "share of runs",
+    "loops": "runs, above the share of the reference",
+    "ends": "runs",
+    "distinct": "runs, or with logprobs a few pairs",
+    "early": "runs beyond the bound",
+    "late": "runs beyond the bound",
+    "missing": "runs",
+    "forced": "runs",
 }
-PAIRS = "share of pairs of runs of one text in which the engine's value is the larger, or the smaller"
-
-
-@dataclass(frozen=True)
-class Announced:
-    """What one question can see. alpha: its share of the false alarms, None for an exact question.
-
-    sees: the smallest discrepancy that is missed at most once in a hundred times, in `unit`; 1.0 if only the largest or
-    none. asked: what `passed` needs to have seen.
-    """
-
-    question: str
-    alpha: float | None
-    sees: float
-    asked: float | None
-    unit: str
-
-    @property
-    def enough(self) -> bool:
-        """Whether this question can say `passed`."""
-        return self.asked is None or self.sees <= self.asked
+PAIRS = "pairs"
 
 
 def announced(texts: int, runs: int, rate: float = 1e-6) -> dict[str, Announced]:

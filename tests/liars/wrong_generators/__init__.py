@@ -1,6 +1,6 @@
 """Finch on the MLX core with one defect each in the path that generates; `right` has those that only look different.
 
-Ids in brackets are kinds of real bugs (docs/decisions.md, "Miniatures"); G stands for reports about Chatterbox.
+Ids in brackets are kinds of real bugs (docs/decisions.md, "Miniatures").
 """
 
 from tests.liars.wrong_generators import ends, guidance, loops, memory, noise, penalties, positions, prompts, right

@@ -55,7 +55,7 @@ def holds_eos_back_for_60_tokens(checkpoint: Checkpoint, width: int) -> Generato
     return eos_gains(lambda step: -1e4 if step < 60 else 0.0)(checkpoint, width)
 
 
-@wrong_generator("stopping/early", "drift/length", stages=STOP, plan=SENTENCES)
+@wrong_generator("stopping/early", "drift/length", plan=SENTENCES)
 def eos_is_exempt_from_the_filters(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: EOS keeps a probability of at least a fiftieth, whatever the filters say [E02]."""
 
@@ -70,7 +70,7 @@ def eos_is_exempt_from_the_filters(checkpoint: Checkpoint, width: int) -> Genera
 
 @wrong_generator("stopping/missing", stages=STOP)
 def is_cut_at_40_tokens(checkpoint: Checkpoint, width: int) -> Around:
-    """Lie: a limit of the server cuts what is longer [G06]."""
+    """Lie: a limit of the server cuts what is longer [U01]."""
 
     def ask(requests: list[Request]) -> list[Request]:
         return [replace(request, max_new_tokens=min(40, request.max_new_tokens)) for request in requests]

@@ -40,14 +40,14 @@ def repeating(length: int, share: float = 0.0) -> Factory:
 def _register(name: str, lie: str, length: int, share: float = 0.0) -> None:
     factory = repeating(length, share)
     factory.__name__, factory.__doc__ = name, lie
-    # Four copies and 25 tokens make a loop, with substitutions 50.
-    cap = ONSET + length + max(4 * length, 50) + 20
+    # Four copies and 25 tokens make a loop, with substitutions 50; the first copy was speech.
+    cap = ONSET + max(4 * length, 60 if share else 30) + 20
     wrong_generator("loops/rate", stages=("draw",), cap=cap)(factory)
 
 
 for _period in (1, 2, 3, 7, 16, 32, 64):
     _words = "one token" if _period == 1 else f"the last {_period} tokens"
-    _register(f"loops_over_{_period}", f"Lie: after {ONSET} tokens {_words} again and again, for ever [G04].", _period)
+    _register(f"loops_over_{_period}", f"Lie: after {ONSET} tokens {_words} again and again, for ever [P06].", _period)
 for _period in (1, 7, 32):
-    _lie = f"Lie: a loop over {_period} after {ONSET} tokens, in one place of twenty any token [G04]."
+    _lie = f"Lie: a loop over {_period} after {ONSET} tokens, in one place of twenty any token [P06]."
     _register(f"loops_over_{_period}_with_noise", _lie, _period, 0.05)

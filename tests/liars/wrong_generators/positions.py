@@ -75,7 +75,11 @@ class UpperLayersAhead(Llama):
         if positions.shape[1] > 1:
             return super()._turn(positions)
         turns = chain([super()._turn(positions)] * 2, repeat(super()._turn(positions + 1)))
-        return lambda rows: next(turns)(rows)
+
+        def turn(rows: mx.array) -> mx.array:
+            return next(turns)(rows)
+
+        return turn
 
 
 @wrong_generator("drift/surprisal", "drift/entropy", "drift/bigrams", plan=SENTENCES)
@@ -97,7 +101,7 @@ def at_positions(change: Callable[[int], int]) -> Factory:
 
 @wrong_generator("stopping/missing", "drift/length", "drift/surprisal", "drift/entropy")
 def speech_stays_at_position_0(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: every token gets the speech position 0, as in a port to a server that had none [G01]."""
+    """Lie: every token gets the speech position 0, as in a port to a server that had none [K01]."""
     return at_positions(lambda position: 0)(checkpoint, width)
 
 

@@ -45,19 +45,19 @@ def reads_the_text_of_another_row(checkpoint: Checkpoint, width: int) -> Generat
 
 @wrong_generator("drift/length", "drift/surprisal", "drift/entropy", "drift/bigrams", plan=SENTENCES)
 def text_lacks_its_start(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the start token is missing before the text, so that every position of it is one too small [G02]."""
+    """Lie: the start token is missing before the text, so that every position of it is one too small [C06]."""
     return reading(lambda texts: [text[1:] for text in texts])(checkpoint, width)
 
 
 @wrong_generator("stopping/missing", "drift/length", "drift/surprisal", "drift/entropy", plan=SENTENCES)
 def text_lacks_its_stop(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the stop token is missing after the text [G02]."""
+    """Lie: the stop token is missing after the text [C06]."""
     return reading(lambda texts: [text[:-1] for text in texts])(checkpoint, width)
 
 
 @wrong_generator("drift/length", "stopping/early", plan=SENTENCES)
 def text_is_cut_at_24_ids(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the text is cut at 24 ids without a word, start and stop included [G05]."""
+    """Lie: the text is cut at 24 ids without a word, start and stop included [U25]."""
     return reading(lambda texts: [(*text[:23], text[-1]) if len(text) > 24 else text for text in texts])(
         checkpoint, width
     )
@@ -77,7 +77,7 @@ def voice_is_another_one(checkpoint: Checkpoint, width: int) -> Generator:
 
 @wrong_generator("drift/tokens", "drift/bigrams", "drift/length", "drift/surprisal", plan=SENTENCES)
 def voice_has_no_prompt(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the speech prompt of the voice is dropped, and with it 32 rows of the prefix [G03]."""
+    """Lie: the speech prompt of the voice is dropped, and with it 32 rows of the prefix [P05]."""
     return speaking(lambda voice: replace(voice, prompt=np.empty(0, dtype=np.int64)))(checkpoint, width)
 
 

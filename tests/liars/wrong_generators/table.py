@@ -56,7 +56,8 @@ class WrongGenerator:
     """A wrong generator and what is to be found out about it.
 
     factory: from checkpoint and width. stages: of which a verdict that failed may name one first. questions: of which
-    at least one must fail, with the runs of `plan`. cap: tokens of a run, at most.
+    at least one must fail, with the runs of `plan`. cap: tokens of a run, at most. unseen: why nothing sees it on these
+    texts; empty where it must be caught.
     """
 
     name: str
@@ -66,6 +67,7 @@ class WrongGenerator:
     questions: tuple[str, ...]
     plan: Plan
     cap: int
+    unseen: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def wrong_generator(
     stages: tuple[str, ...] = ("draw", "stop"),
     plan: Plan = FEW,
     cap: int = 200,
+    unseen: str = "",
 ) -> Callable[[Factory], Factory]:
     """Put a factory into the table of wrong generators; its docstring is the lie."""
 
@@ -95,7 +98,7 @@ def wrong_generator(
         name, lie = factory.__name__, factory.__doc__ or ""
         assert name not in WRONG_GENERATORS
         assert lie.startswith("Lie: ")
-        WRONG_GENERATORS[name] = WrongGenerator(name, lie, factory, stages, questions, plan, cap)
+        WRONG_GENERATORS[name] = WrongGenerator(name, lie, factory, stages, questions, plan, cap, unseen)
         return factory
 
     return register
