@@ -6,6 +6,7 @@ as announced, a right one is accused, or right runs are accused more often than 
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,14 @@ from tests.longform import right_runs
 from tests.longform.right_runs import Alarms
 from tests.longform.wrong_runs import Seen, look_at_right, look_at_wrong
 
+ABOUT = """
+Made by `tox -e wrong-generators`: Finch on the MLX core with one defect each, from `tests/liars/wrong_generators`, at
+T = 0.8, min-p 0.05, penalty 1.2 and guidance 0.5. Its runs stand beside as many reference runs of the same texts, at a
+rate of 1e-6 for all questions together. *By* is the question that sees it most clearly; *does* and *plan sees* are in
+the unit of `sampler plan --texts N --runs M`, which announces *plan sees* before a run is made: a share of runs, or of
+pairs of runs of one text ([tokens.md](tokens.md)). *Stage first* is the first of the diagnosis. Figures may differ a
+little on a machine that rounds otherwise.
+"""
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wrong-generators.md"
 
 
@@ -133,12 +142,7 @@ def document(totals: Totals) -> str:
     lines = [
         "# Wrong and right generators",
         "",
-        "Made by `tox -e wrong-generators`: Finch on the MLX core with one defect each (`tests/liars/wrong_generators`),",
-        "T = 0.8, min-p 0.05, penalty 1.2, guidance 0.5, its runs beside as many reference runs of the same texts, at",
-        "a rate of 1e-6 for all questions together. *By* is the question that sees it most clearly; *does* and *plan",
-        "sees* are in the unit of `sampler plan --texts N --runs M`, which announces *plan sees* before a run is made: a",
-        "share of runs, or of pairs of runs of one text ([tokens.md](tokens.md)). *Stage first* is the first of the",
-        "diagnosis. Figures may differ a little on a machine that rounds otherwise.",
+        *textwrap.wrap(ABOUT, 119),
         "",
         *(f"- {line}" for line in totals.lines()),
         "",
