@@ -168,7 +168,7 @@ def token_plan_notes(questions: Iterable[Announced], texts: int, runs: int, rate
     short = [each.question for each in questions if not each.enough]
     yield (
         f"{texts * runs:,} runs on either side, {texts:,} texts x {runs:,}, at most {rate:g} false alarms in all "
-        "checks together; what is seen is missed at most once in a hundred times. Pairs are those of two runs of one text, of "
+        "checks together; what is seen is missed at most once in a hundred times. Pairs are of two runs of a text, of "
         "which the engine's has the larger value, or the smaller"
     )
     if short:
