@@ -31,7 +31,7 @@ def eos_gains(change: Callable[[int], float]) -> Factory:
     return with_block(Block)
 
 
-@wrong_generator("stopping/missing", stages=STOP, cap=120)
+@wrong_generator("stopping/missing", stages=STOP, cap=80)
 def never_ends(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: EOS is removed at every step, as an `ignore_eos` that was left on [E04]."""
     return eos_gains(lambda step: -1e4)(checkpoint, width)
@@ -69,11 +69,11 @@ def eos_is_exempt_from_the_filters(checkpoint: Checkpoint, width: int) -> Genera
 
 
 @wrong_generator("stopping/missing", stages=STOP)
-def is_cut_at_40_tokens(checkpoint: Checkpoint, width: int) -> Around:
+def is_cut_at_20_tokens(checkpoint: Checkpoint, width: int) -> Around:
     """Lie: a limit of the server cuts what is longer [U01]."""
 
     def ask(requests: list[Request]) -> list[Request]:
-        return [replace(request, max_new_tokens=min(40, request.max_new_tokens)) for request in requests]
+        return [replace(request, max_new_tokens=min(20, request.max_new_tokens)) for request in requests]
 
     return Around(Generator(checkpoint, width), ask)
 
@@ -101,7 +101,7 @@ class GoesOn(_Block):
                 slot.stop_reason = "length" if full else None
 
 
-@wrong_generator("stopping/ends", stages=STOP, cap=120)
+@wrong_generator("stopping/ends", stages=STOP, cap=80)
 def goes_on_after_the_first_eos(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: of two ids that end a run only one is looked for, and speech goes on after the first EOS [E01]."""
     return with_block(GoesOn)(checkpoint, width)

@@ -13,7 +13,15 @@ from sampler.slots import Slot
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.model import T3
 from tests.liars.wrong_generators.positions import with_model
-from tests.liars.wrong_generators.table import SENTENCES, Factory, with_block, with_chain, wrong_generator
+from tests.liars.wrong_generators.table import (
+    ANYTHING,
+    SENTENCES,
+    SHARPER,
+    Factory,
+    with_block,
+    with_chain,
+    wrong_generator,
+)
 
 
 def by_step(change: Any) -> Factory:
@@ -39,13 +47,13 @@ class TextTwice(T3):
         return mx.concatenate([made[:1]] * made.shape[0])
 
 
-@wrong_generator("drift/entropy", "drift/surprisal", "drift/margin", "drift/length", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def unconditional_row_keeps_the_text(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the text of the unconditional row is not zeroed, so that guidance does nothing [C06]."""
     return with_model(TextTwice)(checkpoint, width)
 
 
-@wrong_generator("stopping/missing", "drift/entropy", "drift/surprisal")
+@wrong_generator(*ANYTHING)
 def guides_from_the_unconditional_row(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: conditional and unconditional logits are exchanged [C02]."""
 
@@ -55,7 +63,7 @@ def guides_from_the_unconditional_row(checkpoint: Checkpoint, width: int) -> Gen
     return with_chain(chain)(checkpoint, width)
 
 
-@wrong_generator("drift/entropy", "drift/surprisal", "drift/margin", "stopping/missing")
+@wrong_generator(*ANYTHING)
 def guides_by_the_other_convention(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: u + w (c - u), so that a weight of 0.5 pulls away from the text where it should push towards it [C01]."""
 
@@ -65,29 +73,29 @@ def guides_by_the_other_convention(checkpoint: Checkpoint, width: int) -> Genera
     return by_step(change)(checkpoint, width)
 
 
-@wrong_generator("drift/entropy", "drift/surprisal", "drift/margin", plan=SENTENCES)
-def drops_guidance_after_10_tokens(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: from token 10 on only the conditional row is computed, to save time [C03]."""
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def drops_guidance_after_8_tokens(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: from token 8 on only the conditional row is computed, to save time [C03]."""
 
     def change(config: SamplingConfig, step: int) -> SamplingConfig:
-        return replace(config, cfg_weight=config.cfg_weight if step < 10 else 0.0)
+        return replace(config, cfg_weight=config.cfg_weight if step < 8 else 0.0)
 
     return by_step(change)(checkpoint, width)
 
 
-@wrong_generator("drift/entropy", "drift/surprisal", "drift/margin", "drift/rank", plan=SENTENCES)
+@wrong_generator(*SHARPER, plan=SENTENCES)
 def warms_up_along_the_run(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the temperature grows by a hundredth of itself with every token [T03]."""
     return by_step(lambda config, step: replace(config, temperature=config.temperature * 1.01**step))(checkpoint, width)
 
 
-@wrong_generator("drift/entropy", "drift/surprisal", "drift/margin", "drift/rank", plan=SENTENCES)
+@wrong_generator(*SHARPER, plan=SENTENCES)
 def cools_down_along_the_run(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the temperature falls by a hundredth of itself with every token, towards one token for ever [T06]."""
     return by_step(lambda config, step: replace(config, temperature=config.temperature * 0.99**step))(checkpoint, width)
 
 
-@wrong_generator("drift/entropy", "drift/surprisal", "drift/margin", "drift/rank", plan=SENTENCES)
+@wrong_generator(*SHARPER, plan=SENTENCES)
 def drops_min_p(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: min_p is accepted and ignored [N14]."""
     return by_step(lambda config, step: replace(config, min_p=0.0))(checkpoint, width)

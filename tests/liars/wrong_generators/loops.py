@@ -8,7 +8,7 @@ from sampler.generation import _Block
 from sampler.slots import Slot
 from tests.liars.wrong_generators.table import Factory, with_block, wrong_generator
 
-ONSET = 30
+ONSET = 20
 RAISE = 80.0
 
 

@@ -12,6 +12,7 @@ from sampler.slots import Slot
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint
 from tests.liars.wrong_generators.table import (
+    ANYTHING,
     PARAGRAPHS,
     SENTENCES,
     Around,
@@ -44,25 +45,25 @@ def row_swapped(cache: KeyValueCache) -> KeyValueCache:
     return remade(cache, KeyValueCache, **changes)
 
 
-@wrong_generator("stopping/missing", "stopping/early", "drift/length", "drift/surprisal", "drift/entropy")
+@wrong_generator(*ANYTHING)
 def swaps_the_rows_of_the_cache(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: after the prefill keys and values of the conditional and the unconditional row are exchanged [K10]."""
     return after_prefill(row_swapped)(checkpoint, width)
 
 
 class NeighboursMeet(_Block):
-    """Two slots whose runs are both at token 15 exchange what they remember."""
+    """Two slots whose runs are both at token 10 exchange what they remember."""
 
     def _step(self, slots: Sequence[Slot | None]) -> None:
         for one, other in zip(slots[::2], slots[1::2], strict=False):
-            if one is not None and other is not None and len(one.tokens) == len(other.tokens) == 15:
+            if one is not None and other is not None and len(one.tokens) == len(other.tokens) == 10:
                 one.cache, other.cache = other.cache, one.cache
         super()._step(slots)
 
 
-@wrong_generator("drift/length", "stopping/early", "stopping/late", "drift/tokens", "drift/surprisal", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def takes_the_cache_of_its_neighbour(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: when the batch is put together anew after 15 tokens, keys and values go to the neighbour's slot [P15]."""
+    """Lie: when the batch is put together anew after 10 tokens, keys and values go to the neighbour's slot [P15]."""
     return with_block(NeighboursMeet)(checkpoint, width)
 
 
@@ -75,13 +76,13 @@ class Window(KeyValueCache):
         return tuple(array[:, :, -self.most :] for array in super().append(layer, keys, values))
 
 
-@wrong_generator("stopping/missing", "drift/length", "drift/surprisal", "drift/entropy")
+@wrong_generator(*ANYTHING)
 def remembers_64_positions(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: a rotating cache of 64 positions, from which voice and text fall out while they are read [K07]."""
     return with_cache(Window, most=64)(checkpoint, width)
 
 
-@wrong_generator("stopping/missing", "drift/length", "drift/surprisal", "drift/entropy", plan=PARAGRAPHS, cap=260)
+@wrong_generator(*ANYTHING, plan=PARAGRAPHS, cap=240)
 def remembers_192_positions(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: a rotating cache of 192 positions: sentences are right, and of longer texts the beginning is lost [K07]."""
     return with_cache(Window, most=192)(checkpoint, width)
@@ -96,7 +97,7 @@ class Holes(KeyValueCache):
         return super().append(layer, keys, values)
 
 
-@wrong_generator("drift/surprisal", "drift/entropy", "drift/bigrams", "stopping/missing", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def leaves_holes_in_the_cache(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: every fourth position is never written and read as zeros [K12]."""
     return with_cache(Holes)(checkpoint, width)
@@ -106,25 +107,23 @@ class OneShort(KeyValueCache):
     """As it is."""
 
 
-@wrong_generator("drift/surprisal", "drift/entropy", "drift/bigrams", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def first_step_overwrites_the_prefill(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the length of the cache is one too small, and the first token is written over the last BOS [K10]."""
     return after_prefill(lambda cache: remade(cache, OneShort, length=cache.length - 1))(checkpoint, width)
 
 
 class Scaled(KeyValueCache):
-    """From the 20th step on all keys are twice as large, as if the scale of the attention were."""
+    """From the 10th step on all keys are twice as large, as if the scale of the attention were."""
 
     def append(self, layer: int, keys: mx.array, values: mx.array) -> Pair:
         every, own = super().append(layer, keys, values)
-        return (every * 2 if self.length - self.start >= 20 else every), own
+        return (every * 2 if self.length - self.start >= 10 else every), own
 
 
-@wrong_generator(
-    "drift/surprisal", "drift/entropy", "drift/bigrams", "stopping/missing", "drift/length", plan=SENTENCES
-)
-def attends_twice_as_sharply_after_20_tokens(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: another kernel takes over at a length of 20, with the scale of the attention doubled [K09]."""
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def attends_twice_as_sharply_after_10_tokens(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: another kernel takes over at a length of 10, with the scale of the attention doubled [K09]."""
     return with_cache(Scaled)(checkpoint, width)
 
 
@@ -142,13 +141,13 @@ def feeding(change: Callable[[list[int]], int]) -> Factory:
     return with_block(Block)
 
 
-@wrong_generator("drift/repetition", "drift/surprisal", "drift/entropy", "stopping/missing")
+@wrong_generator(*ANYTHING)
 def feeds_the_token_before_the_last(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the loop looks ahead, and every step is fed the token before the last one [R11]."""
     return feeding(lambda tokens: tokens[-2:][0])(checkpoint, width)
 
 
-@wrong_generator("drift/bigrams", "drift/surprisal", "drift/entropy", "drift/repetition", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def feeds_every_tenth_token_twice(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: at the end of each chunk of ten the last token is fed in place of the newest [K12]."""
     return feeding(lambda tokens: tokens[-2] if len(tokens) % 10 == 0 else tokens[-1])(checkpoint, width)

@@ -9,7 +9,7 @@ import numpy as np
 from sampler.chain.noise import NoiseKey
 from sampler.generation import Generator, Noise, Request
 from sampler.t3.checkpoint import Checkpoint
-from tests.liars.wrong_generators.table import SENTENCES, Around, Factory, wrong_generator
+from tests.liars.wrong_generators.table import SENTENCES, SHARPER, Around, Factory, wrong_generator
 
 SIZE = 2_050
 
@@ -27,13 +27,13 @@ def with_noise(change: Callable[[int, Request, Noise], Noise]) -> Factory:
     return lambda checkpoint, width: Around(Generator(checkpoint, width), ask)
 
 
-@wrong_generator("drift/repetition", "drift/bigrams", "loops/rate", "stopping/missing", stages=("draw", "stop"))
+@wrong_generator("loops/rate", *ANYTHING, stages=("draw", "stop"))
 def seeds_anew_at_every_step(checkpoint: Checkpoint, width: int) -> Around:
     """Lie: a new generator with the same seed at every step, so that each draws with the noise of the first [R03]."""
     return with_noise(lambda place, request, right: lambda step: right(0))(checkpoint, width)
 
 
-@wrong_generator("drift/repetition", "drift/bigrams", "drift/tokens", stages=("draw", "stop"), plan=SENTENCES)
+@wrong_generator(*SAYS, *SHARPER, stages=("draw", "stop"), plan=SENTENCES)
 def seeds_by_a_slow_clock(checkpoint: Checkpoint, width: int) -> Around:
     """Lie: every step is seeded with a clock that ticks every eight steps [R03]."""
     return with_noise(lambda place, request, right: lambda step: right(step // 8))(checkpoint, width)
@@ -66,14 +66,14 @@ def seeds_by_the_slot(checkpoint: Checkpoint, width: int) -> Around:
     return with_noise(change)(checkpoint, width)
 
 
-@wrong_generator("drift/entropy", "drift/margin", "drift/surprisal", "drift/rank", stages=("draw", "stop"))
+@wrong_generator(*SHARPER, stages=("draw", "stop"))
 def draws_without_noise(checkpoint: Checkpoint, width: int) -> Around:
     """Lie: at any temperature the most likely token is taken [T05]."""
     zeros = np.zeros(SIZE, dtype=np.float32)
     return with_noise(lambda place, request, right: lambda step: zeros)(checkpoint, width)
 
 
-@wrong_generator("drift/surprisal", "drift/entropy", "drift/margin", "drift/rank", plan=SENTENCES)
-def doubles_noise(checkpoint: Checkpoint, width: int) -> Around:
+@wrong_generator(*SHARPER, plan=SENTENCES)
+def enlarges_noise(checkpoint: Checkpoint, width: int) -> Around:
     """Lie: the noise is a half too large, which is a temperature on top of the asked one [T03]."""
     return with_noise(lambda place, request, right: lambda step: right(step) * np.float32(1.5))(checkpoint, width)

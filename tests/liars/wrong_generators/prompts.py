@@ -9,7 +9,7 @@ import numpy as np
 from sampler.generation import Generator, Request, _Block
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.conditioning import Voice
-from tests.liars.wrong_generators.table import SENTENCES, Around, Factory, with_block, wrong_generator
+from tests.liars.wrong_generators.table import ANYTHING, SENTENCES, Around, Factory, with_block, wrong_generator
 
 Texts = list[tuple[int, ...]]
 
@@ -31,31 +31,31 @@ def speaking(change: Callable[[Voice], Voice]) -> Factory:
     return make
 
 
-@wrong_generator("drift/surprisal", "drift/entropy", "drift/bigrams", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def misses_the_second_bos(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: one BOS ends the prefix where upstream has two [C06]."""
     return Generator(checkpoint, width, bos_count=1)
 
 
-@wrong_generator("drift/tokens", "drift/bigrams", "stopping/early", "stopping/late", "drift/length", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def reads_the_text_of_another_row(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the conditioning is gathered after the batch was sorted: every row speaks its neighbour's text [S11]."""
     return reading(lambda texts: [*texts[1:], texts[0]])(checkpoint, width)
 
 
-@wrong_generator("drift/length", "drift/surprisal", "drift/entropy", "drift/bigrams", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def text_lacks_its_start(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the start token is missing before the text, so that every position of it is one too small [C06]."""
     return reading(lambda texts: [text[1:] for text in texts])(checkpoint, width)
 
 
-@wrong_generator("stopping/missing", "drift/length", "drift/surprisal", "drift/entropy", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def text_lacks_its_stop(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the stop token is missing after the text [C06]."""
     return reading(lambda texts: [text[:-1] for text in texts])(checkpoint, width)
 
 
-@wrong_generator("drift/length", "stopping/early", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def text_is_cut_at_24_ids(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the text is cut at 24 ids without a word, start and stop included [U25]."""
     return reading(lambda texts: [(*text[:23], text[-1]) if len(text) > 24 else text for text in texts])(
@@ -63,31 +63,31 @@ def text_is_cut_at_24_ids(checkpoint: Checkpoint, width: int) -> Generator:
     )
 
 
-@wrong_generator("stopping/late", "stopping/missing", "drift/length")
+@wrong_generator(*ANYTHING)
 def text_is_fed_twice(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: prefill and overlay both bring the text, which is spoken twice [E11]."""
     return reading(lambda texts: [(*text[:-1], *text[1:]) for text in texts])(checkpoint, width)
 
 
-@wrong_generator("drift/tokens", "drift/bigrams", "drift/length", "drift/surprisal", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def voice_is_another_one(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the speaker of another request: the sign of its embedding is turned [S11]."""
     return speaking(lambda voice: replace(voice, speaker=-voice.speaker))(checkpoint, width)
 
 
-@wrong_generator("drift/tokens", "drift/bigrams", "drift/length", "drift/surprisal", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def voice_has_no_prompt(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the speech prompt of the voice is dropped, and with it 32 rows of the prefix [P05]."""
     return speaking(lambda voice: replace(voice, prompt=np.empty(0, dtype=np.int64)))(checkpoint, width)
 
 
-@wrong_generator("drift/length", "stopping/early", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def voice_is_excited(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the emotion of another row, 1.0 in place of 0.5; Finch then speaks faster [S11]."""
     return speaking(lambda voice: replace(voice, emotion=1.0))(checkpoint, width)
 
 
-@wrong_generator("drift/length", "drift/tokens", "drift/bigrams", "drift/surprisal", plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def language_is_always_english(checkpoint: Checkpoint, width: int) -> Around:
     """Lie: the language is accepted and every text gets the tag of English [P05]."""
 

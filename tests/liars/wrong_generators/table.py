@@ -14,6 +14,18 @@ from sampler.t3.checkpoint import Checkpoint
 
 LANGUAGES = ("en", "de", "fr", "es", "it")
 
+SHARPER = ("drift/entropy", "drift/margin", "drift/surprisal", "drift/rank")
+"""Questions about how sure the model is; a warmer or colder distribution shows in these first."""
+
+READS = ("stopping/missing", "stopping/early", "stopping/late", "drift/length")
+"""Whether the text is read to its end, and at what speed."""
+
+SAYS = ("drift/tokens", "drift/bigrams", "drift/repetition")
+"""What is said."""
+
+ANYTHING = (*READS, *SAYS, *SHARPER)
+"""Questions that a model may fail which computes something else."""
+
 
 @dataclass(frozen=True)
 class Plan:
