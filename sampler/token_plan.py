@@ -3,32 +3,25 @@
 from collections.abc import Iterator, Sequence
 
 from sampler.checks.base import Announced
-from sampler.checks.distinct import SHARE as DISTINCT
 from sampler.checks.drift import ENDED_BEFORE, QUANTITIES, SUPERIORITY
 from sampler.checks.series import is_scored
-from sampler.checks.stopping import SHARE as STOPPING
+from sampler.checks.stopping import SHARE
 from sampler.statistics.budget import Budget
 from sampler.statistics.exceedances import Exceedances
 from sampler.statistics.marks import MarkedRuns
 from sampler.statistics.ranks import RankSum
 from sampler.statistics.stratified import StratifiedCounts
-from sampler.token_check import DETECT, WEIGHTS
+from sampler.token_check import WEIGHTS
 
 Sizes = Sequence[tuple[int, int]]
 
+QUANTITY_NAMES = tuple(quantity.name for quantity in QUANTITIES)
 LEARNT = ("tokens", "bigrams")
 """Quantities whose direction is learnt from every other run."""
 
-UNITS = {
-    "loops": "runs, above the share of the reference",
-    "ends": "runs",
-    "distinct": "runs, or with logprobs a few pairs",
-    "early": "runs beyond the bound",
-    "late": "runs beyond the bound",
-    "missing": "runs",
-    "forced": "runs",
-}
-PAIRS = "pairs"
+BEYOND_A_BOUND = ("early", "late")
+UNIT = "runs"
+FURTHER_UNITS = {"loops": "runs, above the share of the reference", "distinct": "runs, or with logprobs a few pairs"}
 
 
 def announced(texts: int, runs: int, rate: float = 1e-6) -> dict[str, Announced]:
@@ -44,26 +37,32 @@ def announced(texts: int, runs: int, rate: float = 1e-6) -> dict[str, Announced]
 
 
 def _announced(texts: int, runs: int, alphas: dict[str, float]) -> Iterator[Announced]:
-    def stated(question: str, sees: float, asked: float) -> Announced:
-        return Announced(question, alphas[question], sees, asked, UNITS.get(question, PAIRS))
-
-    every = [runs] * texts
-    marks = MarkedRuns(alphas["missing"]).planned(runs, texts)
-    yield stated("loops", StratifiedCounts(alphas["loops"]).detectable(0.0, every, every), DETECT)
-    yield stated("distinct", MarkedRuns(alphas["distinct"]).planned(runs, texts) if runs > 1 else 1.0, DISTINCT)
-    yield Announced("ends", None, 1 / (texts * runs), None, UNITS["ends"])
-    for name in ("early", "late"):
-        yield stated(name, Exceedances(alphas[name]).planned(runs, texts), STOPPING)
-    for name in ("missing", "forced"):
-        yield stated(name, marks, STOPPING)
-    for quantity in QUANTITIES:
-        sizes = compared(quantity.name, texts, runs)
-        yield stated(quantity.name, RankSum(_whole(quantity.name, alphas)).planned(sizes), SUPERIORITY)
+    yield Announced("ends", None, 1 / (texts * runs), None, UNIT)
+    for question, alpha in alphas.items():
+        asked = SUPERIORITY if question in QUANTITY_NAMES else SHARE
+        yield Announced(question, alpha, _sees(question, alpha, texts, runs), asked, _unit(question))
 
 
-def _whole(name: str, alphas: dict[str, float]) -> float:
+def _sees(question: str, alpha: float, texts: int, runs: int) -> float:
+    if question in QUANTITY_NAMES:
+        return RankSum(_whole(question, alpha)).planned(compared(question, texts, runs))
+    if question == "loops":
+        return StratifiedCounts(alpha).detectable(0.0, [runs] * texts, [runs] * texts)
+    if question in BEYOND_A_BOUND:
+        return Exceedances(alpha).planned(runs, texts)
+    # All others count marked runs; that a run repeats another one needs two of them.
+    return 1.0 if question == "distinct" and runs == 1 else MarkedRuns(alpha).planned(runs, texts)
+
+
+def _unit(question: str) -> str:
+    if question in QUANTITY_NAMES:
+        return "pairs"
+    return "runs beyond the bound" if question in BEYOND_A_BOUND else FURTHER_UNITS.get(question, UNIT)
+
+
+def _whole(name: str, alpha: float) -> float:
     """The alpha of a quantity's question about whole runs: windows have one half, the second of two series another."""
-    return alphas[name] * {"length": 1.0}.get(name, 0.25 if name in LEARNT else 0.5)
+    return alpha * {"length": 1.0}.get(name, 0.25 if name in LEARNT else 0.5)
 
 
 def compared(name: str, texts: int, runs: int) -> Sizes:

@@ -10,14 +10,14 @@ import numpy as np
 from sampler import SamplingConfig, finch
 from sampler.chain.noise import NoiseKey
 from sampler.checks import drift, series
-from sampler.checks.base import Finding
+from sampler.checks.base import Announced, Finding
 from sampler.checks.loop_rate import LoopingRuns
 from sampler.checks.runs import TokenRun, TwoSides, token_run
 from sampler.finch import Prompt
 from sampler.generation import Generator, Request
 from sampler.statistics.ranks import superiority
 from sampler.token_check import diagnosis, findings
-from sampler.token_plan import Announced, announced
+from sampler.token_plan import QUANTITY_NAMES, announced
 from tests.liars.wrong_generators.table import Plan, RightGenerator, WrongGenerator
 
 RATE = 1e-6
@@ -136,10 +136,10 @@ class Seen:
 def announced_for(plan: Plan, rate: float = RATE) -> dict[str, Announced]:
     """What `sampler plan` announces, by the names of `findings` without `tokens/`."""
     cells = {"loops": "loops/rate", "distinct": "seeds/distinct"}
-    cells |= dict.fromkeys(("ends", "early", "late", "missing", "forced"), "stopping/{}")
-    return {
-        cells.get(name, "drift/{}").format(name): each for name, each in announced(plan.texts, plan.runs, rate).items()
-    }
+    cells |= {name: f"drift/{name}" for name in QUANTITY_NAMES}
+    cells |= {name: f"stopping/{name}" for name in ("ends", "early", "late", "missing", "forced")}
+    said = announced(plan.texts, plan.runs, rate)
+    return {cells.get(name, f"alignment/{name}"): each for name, each in said.items()}
 
 
 def true_superiority(sides: TwoSides, quantity: str) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from sampler.chain.noise import NoiseKey
 from sampler.generation import Generator, Noise, Request
 from sampler.t3.checkpoint import Checkpoint
-from tests.liars.wrong_generators.table import SENTENCES, SHARPER, Around, Factory, wrong_generator
+from tests.liars.wrong_generators.table import ANYTHING, SAYS, SENTENCES, SHARPER, Around, Factory, wrong_generator
 
 SIZE = 2_050
 
