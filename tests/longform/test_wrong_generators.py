@@ -95,7 +95,7 @@ def test_a_generator_that_is_not_caught_would_be_seen_in_the_totals():
 
 @pytest.mark.parametrize(("texts", "runs"), [(12, 8), (6, 20), (30, 3)])
 def test_a_plan_announces_what_the_runs_then_see(texts, runs):
-    """No less than the findings state with so many runs of a right source; exact where no value ties."""
+    """At least what the findings then state for a right source, but for a little where values tie."""
     source = type(RIGHT)(lengths=tuple(range(30, 30 + texts)), cap=200)
     said = announced(texts, runs)
     without = [TokenRun(run.text, run.tokens, run.stop_reason) for run in source.runs(runs, 1)]

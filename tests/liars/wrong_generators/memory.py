@@ -103,14 +103,36 @@ def leaves_holes_in_the_cache(checkpoint: Checkpoint, width: int) -> Generator:
     return with_cache(Holes)(checkpoint, width)
 
 
-class OneShort(KeyValueCache):
-    """As it is."""
-
-
 @wrong_generator(*ANYTHING, plan=SENTENCES)
 def first_step_overwrites_the_prefill(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the length of the cache is one too small, and the first token is written over the last BOS [K10]."""
-    return after_prefill(lambda cache: remade(cache, OneShort, length=cache.length - 1))(checkpoint, width)
+    return after_prefill(lambda cache: remade(cache, KeyValueCache, length=cache.length - 1))(checkpoint, width)
+
+
+class OneShort(KeyValueCache):
+    """Gives what was there before the step."""
+
+    def append(self, layer: int, keys: mx.array, values: mx.array) -> Pair:
+        return tuple(array[:, :, :-1] for array in super().append(layer, keys, values))
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def reads_the_cache_one_short(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the cache is read up to its old length, so that no token sees its own keys and values [K10]."""
+    return with_cache(OneShort)(checkpoint, width)
+
+
+class Overwrites(KeyValueCache):
+    """Does not move on; positions are those of the step after the prefill."""
+
+    def advance(self, count: int) -> None:
+        super().advance(count if self.length == self.start else 0)
+
+
+@wrong_generator(*ANYTHING)
+def overwrites_the_step_before(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the offset of the cache stands still after the first step, and each step writes over the last one [K10]."""
+    return with_cache(Overwrites)(checkpoint, width)
 
 
 class Scaled(KeyValueCache):

@@ -50,10 +50,10 @@ def rotary_is_one_ahead_after_the_prefill(checkpoint: Checkpoint, width: int) ->
     return moved(lambda positions: positions + 1)(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING)
-def rotary_starts_at_the_prompt_s_length_twice(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: at the first step the offset grows by the length of the prompt once more [K02]."""
-    return moved(lambda positions: positions + 100)(checkpoint, width)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def rotary_counts_in_twos(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the offset is added twice, by the cache and by the layer: a step at position 80 is turned as 160 [K02]."""
+    return moved(lambda positions: 2 * positions)(checkpoint, width)
 
 
 @wrong_generator(*ANYTHING)
