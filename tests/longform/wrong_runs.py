@@ -120,12 +120,15 @@ class Seen:
     def expected(self) -> list[str]:
         """Questions that failed and were expected to, the one first that is furthest beyond what the plan sees."""
         wanted = [] if self.wrong is None else [each for each in self.wrong.questions if each in self.failed]
-        return sorted(wanted, key=lambda question: self.plan_said[question].sees - self.does(question))
+        return sorted(
+            wanted, key=lambda each: (self.plan_said[each].sees >= 1, self.plan_said[each].sees - self.does(each))
+        )
 
     @property
     def announced(self) -> bool:
         """Whether an expected question failed of which the plan says that it sees what this generator does."""
-        return bool(self.expected) and self.does(self.expected[0]) >= self.plan_said[self.expected[0]].sees
+        said = [self.plan_said[each].sees for each in self.expected]
+        return any(sees < 1 and self.does(each) >= sees for each, sees in zip(self.expected, said, strict=True))
 
     @property
     def caught(self) -> bool:

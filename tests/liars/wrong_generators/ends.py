@@ -39,8 +39,8 @@ def never_ends(checkpoint: Checkpoint, width: int) -> Generator:
 
 @wrong_generator("stopping/early", "drift/length", stages=STOP, plan=SENTENCES)
 def ends_early(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the logit of EOS is raised by 8 [E05]."""
-    return eos_gains(lambda step: 8.0)(checkpoint, width)
+    """Lie: the logit of EOS is raised by 12 [E05]."""
+    return eos_gains(lambda step: 12.0)(checkpoint, width)
 
 
 @wrong_generator("stopping/early", "drift/length", stages=STOP, plan=SENTENCES)

@@ -17,6 +17,7 @@ from tests.liars.wrong_generators.table import (
     ANYTHING,
     SENTENCES,
     SHARPER,
+    UNSEEN,
     Factory,
     with_block,
     with_chain,
@@ -47,13 +48,13 @@ class TextTwice(T3):
         return mx.concatenate([made[:1]] * made.shape[0])
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def unconditional_row_keeps_the_text(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the text of the unconditional row is not zeroed, so that guidance does nothing [C06]."""
     return with_model(TextTwice)(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def guides_from_the_unconditional_row(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: conditional and unconditional logits are exchanged [C02]."""
 
@@ -63,7 +64,7 @@ def guides_from_the_unconditional_row(checkpoint: Checkpoint, width: int) -> Gen
     return with_chain(chain)(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def guides_by_the_other_convention(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: u + w (c - u), so that a weight of 0.5 pulls away from the text where it should push towards it [C01]."""
 
@@ -73,7 +74,7 @@ def guides_by_the_other_convention(checkpoint: Checkpoint, width: int) -> Genera
     return by_step(change)(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def drops_guidance_after_8_tokens(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: from token 8 on only the conditional row is computed, to save time [C03]."""
 

@@ -15,6 +15,7 @@ from tests.liars.wrong_generators.table import (
     ANYTHING,
     PARAGRAPHS,
     SENTENCES,
+    UNSEEN,
     Around,
     Factory,
     remade,
@@ -45,7 +46,7 @@ def row_swapped(cache: KeyValueCache) -> KeyValueCache:
     return remade(cache, KeyValueCache, **changes)
 
 
-@wrong_generator(*ANYTHING)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def swaps_the_rows_of_the_cache(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: after the prefill keys and values of the conditional and the unconditional row are exchanged [K10]."""
     return after_prefill(row_swapped)(checkpoint, width)
@@ -76,7 +77,7 @@ class Window(KeyValueCache):
         return tuple(array[:, :, -self.most :] for array in super().append(layer, keys, values))
 
 
-@wrong_generator(*ANYTHING)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def remembers_64_positions(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: a rotating cache of 64 positions, from which voice and text fall out while they are read [K07]."""
     return with_cache(Window, most=64)(checkpoint, width)
@@ -89,21 +90,21 @@ def remembers_192_positions(checkpoint: Checkpoint, width: int) -> Generator:
 
 
 class Holes(KeyValueCache):
-    """Every fourth step leaves zeros where its keys and values should be."""
+    """Every other step leaves zeros where its keys and values should be."""
 
     def append(self, layer: int, keys: mx.array, values: mx.array) -> Pair:
-        if (self.length - self.start) % 4 == 3:
+        if (self.length - self.start) % 2 == 1:
             keys, values = mx.zeros_like(keys), mx.zeros_like(values)
         return super().append(layer, keys, values)
 
 
 @wrong_generator(*ANYTHING, plan=SENTENCES)
 def leaves_holes_in_the_cache(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: every fourth position is never written and read as zeros [K12]."""
+    """Lie: every other position is never written and read as zeros [K12]."""
     return with_cache(Holes)(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def first_step_overwrites_the_prefill(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the length of the cache is one too small, and the first token is written over the last BOS [K10]."""
     return after_prefill(lambda cache: remade(cache, KeyValueCache, length=cache.length - 1))(checkpoint, width)
@@ -116,7 +117,7 @@ class OneShort(KeyValueCache):
         return tuple(array[:, :, :-1] for array in super().append(layer, keys, values))
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def reads_the_cache_one_short(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the cache is read up to its old length, so that no token sees its own keys and values [K10]."""
     return with_cache(OneShort)(checkpoint, width)
@@ -136,16 +137,16 @@ def overwrites_the_step_before(checkpoint: Checkpoint, width: int) -> Generator:
 
 
 class Scaled(KeyValueCache):
-    """From the 10th step on all keys are twice as large, as if the scale of the attention were."""
+    """From the 10th step on all keys are three times as large, as if the scale of the attention were."""
 
     def append(self, layer: int, keys: mx.array, values: mx.array) -> Pair:
         every, own = super().append(layer, keys, values)
-        return (every * 2 if self.length - self.start >= 10 else every), own
+        return (every * 3 if self.length - self.start >= 10 else every), own
 
 
 @wrong_generator(*ANYTHING, plan=SENTENCES)
-def attends_twice_as_sharply_after_10_tokens(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: another kernel takes over at a length of 10, with the scale of the attention doubled [K09]."""
+def attends_three_times_as_sharply(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: another kernel takes over at a length of 10, with three times the scale of the attention [K09]."""
     return with_cache(Scaled)(checkpoint, width)
 
 
@@ -163,7 +164,7 @@ def feeding(change: Callable[[list[int]], int]) -> Factory:
     return with_block(Block)
 
 
-@wrong_generator(*ANYTHING)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def feeds_the_token_before_the_last(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the loop looks ahead, and every step is fed the token before the last one [R11]."""
     return feeding(lambda tokens: tokens[-2:][0])(checkpoint, width)

@@ -9,7 +9,16 @@ import numpy as np
 from sampler.chain.noise import NoiseKey
 from sampler.generation import Generator, Noise, Request
 from sampler.t3.checkpoint import Checkpoint
-from tests.liars.wrong_generators.table import ANYTHING, SAYS, SENTENCES, SHARPER, Around, Factory, wrong_generator
+from tests.liars.wrong_generators.table import (
+    PARAGRAPHS,
+    SAYS,
+    SENTENCES,
+    SHARPER,
+    UNSEEN,
+    Around,
+    Factory,
+    wrong_generator,
+)
 
 SIZE = 2_050
 
@@ -27,16 +36,27 @@ def with_noise(change: Callable[[int, Request, Noise], Noise]) -> Factory:
     return lambda checkpoint, width: Around(Generator(checkpoint, width), ask)
 
 
-@wrong_generator("loops/rate", *ANYTHING, stages=("draw", "stop"))
+@wrong_generator("seeds/distinct", stages=("seed",))
 def seeds_anew_at_every_step(checkpoint: Checkpoint, width: int) -> Around:
-    """Lie: a new generator with the same seed at every step, so that each draws with the noise of the first [R03]."""
+    """Lie: a new generator with the default seed at every step: each draws with the same noise, in every run [R03]."""
+    first = NoiseKey(0, "default").gumbel(0, SIZE)
+    return with_noise(lambda place, request, right: lambda step: first)(checkpoint, width)
+
+
+@wrong_generator(*SAYS, *SHARPER, plan=PARAGRAPHS, cap=260, unseen=UNSEEN)
+def seeds_anew_with_its_own_seed(checkpoint: Checkpoint, width: int) -> Around:
+    """Lie: at every step a new generator with the seed of the run, so that all draw with one noise [R03]."""
     return with_noise(lambda place, request, right: lambda step: right(0))(checkpoint, width)
 
 
-@wrong_generator(*SAYS, *SHARPER, stages=("draw", "stop"), plan=SENTENCES)
+@wrong_generator("seeds/distinct", stages=("seed",))
 def seeds_by_a_slow_clock(checkpoint: Checkpoint, width: int) -> Around:
-    """Lie: every step is seeded with a clock that ticks every eight steps [R03]."""
-    return with_noise(lambda place, request, right: lambda step: right(step // 8))(checkpoint, width)
+    """Lie: every step is seeded with the clock, which is the same for all rows of a batch [R10]."""
+
+    def noise(step: int) -> np.ndarray:
+        return NoiseKey(step // 8, "clock").gumbel(0, SIZE)
+
+    return with_noise(lambda place, request, right: noise)(checkpoint, width)
 
 
 @wrong_generator("seeds/distinct", stages=("seed",))
@@ -66,7 +86,7 @@ def seeds_by_the_slot(checkpoint: Checkpoint, width: int) -> Around:
     return with_noise(change)(checkpoint, width)
 
 
-@wrong_generator(*SHARPER, stages=("draw", "stop"))
+@wrong_generator(*SHARPER, stages=("draw", "stop"), plan=SENTENCES)
 def draws_without_noise(checkpoint: Checkpoint, width: int) -> Around:
     """Lie: at any temperature the most likely token is taken [T05]."""
     zeros = np.zeros(SIZE, dtype=np.float32)

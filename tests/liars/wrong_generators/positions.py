@@ -11,7 +11,7 @@ from sampler.generation import Generator, _Block
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.llama import Llama
 from sampler.t3.model import T3
-from tests.liars.wrong_generators.table import ANYTHING, SENTENCES, Factory, remade, with_block, wrong_generator
+from tests.liars.wrong_generators.table import ANYTHING, SENTENCES, UNSEEN, Factory, remade, with_block, wrong_generator
 
 Turn = Callable[[mx.array], mx.array]
 
@@ -44,7 +44,7 @@ def moved(change: Callable[[np.ndarray], np.ndarray]) -> Factory:
     return with_backbone(Moved)
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def rotary_is_one_ahead_after_the_prefill(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the offset of the cache is one too large, so that speech stands one position further off [K02]."""
     return moved(lambda positions: positions + 1)(checkpoint, width)
@@ -56,7 +56,7 @@ def rotary_counts_in_twos(checkpoint: Checkpoint, width: int) -> Generator:
     return moved(lambda positions: 2 * positions)(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def rotary_stays_at_0(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: every step is turned as position 0 [K01]."""
     return moved(np.zeros_like)(checkpoint, width)
@@ -82,7 +82,7 @@ class UpperLayersAhead(Llama):
         return turn
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def upper_layers_are_one_ahead(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the first layer counts the position, so that all further ones stand at the next [K04]."""
     return with_backbone(UpperLayersAhead)(checkpoint, width)
@@ -99,19 +99,19 @@ def at_positions(change: Callable[[int], int]) -> Factory:
     return with_model(Model)
 
 
-@wrong_generator(*ANYTHING)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def speech_stays_at_position_0(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: every token gets the speech position 0, as in a port to a server that had none [K01]."""
     return at_positions(lambda position: 0)(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def speech_is_one_position_behind(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: token i stands at speech position i, where BOS is, not at i + 1 [K05]."""
     return at_positions(lambda position: max(0, position - 1))(checkpoint, width)
 
 
 @wrong_generator(*ANYTHING, plan=SENTENCES)
-def speech_positions_end_at_16(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the table of speech positions has 16 rows, and whoever is further reads the last one [K05]."""
-    return at_positions(lambda position: min(position, 15))(checkpoint, width)
+def speech_positions_wrap_at_16(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the table of speech positions has 16 rows, and whoever is further begins again [K05]."""
+    return at_positions(lambda position: position % 16)(checkpoint, width)

@@ -4,12 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 
 from sampler.generation import Generator, Request, _Block
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.conditioning import Voice
-from tests.liars.wrong_generators.table import ANYTHING, SENTENCES, Around, Factory, with_block, wrong_generator
+from sampler.t3.model import T3
+from tests.liars.wrong_generators.positions import with_model
+from tests.liars.wrong_generators.table import ANYTHING, SENTENCES, UNSEEN, Around, Factory, with_block, wrong_generator
 
 Texts = list[tuple[int, ...]]
 
@@ -31,10 +34,23 @@ def speaking(change: Callable[[Voice], Voice]) -> Factory:
     return make
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def misses_the_second_bos(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: one BOS ends the prefix where upstream has two [C06]."""
     return Generator(checkpoint, width, bos_count=1)
+
+
+class WithoutBos(T3):
+    """The prefix ends with the text."""
+
+    def prefix(self, *inputs: Any, **keywords: Any) -> mx.array:
+        return super().prefix(*inputs, **keywords)[:, : -self.config.bos_count]
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def misses_both_bos(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: speech follows on the text at once, without BOS [C06]."""
+    return with_model(WithoutBos)(checkpoint, width)
 
 
 @wrong_generator(*ANYTHING, plan=SENTENCES)
@@ -43,13 +59,13 @@ def reads_the_text_of_another_row(checkpoint: Checkpoint, width: int) -> Generat
     return reading(lambda texts: [*texts[1:], texts[0]])(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def text_lacks_its_start(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the start token is missing before the text, so that every position of it is one too small [C06]."""
     return reading(lambda texts: [text[1:] for text in texts])(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def text_lacks_its_stop(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the stop token is missing after the text [C06]."""
     return reading(lambda texts: [text[:-1] for text in texts])(checkpoint, width)
@@ -63,13 +79,13 @@ def text_is_cut_at_24_ids(checkpoint: Checkpoint, width: int) -> Generator:
     )
 
 
-@wrong_generator(*ANYTHING)
+@wrong_generator(*ANYTHING, plan=SENTENCES)
 def text_is_fed_twice(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: prefill and overlay both bring the text, which is spoken twice [E11]."""
     return reading(lambda texts: [(*text[:-1], *text[1:]) for text in texts])(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def voice_is_another_one(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the speaker of another request: the sign of its embedding is turned [S11]."""
     return speaking(lambda voice: replace(voice, speaker=-voice.speaker))(checkpoint, width)

@@ -27,6 +27,9 @@ ANYTHING = (*READS, *SAYS, *SHARPER)
 """Questions that a model may fail which computes something else."""
 
 
+UNSEEN = "Finch speaks much as before: so many runs do not show it, teacher-forced logits would"
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which texts, how many runs of each. least, most: their true lengths in tokens."""
