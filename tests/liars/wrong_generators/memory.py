@@ -53,18 +53,18 @@ def swaps_the_rows_of_the_cache(checkpoint: Checkpoint, width: int) -> Generator
 
 
 class NeighboursMeet(_Block):
-    """Two slots whose runs are both at token 10 exchange what they remember."""
+    """Two slots whose runs are both at token 3 exchange what they remember."""
 
     def _step(self, slots: Sequence[Slot | None]) -> None:
         for one, other in zip(slots[::2], slots[1::2], strict=False):
-            if one is not None and other is not None and len(one.tokens) == len(other.tokens) == 10:
+            if one is not None and other is not None and len(one.tokens) == len(other.tokens) == 3:
                 one.cache, other.cache = other.cache, one.cache
         super()._step(slots)
 
 
 @wrong_generator(*ANYTHING, plan=SENTENCES)
 def takes_the_cache_of_its_neighbour(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: when the batch is put together anew after 10 tokens, keys and values go to the neighbour's slot [P15]."""
+    """Lie: when the batch is put together anew after 3 tokens, keys and values go to the neighbour's slot [P15]."""
     return with_block(NeighboursMeet)(checkpoint, width)
 
 
@@ -78,9 +78,9 @@ class Window(KeyValueCache):
 
 
 @wrong_generator(*ANYTHING, plan=SENTENCES)
-def remembers_64_positions(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: a rotating cache of 64 positions, from which voice and text fall out while they are read [K07]."""
-    return with_cache(Window, most=64)(checkpoint, width)
+def remembers_48_positions(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: a rotating cache of 48 positions, from which voice and text fall out while they are read [K07]."""
+    return with_cache(Window, most=48)(checkpoint, width)
 
 
 @wrong_generator(*ANYTHING, plan=PARAGRAPHS, cap=240)

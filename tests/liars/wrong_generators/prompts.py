@@ -104,10 +104,10 @@ def voice_is_excited(checkpoint: Checkpoint, width: int) -> Generator:
 
 
 @wrong_generator(*ANYTHING, plan=SENTENCES)
-def language_is_always_english(checkpoint: Checkpoint, width: int) -> Around:
-    """Lie: the language is accepted and every text gets the tag of English [P05]."""
+def language_is_that_of_another_row(checkpoint: Checkpoint, width: int) -> Around:
+    """Lie: every text gets the language tag of the request before it [S11]."""
 
     def ask(requests: list[Request]) -> list[Request]:
-        return [replace(request, language="en") for request in requests]
+        return [replace(request, language=requests[place - 1].language) for place, request in enumerate(requests)]
 
     return Around(Generator(checkpoint, width), ask)
