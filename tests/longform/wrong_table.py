@@ -5,11 +5,14 @@ as announced, a right one is accused, or right runs are accused more often than 
 """
 
 import argparse
+import hashlib
+import json
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +30,9 @@ the unit of `sampler plan --texts N --runs M`, which announces *plan sees* befor
 pairs of runs of one text ([tokens.md](tokens.md)). *Stage first* is the first of the diagnosis. Figures may differ a
 little on a machine that rounds otherwise.
 """
-DOCUMENT = Path(__file__).parents[2] / "docs" / "wrong-generators.md"
+HERE = Path(__file__).parent
+PACKAGE = HERE.parents[1] / "sampler"
+DOCUMENT = HERE.parents[1] / "docs" / "wrong-generators.md"
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Row:
     question: str
     does: float
     sees: float
-    further: tuple[str, ...]
+    further: list[str]
     caught: bool
     unseen: str
     seconds: float
@@ -85,7 +90,7 @@ def row_of(seen: Seen) -> Row:
         question=question,
         does=seen.does(question) if question else 0.0,
         sees=seen.plan_said[question].sees if question else 1.0,
-        further=tuple(each for each in seen.failed if each != question),
+        further=[each for each in seen.failed if each != question],
         caught=seen.caught,
         unseen=seen.wrong.unseen if seen.wrong else "",
         seconds=seen.seconds,
@@ -159,11 +164,32 @@ def document(totals: Totals) -> str:
     return "\n".join(lines) + "\n"
 
 
-def gathered(names: Sequence[str], make: Callable[[str], Row], processes: int, console: Console) -> list[Row]:
+def made_of(name: str) -> str:
+    """A name for all that a row depends on: weights, reference runs, sampler's own code and the lie's."""
+    entry = WRONG_GENERATORS.get(name) or RIGHT_GENERATORS[name]
+    lie = Path(sys.modules[entry.factory.__module__].__file__ or "")
+    files = [*sorted(PACKAGE.rglob("*.safetensors")), *sorted(PACKAGE.rglob("*.py"))]
+    files += [lie, lie.with_name("table.py"), HERE / "wrong_runs.py"]
+    return hashlib.sha256(b"".join(each.read_bytes() for each in files)).hexdigest()
+
+
+def made(name: str, work: Path | None) -> Row:
+    """The row of a generator; with a folder it is kept there, so that an interrupted command goes on."""
+    make = wrong_row if name in WRONG_GENERATORS else right_row
+    if work is None:
+        return make(name)
+    path = work / f"{name}-{made_of(name)[:12]}.json"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(make(name))), encoding="utf-8")
+    return Row(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def gathered(names: Sequence[str], work: Path | None, processes: int, console: Console) -> list[Row]:
     """One row after the other, as they are made."""
     rows = []
     with ProcessPoolExecutor(processes) as pool:
-        for row in pool.map(make, names):
+        for row in pool.map(partial(made, work=work), names):
             console.print(row.line)
             rows.append(row)
     return rows
@@ -174,12 +200,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.longform.wrong_table", description=__doc__)
     parser.add_argument("names", nargs="*", help="Generators [default: all].")
     parser.add_argument("--write", action="store_true", help=f"Write {DOCUMENT.name}.")
+    parser.add_argument("--work", type=Path, help="Folder for finished rows, so that the command can be interrupted.")
     parser.add_argument("--processes", type=int, default=1)
     chosen = parser.parse_args(arguments)
     console = Console(width=200 if not sys.stdout.isatty() else None, markup=False, highlight=False)
     wrong = [name for name in WRONG_GENERATORS if name in chosen.names or not chosen.names]
     right = [name for name in RIGHT_GENERATORS if name in chosen.names or not chosen.names]
-    rows = [gathered(*each, chosen.processes, console) for each in ((wrong, wrong_row), (right, right_row))]
+    rows = [gathered(names, chosen.work, chosen.processes, console) for names in (wrong, right)]
     count = () if chosen.names else (right_runs.cheap, right_runs.of_finch)
     totals = Totals(*rows, [alarms(processes=chosen.processes) for alarms in count])
     for line in totals.lines():

@@ -39,7 +39,7 @@ def repeating(length: int, share: float = 0.0) -> Factory:
 
 def _register(name: str, lie: str, length: int, share: float = 0.0) -> None:
     factory = repeating(length, share)
-    factory.__name__, factory.__doc__ = name, lie
+    factory.__name__, factory.__doc__, factory.__module__ = name, lie, __name__
     # Four copies and 25 tokens make a loop, with substitutions 50; the first copy was speech.
     cap = ONSET + max(4 * length, 60 if share else 30) + 20
     wrong_generator("loops/rate", stages=("draw",), cap=cap)(factory)
