@@ -147,7 +147,7 @@ def document(totals: Totals) -> str:
     lines = [
         "# Wrong and right generators",
         "",
-        *textwrap.wrap(ABOUT, 119),
+        *textwrap.wrap(ABOUT.strip(), 119),
         "",
         *(f"- {line}" for line in totals.lines()),
         "",

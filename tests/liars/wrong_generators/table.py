@@ -104,7 +104,7 @@ def wrong_generator(
     *questions: str,
     stages: tuple[str, ...] = ("draw", "stop"),
     plan: Plan = FEW,
-    cap: int = 200,
+    cap: int = 120,
     unseen: str = "",
 ) -> Callable[[Factory], Factory]:
     """Put a factory into the table of wrong generators; its docstring is the lie."""
