@@ -111,7 +111,7 @@ def speech_is_one_position_behind(checkpoint: Checkpoint, width: int) -> Generat
     return at_positions(lambda position: max(0, position - 1))(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
 def speech_positions_wrap_at_16(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: the table of speech positions has 16 rows, and whoever is further begins again [K05]."""
     return at_positions(lambda position: position % 16)(checkpoint, width)
