@@ -132,7 +132,7 @@ def replay(
 app.command(epilog="Example: `sampler check mlx-lm --level process --json report.json`")(shows_errors(check))
 app.command(epilog="Example: `sampler report runs/stochastic`")(shows_errors(report))
 app.add_typer(trace, name="trace")
-app.command(epilog="Example: `sampler plan`, or `sampler plan stochastic`")(shows_errors(plan))
+app.command(epilog="Example: `sampler plan stochastic`, or `sampler plan --texts 16 --runs 20`")(shows_errors(plan))
 app.command(epilog='Example: `sampler say "Come and see." -o see.wav`')(shows_errors(say))
 
 

@@ -144,6 +144,10 @@ def plan(
     matrix: Annotated[
         str | None, typer.Argument(help="A shipped matrix or a .toml file [default: the plan of `sampler check`].")
     ] = None,
+    texts: Annotated[
+        int | None, typer.Option("--texts", help="For a file of token runs: how many texts it will have.", min=1)
+    ] = None,
+    runs: Annotated[int | None, typer.Option("--runs", help="Runs of each text, on either side.", min=1)] = None,
     seed: Seed = 0,
     false_alarm_rate: Rate = 1e-6,
 ) -> int:
@@ -155,6 +159,9 @@ def plan(
     from sampler.results import check_report, terminal
 
     console = terminal.plain_console()
+    if texts is not None or runs is not None:
+        check_numbers(false_alarm_rate, 0.0, seed)
+        return _plan_tokens(console, matrix, texts, runs, false_alarm_rate)
     if matrix is not None:
         loaded = load_matrix(find_matrix(matrix))
         console.print(
@@ -165,4 +172,18 @@ def plan(
     made = DrawPlan(seed, false_alarm_rate)
     console.print(check_report.draw_plan(made, functools.partial(detectable, made)))
     console.print(check_report.draw_plan_total(made))
+    return 0
+
+
+def _plan_tokens(console: "Console", matrix: str | None, texts: int | None, runs: int | None, rate: float) -> int:
+    from sampler.results import check_report
+    from sampler.token_plan import announced
+
+    if matrix is not None or texts is None or runs is None:
+        given = f"--texts {texts} --runs {runs}" + (f" with the matrix {matrix}" if matrix else "")
+        raise ConfigError(given, hint="a plan of token runs needs both numbers, and no matrix")
+    found = announced(texts, runs, rate)
+    console.print(check_report.token_plan(found.values()))
+    for line in check_report.token_plan_notes(found.values(), texts, runs, rate):
+        console.print(line)
     return 0

@@ -89,8 +89,13 @@ class Generator:
             queue = deque(index for index, request in enumerate(requests) if self._kind(request) == kind)
             if queue:
                 guided, analyzed = kind
-                answers |= _Block(self, requests, prompts, guided=guided, analyzed=analyzed).run(queue, on_step)
+                answers |= self._block(requests, prompts, guided=guided, analyzed=analyzed).run(queue, on_step)
         return [answers[index] for index in range(len(requests))]
+
+    def _block(
+        self, requests: Sequence[Request], prompts: Sequence[tuple[int, ...]], *, guided: bool, analyzed: bool
+    ) -> "_Block":
+        return _Block(self, requests, prompts, guided=guided, analyzed=analyzed)
 
     def check(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
         """Text ids of all requests; raises TextError or ConfigError for the first one that cannot be served."""

@@ -40,8 +40,9 @@ class Plan(_Strict):
 
 
 class Detect(_Strict):
-    """What has to be seen for `passed`. share: of runs, over the reference's; superiority: of the engine's runs, as a
-    probability that one of them is the larger of a pair.
+    """What has to be seen for `passed`.
+
+    share: of runs, over the reference's; superiority: probability that an engine's run is the larger of a pair.
     """
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.999

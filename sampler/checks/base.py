@@ -145,3 +145,23 @@ class Evidence:
 def worst(outcomes: Sequence[Outcome]) -> Outcome:
     """The worst outcome of several: errored, failed, unavailable, passed."""
     return min(outcomes, key=OUTCOMES.index)
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What one question can see. alpha: its share of the false alarms, None for an exact question.
+
+    sees: the smallest discrepancy that is missed at most once in a hundred times, in `unit`; 1.0 if only the largest or
+    none. asked: what `passed` needs to have seen.
+    """
+
+    question: str
+    alpha: float | None
+    sees: float
+    asked: float | None
+    unit: str
+
+    @property
+    def enough(self) -> bool:
+        """Whether this question can say `passed`."""
+        return self.asked is None or self.sees <= self.asked

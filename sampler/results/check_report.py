@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from sampler.checks.base import OUTCOMES, Prospect, Verdict, worst
+from sampler.checks.base import OUTCOMES, Announced, Prospect, Verdict, worst
 from sampler.checks.draw_plan import DrawPlan
 from sampler.checks.order_diagnosis import Culprit
 from sampler.checks.runs import TokenRun, TwoSides, shown_texts
@@ -158,3 +158,32 @@ def matrix_plan(matrix: Matrix) -> Table:
         plan = case.plan
         result.add_row(case.id, str(plan.count), f"{plan.count * plan.max_new_tokens:,}", "none: exact checks")
     return result
+
+
+def token_plan(questions: Iterable[Announced]) -> Table:
+    """Every question about token runs: its alpha, what it sees, and whether that is enough for `passed`."""
+    result = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("question", "sees", "passes from", "alpha", "of what"):
+        result.add_column(name, justify="left" if name in ("question", "of what") else "right", no_wrap=True)
+    for each in questions:
+        result.add_row(
+            each.question,
+            "nothing" if each.sees >= 1 else f"{each.sees:.2g}",
+            "any" if each.asked is None else f"{each.asked:g}",
+            "exact" if each.alpha is None else f"{each.alpha:.2g}",
+            each.unit,
+            style="" if each.enough else "yellow",
+        )
+    return result
+
+
+def token_plan_notes(questions: Iterable[Announced], texts: int, runs: int, rate: float) -> Iterator[str]:
+    """What stands under that table."""
+    short = [each.question for each in questions if not each.enough]
+    yield (
+        f"{texts * runs:,} runs on either side, {texts:,} texts x {runs:,}, at most {rate:g} false alarms in all "
+        "checks together; what is seen is missed at most once in a hundred times. Pairs are of two runs of a text, of "
+        "which the engine's has the larger value, or the smaller"
+    )
+    if short:
+        yield f"too few runs to pass, though they may fail: {', '.join(short)}"

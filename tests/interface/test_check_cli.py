@@ -15,6 +15,7 @@ from sampler.engines import base
 from sampler.engines.huggingface import HuggingFaceEngine
 from sampler.engines.reference import ReferenceEngine
 from sampler.errors import ConfigError
+from sampler.token_plan import announced
 from tests import miniatures
 
 FILE = Path(__file__).parents[1] / "miniatures.py"
@@ -66,6 +67,25 @@ def test_plan_prints_n_power_alpha_and_time():
     matrix = sampler("plan", "smoke")
     assert matrix.returncode == 0, matrix.stderr
     assert "smoke/temperature:0.8+cfg_weight:0.5" in matrix.stdout
+
+
+def test_plan_of_token_runs_says_what_each_question_would_see():
+    result = sampler("plan", "--texts", "16", "--runs", "20")
+    assert result.returncode == 0, result.stderr
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines()[1:16]}
+    assert list(rows) == list(announced(16, 20))
+    assert rows["loops"][1:4] == [f"{announced(16, 20)['loops'].sees:.2g}", "0.5", "1.3e-07"]
+    assert "320 runs on either side, 16 texts x 20" in result.stdout
+    few = sampler("plan", "--texts", "2", "--runs", "2", "--false-alarm-rate", "1e-3")
+    assert "nothing" in few.stdout
+    assert "too few runs to pass, though they may fail: loops, distinct" in few.stdout
+
+
+@pytest.mark.parametrize("options", [["--texts", "3"], ["--runs", "3"], ["smoke", "--texts", "3", "--runs", "3"]])
+def test_half_a_plan_of_token_runs_is_refused(options):
+    result = sampler("plan", *options)
+    assert result.returncode == 2
+    assert "a plan of token runs needs both numbers, and no matrix" in result.stderr
 
 
 @pytest.mark.parametrize("make", [ReferenceEngine, HuggingFaceEngine, miniatures.right_by_masks])

@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "recording": EVERYTHING,
     "check": EVERYTHING,
     "token_check": EVERYTHING,
+    "token_plan": EVERYTHING,
     "conformance": EVERYTHING,
     "cli_check": EVERYTHING,
     "cli_report": EVERYTHING,

@@ -1,0 +1,117 @@
+"""How often right runs are accused at a budget raised to 5 %: check-runs with fresh noise on both sides, counted.
+
+Run by itself as `python -m tests.longform.right_runs`; `python -m tests.longform.wrong_table --write` writes it down.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+from scipy.stats import binomtest
+
+from sampler.checks.runs import TokenRun
+from sampler.generation import Generator
+from sampler.token_check import findings
+from tests.liars.token_runs import RIGHT, Source
+from tests.liars.wrong_generators import RIGHT_GENERATORS
+from tests.liars.wrong_generators.table import Plan
+from tests.longform.wrong_runs import CAP, WIDTH, checkpoint, speak
+
+RATE = 0.05
+CHEAP = 500
+SMALL: Source = replace(RIGHT, lengths=(20, 30, 40), cap=80)
+SMALL_RUNS = 8
+
+SHORT = Plan("4 short sentences x 4 runs", "sentences", 4, 4, 12, 33)
+FINCH = 100
+TIMES = 2
+"""Check-runs of one generation on each side: its runs are shared out, and none is used twice."""
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """accused: of `count` check-runs of right runs. what: they were."""
+
+    what: str
+    accused: int
+    count: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Exact 95 % interval of the rate (Clopper and Pearson 1934)."""
+        found = binomtest(self.accused, self.count).proportion_ci(0.95, "exact")
+        return float(found.low), float(found.high)
+
+    @property
+    def good(self) -> bool:
+        """Whether the alarms are not above the budget."""
+        return self.interval[0] <= RATE
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.what}: {self.accused} of {self.count} check-runs accuse ({self.accused / self.count:.1%}, exact 95 "
+            f"% interval {low:.1%} to {high:.1%}; budget {RATE:.0%})"
+        )
+
+
+def accuses(runs: list[TokenRun], reference: list[TokenRun]) -> bool:
+    return any(finding.outcome == "failed" for _, finding in findings(runs, reference, RATE))
+
+
+def _cheap(trial: int) -> bool:
+    first, second = (SMALL.runs(SMALL_RUNS, 1_000_000 + 2 * trial + side) for side in (0, 1))
+    return accuses(first, second)
+
+
+def _finch(trial: int) -> list[bool]:
+    """TIMES check-runs of one right generator, the next one at every trial."""
+    right = list(RIGHT_GENERATORS.values())[trial % len(RIGHT_GENERATORS)]
+    made = []
+    for side, generator in (
+        ("engine", right.factory(checkpoint(), WIDTH)),
+        ("reference", Generator(checkpoint(), WIDTH)),
+    ):
+        runs = speak(generator, SHORT.prompts, SHORT.runs * TIMES, f"right/{side}/{trial}", CAP)
+        made.append([right.change(run) for run in runs])
+    size = SHORT.texts * SHORT.runs
+    return [accuses(*(side[part * size : (part + 1) * size] for side in made)) for part in range(TIMES)]
+
+
+def cheap(count: int = CHEAP, processes: int = 1) -> Alarms:
+    """Check-runs of the Markov source against itself."""
+    accused = sum(_map(_cheap, range(count), processes))
+    return Alarms(f"Markov source, 3 texts x {SMALL_RUNS} runs a side", accused, count)
+
+
+def of_finch(count: int = FINCH, processes: int = 1) -> Alarms:
+    """Check-runs of right generators in turn against the core."""
+    answers = [answer for some in _map(_finch, range(-(-count // TIMES)), processes) for answer in some]
+    kinds = len(RIGHT_GENERATORS)
+    return Alarms(f"Finch, {SHORT.name} a side, {kinds} right generators in turn", sum(answers), len(answers))
+
+
+def _map(function, trials: range, processes: int) -> Iterator:
+    if processes == 1:
+        yield from map(function, trials)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(function, trials)
+
+
+def main() -> int:
+    """Count and print."""
+    console, good = Console(width=160, highlight=False), True
+    for counted in (cheap, of_finch):
+        start = time.process_time()
+        alarms = counted()
+        good = good and alarms.good
+        console.print(f"{alarms}; {time.process_time() - start:.0f} s of CPU time")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Wrong generators are caught with the runs that the plan announces; right ones are left alone.
+
+Generating is what costs time: a quarter of the table, chosen by a hash of the names, is looked at here, on sentences;
+`tox -e wrong-generators` looks at all of it and writes docs/wrong-generators.md.
+"""
+
+import re
+from hashlib import sha256
+
+import pytest
+
+from sampler.checks.runs import TokenRun
+from sampler.token_check import findings
+from sampler.token_plan import announced
+from tests.liars.token_runs import RIGHT
+from tests.liars.wrong_generators import RIGHT_GENERATORS, WRONG_GENERATORS
+from tests.liars.wrong_generators.table import PARAGRAPHS, PLANS
+from tests.longform.right_runs import RATE, Alarms, cheap
+from tests.longform.wrong_runs import CAP, announced_for, cut, look_at_right, look_at_wrong, reference_runs
+from tests.longform.wrong_table import DOCUMENT, Totals, document, row_of
+
+SHARE = 4
+
+
+def chosen(names):
+    return [name for name in names if int(sha256(name.encode()).hexdigest(), 16) % SHARE == 0]
+
+
+VISIBLE = [name for name, wrong in WRONG_GENERATORS.items() if wrong.plan is not PARAGRAPHS and not wrong.unseen]
+
+
+@pytest.mark.parametrize("name", chosen(VISIBLE))
+def test_a_wrong_generator_is_caught_with_the_runs_that_are_announced(name):
+    seen = look_at_wrong(WRONG_GENERATORS[name])
+    assert seen.expected, {case: finding.message for case, finding in seen.found.items()}
+    question = seen.expected[0]
+    assert seen.does(question) >= seen.plan_said[question].sees, question
+    assert seen.stage in WRONG_GENERATORS[name].stages, seen.failed
+    assert not any(finding.outcome == "errored" for finding in seen.found.values())
+
+
+@pytest.mark.parametrize("name", chosen(RIGHT_GENERATORS))
+def test_a_right_generator_is_not_accused(name):
+    seen = look_at_right(RIGHT_GENERATORS[name])
+    assert seen.failed == [], [seen.found[f"tokens/{question}"].message for question in seen.failed]
+
+
+def test_right_runs_are_not_accused_more_often_than_the_budget_says():
+    """A part of the check-runs that the document counts, with the same seeds."""
+    alarms = cheap(100)
+    assert alarms.good, str(alarms)
+
+
+def test_too_many_alarms_would_be_seen():
+    assert not Alarms("anything", 44, 500).good
+    assert Alarms("anything", 25, 500).good
+    assert "44 of 500 check-runs accuse (8.8%, exact 95 % interval 6.5% to 11.6%; budget 5%)" in str(
+        Alarms("anything", 44, 500)
+    )
+    assert RATE == 0.05
+
+
+def test_the_table_is_long_enough_and_says_what_it_holds():
+    assert sum(not wrong.unseen for wrong in WRONG_GENERATORS.values()) >= 25
+    assert len(RIGHT_GENERATORS) >= 6
+    for wrong in WRONG_GENERATORS.values():
+        assert re.search(r"\[[A-Z]\d\d\]\.$", wrong.lie), wrong.name
+        assert set(wrong.stages) <= {"draw", "stop", "seed"}
+        assert set(wrong.questions) <= set(announced_for(wrong.plan)), wrong.name
+    assert all(right.why.endswith(".") for right in RIGHT_GENERATORS.values())
+
+
+def test_the_document_is_about_these_generators():
+    rows = re.findall(r"^\| `(\w+)` \|", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert rows == [*WRONG_GENERATORS, *RIGHT_GENERATORS]
+    assert "are caught as announced\n" in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_no_reference_run_is_cut_and_a_lower_cap_cuts_as_a_generator_would():
+    plan = PLANS[0]
+    assert all(run.stop_reason == "eos" for run in reference_runs(plan))
+    run = reference_runs(plan)[0]
+    assert cut(run, CAP) is run
+    short = cut(run, 20)
+    assert (short.tokens, short.stop_reason, len(short.entropy)) == (run.tokens[:20], "length", 20)
+
+
+def test_a_generator_that_is_not_caught_would_be_seen_in_the_totals():
+    seen = look_at_right(RIGHT_GENERATORS["other_seeds"])
+    row = row_of(seen)
+    totals = Totals([row], [row], [Alarms("anything", 44, 500)])
+    assert (totals.missed, totals.accused, totals.good) == ([row], [], False)
+    assert "0 of 1 wrong generators that can be seen are caught as announced: other_seeds" in document(totals)
+
+
+@pytest.mark.parametrize(("texts", "runs"), [(12, 8), (6, 20), (30, 3)])
+def test_a_plan_announces_what_the_runs_then_see(texts, runs):
+    """At least what the findings then state for a right source, but for a little where values tie."""
+    source = type(RIGHT)(lengths=tuple(range(30, 30 + texts)), cap=200)
+    said = announced(texts, runs)
+    without = [TokenRun(run.text, run.tokens, run.stop_reason) for run in source.runs(runs, 1)]
+    for case, finding in findings(source.runs(runs, 1), source.runs(runs, 2)):
+        name = case.split("/")[1 if "/loops/" in case else 2]
+        if finding.alpha is not None:
+            assert finding.detectable <= said[name].sees + 0.02, case
+            assert finding.alpha == pytest.approx(said[name].alpha)
+    counted = dict(findings(without, source.runs(runs, 2)))["tokens/seeds/distinct"]
+    assert counted.detectable <= said["distinct"].sees
+
+
+def test_a_plan_has_every_question():
+    names = {case.split("/")[1 if "/loops/" in case else 2] for case, _ in findings(RIGHT.runs(2, 1), RIGHT.runs(2, 2))}
+    assert set(announced(4, 2)) == names
+
+
+def test_more_runs_see_more():
+    few, many = announced(12, 8), announced(12, 16)
+    assert all(many[name].sees <= few[name].sees for name in few)
+    assert all(each.enough for each in announced(16, 40).values())
+    assert not few["tokens"].enough
+    assert announced(1, 1)["loops"].sees == 1.0
+
+
+@pytest.mark.parametrize(("texts", "runs"), [(0, 5), (5, 0), (-1, 3)])
+def test_a_plan_without_runs_is_refused(texts, runs):
+    with pytest.raises(ValueError, match=f"{texts} texts and {runs} runs"):
+        announced(texts, runs)
