@@ -24,7 +24,8 @@ def find_case(case_id: str, matrix: Path | None) -> tuple[Matrix, str, str | Non
     cells, names = [case.cell for case in loaded.cases], [check for check, *_ in CHECKS]
     if loaded.longform:
         from sampler.checks.questions import WEIGHTS
-        from sampler.longform import ALONE, groups_of
+        from sampler.groups import groups_of
+        from sampler.longform import ALONE
 
         cells, names = [group.name for group in groups_of(loaded)], [*WEIGHTS, *ALONE]
     if rest[0] not in cells:

@@ -16,6 +16,7 @@ from sampler.cli_trace import trace
 from sampler.doctor import diagnose
 from sampler.errors import ConfigError
 from sampler.matrix import find_matrix, load_matrix, shipped_matrices
+from sampler.matrix_run import run_matrix
 from sampler.recording import about, recorded_run
 from sampler.replay import LEVELS, replay_case, replay_check, replay_crash
 from sampler.results import terminal
@@ -69,7 +70,7 @@ def run(
         recorded_run(session, folder) as recorder,
         terminal.run_progress(console, len(session.matrix.cases)) as progress,
     ):
-        for result in runner.run_matrix(session, progress.step, progress.cell, jobs):
+        for result in run_matrix(session, progress.step, progress.cell, jobs):
             tokens += result.tokens
             verdicts.extend(result.verdicts)
             crashes.extend(

@@ -8,86 +8,33 @@ two texts. What a cell is by itself (whole, without loops) is asked of the cell 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
+from sampler.chain.noise import NoiseKey
 from sampler.checks.base import Finding, Verdict
 from sampler.checks.by_itself import Expectation, complete, looping
 from sampler.checks.questions import WEIGHTS, two_sided
 from sampler.checks.runs import TokenRun, TwoSides, token_run
+from sampler.checks.same import IGNORES_NOISE, parting, same
+from sampler.checks.steps import EXACT_DTYPES
 from sampler.checks.stopping import ends
 from sampler.engines.base import Generation, Request
 from sampler.engines.core import CoreEngine
-from sampler.errors import MatrixError, Unsupported
-from sampler.matrix import Case, Detect, Known, Level, LongForm, Matrix
+from sampler.errors import Unsupported
+from sampler.groups import Group, alphas_of, groups_of, plan_of, reference_key
+from sampler.matrix import Case, Detect, Known, Matrix
 from sampler.prompts import prompts_of
 from sampler.results.reference_runs import ReferenceRuns, as_kept, read_reference, shipped_reference
 from sampler.results.token_runs import read_token_runs
 from sampler.run import CaseResult, OnCell, OnStep, Session
-from sampler.statistics.budget import Budget
 
-ALL = "all"
-"""The group of all cells."""
+ALONE: Mapping[str, Callable[..., Finding]] = {"same": same, "ends": ends, "complete": complete, "looping": looping}
+"""What a cell is asked by itself; `same` and `ends` are exact and need no part of the budget."""
 
-ALONE: Mapping[str, Callable[..., Finding]] = {"ends": ends, "complete": complete, "looping": looping}
-"""What a cell is asked by itself; `ends` is exact and needs no part of the budget."""
-
-BY_ITSELF = {"complete": 1.0, "looping": 1.0}
-"""Their parts of a cell's budget."""
+SHARED = 2
+"""Runs of a cell that are spoken again with the reference's noise: of its first and of its last text."""
 
 NO_REFERENCE = "no reference runs of these cells"
-
-
-@dataclass(frozen=True)
-class Group:
-    """Cells that are asked together. level: whose part of the budget it shares."""
-
-    name: str
-    level: Level
-    cases: tuple[Case, ...]
-
-
-def groups_of(matrix: Matrix) -> list[Group]:
-    """All cells, then those that vary one axis, then each cell."""
-    axes = [Group(name, "axes", cases) for name, cases in matrix.groups.items()]
-    return [Group(ALL, "all", matrix.cases), *axes, *(Group(case.cell, "cells", (case,)) for case in matrix.cases)]
-
-
-def questions_of(matrix: Matrix, group: Group) -> dict[str, float]:
-    """What a group is asked, with its parts of the budget, but for `ends`.
-
-    A cell that is known not to be whole is not asked where and by whom its runs end: `complete` says so.
-    """
-    left_out = set(_plan(matrix).left_out.get(group.level, []))
-    if group.level != "cells":
-        return {name: weight for name, weight in WEIGHTS.items() if name not in left_out}
-    if any(known.cell == group.name and known.check == "complete" for known in matrix.known):
-        left_out |= {"early", "late", "forced"}
-    return {name: weight for name, weight in (*WEIGHTS.items(), *BY_ITSELF.items()) if name not in left_out}
-
-
-def alphas_of(matrix: Matrix) -> dict[str, dict[str, float]]:
-    """Alpha of each question, by group: fixed by the matrix file alone, whatever part of it is run."""
-    plan = _plan(matrix)
-    groups = groups_of(matrix)
-    counts = {level: sum(group.level == level for group in groups) for level in plan.weights}
-    parts: dict[str, float] = {}
-    for group in groups:
-        names = questions_of(matrix, group)
-        total = sum(names.values())
-        share = plan.weights[group.level] / counts[group.level]
-        parts |= {f"{group.name}/{name}": share * weight / total for name, weight in names.items()}
-    split = Budget(plan.false_alarms).split(parts)
-    result: dict[str, dict[str, float]] = {group.name: {} for group in groups}
-    for place, alpha in split.items():
-        group_name, _, question = place.rpartition("/")
-        result[group_name][question] = alpha
-    return result
-
-
-def _plan(matrix: Matrix) -> LongForm:
-    if matrix.longform is None:
-        raise MatrixError(f"{matrix.path} has no [longform]", hint="matrices/longform.toml is an example")
-    return matrix.longform
 
 
 @dataclass
@@ -112,12 +59,12 @@ class LongFormRun:
     @cached_property
     def reference(self) -> ReferenceRuns | None:
         """The reference runs that come with the package, None where the matrix has none, or a file of its own."""
-        name = _plan(self.matrix).reference
+        name = plan_of(self.matrix).reference
         return read_reference(shipped_reference(name)) if name and not name.endswith(".jsonl") else None
 
     @cached_property
     def _own_reference(self) -> Sequence[TokenRun]:
-        name = _plan(self.matrix).reference
+        name = plan_of(self.matrix).reference
         return read_token_runs(self.matrix.path.parent / name) if name.endswith(".jsonl") else ()
 
     def reference_of(self, case: Case) -> list[TokenRun]:
@@ -177,21 +124,21 @@ class LongFormRun:
         alphas = self.alphas[group.name]
         told = [each for each in made if each.problem is None]
         if not told:
-            names = [*alphas, *(["ends"] if group.level == "cells" else [])]
+            names = [*alphas, *(["same", "ends"] if group.level == "cells" else [])]
             worst = next((each.problem for each in made if each.problem and each.problem.outcome == "errored"), None)
             problem = worst or made[0].problem
             assert problem is not None  # noqa: S101 - none was told
             yield from ((name, problem) for name in names)
             return
         if group.level == "cells":
-            yield from self._alone(group.cases[0], made[0].runs, alphas)
+            yield from self._alone(group.cases[0], made[0], alphas)
         yield from self._two_sided(group, made, alphas)
 
-    def _alone(
-        self, case: Case, runs: Sequence[TokenRun], alphas: Mapping[str, float]
-    ) -> Iterator[tuple[str, Finding]]:
-        plan = _plan(self.matrix)
+    def _alone(self, case: Case, made: "CellRuns", alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
+        runs = made.runs
+        plan = plan_of(self.matrix)
         known: dict[str, Known] = {each.check: each for each in self.matrix.known if each.cell == case.cell}
+        yield "same", self._same(case, made)
         yield "ends", ends(runs, self.reference_of(case))
         for name, check, most in (
             ("complete", complete, plan.most_incomplete),
@@ -203,6 +150,40 @@ class LongFormRun:
             expected = Expectation(most, entry.finding, entry.share) if entry else Expectation(most)
             yield name, check(runs, expected, alphas[name])
 
+    def _same(self, case: Case, made: "CellRuns") -> Finding:
+        if isinstance(made.shared, str):
+            return Finding("generate", "draw", "unavailable", 0, made.shared)
+        runs = self.reference_of(case)
+        return same(made.shared, [runs[place] for place in shared_places(len(runs))])
+
+    def _shared(self, case: Case) -> "tuple[TokenRun, ...] | str":
+        """Runs of the cell with the reference's noise, or why there are none."""
+        reference, info = self.reference, self.session.engine.info
+        if reference is None or case.cell not in reference.cells:
+            return "no reference runs whose noise is known"
+        if info.vocab_size is None or info.dtype not in EXACT_DTYPES:
+            return f"{info.name} takes no noise, or computes in another precision than the reference"
+        theirs = reference.runs(case.cell)
+        places = shared_places(len(theirs))
+        requests = self.session.requests_of(
+            [(theirs[place].text, self._key(reference, case, place)) for place in places], case
+        )
+        made = self.session.answers(case, requests, self.on_step)
+        runs = tuple(token_run(theirs[place].text, each) for place, each in zip(places, made, strict=True))
+        parted = any(parting(run.tokens, theirs[place].tokens) for run, place in zip(runs, places, strict=True))
+        if parted and self._ignores_noise(case, requests[0], made[0]):
+            return IGNORES_NOISE
+        return runs
+
+    def _key(self, reference: ReferenceRuns, case: Case, place: int) -> NoiseKey:
+        return reference_key(reference.provenance["seed"], reference.provenance["matrix"], case.cell, place)
+
+    def _ignores_noise(self, case: Case, request: Request, answer: Generation) -> bool:
+        other = NoiseKey(self.session.seed, f"{case.id}/other", 0)
+        noise = partial(other.gumbel, vocab_size=self.session.engine.info.vocab_size or 0)
+        again = self.session.answers(case, [replace(request, noise=noise)], self.on_step)[0]
+        return not case.config.greedy and again.tokens == answer.tokens
+
     def _two_sided(
         self, group: Group, made: Sequence["CellRuns"], alphas: Mapping[str, float]
     ) -> Iterator[tuple[str, Finding]]:
@@ -213,7 +194,7 @@ class LongFormRun:
         if not sides.texts:
             yield from ((name, _nothing(alpha)) for name, alpha in alphas.items() if name in WEIGHTS)
             return
-        detect = _plan(self.matrix).detect.get(group.level, Detect())
+        detect = plan_of(self.matrix).detect.get(group.level, Detect())
         yield from two_sided(sides, alphas, detect.share, detect.superiority)
 
     def runs_of(self, case: Case) -> "CellRuns":
@@ -228,6 +209,7 @@ class LongFormRun:
         try:
             requests = self.session.requests(case)
             generations = self.session.answers(case, requests, self.on_step)
+            shared = self._shared(case)
         except Unsupported as error:
             return CellRuns(problem=Finding("generate", "draw", "unavailable", 0, str(error)))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
@@ -239,18 +221,27 @@ class LongFormRun:
             for prompt, generation in zip(prompts, generations, strict=True)
         ]
         kept = [_without_attention(generation) for generation in generations]
-        return CellRuns(tuple(requests), tuple(kept), tuple(runs), time.perf_counter() - start)
+        return CellRuns(tuple(requests), tuple(kept), tuple(runs), time.perf_counter() - start, shared)
 
 
 @dataclass(frozen=True)
 class CellRuns:
-    """What a cell's engine did. problem: why it did nothing."""
+    """What a cell's engine did. shared: some runs with the reference's noise, or why there are none.
+
+    problem: why it did nothing at all.
+    """
 
     requests: tuple[Request, ...] = ()
     generations: tuple[Generation, ...] = ()
     runs: tuple[TokenRun, ...] = ()
     seconds: float = 0.0
+    shared: tuple[TokenRun, ...] | str = ""
     problem: Finding | None = None
+
+
+def shared_places(runs: int) -> list[int]:
+    """Which of a cell's reference runs are spoken again."""
+    return sorted({0, runs - 1})[:SHARED]
 
 
 def _nothing(alpha: float) -> Finding:
@@ -261,11 +252,3 @@ def _without_attention(generation: Generation) -> Generation:
     """A generation without what is large: a picture generates it once more."""
     record = generation.record
     return generation if record is None else replace(generation, record=replace(record, logits=None, attention=None))
-
-
-def find_group(matrix: Matrix, name: str) -> Group:
-    """A group by its name. Raises MatrixError."""
-    found = next((group for group in groups_of(matrix) if group.name == name), None)
-    if found is None:
-        raise MatrixError(f"{matrix.path} has no cell {name!r}", hint=f"the first one is {matrix.cases[0].cell!r}")
-    return found

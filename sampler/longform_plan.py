@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sampler.checks.base import Prospect
-from sampler.longform import alphas_of, groups_of
+from sampler.groups import alphas_of, groups_of
 from sampler.matrix import Matrix
 from sampler.results.reference_runs import read_reference, shipped_reference
 from sampler.statistics.marks import MarkedRuns

@@ -11,7 +11,8 @@ from rich.console import Console
 from sampler import blas
 from sampler.checks.base import Verdict
 from sampler.errors import SamplerError
-from sampler.longform import Group, LongFormRun, groups_of
+from sampler.groups import Group, groups_of
+from sampler.longform import LongFormRun
 from sampler.matrix import Case, load_matrix, shipped_folder
 from sampler.results import terminal
 from sampler.run import CaseResult, Session

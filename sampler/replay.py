@@ -30,7 +30,8 @@ def replay_case(
     loaded, cell, check = find_case(case_id, matrix)
     session = Session(loaded, seed, engine, weights)
     if loaded.longform:
-        from sampler.longform import LongFormRun, find_group
+        from sampler.groups import find_group
+        from sampler.longform import LongFormRun
 
         group = find_group(loaded, cell)
         for each in group.cases:

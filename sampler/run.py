@@ -5,7 +5,7 @@ import platform
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -138,11 +138,17 @@ class Session:
 
     def requests(self, case: Case) -> list[Request]:
         """The requests of a cell, with the suite's noise."""
-        info = self.engine.info
-        result = []
         prompts = [prompt for prompt in prompts_of(case.plan) for _ in range(case.plan.runs)]
-        for index, prompt in enumerate(prompts):
-            key = NoiseKey(self.seed, case.id, index)
+        return self.requests_of(
+            [(prompt.id, NoiseKey(self.seed, case.id, index)) for index, prompt in enumerate(prompts)], case
+        )
+
+    def requests_of(self, runs: Iterable[tuple[str, NoiseKey]], case: Case) -> list[Request]:
+        """Requests for prompts of a cell, by their ids, each with noise of a key."""
+        info, prompts = self.engine.info, {prompt.id: prompt for prompt in prompts_of(case.plan)}
+        result = []
+        for name, key in runs:
+            prompt = prompts[name]
             noise = None if info.vocab_size is None else partial(key.gumbel, vocab_size=info.vocab_size)
             seed = int(key.words()[0] >> 1)  # for engines with a generator of their own
             cap = case.plan.max_new_tokens
@@ -260,18 +266,6 @@ def _generate(engine: Engine, requests: Sequence[Request], on_step: OnStep) -> l
     for generation in generations:
         on_step(len(generation.tokens), 1)
     return generations
-
-
-def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell, jobs: int = 1) -> Iterator[CaseResult]:
-    """Run a matrix of either kind; on_cell is told of each cell. jobs: processes, for a long-form matrix."""
-    if session.matrix.longform:
-        from sampler.longform import LongFormRun  # its statistics load SciPy's distributions, which takes a second
-
-        yield from LongFormRun(session, on_step, jobs).results(on_cell)
-        return
-    for case in session.matrix.cases:
-        on_cell(case.cell)
-        yield session.run(case, on_step)
 
 
 def _without_logits(record: Record | None) -> Record | None:

@@ -106,10 +106,11 @@ def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Culprit]:
     """One entry a stage, the most likely first: runs that repeat, then how they read, then tokens, then ends.
 
     Each of them may follow from those before. Where runs never end, what they babble after their end explains other
-    tokens and places, so `stop` comes before.
+    tokens and places, so `stop` comes before, unless they loop: a loop has no end.
     """
     failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
-    endless = any(verdict.check == "missing" for verdict in failed)
+    names_failed = {verdict.case for verdict in failed}
+    endless = "tokens/stopping/missing" in names_failed and "tokens/loops/rate" not in names_failed
     stages = ("seed", "stop", "alignment", "draw") if endless else ("seed", "alignment", "draw", "stop")
     for stage in stages:
         of_stage = [verdict for verdict in failed if verdict.stage == stage]

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from sampler import finch
 from sampler.chain.noise import NoiseKey
 from sampler.finch import Prompt
+from sampler.groups import reference_key
 from sampler.matrix import Case, Matrix, find_matrix, load_matrix
 from sampler.prompts import prompts_of
 from sampler.results.reference_runs import COLUMNS, ReferenceCell, shipped_reference, write_reference
@@ -100,7 +101,7 @@ def generate(case: Case, rules: Variant, prompts: list[Prompt]) -> dict[str, Any
     runs = []
     for index, prompt in enumerate(prompts):
         for run in range(case.plan.runs):
-            key = NoiseKey(SEED, f"reference/{case.id}", index * case.plan.runs + run)
+            key = reference_key(SEED, case.matrix, case.cell, index * case.plan.runs + run)
             runs.append(speak(model, config, prompt, knobs, key, rules, case.plan.max_new_tokens))
     return {"version": version, "runs": runs}
 
@@ -184,6 +185,7 @@ def write(matrix: Matrix, files: Mapping[str, Path]) -> Path:
         {
             "made_by": f"python -m tests.reference_runs {matrix.name} --write",
             "weights_sha256": hashlib.sha256((finch.folder() / OWN_FILES[0]).read_bytes()).hexdigest(),
+            "matrix": matrix.name,
             "seed": SEED,
             "torch": torch.__version__,
             "platform": platform.platform(),

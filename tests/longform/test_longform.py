@@ -10,12 +10,14 @@ from sampler.checks.questions import WEIGHTS
 from sampler.checks.runs import TokenRun
 from sampler.engines.base import EngineInfo, Generation
 from sampler.errors import MatrixError, TokensError
-from sampler.longform import ALL, BY_ITSELF, LongFormRun, alphas_of, find_group, groups_of
+from sampler.groups import ALL, BY_ITSELF, alphas_of, find_group, groups_of
+from sampler.longform import LongFormRun
 from sampler.longform_plan import prospects
 from sampler.matrix import find_matrix, load_matrix
+from sampler.matrix_run import run_matrix
 from sampler.prompts import prompts_of
 from sampler.replay import replay_case
-from sampler.run import Session, run_matrix
+from sampler.run import Session
 from tests.liars.token_runs import EOS, RIGHT, Source
 
 TEXTS = ["one", "two", "three", "four"]

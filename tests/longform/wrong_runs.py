@@ -13,9 +13,11 @@ from sampler.checks import drift, series
 from sampler.checks.base import Announced, Finding
 from sampler.checks.loop_rate import LoopingRuns
 from sampler.checks.runs import TokenRun, TwoSides, by_text, token_run
+from sampler.checks.same import same
 from sampler.finch import Prompt
 from sampler.generation import Request
-from sampler.results.reference_runs import as_kept, shipped_runs
+from sampler.groups import reference_key
+from sampler.results.reference_runs import as_kept, read_reference, shipped_reference, shipped_runs
 from sampler.statistics.ranks import superiority
 from sampler.token_check import diagnosis, findings
 from sampler.token_plan import QUANTITY_NAMES, announced
@@ -60,6 +62,33 @@ def reference_runs(plan: Plan) -> tuple[TokenRun, ...]:
     return tuple(run for prompt in plan.prompts for run in shipped[prompt.id][: plan.runs])
 
 
+SHARED = 3
+"""Texts of a plan that a wrong generator speaks once more, with the noise of upstream's first run of each."""
+
+
+def with_upstreams_noise(generator, plan: Plan, cap: int) -> tuple[list[TokenRun], list[TokenRun]]:
+    """Runs of both sides with the same noise."""
+    found = read_reference(shipped_reference(plan.group))
+    runs, size = found.runs("base"), checkpoint().config.speech_vocab_size
+    prompts = plan.prompts[:SHARED]
+    places = [next(place for place, run in enumerate(runs) if run.text == prompt.id) for prompt in prompts]
+    seed = found.provenance["seed"]
+    requests = [
+        Request(
+            prompt.text,
+            SamplingConfig(),
+            0,
+            cap,
+            noise=partial(reference_key(seed, plan.group, "base", place).gumbel, vocab_size=size),
+            language=prompt.language,
+        )
+        for prompt, place in zip(prompts, places, strict=True)
+    ]
+    made = generator.generate(requests)
+    mine = [token_run(prompt.id, each) for prompt, each in zip(prompts, made, strict=True)]
+    return mine, [cut(runs[place], cap) for place in places]
+
+
 def cut(run: TokenRun, cap: int) -> TokenRun:
     """The run as it would have been with a lower cap, to the token."""
     if len(run.tokens) <= cap:
@@ -80,10 +109,17 @@ class Seen:
     seconds: float
     wrong: WrongGenerator | None = None
 
+    shared: Finding | None = None
+
     @cached_property
     def failed(self) -> list[str]:
-        """Questions that failed, as `stopping/early`."""
+        """Questions about whole runs that failed, as `stopping/early`."""
         return [case.removeprefix("tokens/") for case, finding in self.found.items() if finding.outcome == "failed"]
+
+    @property
+    def parted(self) -> bool:
+        """Whether a run with upstream's noise is not upstream's."""
+        return self.shared is not None and self.shared.outcome == "failed"
 
     @cached_property
     def stage(self) -> str:
@@ -125,15 +161,16 @@ class Seen:
         )
 
     @property
-    def announced(self) -> bool:
-        """Whether an expected question failed of which the plan says that it sees what this generator does."""
-        said = [self.plan_said[each].sees for each in self.expected]
-        return any(sees < 1 and self.does(each) >= sees for each, sees in zip(self.expected, said, strict=True))
+    def by_runs(self) -> bool:
+        """Whether an expected question about whole runs failed, and a stage is named first that may be."""
+        return self.wrong is not None and bool(self.expected) and self.stage in self.wrong.stages
 
     @property
     def caught(self) -> bool:
-        """Whether an expected question failed, as announced, and a stage is named first that may be."""
-        return self.wrong is not None and self.announced and self.stage in self.wrong.stages
+        """Whether whole runs show it, or one run with upstream's noise where they cannot."""
+        if self.wrong is None:
+            return False
+        return self.parted if self.wrong.unseen else self.by_runs
 
 
 def announced_for(plan: Plan, rate: float = RATE) -> dict[str, Announced]:
@@ -169,7 +206,8 @@ def look_at_wrong(wrong: WrongGenerator) -> Seen:
     runs = speak(wrong.factory(checkpoint(), WIDTH), plan.prompts, plan.runs, wrong.name, wrong.cap)
     seconds = time.process_time() - start
     reference = [cut(run, wrong.cap) for run in reference_runs(plan)]
-    return Seen(wrong.name, plan, runs, reference, dict(findings(runs, reference, RATE)), seconds, wrong)
+    shared = same(*with_upstreams_noise(wrong.factory(checkpoint(), SHARED), plan, wrong.cap))
+    return Seen(wrong.name, plan, runs, reference, dict(findings(runs, reference, RATE)), seconds, wrong, shared)
 
 
 def look_at_right(right: RightGenerator, rate: float = RATE) -> Seen:

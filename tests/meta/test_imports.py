@@ -41,6 +41,8 @@ ALLOWED: dict[str, set[str] | None] = {
     "run": EVERYTHING,
     "longform": EVERYTHING,
     "longform_plan": EVERYTHING,
+    "matrix_run": EVERYTHING,
+    "groups": EVERYTHING,
     "longform_workers": EVERYTHING,
     "cases": EVERYTHING,
     "recording": EVERYTHING,

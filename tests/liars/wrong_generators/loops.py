@@ -6,7 +6,7 @@ import numpy as np
 from sampler.chain.noise import NoiseKey
 from sampler.generation import _Block
 from sampler.slots import Slot
-from tests.liars.wrong_generators.table import Factory, with_block, wrong_generator
+from tests.liars.wrong_generators.table import FEW, PARAGRAPHS, SENTENCES, Factory, with_block, wrong_generator
 
 ONSET = 20
 RAISE = 80.0
@@ -42,7 +42,8 @@ def _register(name: str, lie: str, length: int, share: float = 0.0) -> None:
     factory.__name__, factory.__doc__, factory.__module__ = name, lie, __name__
     # Four copies and 25 tokens make a loop, with substitutions 50; the first copy was speech.
     cap = ONSET + max(4 * length, 60 if share else 30) + 20
-    wrong_generator("loops/rate", stages=("draw",), cap=cap)(factory)
+    plan = PARAGRAPHS if length >= 16 else SENTENCES if share else FEW
+    wrong_generator("loops/rate", stages=("draw",), plan=plan, cap=cap)(factory)
 
 
 for _period in (1, 2, 3, 7, 16, 32, 64):

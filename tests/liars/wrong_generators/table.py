@@ -27,7 +27,7 @@ ANYTHING = (*READS, *SAYS, *SHARPER)
 """Questions that a model may fail which computes something else."""
 
 
-UNSEEN = "Finch speaks much as before: so many runs do not show it, teacher-forced logits would"
+UNSEEN = "Finch speaks much as before, so that its runs do not show it; one run with upstream's noise does"
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class WrongGenerator:
     """A wrong generator and what is to be found out about it.
 
     factory: from checkpoint and width. stages: of which a verdict that failed may name one first. questions: of which
-    at least one must fail, with the runs of `plan`. cap: tokens of a run, at most. unseen: why nothing sees it on these
-    texts; empty where it must be caught.
+    at least one must fail, with the runs of `plan`. cap: tokens of a run, at most. unseen: why whole runs do not show
+    it on these texts, but one run with upstream's noise does; empty where they must.
     """
 
     name: str

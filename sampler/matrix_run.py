@@ -1,0 +1,17 @@
+"""Running a matrix of either kind, cell by cell."""
+
+from collections.abc import Iterator
+
+from sampler.run import CaseResult, OnCell, OnStep, Session
+
+
+def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell, jobs: int = 1) -> Iterator[CaseResult]:
+    """Run a matrix of either kind; on_cell is told of each cell. jobs: processes, for a long-form matrix."""
+    if session.matrix.longform:
+        from sampler.longform import LongFormRun  # its statistics load SciPy's distributions, which takes a second
+
+        yield from LongFormRun(session, on_step, jobs).results(on_cell)
+        return
+    for case in session.matrix.cases:
+        on_cell(case.cell)
+        yield session.run(case, on_step)
