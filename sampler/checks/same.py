@@ -5,6 +5,7 @@ where the margin is that of rounding. One run then shows what many runs of noise
 one off, a BOS too few, guidance that ends early.
 """
 
+import math
 from collections.abc import Sequence
 
 from sampler.checks.base import Finding, Outcome
@@ -28,8 +29,9 @@ def same(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
         compared += len(theirs.tokens) if step is None else step + 1
         if step is None:
             continue
-        margin = 0.0 if theirs.margin is None or step >= len(theirs.margin) else float(theirs.margin[step])
-        if step < len(theirs.tokens) and margin < NEAR_TIE:
+        known = theirs.margin is not None and step < len(theirs.margin)
+        margin = float(theirs.margin[step]) if theirs.margin is not None and known else math.inf
+        if margin < NEAR_TIE:
             ties += 1
         else:
             problems.append(f"text {theirs.text!r} parts at step {step}{_how(mine, theirs, step, margin)}")

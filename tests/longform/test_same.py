@@ -1,0 +1,86 @@
+"""Runs with the reference's noise: equal, parted by a near tie or for another reason, and engines that take none."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sampler.checks.runs import TokenRun
+from sampler.checks.same import NEAR_TIE, parting, same
+from sampler.engines.core import CoreEngine
+from sampler.groups import find_group
+from sampler.longform import LongFormRun
+from sampler.matrix import find_matrix, load_matrix
+from sampler.run import Session
+
+THEIRS = TokenRun("a", (3, 1, 4, 1, 5), "eos", margin=np.array([1.0, 2.0, NEAR_TIE / 2, 0.5, 3.0]))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "step"),
+    [((3, 1, 4, 1, 5), None), ((3, 1, 4, 2, 5), 3), ((3, 1, 4), 3), ((3, 1, 4, 1, 5, 9), 5), ((), 0)],
+)
+def test_where_two_runs_part(tokens, step):
+    assert parting(tokens, THEIRS.tokens) == step
+
+
+@pytest.mark.parametrize(
+    ("tokens", "outcome", "words"),
+    [
+        ((3, 1, 4, 1, 5), "passed", "1 of 1 runs with upstream's noise are upstream's token for token"),
+        ((3, 1, 7, 7, 7), "passed", "0 of 1 runs with upstream's noise are upstream's token for token, 1 until a near"),
+        ((3, 1, 4, 2, 5), "failed", "text 'a' parts at step 3: 2 in place of 1, which leads by 0.5 nats there"),
+        ((3, 1, 4, 1), "failed", "text 'a' parts at step 4, where it stops (eos)"),
+        ((3, 1, 4, 1, 5, 9), "failed", "text 'a' parts at step 5, where upstream had ended (eos)"),
+    ],
+)
+def test_a_run_is_upstreams_or_it_is_said_where_it_parts(tokens, outcome, words):
+    found = same([TokenRun("a", tokens, "eos")], [THEIRS])
+    assert found.outcome == outcome
+    assert words in found.message
+    assert found.alpha is None
+
+
+def test_a_parting_without_a_known_margin_is_no_near_tie():
+    for margin in (None, np.full(5, 1.0)):
+        assert same([TokenRun("a", (3, 9), "eos")], [replace(THEIRS, margin=margin)]).outcome == "failed"
+
+
+class Deaf:
+    """Finch that draws with noise of its own."""
+
+    def __init__(self):
+        self.core = CoreEngine.load(width=4)
+        self.info = self.core.info
+
+    def generate(self, requests):
+        return self.core.generate([replace(request, noise=None) for request in requests])
+
+
+def deaf():
+    return Deaf()
+
+
+@pytest.fixture(scope="module")
+def longform():
+    """The base of `sentences` with one run of two texts."""
+    matrix = load_matrix(find_matrix("sentences"))
+    plan = matrix.plan.model_copy(update={"runs": 1, "requests": 12})
+    return replace(matrix, cases=(replace(matrix.cases[0], plan=plan),))
+
+
+def test_the_core_is_asked_and_speaks_upstreams_runs(longform):
+    run = LongFormRun(Session(longform))
+    verdicts = {verdict.check: verdict for verdict in run.result(run_group(run)).verdicts}
+    assert verdicts["same"].outcome == "passed", verdicts["same"].message
+    assert "2 of 2 runs" in verdicts["same"].message
+
+
+def test_an_engine_with_noise_of_its_own_is_not_accused(longform):
+    run = LongFormRun(Session(longform, engine_name=f"{__file__}:deaf"))
+    verdict = next(each for each in run.result(run_group(run)).verdicts if each.check == "same")
+    assert (verdict.outcome, verdict.message) == ("unavailable", "the engine draws with noise of its own")
+
+
+def run_group(run):
+    return find_group(run.matrix, "base")
