@@ -1,5 +1,6 @@
 """The groups of cells that a long-form matrix asks together, and their parts of its budget."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from sampler.chain.noise import NoiseKey
@@ -25,9 +26,12 @@ class Group:
 
 
 def groups_of(matrix: Matrix) -> list[Group]:
-    """All cells, then those that vary one axis, then each cell."""
+    """All cells, then those that vary one axis, then each cell; without reference runs the cells alone."""
+    cells = [Group(case.cell, "cells", (case,)) for case in matrix.cases]
+    if not plan_of(matrix).reference:
+        return cells
     axes = [Group(name, "axes", cases) for name, cases in matrix.groups.items()]
-    return [Group(ALL, "all", matrix.cases), *axes, *(Group(case.cell, "cells", (case,)) for case in matrix.cases)]
+    return [Group(ALL, "all", matrix.cases), *axes, *cells]
 
 
 def questions_of(matrix: Matrix, group: Group) -> dict[str, float]:
@@ -35,7 +39,7 @@ def questions_of(matrix: Matrix, group: Group) -> dict[str, float]:
 
     A cell that is known not to be whole is not asked where and by whom its runs end: `complete` says so.
     """
-    left_out = set(plan_of(matrix).left_out.get(group.level, []))
+    left_out = set(plan_of(matrix).left_out.get(group.level, []) if plan_of(matrix).reference else WEIGHTS)
     if group.level != "cells":
         return {name: weight for name, weight in WEIGHTS.items() if name not in left_out}
     if any(known.cell == group.name and known.check == "complete" for known in matrix.known):
@@ -47,7 +51,7 @@ def alphas_of(matrix: Matrix) -> dict[str, dict[str, float]]:
     """Alpha of each question, by group: fixed by the matrix file alone, whatever part of it is run."""
     plan = plan_of(matrix)
     groups = groups_of(matrix)
-    counts = {level: sum(group.level == level for group in groups) for level in plan.weights}
+    counts = Counter(group.level for group in groups)
     parts: dict[str, float] = {}
     for group in groups:
         names = questions_of(matrix, group)

@@ -103,7 +103,15 @@ def test_groups_are_all_cells_then_axes_then_cells(folder):
     ]
 
 
-@pytest.mark.parametrize("name", ["longform", "sentences", "paragraphs"])
+def test_without_reference_runs_cells_are_asked_what_they_are_by_themselves():
+    matrix = load_matrix(find_matrix("extremes"))
+    alphas = alphas_of(matrix)
+    assert list(alphas) == [case.cell for case in matrix.cases]
+    assert {tuple(names) for names in alphas.values()} == {tuple(BY_ITSELF)}
+    assert 0.99e-3 < sum(alpha for group in alphas.values() for alpha in group.values()) <= 1e-3
+
+
+@pytest.mark.parametrize("name", ["longform", "sentences", "paragraphs", "nightly"])
 def test_the_budget_is_spent_once_and_half_of_it_on_all_cells_together(name):
     matrix = load_matrix(find_matrix(name))
     alphas = alphas_of(matrix)
@@ -111,7 +119,7 @@ def test_the_budget_is_spent_once_and_half_of_it_on_all_cells_together(name):
     assert 0.99e-6 < total <= 1e-6
     assert sum(alphas[ALL].values()) >= 0.49e-6
     assert set(alphas[ALL]) == set(WEIGHTS)
-    assert set(alphas["base"]) == {*WEIGHTS, *BY_ITSELF}
+    assert {*BY_ITSELF, "loops", "early", "entropy"} <= set(alphas["base"]) <= {*WEIGHTS, *BY_ITSELF}
 
 
 def test_a_right_engine_passes_where_its_runs_are_enough_and_follows_no_variant(folder):
@@ -246,7 +254,9 @@ def test_processes_generate_what_one_process_does(tmp_path):
     assert sorted(told) == ["base", "base", "variant:mtl-0.1.6", "variant:mtl-0.1.6"]
     assert sum(finished for _, finished in counted) == 4
     assert [request.prompt for request in two[-1].requests] == ["One.", "Two."]
-    assert {verdict.message for verdict in one[0].verdicts} == {"no reference runs of these cells"}
+    assert [result.case.cell for result in one] == ["base", "variant:mtl-0.1.6"]
+    assert [verdict.check for verdict in one[0].verdicts] == ["same", "ends", "complete", "looping"]
+    assert one[0].verdicts[0].message == "no reference runs whose noise is known"
 
 
 def test_a_plan_says_what_each_part_will_see():
