@@ -1,6 +1,6 @@
 """What a long-form matrix will be able to see, before anything is generated."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sampler.checks.base import Prospect
 from sampler.groups import alphas_of, groups_of
@@ -27,7 +27,13 @@ def prospects(matrix: Matrix) -> Iterator[Prospect]:
             group.name,
             runs,
             sum(other for _, other in sizes),
-            MarkedRuns(own["missing"]).detectable([one for one, _ in sizes], [other for _, other in sizes]),
-            RankSum(own["entropy"] / 2).planned(sizes),  # the other half is for windows
+            _share(own.get("missing"), sizes),
+            RankSum(own["entropy"] / 2).planned(sizes) if "entropy" in own else 1.0,  # the other half is for windows
             alone.detectable(runs) if alone else None,
         )
+
+
+def _share(alpha: float | None, sizes: Sequence[tuple[int, int]]) -> float:
+    if alpha is None:
+        return 1.0
+    return MarkedRuns(alpha).detectable([one for one, _ in sizes], [other for _, other in sizes])

@@ -94,8 +94,9 @@ def measure(
 def held_out_runs(count: int) -> list[tuple[list[int], list[int]]]:
     """Ids of text and speech of the first held-out sentences."""
     checkpoint = finch.load()
-    texts = [checkpoint.tokenizer.encode(each.text, each.language) for each in finch.prompts("sentences")[:count]]
-    return list(zip(texts, [codes.tolist() for codes in held_out_speech(finch.folder(), count)], strict=True))
+    prompts = finch.prompts("sentences")[:count]
+    texts = [checkpoint.tokenizer.encode(each.text, each.language) for each in prompts]
+    return list(zip(texts, [codes.tolist() for codes in held_out_speech(finch.folder(), prompts)], strict=True))
 
 
 def main() -> None:

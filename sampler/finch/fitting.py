@@ -1,5 +1,6 @@
 """The training loop: two optimisers, a batch's shards in threads, and a checkpoint from which it goes on."""
 
+import functools
 import itertools
 import json
 from collections.abc import Callable
@@ -77,22 +78,29 @@ class Training:
                 group["lr"] = learning_rate(self.step, self.recipe)
         counts = [int((shard.targets >= 0).sum()) for shard in shards]
         weights = [count / sum(counts) for count in counts]
-        losses = list(pool.map(self._gradients, shards, weights))
+        answers = list(pool.map(self._gradients, shards, weights))
+        losses = [each for each, _ in answers]
+        for parameter, *parts in zip(self._trained, *(gradients for _, gradients in answers), strict=True):
+            parameter.grad = functools.reduce(torch.add, parts)  # in the shards' order, whichever was ready first
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
         return {name: round(sum(getattr(each, name).item() for each in losses), 4) for name in vars(losses[0])}
 
-    def _gradients(self, batch: Batch, weight: float) -> Losses:
-        """Add the gradients of one shard; its losses, times its share of the batch."""
+    @functools.cached_property
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def _gradients(self, batch: Batch, weight: float) -> tuple[Losses, tuple[torch.Tensor, ...]]:
+        """The losses of one shard, times its share of the batch, and the gradients of all that is trained."""
         with torch.autocast("cpu", torch.bfloat16):
             losses: Losses = self.network(batch)
         parts = Losses(losses.speech * weight, losses.text * weight, losses.alignment * weight)
         recipe = self.recipe
         total = parts.speech + recipe.alignment_weight * parts.alignment + recipe.text_weight * parts.text
-        torch.autograd.backward(total)
-        return Losses(parts.speech.detach(), parts.text.detach(), parts.alignment.detach())
+        gradients = torch.autograd.grad(total, self._trained, materialize_grads=True)
+        return Losses(parts.speech.detach(), parts.text.detach(), parts.alignment.detach()), gradients
 
 
 def fit(network: T3Network, batches: Batches, recipe: Recipe, checkpoint: Path, log: Path, bar: Bar) -> None:

@@ -13,8 +13,8 @@ from sampler import finch
 from sampler.alignment import LARGE, AlignmentStreamAnalyzer, AnalyzerConfig, Decisions
 from sampler.finch.measure import speak
 from sampler.generation import Generator, Request
+from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
-from sampler.t3.llama import AttentionRequest
 from sampler.variants import analyzer, variant
 from tests import wheels
 from tests.replays import BOS, EOS, VOCABULARY, Replay, Upstream, make_replay, replays

@@ -272,7 +272,13 @@ def test_few_runs_without_a_reference_say_how_to_get_one(files):
 
 def test_texts_of_one_file_alone_are_named(files):
     other = files / "other.jsonl"
-    write_token_runs(other, [*RIGHT.runs(3, 4), TokenRun("alone", (1, 40), "eos", *[np.zeros(2)] * 4)])
+    write_token_runs(
+        other,
+        [
+            *RIGHT.runs(3, 4),
+            TokenRun("alone", (1, 40), "eos", *[np.zeros(2)] * 4, position=np.array([0, 1]), text_length=3),
+        ],
+    )
     result, _ = check(files, other, "--against", files / "ref.jsonl")
     assert "left out, because only one of the files has them: 1 texts, 'alone'" in result.stdout
 

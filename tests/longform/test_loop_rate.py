@@ -40,7 +40,7 @@ def markov(rng: np.random.Generator) -> Iterator[int]:
 
 def speech(rng: np.random.Generator) -> Iterator[int]:
     """Sentences that Finch has not seen, one after the other."""
-    sentences = held_out_speech(finch.folder(), 240)
+    sentences = held_out_speech(finch.folder(), finch.prompts("sentences")[:240])
     return chain.from_iterable(sentences[int(place)].tolist() for place in rng.integers(0, len(sentences), 100))
 
 

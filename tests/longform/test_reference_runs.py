@@ -1,22 +1,24 @@
 """The reference runs that ship: made by upstream's wheels on the weights that ship, and what the core generates too."""
 
 import hashlib
-from dataclasses import replace
+import json
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
 import pytest
 
 from sampler import finch
-from sampler.chain.noise import NoiseKey
 from sampler.checks.runs import token_run
 from sampler.generation import Generator, Request
+from sampler.groups import reference_key
 from sampler.matrix import find_matrix, load_matrix
 from sampler.prompts import prompts_of
 from sampler.results.reference_runs import as_kept, read_reference, shipped_reference
 from sampler.variants import variant
-from tests import wheel_runs, wheels
-from tests.reference_runs import SEED, generate
+from tests import wheels
+from tests.reference_runs import SEED
 
 MATRICES = ("sentences", "paragraphs", "longform")
 CELLS = [(name, case.cell) for name in MATRICES for case in load_matrix(find_matrix(name)).cases]
@@ -60,7 +62,7 @@ def requests(case):
     size = finch.load().config.speech_vocab_size
     prompts = [prompt for prompt in prompts_of(case.plan) for _ in range(case.plan.runs)]
     chosen = list(range(0, len(prompts), max(1, len(prompts) // COMPARED)))[:COMPARED]
-    keys = [NoiseKey(SEED, f"reference/{case.id}", index) for index in chosen]
+    keys = [reference_key(SEED, case.matrix, case.cell, index) for index in chosen]
     return chosen, [
         Request(
             prompts[index].text,
@@ -103,15 +105,20 @@ def test_the_core_with_upstreams_noise_speaks_the_same_runs(name, cell, record_p
 
 
 @pytest.mark.parametrize("cell", ["base", "variant:mtl-0.1.6"])
-def test_the_command_gives_them_again(cell):
-    """Upstream's own loop, in a process of its own, one text of the cell."""
-    matrix = load_matrix(find_matrix("sentences"))
+def test_the_command_gives_them_again(cell, tmp_path):
+    """Upstream's own loop, by the command that made them, for the first text of the cell."""
+    path = find_matrix("sentences")
+    matrix = load_matrix(path)
     case = next(each for each in matrix.cases if each.cell == cell)
-    rules = variant(case.variant)
-    wheels.need(rules.wheels[-1])
-    once = replace(case, plan=case.plan.model_copy(update={"runs": 2}))
-    found = wheel_runs.in_a_child(lambda: generate(once, rules, prompts_of(case.plan)[:1]))
+    wheels.need(variant(case.variant).wheels[-1])
+    text = path.read_text(encoding="utf-8").replace("requests = 12", "requests = 1").replace("runs = 8", "runs = 2")
+    (tmp_path / "sentences.toml").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "tests.reference_runs", tmp_path / "sentences.toml", "--cell", cell]
+    result = subprocess.run([*command, "--work", tmp_path], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(next(tmp_path.glob("*.json")).read_text(encoding="utf-8"))
     theirs = read_reference(shipped_reference("sentences")).runs(cell)
+    assert len(found["runs"]) == 2
     for run, kept in zip(found["runs"], theirs, strict=False):
         assert tuple(run["tokens"]) == kept.tokens
         assert run["stop_reason"] == kept.stop_reason

@@ -83,7 +83,7 @@ def remembers_48_positions(checkpoint: Checkpoint, width: int) -> Generator:
     return with_cache(Window, most=48)(checkpoint, width)
 
 
-@wrong_generator(*ANYTHING, plan=PARAGRAPHS, cap=240)
+@wrong_generator(*ANYTHING, plan=PARAGRAPHS, cap=240, unseen=UNSEEN)
 def remembers_192_positions(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: a rotating cache of 192 positions: sentences are right, and of longer texts the beginning is lost [K07]."""
     return with_cache(Window, most=192)(checkpoint, width)
