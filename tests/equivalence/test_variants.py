@@ -82,6 +82,7 @@ RUNS = {
         Run(6, cap=8, changes=NO_FILTER, pushed=((0, EOS, WINS), (3, BOS, WINS))),
         Run(7, cap=8, changes=NO_FILTER, pushed=((0, BOS, WINS), (1, 9, WINS), (2, 9, WINS))),
         Run(4, cap=8, changes=(*NO_FILTER, ("repetition_penalty", 50.0)), pushed=((0, BOS, 40), (3, BOS, 40))),
+        Run(4, cap=8, changes=(*NO_FILTER, ("repetition_penalty", 50.0)), pushed=((0, BOS, 20), (3, BOS, 20))),
         Run(8, cap=8, changes=NO_FILTER, pushed=((4, EOS, WINS),)),
     ),
 }
