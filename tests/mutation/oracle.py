@@ -12,7 +12,6 @@ import pickle
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,17 @@ from sampler.config import SamplingConfig
 from sampler.t3.config import T3Config
 from sampler.variants import variant
 from tests import upstream, wheels
-from tests.equivalence.test_variants import KNOBS, NO_FILTER, NO_MIN_P, TURBO_KNOBS, UNGUIDED, WILD, WINS, loop_of, rows_of
+from tests.equivalence.test_variants import (
+    KNOBS,
+    NO_FILTER,
+    NO_MIN_P,
+    TURBO_KNOBS,
+    UNGUIDED,
+    WILD,
+    WINS,
+    loop_of,
+    rows_of,
+)
 from tests.mutation.questions import Asked, Decided, Network, Played, Questions, Replays, Runs, Said, Step
 from tests.replays import EOS, KINDS, VOCABULARY, Listener, Replay, Upstream, hand_made, make_replay
 from tests.support import TINY, TURBO_TINY, random_text, random_voice, random_weights
@@ -81,6 +90,8 @@ PLANS: Mapping[tuple[str, str, str], tuple[Plan, ...]] = {
 """Requests by variant, release and network."""
 
 ANALYZERS = {"upstream": "0.1.7", "upstream-0.1.0": "0.1.0"}
+SPARSE = 2
+"""Every so many of the runs made by hand; their lengths and seeds still all come."""
 ANYWHERE = 6
 """Made-up runs that wander, of each analyzer."""
 
@@ -200,12 +211,14 @@ def replays(name: str) -> Replays:
     """What upstream's analyzer object says to made-up attention."""
     rng = np.random.default_rng(17)
     logits = rng.normal(0, 4, VOCABULARY).astype(np.float32)
-    runs = [run for kind in KINDS for run in list(hand_made(kind))[:: 2 if kind == "diagonal" else 1]]
+    runs = [run for kind in KINDS for run in list(hand_made(kind))[::SPARSE]]
     for number in range(ANYWHERE):
         segments = [("walk", 9), ("anywhere", 12), ("third", 6), ("spread", 12)]
         runs.append(make_replay(rng, 6 + 3 * number, segments, 0.5, 0.1, 3))
     runs.append(replace(runs[-1], tokens=(runs[-1].tokens[0], *runs[-1].tokens[:-1])))
-    return Replays(name, logits, EOS, tuple(_played(run, Upstream(ANALYZERS[name], run.length), logits) for run in runs))
+    return Replays(
+        name, logits, EOS, tuple(_played(run, Upstream(ANALYZERS[name], run.length), logits) for run in runs)
+    )
 
 
 def _played(run: Replay, theirs: Upstream, logits: np.ndarray) -> Played:
@@ -220,7 +233,7 @@ def _played(run: Replay, theirs: Upstream, logits: np.ndarray) -> Played:
 
 def main() -> None:
     """Each release in a process of its own, forked before anything is computed."""
-    missing = [version for version in {"0.1.0", "0.1.2", "0.1.7"} if not wheels.folder(version).exists()]
+    missing = [version for version in ("0.1.0", "0.1.2", "0.1.7") if not wheels.folder(version).exists()]
     if missing:
         raise SystemExit(f"{', '.join(sorted(missing))} of chatterbox-tts missing: python -m tests.wheels")
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
