@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -63,17 +63,23 @@ class Baseline:
 
     reached: Mapping[Level, Lines]
     questions: bytes
+    by_case: Mapping[str, Lines] = field(default_factory=dict)
+    """Of level longform: lines that each of its cases runs, or that run on import."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done with a copy. mutated: name of the file that is not what it was."""
+    """What is to be done with a copy. mutated: name of the file that is not what it was.
+
+    cases: of level longform, those that run the mutated statement.
+    """
 
     tree: str
     level: Level
     mutated: str
     hints: Hints
     questions: bytes
+    cases: Sequence[str] = ()
 
 
 def examine(order: Order) -> Answer:
@@ -95,15 +101,18 @@ def baseline(tree: Path, area: Area, levels: Sequence[Level] = ()) -> Baseline:
     Raises RuntimeError where it does not pass.
     """
     reached: dict[Level, Lines] = {}
+    by_case: dict[str, Lines] = {}
     questions = recorded(tree) if area.levels == ("longform",) else b""
     for level in levels or area.levels:
         process, pipe = started(_trace, str(tree), level, _names(area, tree), questions)
-        objection, reached[level], asked = pipe.recv()
+        objection, lines, asked = pipe.recv()
         process.join()
         if objection:
             raise RuntimeError(f"the unharmed {area.name} does not pass: {objection}")
+        reached[level] = frozenset().union(*lines.values())
+        by_case |= lines if level == "longform" else {}
         questions = questions or asked
-    return Baseline(reached, questions)
+    return Baseline(reached, questions, by_case)
 
 
 def recorded(tree: Path) -> bytes:
@@ -156,7 +165,7 @@ def _ask(order: Order) -> Answer:
     """First one case after the other, for the sake of time; the whole examination where all of them pass."""
     try:
         if order.level == "longform":
-            seen = _cases(order.tree).first_objection(order.questions, order.hints)
+            seen = _cases(order.tree).first_objection(order.questions, order.hints, order.cases)
             return Answer(order.level, bool(seen), seen)
         examination = _examination(order.tree, order.level)
         cells, known = pickle.loads(order.questions)  # made by `baseline`
@@ -216,7 +225,7 @@ def _objection(examination: Any) -> str:
 
 
 def _trace(tree: str, level: Level, names: Mapping[str, str], questions: bytes, pipe: Connection) -> None:
-    """Send what `baseline` gathers of a level: an objection or nothing, lines, questions."""
+    """Send what `baseline` gathers of a level: an objection or nothing, lines by case, questions."""
     seen: set[tuple[str, int]] = set()
 
     def look(frame: Any, _event: str, _argument: Any) -> Any:
@@ -229,16 +238,24 @@ def _trace(tree: str, level: Level, names: Mapping[str, str], questions: bytes, 
     with settled(tree):
         threading.settrace(look)
         sys.settrace(look)
-        objection, questions = _unharmed(tree, level, questions)
+        if level == "longform":
+            objection, lines = _case_by_case(_cases(tree), questions, seen)
+        else:
+            examination = _examination(tree, level)
+            objection, lines = _objection(examination), {level: frozenset(seen)}
+            cells = importlib.import_module("sampler.checks.probes").all_cells(examination.seed)
+            questions = pickle.dumps((cells, examination.judge.known))
         sys.settrace(None)
-        pipe.send((objection, frozenset(seen), questions))
+        pipe.send((objection, lines, questions))
 
 
-def _unharmed(tree: str, level: Level, questions: bytes) -> tuple[str, bytes]:
-    """What a level objects to, and the questions that it asked."""
-    if level == "longform":
-        return _cases(tree).first_objection(questions, ()), questions
-    examination = _examination(tree, level)
-    objection = _objection(examination)
-    cells = importlib.import_module("sampler.checks.probes").all_cells(examination.seed)
-    return objection, pickle.dumps((cells, examination.judge.known))
+def _case_by_case(cases: Any, questions: bytes, seen: set[tuple[str, int]]) -> tuple[str, dict[str, Lines]]:
+    """The first case that objects to an unharmed copy, or nothing, and which lines each one runs."""
+    imported, lines = frozenset(seen), {}
+    for name in cases.names():
+        seen.clear()
+        objection = cases.first_objection(questions, (), (name,))
+        if objection:
+            return objection, {}
+        lines[name] = imported | seen
+    return "", lines

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from tests.mutation.areas import CHAIN, ROOT, Area, Level, path_of
-from tests.mutation.judge import Answer, Baseline, Hints, Order, baseline, examine
+from tests.mutation.judge import Answer, Baseline, Hints, Lines, Order, baseline, examine
 from tests.mutation.mutations import Mutation, mutations_of
 
 CARRIED = ("sampler", "matrices", "tests", "conftest.py", "pyproject.toml")
@@ -87,14 +87,20 @@ class Copy:
         """Put a level to a mutation."""
         if not reaches(level, mutation, base):
             return Answer(level, killed=False)
+        cases = [name for name, lines in base.by_case.items() if runs(mutation, lines)]
         with self.mutated(mutation):
-            return examine(Order(str(self.tree), level, mutation.file, hints, base.questions))
+            return examine(Order(str(self.tree), level, mutation.file, hints, base.questions, cases))
 
 
 def reaches(level: Level, mutation: Mutation, base: Baseline) -> bool:
     """Whether a level runs the mutated statement at all; if not, the mutation survives without being asked."""
+    return runs(mutation, base.reached[level])
+
+
+def runs(mutation: Mutation, lines: Lines) -> bool:
+    """Whether the mutated statement is among the lines that were run."""
     first, last = mutation.statement
-    return any((mutation.file, line) in base.reached[level] for line in range(first, last + 1))
+    return any((mutation.file, line) in lines for line in range(first, last + 1))
 
 
 class Recent:

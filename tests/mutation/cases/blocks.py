@@ -96,7 +96,10 @@ def orders(bench: Bench) -> None:
     late = ("cfg", "repetition_penalty", "temperature", "min_p", "alignment")
     kinds = [STAGES, late, ("alignment", "cfg", "temperature")]
     some = bench.requests("mtl-0.1.6", letters=5)[-6:]
-    requests = [replace(each, config=replace(each.config, order=kinds[index % 3])) for index, each in enumerate(some)]
+    requests = [
+        replace(each, max_new_tokens=9, config=replace(each.config, order=kinds[index % 3]))
+        for index, each in enumerate(some)
+    ]
     answers = bench.generate(requests, width=6)
     for asked, answer in zip(requests, answers, strict=True):
         equal(bench.generate([replace(asked, slot=answer.record.slot)], width=6)[0], answer)
