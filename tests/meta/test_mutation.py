@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from tests import wheels
 from tests.mutation.areas import AREAS, CHAIN, LONGFORM, ROOT, path_of
 from tests.mutation.judge import Order, baseline, examine
 from tests.mutation.mutations import Mutation, mutations_of
 from tests.mutation.report import sentence, tallies
-from tests.mutation.session import Result, copies, reaches
+from tests.mutation.session import Result, copies, reaches, runs
 from tests.mutation.survivors import Argument, faults, read_arguments
 
 
@@ -38,6 +39,32 @@ def test_killed_and_surviving_mutations_are_told_apart():
     assert drawn.by.startswith("draw/nothing/")
     measured = replace(mutation("measure.py", "axis=-1, keepdims=True)", "axis=0, keepdims=True)"), statement=(26, 26))
     assert not reaches("process", measured, base)
+
+
+def test_mutations_of_the_long_form_modules_are_judged_beside_upstream():
+    for version in ("0.1.0", "0.1.2", "0.1.7"):
+        wheels.need(version)
+    with copies(1) as (copy,):
+        base = baseline(copy.tree, LONGFORM)
+
+        def asked(case, *change):
+            changed = mutation(*change)
+            with copy.mutated(changed):
+                return examine(Order(str(copy.tree), "longform", changed.file, (), base.questions, (case,)))
+
+        turbo, cache = "longform/loop/turbo", "longform/cache"
+        wrong = asked(turbo, "generation.py", "len(slot.tokens) > 1 or", "len(slot.tokens) > 0 or")
+        same = asked(turbo, "generation.py", "is_guided(request.config, self.checkpoint.config)", "False")
+        broken = asked(cache, "cache.py", "import mlx.core as mx", "import mlx.gore as mx")
+        late = asked(cache, "cache.py", "self.length : end] = keys", "self.length + 1 : end + 1] = keys")
+    assert (wrong.killed, wrong.by) == (True, turbo)
+    assert (same.killed, same.by) == (False, "")
+    assert (broken.killed, broken.by) == (True, "raises ModuleNotFoundError")
+    assert (late.killed, late.by) == (True, cache)
+    lines = path_of("slots.py").read_text(encoding="utf-8").splitlines()
+    at = next(number for number, line in enumerate(lines, 1) if "self.tokens.append" in line)
+    drawn = replace(mutation("slots.py", "self.tokens.append(token)", "pass"), statement=(at, at))
+    assert (runs(drawn, base.by_case[turbo]), runs(drawn, base.by_case[cache])) == (True, False)
 
 
 def test_every_operator_is_used_and_no_annotation_is_touched(tmp_path):
