@@ -65,16 +65,6 @@ class Runs:
     asked: tuple[Asked, ...]
     said: tuple[Said, ...]
 
-    def without(self, number: int) -> "Runs":
-        """All of them but one."""
-        keep = [index for index in range(len(self.asked)) if index != number]
-        return Runs(
-            self.variant,
-            self.network,
-            tuple(self.asked[index] for index in keep),
-            tuple(self.said[index] for index in keep),
-        )
-
 
 @dataclass(frozen=True)
 class Decided:
