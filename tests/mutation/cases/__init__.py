@@ -16,6 +16,8 @@ CASES: Mapping[str, Callable[[Bench], None]] = {
     "defaults": parts.defaults,
     "kinds of input": analyzer.kinds_of_input,
     "unmasked": analyzer.unmasked,
+    "thresholds": analyzer.thresholds,
+    "every pair of flags": analyzer.every_pair_of_flags,
     "cache": parts.cache,
     "refusals": parts.refusals,
     "first chunk": loop.first_chunk,

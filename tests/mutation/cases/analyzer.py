@@ -76,7 +76,7 @@ SWITCHES: Sequence[tuple[str, Any, str]] = (
 def switched_off(bench: Bench) -> None:
     """A rule that is off never acts, and the others act as before."""
     asked = bench.questions.replays[0]
-    config, some = analyzer("upstream"), asked.played[::3]
+    config, some = analyzer("upstream"), [*asked.played[::6], *_repeating(asked.played)[::3]]
     on = [row for rows in _played(config, asked, some) for row in _flags(rows)]
     needs({flag for flags in on for flag in flags} == {flag for *_, flag in SWITCHES}, "every rule acts")
     for name, off, flag in SWITCHES:
@@ -88,6 +88,12 @@ def switched_off(bench: Bench) -> None:
     needs(not any(row[2].crashed.any() for rows in _played(eager, asked, some) for row in rows), "no rule, no break")
     both = [row[2] for rows in _played(replace(config, force_wins=False), asked, some) for row in rows]
     needs(not any((each.forced & each.suppressed).any() for each in both), "suppression wins")
+
+
+def _repeating(played: Sequence[Played]) -> list[Played]:
+    """Replays that upstream ends for looking back, which are few."""
+    said = ((each, step) for each in played for step in each.decided if step is not None)
+    return list({id(each): each for each, step in said if "alignment_repetition" in step.forcing}.values())
 
 
 def _flags(rows: Sequence[Row]) -> list[set[str]]:
@@ -113,7 +119,7 @@ def unmasked(bench: Bench) -> None:
 def kinds_of_input(bench: Bench) -> None:
     """Attention of NumPy or MLX, float32 or narrower, a row or several of which the last one counts."""
     rng = np.random.default_rng(6)
-    rows = np.round(rng.random((3, 2, 9)) * 64).astype(np.float32) / 64
+    rows = np.round(rng.random((3, 3, 9)) * 64).astype(np.float32) / 64
     config = AnalyzerConfig(monotonic=False, jump_back=99, jump_ahead=99)
     expected = int(rows[:, -1].mean(axis=0).argmax())
     for given in (
@@ -130,10 +136,77 @@ def kinds_of_input(bench: Bench) -> None:
         needs(judge.step([0], [given], [5]).position.tolist() == [expected], "position")
     judge = AlignmentStreamAnalyzer(config, 2, 1)
     judge.start(1, 9)
-    refuses(lambda: judge.step([1], [[np.zeros(8)]], [5]), "row 1", "8 text ids", "with 9")
+    for length in (8, 10):
+        refuses(partial(judge.step, [1], [[np.zeros(length)]], [5]), "row 1", f"{length} text ids", "with 9")
+    judge.start(0, 9)
+    try:
+        judge.step([0, 1], [[np.zeros(9)]], [5, 5])
+    except ValueError:
+        pass
+    else:
+        needs(False, "a row without attention")
     for length in (0, -1):
         refuses(partial(judge.start, 0, length), f"a text of {length} ids")
     judge.start(0, 1)
+
+
+def thresholds(_: Bench) -> None:
+    """Sums and counts from their definitions, where upstream breaks or has one value of a constant alone."""
+    for length in (1, 2, 3, 4, 8):
+        for column in range(length):
+            watched = column >= length - 3
+            for threshold in (0.5, 5.0):
+                config = AnalyzerConfig(tail_threshold=threshold, repetition_threshold=threshold, equal_tokens=0)
+                flags = _looking_at(config, length, column, steps=16)
+                counted = np.arange(16)  # the first row completes the text, and is in no sum
+                needs(flags["long_tail"] == [watched and count >= threshold for count in counted], "long tail")
+                left_out = column >= length - 5 or length <= 5
+                repeats = [not left_out and count > threshold for count in counted]
+                needs(flags["alignment_repetition"] == repeats, "alignment repetition")
+    for count in (2, 3, 8):
+        judge = AlignmentStreamAnalyzer(AnalyzerConfig(equal_tokens=count, tracked_tokens=0), 1, 1)
+        judge.start(0, 9)
+        found = [bool(judge.step([0], [[np.zeros(9)]], [token]).token_repetition[0]) for token in [7] * 9 + [3, 7, 7]]
+        runs = [*range(1, 10), 1, 1, 2]
+        needs(found == [run >= count for run in runs], f"{count} equal tokens")
+
+
+def _looking_at(config: AnalyzerConfig, length: int, column: int, steps: int) -> dict[str, list[bool]]:
+    """Flags of a run that reads its text to the end at its first step, then looks at one column."""
+    config = replace(config, monotonic=False, jump_back=99, jump_ahead=99)
+    judge = AlignmentStreamAnalyzer(config, 1, 1)
+    judge.start(0, length)
+    found: dict[str, list[bool]] = {"long_tail": [], "alignment_repetition": []}
+    for step in range(steps):
+        row = np.zeros(length, dtype=np.float32)
+        row[column if step else length - 1] = 1
+        decisions = judge.step([0], [[row]], [step])
+        for name, flags in found.items():
+            flags.append(bool(getattr(decisions, name)[0]))
+    return found
+
+
+def every_pair_of_flags(_: Bench) -> None:
+    """EOS is forced by any of three flags, and by several at once."""
+    for up in range(8):
+        long_tail, repeats, equal = bool(up & 1), bool(up & 2), bool(up & 4)
+        config = AnalyzerConfig(
+            tail_threshold=0.5 if long_tail else 99.0,
+            repetition_threshold=0.5 if repeats else 99.0,
+            equal_tokens=2 if equal else 0,
+            monotonic=False,
+            tracked_tokens=0,
+        )
+        judge = AlignmentStreamAnalyzer(replace(config, jump_ahead=99), 1, 1)
+        judge.start(0, 9)
+        row = np.zeros(9, dtype=np.float32)
+        row[0], row[8] = 0.9, 1.0
+        decisions = [judge.step([0], [[row]], [7]) for _ in range(3)][-1]
+        names = {"long_tail": long_tail, "alignment_repetition": repeats, "token_repetition": equal}
+        needs(decisions.flags(0) == "+".join(name for name, is_up in names.items() if is_up), "flags")
+        needs(bool(decisions.forced[0]) == (up > 0), "forced")
+        scores = np.array(decisions.apply(mx.zeros((1, 4))))[0].tolist()
+        needs(scores == ([-LARGE, LARGE, -LARGE, -LARGE] if up else [0.0] * 4), "scores")
 
 
 RANGES: Mapping[str, tuple[Sequence[Any], Sequence[Any]]] = {

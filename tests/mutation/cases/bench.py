@@ -20,6 +20,7 @@ TOLERANCE = 1e-3
 """Between MLX and torch in float32; the networks are small, and logits agree to 1e-5."""
 
 WIDTH = 3
+LARGE_IDS = 400
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class Bench:
         config: T3Config = replace(network.config, **changes)
         tensors = {key: mx.array(values) for key, values in network.tensors.items()}
         return Checkpoint(T3(tensors, config), Spells(), network.voice, "")
+
+    def with_large_ids(self) -> Checkpoint:
+        """The small network with more speech tokens than Python keeps one object of; BOS and EOS are the last two."""
+        network = self.questions.networks["llama"]
+        more = np.ones((LARGE_IDS - network.config.speech_vocab_size, network.config.hidden_size), dtype=np.float32)
+        tables = ("speech_emb.weight", "speech_head.weight")
+        tensors = {name: mx.array(values) for name, values in network.tensors.items()}
+        tensors |= {name: mx.array(np.concatenate([network.tensors[name], more])) for name in tables}
+        changes = {"speech_vocab_size": LARGE_IDS, "bos_id": LARGE_IDS - 2, "eos_id": LARGE_IDS - 1}
+        return Checkpoint(T3(tensors, replace(network.config, **changes)), Spells(), network.voice, "")
 
     def runs(self, name: str) -> Runs:
         """Requests to a variant with upstream's answers."""

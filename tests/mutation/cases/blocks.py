@@ -97,7 +97,7 @@ def orders(bench: Bench) -> None:
     kinds = [STAGES, late, ("alignment", "cfg", "temperature")]
     some = bench.requests("mtl-0.1.6", letters=5)[-6:]
     requests = [
-        replace(each, max_new_tokens=9, config=replace(each.config, order=kinds[index % 3]))
+        replace(each, max_new_tokens=min(each.max_new_tokens, 9), config=replace(each.config, order=kinds[index % 3]))
         for index, each in enumerate(some)
     ]
     answers = bench.generate(requests, width=6)
@@ -128,8 +128,9 @@ def looking_back(bench: Bench) -> None:
     settings = [SamplingConfig(temperature=2.0, min_p=0.0, **knobs) for knobs in FURTHER]
     requests = [replace(each, max_new_tokens=8, config=config) for each, config in zip(some, settings, strict=True)]
     for rule, with_bos in WITH_BOS.items():
+        read = "".join([*rule])  # as from a file: equal, and another object
         for both in (requests, requests[-1:]):
-            answers = bench.generate(both, analyzer=None, penalty_history=rule)
+            answers = bench.generate(both, analyzer=None, penalty_history=read)
             for asked, answer in zip(both, answers, strict=True):
                 _drawn_from_reference(bench, asked, answer, with_bos)
 
@@ -164,22 +165,23 @@ def coins(bench: Bench) -> None:
 
 def broken_rows(bench: Bench) -> None:
     """A row without a token, or with NaN in its logits, ends alone and says why; what it had stays."""
-    requests = [replace(each, max_new_tokens=6) for each in bench.requests("en-0.1.2")[:3]]
+    some = bench.requests("en-0.1.2")
+    requests = [replace(each, max_new_tokens=6) for each in (some[0], some[2], some[1])]
     healthy = bench.generate(requests, analyzer=None)
-    steps = len(healthy[2].tokens)
+    steps = len(healthy[1].tokens)
 
     def sick(logits: mx.array, seen: mx.array, configs: Sequence[SamplingConfig], *rest: Any) -> Scores:
         scores = run_rows(logits, seen, configs, *rest)
-        ill = mx.array([config is requests[2].config for config in configs])[:, None]
+        ill = mx.array([config is requests[1].config for config in configs])[:, None]
         late = mx.sum(seen, -1, keepdims=True) > 2
         return Scores(mx.where(ill & late, -mx.inf, scores.final), scores.ranked)
 
     answers = bench.generate(requests, analyzer=None, chain=sick)
-    for answer, before in zip(answers[:2], healthy[:2], strict=True):
-        equal(answer, before)
-    ill = answers[2]
+    for place in (0, 2):
+        equal(answers[place], healthy[place])
+    ill = answers[1]
     needs((ill.stop_reason, ill.record.error) == ("error", "no token was left after the chain"), "says why")
-    needs(1 < len(ill.tokens) < steps and ill.tokens == healthy[2].tokens[: len(ill.tokens)], "keeps what it had")
+    needs(1 < len(ill.tokens) < steps and ill.tokens == healthy[1].tokens[: len(ill.tokens)], "keeps what it had")
     needs(len(ill.tokens) == len(ill.record.logprob) == len(ill.record.logits), "a record of each step")
     spoilt = replace(bench.llama, model=NotANumber(bench.llama.model))
     (answer,) = Generator(spoilt).generate(requests[:1])
@@ -221,3 +223,6 @@ def capped(bench: Bench) -> None:
     for ends, expected in ((True, (eos,)), (False, (eos, eos))):
         (answer,) = Generator(bench.llama, width=1, chain=only(eos), first_token_ends=ends).generate([asked])
         needs((answer.tokens, answer.stop_reason) == (expected, "eos"), "EOS as the first token")
+    large = bench.with_large_ids()
+    (answer,) = Generator(large, width=1, chain=only(large.config.eos_id)).generate([asked])
+    needs((answer.tokens, answer.stop_reason) == ((large.config.eos_id,), "eos"), "a large id of EOS")

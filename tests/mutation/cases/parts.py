@@ -13,6 +13,7 @@ from sampler.config import SamplingConfig
 from sampler.generation import Generator
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
+from sampler.t3.config import T3Config
 from tests.mutation.cases.bench import Bench, needs, refuses, same
 
 
@@ -95,10 +96,10 @@ def cache(bench: Bench) -> None:
                         needs(found.dtype == dtype, "the type that was written")
                         same(found.astype(mx.float32), part.astype(np.float32), "what was written")
                 store.advance(length)
-            _holds(store, sum(lengths), config)
+                _holds(store, whole.shape[-2], config)
 
 
-def _holds(store: KeyValueCache, length: int, config: Any) -> None:
+def _holds(store: KeyValueCache, length: int, config: T3Config) -> None:
     """Length and arrays of a filled cache: keys, then values, of every layer, a multiple of 256 positions."""
     needs(store.length == length, "length")
     shape = (2, config.num_heads, -(-length // 256) * 256, config.head_size)
