@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from sampler.chain.noise import NoiseKey
 from sampler.chain.pipeline import Scores, run_rows
@@ -106,13 +108,13 @@ def orders(bench: Bench) -> None:
 
 
 FURTHER: Sequence[Mapping[str, Any]] = (
+    {"min_new_tokens": 4},
     {"no_repeat_ngram_size": 1},
     {"penalty_window": 3, "repetition_penalty": 3.0},
-    {"min_new_tokens": 4},
     {"frequency_penalty": 1.5},
     {},
 )
-"""Knobs that look back; the last row has none and stands in the same block."""
+"""Knobs that look back, the first ones for a request that is about to end; the last row has none of them."""
 
 WITH_BOS: Mapping[str, Callable[[int], bool]] = {
     "bos_and_generated": lambda step: True,
@@ -126,13 +128,23 @@ def looking_back(bench: Bench) -> None:
     """With further knobs each token is the reference's, from the recorded logits and the history of the rule."""
     some = bench.requests("mtl-0.1.6", letters=5)[-len(FURTHER) :]
     settings = [SamplingConfig(temperature=2.0, min_p=0.0, **knobs) for knobs in FURTHER]
-    requests = [replace(each, max_new_tokens=8, config=config) for each, config in zip(some, settings, strict=True)]
+    requests = [
+        replace(each, max_new_tokens=8, config=config, noise=partial(_bos_is_likely, bench, each))
+        for each, config in zip(some, settings, strict=True)
+    ]
     for rule, with_bos in WITH_BOS.items():
         read = "".join([*rule])  # as from a file: equal, and another object
         for both in (requests, requests[-1:]):
             answers = bench.generate(both, analyzer=None, penalty_history=read)
             for asked, answer in zip(both, answers, strict=True):
                 _drawn_from_reference(bench, asked, answer, with_bos)
+
+
+def _bos_is_likely(bench: Bench, asked: Request, step: int) -> NDArray[np.float32]:
+    """Noise that draws BOS at two steps unless it was seen, so that it matters whether it was."""
+    noise = asked.noise(step).copy()
+    noise[bench.llama.config.bos_id] += 30 * (step in (0, 4))
+    return noise
 
 
 def _drawn_from_reference(bench: Bench, asked: Request, answer: Generation, with_bos: Callable[[int], bool]) -> None:
