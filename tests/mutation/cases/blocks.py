@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from sampler.chain.noise import NoiseKey
 from sampler.chain.pipeline import Scores, run_rows
@@ -15,7 +16,7 @@ from sampler.config import STAGES, SamplingConfig
 from sampler.engines.base import Context
 from sampler.engines.reference import ReferenceEngine
 from sampler.generation import Generation, Generator, Request
-from tests.mutation.cases.bench import WIDTH, Bench, Spells, needs, same
+from tests.mutation.cases.bench import WIDTH, Bench, Spells, near, needs, same
 
 
 def _mixed(bench: Bench) -> list[Request]:
@@ -125,7 +126,7 @@ WITH_BOS: Mapping[str, Callable[[int], bool]] = {
 
 
 def looking_back(bench: Bench) -> None:
-    """With further knobs each token is the reference's, from the recorded logits and the history of the rule."""
+    """With further knobs each token and its probability are the reference's, from logits and the history of the rule."""
     some = bench.requests("mtl-0.1.6", letters=5)[-len(FURTHER) :]
     settings = [SamplingConfig(temperature=2.0, min_p=0.0, **knobs) for knobs in FURTHER]
     requests = [
@@ -156,6 +157,7 @@ def _drawn_from_reference(bench: Bench, asked: Request, answer: Generation, with
         history = [[*given, *answer.tokens[:step]]]
         scores = ReferenceEngine().process(cond, history, asked.config, uncond, context)[0]
         needs(int(np.argmax(scores + asked.noise(step))) == token, f"step {step}")
+        near(answer.record.logprob[step], log_softmax(scores.astype(np.float64))[token], "log probability")
 
 
 def coins(bench: Bench) -> None:
