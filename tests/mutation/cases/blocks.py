@@ -126,7 +126,7 @@ WITH_BOS: Mapping[str, Callable[[int], bool]] = {
 
 
 def looking_back(bench: Bench) -> None:
-    """With further knobs each token and its probability are the reference's, from logits and the history of the rule."""
+    """With further knobs tokens and probabilities are the reference's, from logits and the history of the rule."""
     some = bench.requests("mtl-0.1.6", letters=5)[-len(FURTHER) :]
     settings = [SamplingConfig(temperature=2.0, min_p=0.0, **knobs) for knobs in FURTHER]
     requests = [
