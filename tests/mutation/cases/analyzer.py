@@ -51,6 +51,9 @@ def _decided(asked: Replays, played: Played, step: int, decisions: Decisions, in
     said, own = played.decided[step], decisions.only([index])
     needs(decisions.crashed[index] == (said is None), "where upstream breaks")
     needs(own.flags(0) == decisions.flags(index) and own.eos_id == asked.eos_id, "the decisions of one row")
+    if step == 0:
+        types = {each.name: np.bool_ for each in fields(Decisions)} | {"position": np.int64, "eos_id": int}
+        needs(all(np.asarray(getattr(decisions, name)).dtype == kind for name, kind in types.items()), "types")
     if said is None:
         return
     same(scores, said.scores, "scores")
