@@ -75,13 +75,13 @@ class Copy:
         """While the mutation is in place."""
         path = path_of(mutation.file, self.tree)
         before = path.read_bytes()
-        for compiled in path.parent.glob("__pycache__/*"):
-            compiled.unlink()  # a mutation of the same second and length would be taken for what it replaces
+        _forget_compiled(path)
         path.write_text(mutation.code, encoding="utf-8")
         try:
             yield
         finally:
             path.write_bytes(before)
+            _forget_compiled(path)
 
     def judge(self, mutation: Mutation, level: Level, hints: Hints, base: Baseline) -> Answer:
         """Put a level to a mutation."""
@@ -90,6 +90,12 @@ class Copy:
         cases = [name for name, lines in base.by_case.items() if runs(mutation, lines)]
         with self.mutated(mutation):
             return examine(Order(str(self.tree), level, mutation.file, hints, base.questions, cases))
+
+
+def _forget_compiled(path: Path) -> None:
+    """Else a text of the same second and length would be taken for the one that it replaces, or is replaced by."""
+    for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
+        compiled.unlink()
 
 
 def reaches(level: Level, mutation: Mutation, base: Baseline) -> bool:
