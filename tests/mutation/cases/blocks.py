@@ -113,9 +113,9 @@ FURTHER: Sequence[Mapping[str, Any]] = (
     {"no_repeat_ngram_size": 1},
     {"penalty_window": 3, "repetition_penalty": 3.0},
     {"frequency_penalty": 1.5},
-    {},
+    {"repetition_penalty": 3.0},
 )
-"""Knobs that look back, the first ones for a request that is about to end; the last row has none of them."""
+"""Knobs that look back, the first ones for a request that is about to end; the last one has none of them."""
 
 WITH_BOS: Mapping[str, Callable[[int], bool]] = {
     "bos_and_generated": lambda step: True,
@@ -144,7 +144,7 @@ def looking_back(bench: Bench) -> None:
 def _bos_is_likely(bench: Bench, asked: Request, step: int) -> NDArray[np.float32]:
     """Noise that draws BOS at two steps unless it was seen, so that it matters whether it was."""
     noise = asked.noise(step).copy()
-    noise[bench.llama.config.bos_id] += 30 * (step in (0, 4))
+    noise[bench.llama.config.bos_id] += 30 * (step in (2, 6))
     return noise
 
 
