@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from tests import wheels
 FILE = "chatterbox/models/t3/inference/alignment_stream_analyzer.py"
 UNIT = 2.0**-12
 HEADS, BOS_ROWS, VOCABULARY, BOS, EOS = 3, 2, 12, 10, 11
+KINDS = ("diagonal", "stalled", "jumping", "repeating", "tail", "tail before the end")
 BEFORE = 3  # columns of conditioning before the text
 
 
@@ -83,6 +85,21 @@ def make_replay(
         heads[-1] += -heads.sum(axis=0) % HEADS
     tokens = (BOS, *rng.integers(0, alphabet, len(rows) - 1).tolist())
     return Replay((heads * UNIT).astype(np.float32), tokens)
+
+
+def hand_made(kind: str) -> Iterator[Replay]:
+    """Runs of one kind at every short length, with seeds."""
+    segments = {
+        "diagonal": [("walk", 60)],
+        "stalled": [("walk", 8), ("stall", 40)],
+        "jumping": [("walk", 6), ("jump", 2), ("jump", 2), ("back", 3), ("jump", 30)],
+        "repeating": [("walk", 45), ("back", 12), ("spread", 20)],
+        "tail": [("walk", 45), ("end", 25)],
+        "tail before the end": [("walk", 23), ("third", 30)],
+    }[kind]
+    for length in (2, 3, 4, 5, 6, 7, 25):
+        for seed, peak in enumerate((0.25, 0.5, 1.0)):
+            yield make_replay(np.random.default_rng([length, seed]), length, segments, peak, 0.01 * seed, 10)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from sampler import finch
 from sampler.chain.noise import NoiseKey
 from sampler.t3.checkpoint import OWN_FILES, load_voice
+from sampler.t3.conditioning import Voice
 from sampler.t3.config import T3Config
 from tests import upstream
 
@@ -59,23 +60,28 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     """All runs of a job, in this process."""
     upstream.use(Path(job["folder"]) / "chatterbox")
     config = T3Config.read(finch.folder() / OWN_FILES[1])
-    model = build(job, config)
+    model, voice = build(job, config, finch_tensors(job)), load_voice(finch.folder(), config)
     answers = []
     for run in job["runs"]:
         try:
-            answers.append(infer(model, config, run, job["loop"]))
+            answers.append(infer(model, voice, run, job["loop"]))
         except (IndexError, RuntimeError) as error:
             answers.append({"error": f"{type(error).__name__}: {error}"})
     return answers
 
 
-def build(job: Job, config: T3Config) -> Any:
-    """Upstream's T3 with Finch's weights and the patches of this module."""
+def finch_tensors(job: Job) -> dict[str, Any]:
+    """Finch's weights, as the loop of a job takes them."""
     import mlx.core as mx
 
     tensors = {name: values.astype(mx.float32) for name, values in mx.load(str(finch.folder() / OWN_FILES[0])).items()}
     if job["loop"] == "turbo":
         tensors[POSITIONS] = mx.zeros_like(tensors[POSITIONS])
+    return tensors
+
+
+def build(job: Job, config: T3Config, tensors: Mapping[str, Any]) -> Any:
+    """Upstream's T3 with these weights and the patches of this module."""
     model = upstream.build(config, tensors, job.get("attention", "eager"))
     t3, analyzer = upstream.module("chatterbox.models.t3.t3"), upstream.module(ANALYZER)
     t3.tqdm = lambda steps, **_: steps
@@ -93,8 +99,14 @@ def build(job: Job, config: T3Config) -> Any:
     return model
 
 
-def infer(model: Any, config: T3Config, run: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Tokens of one run, and what its analyzer said where it forced EOS."""
+def infer(
+    model: Any,
+    voice: Voice,
+    run: Mapping[str, Any],
+    kind: str,
+    drawn: Callable[[torch.Tensor, torch.Tensor], None] = lambda probabilities, gumbel: None,
+) -> dict[str, Any]:
+    """Tokens of one run, and what its analyzer said where it forced EOS; drawn gets what each draw was made of."""
     key, step = NoiseKey(*run["noise"]), 0
 
     def multinomial(probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
@@ -102,10 +114,11 @@ def infer(model: Any, config: T3Config, run: Mapping[str, Any], kind: str) -> di
         assert num_samples == 1
         gumbel = torch.from_numpy(pushed(key, run["pushed"])(step, probabilities.shape[-1]))
         step += 1
+        drawn(probabilities[0], gumbel)
         return torch.argmax(torch.log(probabilities) + gumbel, dim=-1, keepdim=True)
 
     torch.multinomial = multinomial
-    voice, text = load_voice(finch.folder(), config), torch.tensor([run["text"]] * run["rows"])
+    text = torch.tensor([run["text"]] * run["rows"])
     forced = Forced()
     logging.getLogger(ANALYZER).addHandler(forced)
     given = {"t3_cond": upstream.conditions(voice), "text_tokens": text, **run["knobs"]}

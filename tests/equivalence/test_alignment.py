@@ -1,6 +1,6 @@
 """The alignment analyzer against upstream's own objects: the same decisions at every step of made-up and real runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -17,7 +17,7 @@ from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.variants import analyzer, variant
 from tests import wheels
-from tests.replays import BOS, EOS, VOCABULARY, Replay, Upstream, make_replay, replays
+from tests.replays import BOS, EOS, KINDS, VOCABULARY, Replay, Upstream, hand_made, make_replay, replays
 
 ANALYZERS = {"0.1.0": "upstream-0.1.0", "0.1.3": "upstream", "0.1.7": "upstream"}
 LOGITS = np.random.default_rng(0).normal(0, 4, VOCABULARY).astype(np.float32)
@@ -97,24 +97,6 @@ def test_attention_of_any_value(run):
             return
         if not goes_on(each, decisions, 0, np.array(decisions.apply(mx.array(LOGITS[None])))[0]):
             return
-
-
-def hand_made(kind: str) -> Iterator[Replay]:
-    """Runs of one kind at every short length, with seeds."""
-    segments = {
-        "diagonal": [("walk", 60)],
-        "stalled": [("walk", 8), ("stall", 40)],
-        "jumping": [("walk", 6), ("jump", 2), ("jump", 2), ("back", 3), ("jump", 30)],
-        "repeating": [("walk", 45), ("back", 12), ("spread", 20)],
-        "tail": [("walk", 45), ("end", 25)],
-        "tail before the end": [("walk", 23), ("third", 30)],
-    }[kind]
-    for length in (2, 3, 4, 5, 6, 7, 25):
-        for seed, peak in enumerate((0.25, 0.5, 1.0)):
-            yield make_replay(np.random.default_rng([length, seed]), length, segments, peak, 0.01 * seed, 10)
-
-
-KINDS = ("diagonal", "stalled", "jumping", "repeating", "tail", "tail before the end")
 
 
 @pytest.mark.parametrize("version", ANALYZERS)

@@ -4,24 +4,24 @@ from dataclasses import replace
 
 import pytest
 
+from tests import wheels
+from tests.mutation.areas import AREAS, CHAIN, LONGFORM, ROOT, path_of
 from tests.mutation.judge import Order, baseline, examine
 from tests.mutation.mutations import Mutation, mutations_of
 from tests.mutation.report import sentence, tallies
-from tests.mutation.session import ROOT, Result, copies, reaches
+from tests.mutation.session import Result, copies, reaches, runs
 from tests.mutation.survivors import Argument, faults, read_arguments
-
-CHAIN = ROOT / "sampler" / "chain"
 
 
 def mutation(file: str, was: str, becomes: str) -> Mutation:
-    source = (CHAIN / file).read_text(encoding="utf-8")
+    source = path_of(file).read_text(encoding="utf-8")
     assert source.count(was) == 1
     return Mutation(file, 1, "f", "by hand", was, becomes, source.replace(was, becomes))
 
 
 def test_killed_and_surviving_mutations_are_told_apart():
     with copies(1) as (copy,):
-        base = baseline(copy.tree, ("process",))
+        base = baseline(copy.tree, CHAIN, ("process",))
 
         def asked(level, hints, *change):
             changed = mutation(*change)
@@ -39,6 +39,32 @@ def test_killed_and_surviving_mutations_are_told_apart():
     assert drawn.by.startswith("draw/nothing/")
     measured = replace(mutation("measure.py", "axis=-1, keepdims=True)", "axis=0, keepdims=True)"), statement=(26, 26))
     assert not reaches("process", measured, base)
+
+
+def test_mutations_of_the_long_form_modules_are_judged_beside_upstream():
+    for version in ("0.1.0", "0.1.2", "0.1.7"):
+        wheels.need(version)
+    with copies(1) as (copy,):
+        base = baseline(copy.tree, LONGFORM)
+
+        def asked(case, *change):
+            changed = mutation(*change)
+            with copy.mutated(changed):
+                return examine(Order(str(copy.tree), "longform", changed.file, (), base.questions, (case,)))
+
+        turbo, cache = "longform/loop/turbo", "longform/cache"
+        wrong = asked(turbo, "generation.py", "len(slot.tokens) > 1 or", "len(slot.tokens) > 0 or")
+        same = asked(turbo, "generation.py", "is_guided(request.config, self.checkpoint.config)", "False")
+        broken = asked(cache, "cache.py", "import mlx.core as mx", "import mlx.gore as mx")
+        late = asked(cache, "cache.py", "self.length : end] = keys", "self.length + 1 : end + 1] = keys")
+    assert (wrong.killed, wrong.by) == (True, turbo)
+    assert (same.killed, same.by) == (False, "")
+    assert (broken.killed, broken.by) == (True, "raises ModuleNotFoundError")
+    assert (late.killed, late.by) == (True, cache)
+    lines = path_of("slots.py").read_text(encoding="utf-8").splitlines()
+    at = next(number for number, line in enumerate(lines, 1) if "self.tokens.append" in line)
+    drawn = replace(mutation("slots.py", "self.tokens.append(token)", "pass"), statement=(at, at))
+    assert (runs(drawn, base.by_case[turbo]), runs(drawn, base.by_case[cache])) == (True, False)
 
 
 def test_every_operator_is_used_and_no_annotation_is_touched(tmp_path):
@@ -74,9 +100,12 @@ def test_arguments_are_complete_and_not_stale(results, expected):
     assert list(faults(results, [ARGUMENT])) == expected
 
 
-def test_arguments_name_tests_that_exist():
-    named = {each.test for each in read_arguments() if each.kind == "outside"}
-    assert named
+@pytest.mark.parametrize("area", AREAS.values(), ids=AREAS)
+def test_arguments_name_tests_that_exist(area):
+    arguments = read_arguments(area.arguments)
+    assert {each.file for each in arguments} <= set(area.files())
+    named = {each.test for each in arguments if each.kind == "outside"}
+    assert arguments
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
@@ -96,6 +125,13 @@ def test_the_sentence_counts():
     fates = ("process", "draw", "process", None, None)
     results = [Result(each.name, killed=fate) for each, fate in zip(mutations, fates, strict=True)]
     arguments = [replace(ARGUMENT, becomes=("v",)), replace(ARGUMENT, becomes=("w",), kind="outside", test="t")]
-    total = tallies(mutations, results, arguments)[-1]
-    assert (total.process, total.draw, total.survivors, total.equivalent, total.outside) == (2, 1, 2, 1, 1)
-    assert sentence(total).startswith("5 mutations, 3 killed (60.0 %), 2 survivors, all argued: 1 are equivalent")
+    total = tallies(CHAIN, mutations, results, arguments)[-1]
+    assert (total.killed, total.survivors, total.equivalent, total.outside) == ((2, 1), 2, 1, 1)
+    expected = "5 mutations, 3 killed (60.0 %), 2 survivors, all argued: 1 are equivalent"
+    assert sentence(CHAIN, total).startswith(expected)
+
+
+def test_no_two_modules_of_all_areas_share_a_name():
+    names = [name for area in AREAS.values() for name in area.files()]
+    assert len(set(names)) == len(names)
+    assert set(LONGFORM.files()) == {"alignment.py", "generation.py", "slots.py", "cache.py"}

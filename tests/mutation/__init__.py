@@ -1,1 +1,1 @@
-"""Automatic one-line mutations of `sampler/chain/`, each judged by `sampler check core`: `tox -e mutation`."""
+"""Automatic one-line mutations of `sampler`, each judged by levels that were not told of it: `tox -e mutation`."""

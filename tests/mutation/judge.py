@@ -1,4 +1,6 @@
-"""One mutated copy of the package under `sampler check core`, in a process that has never seen another copy.
+"""One mutated copy of the package under a level, in a process that has never seen another copy.
+
+Levels process and draw are those of `sampler check core`; level longform are the cases of `tests/mutation/cases`.
 
 Nothing of `sampler` may be imported at the top: the process that is forked for a mutation must not know the package.
 """
@@ -9,21 +11,20 @@ import multiprocessing
 import os
 import pickle
 import resource
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tests.mutation import memory
+from tests.mutation.areas import Area, Level
 
-Level = Literal["process", "draw"]
-LEVELS: tuple[Level, ...] = ("process", "draw")
-
-SECONDS = 60
+SECONDS: Mapping[Level, int] = {"process": 60, "draw": 60, "longform": 30}
 """Processor time of a level, so that a busy machine kills nothing; a mutation that takes longer is killed."""
 
 PATIENCE = 900.0
@@ -54,24 +55,31 @@ Hints = Sequence[str]
 
 @dataclass(frozen=True)
 class Baseline:
-    """What an unharmed copy gives. reached: lines of the chain that each level runs.
+    """What an unharmed copy gives. reached: lines of the area's files that each level runs.
 
-    questions: pickled, the cells of level process and what the reference says of them. Neither knows of the chain.
+    questions: pickled, what is asked and what the oracle says of it: of levels process and draw the cells with the
+    reference's scores, of level longform `Questions`. None of it knows of the mutated modules.
     """
 
     reached: Mapping[Level, Lines]
     questions: bytes
+    by_case: Mapping[str, Lines] = field(default_factory=dict)
+    """Of level longform: lines that each of its cases runs, or that run on import."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done with a copy. mutated: name of the file that is not what it was."""
+    """What is to be done with a copy. mutated: name of the file that is not what it was.
+
+    cases: of level longform, those that run the mutated statement.
+    """
 
     tree: str
     level: Level
     mutated: str
     hints: Hints
     questions: bytes
+    cases: Sequence[str] = ()
 
 
 def examine(order: Order) -> Answer:
@@ -80,25 +88,47 @@ def examine(order: Order) -> Answer:
     try:
         return pipe.recv() if pipe.poll(PATIENCE) else Answer(order.level, killed=True, by="it hangs")
     except EOFError:
-        return Answer(order.level, killed=True, by=f"its process died or took more than {SECONDS} s")
+        return Answer(order.level, killed=True, by=f"its process died or took more than {SECONDS[order.level]} s")
     finally:
         process.kill()
         process.join()
         pipe.close()
 
 
-def baseline(tree: Path, levels: Sequence[Level] = LEVELS) -> Baseline:
-    """Look at an unharmed copy, at level process and others. Raises RuntimeError where it does not pass."""
+def baseline(tree: Path, area: Area, levels: Sequence[Level] = ()) -> Baseline:
+    """Look at an unharmed copy, at the levels of an area or some of them, the first one among them.
+
+    Raises RuntimeError where it does not pass.
+    """
     reached: dict[Level, Lines] = {}
-    questions = b""
-    for level in levels:
-        process, pipe = started(_trace, str(tree), level)
-        objection, reached[level], asked = pipe.recv()
+    by_case: dict[str, Lines] = {}
+    questions = recorded(tree) if area.levels == ("longform",) else b""
+    for level in levels or area.levels:
+        process, pipe = started(_trace, str(tree), level, _names(area, tree), questions)
+        objection, lines, asked = pipe.recv()
         process.join()
         if objection:
-            raise RuntimeError(f"the unharmed chain does not pass: {objection}")
+            raise RuntimeError(f"the unharmed {area.name} does not pass: {objection}")
+        reached[level] = frozenset().union(*lines.values())
+        by_case |= lines if level == "longform" else {}
         questions = questions or asked
-    return Baseline(reached, questions)
+    return Baseline(reached, questions, by_case)
+
+
+def recorded(tree: Path) -> bytes:
+    """What upstream says to the questions of level longform. Raises RuntimeError where it cannot be asked."""
+    command = [sys.executable, "-m", "tests.mutation.oracle"]
+    result = subprocess.run(
+        command, cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)}, capture_output=True, check=False
+    )
+    if result.returncode:
+        raise RuntimeError(result.stderr.decode()[-2000:])
+    return result.stdout
+
+
+def _names(area: Area, tree: Path) -> Mapping[str, str]:
+    """Names of the area's files by their whole paths in a copy."""
+    return {str(path): name for name, path in area.files(tree).items()}
 
 
 def started(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection]:
@@ -114,7 +144,8 @@ def started(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, 
 
 def _answer(order: Order, pipe: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
+    seconds = SECONDS[order.level]
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     with settled(order.tree):
         pipe.send(_ask(order))
 
@@ -133,6 +164,9 @@ def settled(tree: str) -> Iterator[None]:
 def _ask(order: Order) -> Answer:
     """First one case after the other, for the sake of time; the whole examination where all of them pass."""
     try:
+        if order.level == "longform":
+            seen = _cases(order.tree).first_objection(order.questions, order.hints, order.cases)
+            return Answer(order.level, bool(seen), seen)
         examination = _examination(order.tree, order.level)
         cells, known = pickle.loads(order.questions)  # made by `baseline`
         importlib.import_module("sampler.check").all_cells = lambda seed: cells
@@ -156,6 +190,14 @@ def _examination(tree: str, level: Level) -> Any:
     host = importlib.import_module("sampler.engines.host")
     assert str(check.__file__).startswith(tree), f"{check.__file__} is not the copy"
     return check.Examination(host.Local(core.CoreEngine.load()), "core", levels=(level,))
+
+
+def _cases(tree: str) -> Any:
+    """The cases of level longform, with the copy's package."""
+    cases = importlib.import_module("tests.mutation.cases")
+    generation = importlib.import_module("sampler.generation")
+    assert str(generation.__file__).startswith(tree), f"{generation.__file__} is not the copy"
+    return cases
 
 
 def _failing(examination: Any, cells: Sequence[Any], hints: Hints) -> Iterator[str]:
@@ -182,23 +224,38 @@ def _objection(examination: Any) -> str:
     return objections[0].case if objections else f"{examination.levels[0]} {report.outcome}"
 
 
-def _trace(tree: str, level: Level, pipe: Connection) -> None:
-    """Send what `baseline` gathers of a level: an objection or nothing, lines, questions."""
+def _trace(tree: str, level: Level, names: Mapping[str, str], questions: bytes, pipe: Connection) -> None:
+    """Send what `baseline` gathers of a level: an objection or nothing, lines by case, questions."""
     seen: set[tuple[str, int]] = set()
-    folder = str(Path(tree) / "sampler" / "chain")
 
     def look(frame: Any, _event: str, _argument: Any) -> Any:
-        code = frame.f_code
-        if not code.co_filename.startswith(folder):
+        name = names.get(frame.f_code.co_filename)
+        if name is None:
             return None
-        seen.add((Path(code.co_filename).name, frame.f_lineno))
+        seen.add((name, frame.f_lineno))
         return look
 
     with settled(tree):
         threading.settrace(look)
         sys.settrace(look)
-        examination = _examination(tree, level)
-        objection = _objection(examination)
+        if level == "longform":
+            objection, lines = _case_by_case(_cases(tree), questions, seen)
+        else:
+            examination = _examination(tree, level)
+            objection, lines = _objection(examination), {level: frozenset(seen)}
+            cells = importlib.import_module("sampler.checks.probes").all_cells(examination.seed)
+            questions = pickle.dumps((cells, examination.judge.known))
         sys.settrace(None)
-        cells = importlib.import_module("sampler.checks.probes").all_cells(examination.seed)
-        pipe.send((objection, frozenset(seen), pickle.dumps((cells, examination.judge.known))))
+        pipe.send((objection, lines, questions))
+
+
+def _case_by_case(cases: Any, questions: bytes, seen: set[tuple[str, int]]) -> tuple[str, dict[str, Lines]]:
+    """The first case that objects to an unharmed copy, or nothing, and which lines each one runs."""
+    imported, lines = frozenset(seen), {}
+    for name in cases.names():
+        seen.clear()
+        objection = cases.first_objection(questions, (), (name,))
+        if objection:
+            return objection, {}
+        lines[name] = imported | seen
+    return "", lines

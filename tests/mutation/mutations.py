@@ -8,6 +8,7 @@ import ast
 import difflib
 import functools
 import itertools
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,27 @@ def operators() -> tuple[tuple[str, Any], ...]:
     return tuple((name.partition("/")[2], each()) for name, each in classes if not each.arguments())
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some whole lines of a file that are a program by themselves. text: without their indentation.
+
+    before, after: the lines around them.
+    """
+
+    before: Sequence[str]
+    text: str
+    after: Sequence[str]
+    indentation: str
+
+    def place(self, start: Position) -> Position:
+        """A position in the text, in the file."""
+        return start[0] + len(self.before), start[1] + len(self.indentation)
+
+    def whole(self, text: str) -> str:
+        """The file with another text in place of this one."""
+        return "".join([*self.before, textwrap.indent(text, self.indentation), *self.after])
+
+
 def mutations_of(path: Path) -> Iterator[Mutation]:
     """Every mutation of a file, by operator and then by place."""
     from cosmic_ray.ast import ast_nodes, get_ast
@@ -56,21 +78,43 @@ def mutations_of(path: Path) -> Iterator[Mutation]:
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     annotations, names, statements = list(_annotations(tree)), list(_names(tree)), list(_statements(tree))
-    known = {ast.dump(tree)}
-    nodes = list(ast_nodes(get_ast(source)))
+    parts = [(part, list(ast_nodes(get_ast(part.text))), {_meaning(part.text)}) for part in _parts(source, tree)]
     for name, operator in operators():
-        places = itertools.chain.from_iterable(operator.mutation_positions(node) for node in nodes)
-        for occurrence, (start, _) in enumerate(places):
-            if any(first <= start < last for first, last in annotations):
-                continue
-            code = mutate_code(source, operator, occurrence)
-            meaning = _meaning(code)
-            if meaning is not None and meaning not in known:
-                known.add(meaning)
-                was, becomes = _changed(source.splitlines(), code.splitlines())
-                line = start[0]
-                function = _innermost(names, line)[2]
-                yield Mutation(path.name, line, function, name, was, becomes, code, _innermost(statements, line)[:2])
+        for part, nodes, known in parts:
+            places = itertools.chain.from_iterable(operator.mutation_positions(node) for node in nodes)
+            for occurrence, start in enumerate(part.place(start) for start, _ in places):
+                if any(first <= start < last for first, last in annotations):
+                    continue
+                text = mutate_code(part.text, operator, occurrence)
+                meaning = _meaning(text)
+                if text is not None and meaning is not None and meaning not in known:
+                    known.add(meaning)
+                    code = part.whole(text)
+                    was, becomes = _changed(source.splitlines(), code.splitlines())
+                    line = start[0]
+                    function, statement = _innermost(names, line)[2], _innermost(statements, line)[:2]
+                    yield Mutation(path.name, line, function, name, was, becomes, code, statement)
+
+
+def _parts(source: str, tree: ast.Module) -> Iterator[Part]:
+    """A file in parts, statements and methods: a mutation costs as much as the text that it is made in."""
+    lines = source.splitlines(keepends=True)
+    ends = {len(lines), *(node.end_lineno or 0 for node in tree.body)}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            methods = [index for index, each in enumerate(node.body) if index and isinstance(each, ast.FunctionDef)]
+            ends |= {node.body[index - 1].end_lineno or 0 for index in methods}
+    first = 0
+    for last in sorted(ends):
+        block = lines[first:last]
+        code = next((line for line in block if line.strip()), "")
+        indentation = code[: len(code) - len(code.lstrip())]
+        part = Part(lines[:first], textwrap.dedent("".join(block)), lines[last:], indentation)
+        if _meaning(part.text) is not None and part.whole(part.text) == source:
+            yield part
+            first = last
+    if first < len(lines):
+        raise ValueError(f"line {first + 1} and those after it are no program by themselves")
 
 
 def _meaning(code: str | None) -> str | None:

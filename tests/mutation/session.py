@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from tests.mutation.judge import LEVELS, Answer, Baseline, Hints, Level, Order, baseline, examine
+from tests.mutation.areas import CHAIN, ROOT, Area, Level, path_of
+from tests.mutation.judge import Answer, Baseline, Hints, Lines, Order, baseline, examine
 from tests.mutation.mutations import Mutation, mutations_of
 
-ROOT = Path(__file__).parents[2]
 CARRIED = ("sampler", "matrices", "tests", "conftest.py", "pyproject.toml")
 """What a copy of the tree consists of."""
+LINKED = ".wheels"
+"""Upstream's releases, where they are: each copy sees the same ones."""
 
 HINTS = 2
 
@@ -37,12 +39,14 @@ class Result:
         return replace(self, survived=(*self.survived, answer.level))
 
 
-def all_mutations(files: Sequence[str] = (), share: float = 1.0, root: Path = ROOT) -> list[Mutation]:
-    """Mutations of every module of the chain, or of those that are named; one of each name.
+def all_mutations(
+    area: Area = CHAIN, files: Sequence[str] = (), share: float = 1.0, root: Path = ROOT
+) -> list[Mutation]:
+    """Mutations of every module of an area, or of those that are named; one of each name.
 
     share: how many of them, chosen by their hash, which has nothing to do with what they are.
     """
-    paths = sorted((root / "sampler" / "chain").glob("*.py"))
+    paths = area.files(root).values()
     found = (each for path in paths if not files or path.name in files for each in mutations_of(path))
     return [each for each in {each.name: each for each in found}.values() if _hash(each) < share]
 
@@ -63,32 +67,46 @@ class Copy:
                 shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, folder / name)
+        if (root / LINKED).exists():
+            (folder / LINKED).symlink_to(root / LINKED)
 
     @contextlib.contextmanager
     def mutated(self, mutation: Mutation) -> Iterator[None]:
         """While the mutation is in place."""
-        path = self.tree / "sampler" / "chain" / mutation.file
+        path = path_of(mutation.file, self.tree)
         before = path.read_bytes()
-        for compiled in path.parent.glob("__pycache__/*"):
-            compiled.unlink()  # a mutation of the same second and length would be taken for what it replaces
+        _forget_compiled(path)
         path.write_text(mutation.code, encoding="utf-8")
         try:
             yield
         finally:
             path.write_bytes(before)
+            _forget_compiled(path)
 
     def judge(self, mutation: Mutation, level: Level, hints: Hints, base: Baseline) -> Answer:
         """Put a level to a mutation."""
         if not reaches(level, mutation, base):
             return Answer(level, killed=False)
+        cases = [name for name, lines in base.by_case.items() if runs(mutation, lines)]
         with self.mutated(mutation):
-            return examine(Order(str(self.tree), level, mutation.file, hints, base.questions))
+            return examine(Order(str(self.tree), level, mutation.file, hints, base.questions, cases))
+
+
+def _forget_compiled(path: Path) -> None:
+    """Else a text of the same second and length would be taken for the one that it replaces, or is replaced by."""
+    for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
+        compiled.unlink()
 
 
 def reaches(level: Level, mutation: Mutation, base: Baseline) -> bool:
     """Whether a level runs the mutated statement at all; if not, the mutation survives without being asked."""
+    return runs(mutation, base.reached[level])
+
+
+def runs(mutation: Mutation, lines: Lines) -> bool:
+    """Whether the mutated statement is among the lines that were run."""
     first, last = mutation.statement
-    return any((mutation.file, line) in base.reached[level] for line in range(first, last + 1))
+    return any((mutation.file, line) in lines for line in range(first, last + 1))
 
 
 class Recent:
@@ -161,11 +179,15 @@ def copies(count: int) -> Iterator[list[Copy]]:
 
 
 def run(
-    trees: Sequence[Copy], mutations: Sequence[Mutation], known: Sequence[Result], told: Callable[[Result], None]
+    trees: Sequence[Copy],
+    area: Area,
+    mutations: Sequence[Mutation],
+    known: Sequence[Result],
+    told: Callable[[Result], None],
 ) -> list[Result]:
     """Judge every mutation that is not known yet, a copy to each thread, all of them at the cheap level first."""
-    session = Session(trees, baseline(trees[0].tree), told, {each.name: each for each in known})
-    for level in LEVELS:
+    session = Session(trees, baseline(trees[0].tree, area), told, {each.name: each for each in known})
+    for level in area.levels:
         session.ask(shuffled(mutations), level)
     return [session.made[mutation.name] for mutation in mutations]
 

@@ -1,4 +1,4 @@
-"""The hand-written arguments about survivors, survivors.toml, beside what a run found."""
+"""The hand-written arguments about survivors, a file for each area, beside what a run found."""
 
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -8,8 +8,6 @@ from typing import Literal
 
 from tests.mutation.session import Result
 
-ARGUMENTS = Path(__file__).with_name("survivors.toml")
-
 Kind = Literal["equivalent", "outside"]
 KINDS: tuple[Kind, ...] = ("equivalent", "outside")
 
@@ -18,8 +16,8 @@ KINDS: tuple[Kind, ...] = ("equivalent", "outside")
 class Argument:
     """Why some mutations of one line survive.
 
-    kind: `equivalent` where no input tells the mutation from the original, `outside` where levels process and draw do
-    not look, by design. test: for those, the unit test that sees them.
+    kind: `equivalent` where no input tells the mutation from the original, `outside` where the area's levels do not
+    look, by design. test: for those, the unit test that sees them.
     """
 
     file: str
@@ -36,7 +34,7 @@ class Argument:
         return tuple(f"{self.file} {self.function}: {self.was} -> {becomes}" for becomes in self.becomes)
 
 
-def read_arguments(path: Path = ARGUMENTS) -> list[Argument]:
+def read_arguments(path: Path) -> list[Argument]:
     """All arguments of a file. Raises ValueError for one that is incomplete."""
     entries = tomllib.loads(path.read_text(encoding="utf-8")).get("survivor", [])
     arguments = [Argument(**{**each, "becomes": tuple(each["becomes"])}) for each in entries]
