@@ -27,8 +27,9 @@ FURTHER_UNITS = {"loops": "runs, above the share of the reference", "distinct": 
 def announced(texts: int, runs: int, rate: float = 1e-6) -> dict[str, Announced]:
     """What every question of `token_check.findings` sees with `runs` runs of each of `texts` texts on either side.
 
-    Of a reference that neither loops nor misses an end, and of values without ties. Questions about tokens look at that
-    part of a text which nine in ten of its runs reach; here the others are all taken from one side, the worst case.
+    Of a reference that neither loops nor misses an end and reads well, and of values without ties. Questions about
+    tokens look at that part of a text which nine in ten of its runs reach; here the others are all taken from one side,
+    the worst case.
     Raises ValueError for no texts or runs, or a rate out of range.
     """
     if min(texts, runs) < 1:

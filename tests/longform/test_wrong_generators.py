@@ -130,7 +130,8 @@ def test_a_plan_announces_what_the_runs_then_see(texts, runs):
     without = [TokenRun(run.text, run.tokens, run.stop_reason) for run in source.runs(runs, 1)]
     for case, finding in findings(source.runs(runs, 1), source.runs(runs, 2)):
         name = case.split("/")[1 if "/loops/" in case else 2]
-        if finding.alpha is not None:
+        marked = "/alignment/" in case and "of the reference's 0 of" not in finding.message
+        if finding.alpha is not None and not marked:  # announced of a reference without such runs
             assert finding.detectable <= said[name].sees + 0.02, case
             assert finding.alpha == pytest.approx(said[name].alpha)
     counted = dict(findings(without, source.runs(runs, 2)))["tokens/seeds/distinct"]
