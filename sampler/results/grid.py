@@ -33,9 +33,14 @@ class Grid:
 
 
 def grid_of(cells: Sequence[Cell]) -> Grid:
-    """Lay cells out: the last axes become columns as long as they are at most eight, the first one is always a row."""
+    """Lay cells out: the last axes become columns as long as they are at most eight, the first one is always a row.
+
+    Cells that mostly vary one axis each, the others not, make no table.
+    """
     most = max((len(cell.axes) for cell in cells), default=0)
     inside = [cell for cell in cells if len(cell.axes) == most]
+    if 2 * len(inside) < sum(bool(cell.axes) for cell in cells):
+        return Grid((), (), (), tuple(cells))
     values: dict[str, list[str]] = {}
     for cell in inside:
         for axis, value in cell.axes.items():

@@ -249,6 +249,11 @@ def test_columns_are_at_most_eight_and_the_first_axis_is_a_row():
     grid = grid_of(cells_of([verdict(cell) for cell in cells(a=range(2), b=range(5), c=range(2), d=range(4))]))
     assert (grid.row_axes, [axis for axis, _ in grid.columns]) == (("a", "b"), ["c", "d"])
     assert grid_of(cells_of([verdict(cell) for cell in cells(a=range(3))])).columns == ()
+
+
+def test_cells_that_vary_one_axis_at_a_time_are_a_list():
+    found = grid_of(cells_of([verdict(cell) for cell in ("all", "base", "a:1", "a:2", "b:1", "b:2", "a:1+b:2")]))
+    assert (found.rows, len(found.others)) == ((), 7)
     (row,) = grid_of(cells_of([verdict("base")])).rows
     assert (row.values, [cell.id for cell in row.cells]) == ((), ["made/base"])
 
