@@ -7,10 +7,14 @@ from sampler.chain.noise import NoiseKey
 from sampler.checks.questions import WEIGHTS
 from sampler.errors import MatrixError
 from sampler.matrix import Case, Level, LongForm, Matrix
+from sampler.matrix_file import nearest
 from sampler.statistics.budget import Budget
 
 ALL = "all"
 """The group of all cells."""
+
+WEIGHTS_OF_LEVELS: dict[Level, float] = {"all": 2.0, "axes": 1.0, "cells": 1.0}
+"""Parts of the budget where the matrix gives no others."""
 
 BY_ITSELF = {"complete": 1.0, "looping": 1.0}
 """Their parts of a cell's budget."""
@@ -35,10 +39,14 @@ def groups_of(matrix: Matrix) -> list[Group]:
 
 
 def questions_of(matrix: Matrix, group: Group) -> dict[str, float]:
-    """What a group is asked, with its parts of the budget, but for `ends`.
+    """What a group is asked, with its parts of the budget, but for `same` and `ends`.
 
     A cell that is known not to be whole is not asked where and by whom its runs end: `complete` says so.
     """
+    for name in (name for names in plan_of(matrix).left_out.values() for name in names):
+        if name not in (*WEIGHTS, *BY_ITSELF):
+            known = nearest(name, [*WEIGHTS, *BY_ITSELF])
+            raise MatrixError(f"{matrix.path}: longform.left_out names {name!r}", hint=known)
     left_out = set(plan_of(matrix).left_out.get(group.level, []) if plan_of(matrix).reference else WEIGHTS)
     if group.level != "cells":
         return {name: weight for name, weight in WEIGHTS.items() if name not in left_out}
@@ -56,7 +64,7 @@ def alphas_of(matrix: Matrix) -> dict[str, dict[str, float]]:
     for group in groups:
         names = questions_of(matrix, group)
         total = sum(names.values())
-        share = plan.weights[group.level] / counts[group.level]
+        share = (WEIGHTS_OF_LEVELS | plan.weights)[group.level] / counts[group.level]
         parts |= {f"{group.name}/{name}": share * weight / total for name, weight in names.items()}
     split = Budget(plan.false_alarms).split(parts)
     result: dict[str, dict[str, float]] = {group.name: {} for group in groups}

@@ -70,12 +70,21 @@ class LongFormRun:
     def reference_of(self, case: Case) -> list[TokenRun]:
         """Reference runs of a cell; their texts are named after cell and prompt."""
         if self.reference is not None:
-            return [replace(run, text=f"{case.cell} {run.text}") for run in self.reference.runs(case.cell)]
+            runs = self.reference.runs(case.cell) if self._fits(self.reference, case) else ()
+            return [replace(run, text=f"{case.cell} {run.text}") for run in runs]
         return [
             replace(run, text=f"{case.cell} {run.text.removeprefix(f'{case.id} ')}")
             for run in self._own_reference
-            if run.text.startswith(f"{case.id} ") or " " not in run.text
+            if run.text.startswith(f"{case.id} ") or (" " not in run.text and len(self.matrix.cases) == 1)
         ]
+
+    def _fits(self, reference: ReferenceRuns, case: Case) -> bool:
+        """Whether runs that ship were made with a cell's knobs, and with the weights of the core."""
+        cell = reference.cells.get(case.cell)
+        engine = self.session.engine
+        core = engine.generator.checkpoint.checksum if isinstance(engine, CoreEngine) else None
+        same_weights = core is None or core == reference.provenance.get("weights_sha256")
+        return cell is not None and cell.config == str(case.config) and same_weights
 
     def results(self, on_cell: OnCell = lambda name: None) -> Iterator[CaseResult]:
         """Generate everything, then answer: all cells together, axes, cells."""
@@ -159,7 +168,7 @@ class LongFormRun:
     def _shared(self, case: Case) -> "tuple[TokenRun, ...] | str":
         """Runs of the cell with the reference's noise, or why there are none."""
         reference, info = self.reference, self.session.engine.info
-        if reference is None or case.cell not in reference.cells:
+        if reference is None or not self._fits(reference, case):
             return "no reference runs whose noise is known"
         if info.vocab_size is None or info.dtype not in EXACT_DTYPES:
             return f"{info.name} takes no noise, or computes in another precision than the reference"
@@ -181,8 +190,12 @@ class LongFormRun:
     def _ignores_noise(self, case: Case, request: Request, answer: Generation) -> bool:
         other = NoiseKey(self.session.seed, f"{case.id}/other", 0)
         noise = partial(other.gumbel, vocab_size=self.session.engine.info.vocab_size or 0)
-        again = self.session.answers(case, [replace(request, noise=noise)], self.on_step)[0]
-        return not case.config.greedy and again.tokens == answer.tokens
+        if case.config.greedy:
+            return False
+        other_noise, once_more = (
+            self.session.answers(case, [each], self.on_step)[0] for each in (replace(request, noise=noise), request)
+        )
+        return other_noise.tokens == answer.tokens or once_more.tokens != answer.tokens
 
     def _two_sided(
         self, group: Group, made: Sequence["CellRuns"], alphas: Mapping[str, float]
@@ -195,7 +208,10 @@ class LongFormRun:
             yield from ((name, _nothing(alpha)) for name, alpha in alphas.items() if name in WEIGHTS)
             return
         detect = plan_of(self.matrix).detect.get(group.level, Detect())
-        yield from two_sided(sides, alphas, detect.share, detect.superiority)
+        missing = sum(each.problem is not None for each in made)
+        note = f"; without {missing} of {len(made)} cells, which have no runs" if missing else ""
+        for name, finding in two_sided(sides, alphas, detect.share, detect.superiority):
+            yield name, replace(finding, message=finding.message + note)
 
     def runs_of(self, case: Case) -> "CellRuns":
         """The runs of a cell, generated once. What an engine does wrong in it, it does wrong in this cell alone."""
@@ -209,12 +225,15 @@ class LongFormRun:
         try:
             requests = self.session.requests(case)
             generations = self.session.answers(case, requests, self.on_step)
-            shared = self._shared(case)
         except Unsupported as error:
             return CellRuns(problem=Finding("generate", "draw", "unavailable", 0, str(error)))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
             message = f"{type(error).__name__}: {error}"
             return CellRuns(problem=Finding("generate", "draw", "errored", 0, message))
+        try:
+            shared: tuple[TokenRun, ...] | str = self._shared(case)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the runs that are there are judged all the same
+            shared = f"runs with the reference's noise: {type(error).__name__}: {error}"
         prompts = [prompt for prompt in prompts_of(case.plan) for _ in range(case.plan.runs)]
         runs = [
             as_kept(token_run(f"{case.cell} {prompt.id}", generation, float(prompt.tokens) if prompt.tokens else None))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from sampler.checks.base import Prospect
-from sampler.groups import alphas_of, groups_of
+from sampler.groups import alphas_of, groups_of, plan_of
 from sampler.matrix import Matrix
 from sampler.results.reference_runs import read_reference, shipped_reference
 from sampler.statistics.marks import MarkedRuns
@@ -22,7 +22,7 @@ def prospects(matrix: Matrix) -> Iterator[Prospect]:
             texts = [run["prompt"] for run in reference[case.cell].runs] if case.cell in reference else []
             sizes += [(case.plan.runs, texts.count(text)) for text in dict.fromkeys(texts)]
         runs = sum(case.plan.count * case.plan.runs for case in group.cases)
-        alone = AtMost(matrix.longform.most_incomplete, own["complete"]) if group.level == "cells" else None
+        alone = _alone(matrix, own.get("complete")) if group.level == "cells" else None
         yield Prospect(
             group.name,
             runs,
@@ -37,3 +37,7 @@ def _share(alpha: float | None, sizes: Sequence[tuple[int, int]]) -> float:
     if alpha is None:
         return 1.0
     return MarkedRuns(alpha).detectable([one for one, _ in sizes], [other for _, other in sizes])
+
+
+def _alone(matrix: Matrix, alpha: float | None) -> AtMost | None:
+    return AtMost(plan_of(matrix).most_incomplete, alpha) if alpha else None

@@ -147,6 +147,11 @@ def _cells(file: MatrixFile) -> list[dict[str, Any]]:
 
 
 def _check_known(path: Path, file: MatrixFile, cells: Sequence[str]) -> None:
+    if file.known and file.longform is None:
+        raise MatrixError(f"{path}: [[known]] without [longform]", hint="only a long-form matrix knows bad cells")
+    twice = Counter((known.cell, known.check) for known in file.known).most_common(1)
+    if twice and twice[0][1] > 1:
+        raise MatrixError(f"{path}: known {' '.join(twice[0][0])!r} comes twice", hint="leave one of them out")
     for known in file.known:
         if known.cell not in cells:
             raise MatrixError(f"{path}: known.cell = {known.cell!r}", hint=nearest(known.cell, cells))
@@ -181,7 +186,7 @@ def _without_excluded(path: Path, cells: list[dict[str, Any]], file: MatrixFile)
             raise MatrixError(f"{path}: exclude = {rule!r}", hint="expected values of axes and a why")
         for name in conditions:
             _check_key(path, "exclude", name, list(file.axes))
-        kept = [cell for cell in cells if any(cell[name] != value for name, value in conditions.items())]
+        kept = [cell for cell in cells if any(cell.get(name) != value for name, value in conditions.items())]
         if len(kept) == len(cells):
             raise MatrixError(f"{path}: exclude = {conditions!r} excludes no cell", hint="remove it or mend its values")
         cells = kept

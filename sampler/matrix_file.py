@@ -62,7 +62,7 @@ class LongForm(_Strict):
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     most_incomplete: Annotated[float, Field(gt=0, lt=1)] = 0.2
     most_looping: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    weights: dict[Level, Annotated[float, Field(gt=0)]] = {"all": 2.0, "axes": 1.0, "cells": 1.0}
+    weights: dict[Level, Annotated[float, Field(gt=0, lt=1e6)]] = {}
     detect: dict[Level, Detect] = {}
     left_out: dict[Level, list[str]] = {}
 
@@ -112,10 +112,12 @@ def _schema_error(path: Path, error: ValidationError) -> MatrixError:
     place = [str(part) for part in first["loc"]]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
-        section = Plan if place[0] == "generation" else MatrixFile
+        sections: dict[str, type[BaseModel]] = {"generation": Plan, "longform": LongForm, "known": Known}
+        section: type[BaseModel] = sections.get(place[0], MatrixFile) if len(place) > 1 else MatrixFile
         return MatrixError(f"{path}: unknown key {key!r}", hint=nearest(place[-1], section.model_fields))
     if first["type"] == "missing":
-        return MatrixError(f"{path}: key {key!r} is missing", hint="every matrix says why it exists")
+        why = "every matrix says why it exists" if place == ["why"] else "see matrices/longform.toml"
+        return MatrixError(f"{path}: key {key!r} is missing", hint=why)
     if place[:2] == ["generation", "prompts"]:  # a union, for which the schema has two complaints
         return MatrixError(
             f"{path}: generation.prompts = {first['input']!r}",

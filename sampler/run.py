@@ -99,6 +99,9 @@ class Session:
     def prepare(self) -> None:
         """Load everything and look at every request, so that what is wrong shows before the first cell."""
         if self.matrix.longform:
+            from sampler.groups import alphas_of
+
+            alphas_of(self.matrix)  # what is wrong with the questions shows here
             check_reference(self.matrix.path.parent, self.matrix.longform.reference)
         _ = self._oracle
         for case in self.matrix.cases:

@@ -95,7 +95,7 @@ def generate(case: Case, rules: Variant, prompts: list[Prompt]) -> dict[str, Any
     upstream.use(wheels.need(version) / "chatterbox")
     config = T3Config.read(finch.folder() / OWN_FILES[1])
     loop = "multilingual" if rules.name.startswith("mtl") else "english"
-    model = wheel_runs.build({"loop": loop}, config)
+    model = wheel_runs.build({"loop": loop}, config, wheel_runs.finch_tensors({"loop": loop}))
     names = [name for name in KNOBS if not (name == "min_p" and rules.name == "en-0.1.1")]
     knobs = {name: getattr(case.config, name) for name in names}
     runs = []
@@ -203,6 +203,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="put all cells into the package")
     options = parser.parse_args()
+    if options.cell and options.write:
+        parser.error("--write puts all cells into the package: leave --cell out")
     matrix = load_matrix(find_matrix(options.matrix))
     options.work.mkdir(parents=True, exist_ok=True)
     chosen = [case for case in matrix.cases if not options.cell or case.cell in options.cell]

@@ -14,6 +14,9 @@ from sampler.checks.runs import TokenRun
 NEAR_TIE = 1e-3
 """A margin of score + noise, in nats, that two float32 evaluations of one network may decide otherwise."""
 
+LEAST_TOKENS = 20
+"""Tokens that have to be compared before near ties part the runs."""
+
 IGNORES_NOISE = "the engine draws with noise of its own"
 
 
@@ -39,6 +42,9 @@ def same(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
     message = f"{total - len(problems) - ties} of {total} runs with upstream's noise are upstream's token for token"
     if ties:
         message += f", {ties} until a near tie"
+    if not problems and compared < LEAST_TOKENS:
+        why = f"near ties parted the runs after {compared} tokens, {LEAST_TOKENS} are asked for; {message}"
+        return Finding("generate", "draw", "unavailable", compared, why)
     outcome: Outcome = "failed" if problems else "passed"
     return Finding(
         "generate", "draw", outcome, compared, "; ".join([message, *problems]), statistic=len(problems), bound=0

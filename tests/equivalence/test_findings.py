@@ -84,7 +84,7 @@ def copies() -> list[Block]:
 
 def rows() -> list[tuple[str, str, str, str]]:
     return re.findall(
-        r"^\| ((?:mlx|chatterbox).*) \| (bug|dialect|measured) \| \[(.*)\]\(#(.*)\) \|$", TEXT, flags=re.MULTILINE
+        r"^\| ((?:mlx|chatterbox|Finch).*) \| (bug|dialect|measured) \| \[(.*)\]\(#(.*)\) \|$", TEXT, flags=re.MULTILINE
     )
 
 

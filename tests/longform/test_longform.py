@@ -272,3 +272,37 @@ def test_a_plan_without_reference_runs_sees_nothing_beside_them(tmp_path):
     (tmp_path / "small.toml").write_text(SMALL, encoding="utf-8")
     found = list(prospects(load_matrix(tmp_path / "small.toml")))
     assert {(each.reference, each.share, each.superiority) for each in found} == {(0, 1.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[longform]\nleft_out = { cells = ['coverin'] }\n", r"left_out names 'coverin' \(did you mean 'covering'\?\)"),
+        ("[longform]\nreferense = 'x'\n", r"unknown key 'longform.referense' \(did you mean 'reference'\?\)"),
+        ("[longform]\n[[known]]\ncell = 'base'\n", r"key 'known.0.check' is missing \(see matrices/longform.toml\)"),
+        (
+            "[[known]]\ncell = 'base'\ncheck = 'complete'\nshare = 0.5\nfinding = 'x'\n",
+            r"\[\[known\]\] without \[longform\]",
+        ),
+    ],
+)
+def test_a_mistake_in_a_long_form_matrix_is_one_line(tmp_path, text, message):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"why = 'x'\n{text}", encoding="utf-8")
+    with pytest.raises(MatrixError, match=message):
+        alphas_of(load_matrix(path))
+
+
+def test_runs_that_ship_serve_a_cell_of_their_knobs_alone(tmp_path):
+    path = tmp_path / "mine.toml"
+    text = find_matrix("sentences").read_text(encoding="utf-8")
+    path.write_text(text.replace("temperature = [0.8, 1.0]", "temperature = [0.7, 1.0]"), encoding="utf-8")
+    run = LongFormRun(Session(load_matrix(path)))
+    served = {case.cell: len(run.reference_of(case)) for case in run.matrix.cases}
+    assert served == {
+        "base": 0,
+        "variant:mtl-0.1.6": 96,
+        "temperature:1.0": 96,
+        "repetition_penalty:1.0": 0,
+        "cfg_weight:0.0": 0,
+    }

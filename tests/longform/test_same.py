@@ -13,7 +13,8 @@ from sampler.longform import LongFormRun
 from sampler.matrix import find_matrix, load_matrix
 from sampler.run import Session
 
-THEIRS = TokenRun("a", (3, 1, 4, 1, 5), "eos", margin=np.array([1.0, 2.0, NEAR_TIE / 2, 0.5, 3.0]))
+START = tuple(range(100, 120))
+THEIRS = TokenRun("a", (*START, 3, 1, 4, 1, 5), "eos", margin=np.array([1.0] * 20 + [1.0, 2.0, NEAR_TIE / 2, 0.5, 3.0]))
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ THEIRS = TokenRun("a", (3, 1, 4, 1, 5), "eos", margin=np.array([1.0, 2.0, NEAR_T
     [((3, 1, 4, 1, 5), None), ((3, 1, 4, 2, 5), 3), ((3, 1, 4), 3), ((3, 1, 4, 1, 5, 9), 5), ((), 0)],
 )
 def test_where_two_runs_part(tokens, step):
-    assert parting(tokens, THEIRS.tokens) == step
+    assert parting(tokens, THEIRS.tokens[20:]) == step
 
 
 @pytest.mark.parametrize(
@@ -29,20 +30,26 @@ def test_where_two_runs_part(tokens, step):
     [
         ((3, 1, 4, 1, 5), "passed", "1 of 1 runs with upstream's noise are upstream's token for token"),
         ((3, 1, 7, 7, 7), "passed", "0 of 1 runs with upstream's noise are upstream's token for token, 1 until a near"),
-        ((3, 1, 4, 2, 5), "failed", "text 'a' parts at step 3: 2 in place of 1, which leads by 0.5 nats there"),
-        ((3, 1, 4, 1), "failed", "text 'a' parts at step 4, where it stops (eos)"),
-        ((3, 1, 4, 1, 5, 9), "failed", "text 'a' parts at step 5, where upstream had ended (eos)"),
+        ((3, 1, 4, 2, 5), "failed", "text 'a' parts at step 23: 2 in place of 1, which leads by 0.5 nats there"),
+        ((3, 1, 4, 1), "failed", "text 'a' parts at step 24, where it stops (eos)"),
+        ((3, 1, 4, 1, 5, 9), "failed", "text 'a' parts at step 25, where upstream had ended (eos)"),
     ],
 )
 def test_a_run_is_upstreams_or_it_is_said_where_it_parts(tokens, outcome, words):
-    found = same([TokenRun("a", tokens, "eos")], [THEIRS])
+    found = same([TokenRun("a", (*START, *tokens), "eos")], [THEIRS])
     assert found.outcome == outcome
     assert words in found.message
     assert found.alpha is None
 
 
+def test_too_few_tokens_before_a_near_tie_say_nothing():
+    early = TokenRun("a", (3, 1, 4), "eos", margin=np.array([NEAR_TIE / 2, 1.0, 1.0]))
+    assert same([TokenRun("a", (9, 1, 4), "eos")], [early]).outcome == "unavailable"
+    assert same([], []).outcome == "unavailable"
+
+
 def test_a_parting_without_a_known_margin_is_no_near_tie():
-    for margin in (None, np.full(5, 1.0)):
+    for margin in (None, np.full(25, 1.0)):
         assert same([TokenRun("a", (3, 9), "eos")], [replace(THEIRS, margin=margin)]).outcome == "failed"
 
 
