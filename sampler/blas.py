@@ -16,10 +16,11 @@ VARIABLE = "SAMPLER_BLAS"
 
 @dataclass(frozen=True)
 class Blas:
-    """name: what answers MLX's matrix products. hint: how to get a faster one, or empty."""
+    """name: what answers MLX's matrix products. hint: how to get a faster one, or empty. threads: how many it uses."""
 
     name: str
     hint: str = ""
+    threads: int = 1
 
 
 _INSTALL = "apt-get install libopenblas0-pthread makes matrix products about 10 times as fast"
@@ -51,13 +52,18 @@ def _choose() -> Blas:
         return Blas("bundled with MLX", f"{library} could not be loaded: {error}")
     if not hasattr(loaded, "cblas_sgemm"):
         return Blas("bundled with MLX", f"{library} has no cblas_sgemm")
-    return Blas(_describe(loaded, library))
+    return _describe(loaded, library)
 
 
-def _describe(library: ctypes.CDLL, path: str) -> str:
+def _describe(library: ctypes.CDLL, path: str) -> Blas:
     if not hasattr(library, "openblas_get_config"):
-        return path
+        return Blas(path)
     library.openblas_get_config.restype = ctypes.c_char_p
     version = library.openblas_get_config().decode().split()
     threads = library.openblas_get_num_threads()
-    return f"{' '.join(version[:2])}, {threads} thread{'s' if threads > 1 else ''} ({path})"
+    return Blas(f"{' '.join(version[:2])}, {threads} thread{'s' if threads > 1 else ''} ({path})", threads=threads)
+
+
+def threads() -> int:
+    """On how many threads the products of a step run, and so the attention between them."""
+    return prepare().threads

@@ -7,15 +7,16 @@ that what a request gets does not depend on its neighbours (docs/decisions.md, "
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler import blas
 from sampler.alignment import AlignmentStreamAnalyzer, AnalyzerConfig, Decisions, crash_message
 from sampler.chain.bias import check_ids
 from sampler.chain.draw import pick
@@ -28,10 +29,14 @@ from sampler.errors import ConfigError, TextError
 from sampler.requests import Generation, Noise, Record, Request, StopReason
 from sampler.slots import Slot
 from sampler.t3.backbone import AttentionRequest
-from sampler.t3.cache import KeyValueCache
+from sampler.t3.cache import AttentionRow, KeyValueCache, SeparateCaches
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.config import T3Config
+from sampler.t3.model import T3
 from sampler.variants import PenaltyHistory, Variant
+
+if TYPE_CHECKING:
+    from sampler.t3.slot_cache import SlotCache
 
 __all__ = ["Generation", "Generator", "Noise", "Record", "Request", "StopReason", "is_guided"]
 
@@ -47,7 +52,8 @@ class Generator:
 
     chain: logits to scores, exchangeable so that a wrong chain can be put under the checks. analyzer: what decides at
     the stage `alignment`; None: nothing. bos_count (BOS rows of the prefix; None: as upstream has it for this model)
-    and the fields behind analyzer are those of `Variant`.
+    and the fields behind analyzer are those of `Variant`. attention: `mlx` computes each slot's attention by MLX's own
+    operation, `auto` on the CPU in float32 by a kernel that reads all slots' keys and values in place.
     """
 
     checkpoint: Checkpoint
@@ -60,6 +66,7 @@ class Generator:
     penalty_history: PenaltyHistory = "bos_and_generated"
     first_token_ends: bool = True
     beyond_cap: int = 0
+    attention: Literal["auto", "mlx"] = "auto"
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -111,6 +118,11 @@ class Generator:
         self.checkpoint.model.check_text(request.prompt)
         return tuple(request.prompt)
 
+    def positions(self, request: Request, text: Sequence[int]) -> int:
+        """How many positions a request takes at most: prefix and speech."""
+        before = self.checkpoint.model.prefix_length(text, self.checkpoint.voice, self.bos_count)
+        return before + request.max_new_tokens + self.beyond_cap
+
     def _kind(self, request: Request) -> tuple[bool, bool]:
         """Whether a request is guided, and whether the analyzer looks at it; a block has requests of one kind."""
         guided = is_guided(request.config, self.checkpoint.config)
@@ -126,9 +138,22 @@ class Generator:
             raise ConfigError(f"slot = {request.slot}", hint=f"expected 0 to {self.width - 1}")
 
 
+def has_kernel(model: T3) -> bool:
+    """Whether the attention of a step is computed by the kernel for the CPU, which is in float32."""
+    return mx.default_device() == mx.cpu and model.dtype == "float32"
+
+
 def is_guided(config: SamplingConfig, model: T3Config) -> bool:
     """Whether a request needs unconditional logits: with weight 0, c + 0 (c - u) is c, to the last bit."""
     return model.guidance and "cfg" in config.active_stages()
+
+
+class Prefix(NamedTuple):
+    """What stands before the speech. logits: of the first token, (rows, V). attention: of the last query."""
+
+    cache: KeyValueCache
+    logits: mx.array
+    attention: Sequence[AttentionRow]
 
 
 class _Block:
@@ -148,6 +173,8 @@ class _Block:
         self.model = generator.checkpoint.model
         heads = self.model.config.aligned_heads if generator.keep_attention or analyzed else ()
         self.attention = AttentionRequest(heads)
+        self.prefixes: dict[tuple[int, ...], Prefix] = {}
+        self.cache: SlotCache | None = None
         self.analyzer: AlignmentStreamAnalyzer | None = None
         if analyzed and generator.analyzer is not None:
             eos_id = self.model.config.eos_id
@@ -157,6 +184,7 @@ class _Block:
         """Serve the queue; returns the generations by index of request."""
         slots: list[Slot | None] = [None] * self.generator.width
         answers: dict[int, Generation] = {}
+        self.cache = self._slot_cache(queue)
         while True:
             slots = [slot or self._admit(queue, place) for place, slot in enumerate(slots)]
             active = [slot for slot in slots if slot is not None]
@@ -167,21 +195,34 @@ class _Block:
             for slot in finished:
                 answers[slot.index] = slot.generation(self.generator.width, guided=self.guided)
                 slots[slot.place] = None
+                if self.cache is not None:
+                    self.cache.release(slot.place)
             on_step(len(active), len(finished))
             if any(slots):
                 self._step(slots)
 
+    def _slot_cache(self, queue: Iterable[int]) -> "SlotCache | None":
+        """Room for the longest request of the queue in every slot, where the kernel can be used."""
+        if self.generator.attention != "auto" or not has_kernel(self.model):
+            return None
+        from sampler.t3.slot_cache import SlotCache
+
+        capacity = max(self.generator.positions(self.requests[index], self.prompts[index]) for index in queue)
+        return SlotCache(self.model.config, self.generator.width, self.rows, capacity, blas.threads())
+
     def _admit(self, queue: deque[int], place: int) -> Slot | None:
-        """Give a free slot the first waiting request that may use it, and prefill it."""
+        """Give a free slot the first waiting request that may use it, and what stands before its speech."""
         index = next((waiting for waiting in queue if self.requests[waiting].slot in (None, place)), None)
         if index is None:
             return None
         queue.remove(index)
         request, text = self.requests[index], self.prompts[index]
-        config, voice = self.model.config, self.generator.checkpoint.voice
-        cache = KeyValueCache(config, self.rows)
-        prefix = self.model.prefix(text, voice, bos_count=self.generator.bos_count, guided=self.guided)
-        hidden, attention = self.model.backbone.prefill(prefix, cache, self.attention)
+        config = self.model.config
+        prefix = self._prefix(text)
+        if not any(self.prompts[waiting] == text for waiting in queue):
+            del self.prefixes[text]
+        if self.cache is not None:
+            self.cache.fill(place, prefix.cache)
         seen = np.zeros(config.speech_vocab_size, dtype=np.bool_)
         seen[config.bos_id] = self.generator.penalty_history != "generated"
         if self.analyzer is not None:
@@ -191,12 +232,27 @@ class _Block:
             place=place,
             request=request,
             noise=request.noise or partial(NoiseKey(request.seed).gumbel, vocab_size=config.speech_vocab_size),
-            cache=cache,
-            text=self.model.text_columns(text, voice),
-            logits=self.model.logits(hidden[:, -1]),
+            cache=prefix.cache.copy() if self.cache is None else None,
+            text=self.model.text_columns(text, self.generator.checkpoint.voice),
+            logits=prefix.logits,
             seen=seen,
-            attention=attention,
+            attention=prefix.attention,
         )
+
+    def _prefix(self, text: tuple[int, ...]) -> "Prefix":
+        """Voice, text and BOS, computed once for all requests of the block that have this text.
+
+        Each prefix is a matrix product of its own, all positions of both rows at once: joined with another one, its
+        rows would stand elsewhere in the product, and their last bits depend on that in some libraries.
+        """
+        if text not in self.prefixes:
+            cache = KeyValueCache(self.model.config, self.rows)
+            rows = self.model.prefix(
+                text, self.generator.checkpoint.voice, bos_count=self.generator.bos_count, guided=self.guided
+            )
+            hidden, attention = self.model.backbone.prefill(rows, cache, self.attention)
+            self.prefixes[text] = Prefix(cache, self.model.logits(hidden[:, -1]), attention)
+        return self.prefixes[text]
 
     def _draw(self, active: Sequence[Slot]) -> None:
         """Draw the next token of every active slot and note what it looked like."""
@@ -212,8 +268,7 @@ class _Block:
         tokens = pick(scores.final, gumbel)
         measures = measure(scores, gumbel, tokens, mx.array([config.greedy for config in configs]))
         problems = find_problems(logits[:, 0], scores.final, uncond)
-        attention = [row for slot in active for row in slot.attention]
-        mx.eval(tokens, problems, *measures, *attention, *(array for slot in active for array in slot.cache.arrays()))
+        mx.eval(tokens, problems, *measures, *(array for slot in active for array in slot.arrays()))
         faults = [PROBLEMS[problem] for problem in np.array(problems).tolist()]
         self._note(active, np.array(tokens), faults, measures, decisions)
         if self.generator.keep_logits:
@@ -225,7 +280,7 @@ class _Block:
         """What the analyzer says of the step, where there is one: it reads the attention before the token is drawn."""
         if self.analyzer is None:
             return None
-        mx.eval(*(rows for slot in active for rows in slot.attention))
+        mx.eval(*(rows for slot in active for rows in slot.attention if isinstance(rows, mx.array)))
         attention = [slot.text_attention() for slot in active]
         tokens = [slot.tokens[-1] if slot.tokens else self.model.config.bos_id for slot in active]
         return self.analyzer.step([slot.place for slot in active], attention, tokens)
@@ -276,10 +331,11 @@ class _Block:
         tokens = np.repeat([0 if slot is None else slot.tokens[-1] for slot in slots], self.rows)
         positions = np.repeat([0 if slot is None else len(slot.tokens) for slot in slots], self.rows)
         embeddings = self.model.embed_speech(tokens.tolist(), positions.tolist())
-        caches = [None if slot is None else slot.cache for slot in slots]
-        hidden, attention = self.model.backbone.step(embeddings, caches, self.rows, self.attention)
+        separate = [None if slot is None else slot.cache for slot in slots]
+        cache = self.cache or SeparateCaches(self.model.config, separate, self.rows)
+        hidden, attention = self.model.backbone.step(embeddings, cache, self.attention)
         logits = self.model.logits(hidden)
         for slot in slots:
             if slot is not None:
                 slot.logits = logits[slot.place * self.rows : (slot.place + 1) * self.rows]
-                slot.attention = attention[slot.place]
+                slot.attention = attention[slot.place] if attention else []

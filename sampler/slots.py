@@ -1,5 +1,6 @@
 """A request in flight: what its slot of a block knows, and what is written down of each step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -7,26 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.requests import Generation, Noise, Record, Request, StopReason
-from sampler.t3.cache import KeyValueCache
+from sampler.t3.cache import AttentionRow, KeyValueCache
 from sampler.variants import PenaltyHistory
 
 
 @dataclass
 class Slot:
-    """A request in flight. logits: of the next token, (rows, V). attention: of the newest query, a head each.
+    """A request in flight. place: which slot of the block. text: where the text stands in the prefix.
 
-    place: which slot of the block. text: where the text stands in the prefix. seen: what the penalty sees, (V,).
+    logits: of the next token, (rows, V). attention: of the newest query, a head each. cache: its own keys and values,
+    None where the block holds those of all slots. seen: what the penalty sees, (V,).
     """
 
     index: int
     place: int
     request: Request
     noise: Noise
-    cache: KeyValueCache
+    cache: KeyValueCache | None
     text: slice
     logits: mx.array
     seen: NDArray[np.bool_]
-    attention: list[mx.array]
+    attention: Sequence[AttentionRow]
     tokens: list[int] = field(default_factory=list)
     measures: list[tuple[float, int, float, float]] = field(default_factory=list)
     kept_logits: list[NDArray[np.float32]] = field(default_factory=list)
@@ -37,7 +39,12 @@ class Slot:
 
     def text_attention(self) -> list[NDArray[np.float32]]:
         """What the newest query gives to the text, (S,) for each aligned head; waits for its computation."""
-        return [np.asarray(rows.astype(mx.float32))[-1, self.text] for rows in self.attention]
+        return [np.asarray(rows)[-1, self.text] for rows in self.attention]
+
+    def arrays(self) -> list[mx.array]:
+        """What is still to be computed beside the logits."""
+        rows = [each for each in self.attention if isinstance(each, mx.array)]
+        return rows if self.cache is None else [*rows, *self.cache.arrays()]
 
     def history(self, rule: PenaltyHistory, bos_id: int) -> list[int]:
         """What the penalty and further stages look back on."""

@@ -8,8 +8,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from sampler import STAGES, SamplingConfig
+from sampler.t3.cache import KeyValueCache, SeparateCaches
 from sampler.t3.conditioning import Voice
 from sampler.t3.config import CHATTERBOX_ENGLISH, CHATTERBOX_TURBO, T3Config
+from sampler.t3.slot_cache import SlotCache
 from sampler.t3.weights import expected_shapes
 
 SLICE = replace(CHATTERBOX_ENGLISH, name="slice", num_layers=2, aligned_heads=((0, 3), (1, 11)))
@@ -131,3 +133,16 @@ def chain_inputs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[list[int
         logits[removed] = -np.inf
     lengths = rng.integers(0, 2 * size, rows) * rng.integers(0, 2, rows)
     return logits, uncond, [rng.integers(0, size, length).tolist() for length in lengths]
+
+
+CACHES = ("separate", "slots")
+"""MLX's own attention for each slot, and the kernel for the CPU."""
+
+
+def decode_cache(kind: str, config: T3Config, filled: KeyValueCache, steps: int) -> SeparateCaches | SlotCache:
+    """A cache of one slot that goes on from a prefix for so many steps."""
+    if kind == "separate":
+        return SeparateCaches(config, [filled.copy()], filled.rows)
+    cache = SlotCache(config, 1, filled.rows, filled.length + steps)
+    cache.fill(0, filled)
+    return cache

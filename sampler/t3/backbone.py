@@ -9,8 +9,9 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.t3.cache import KeyValueCache
+from sampler.t3.cache import AttentionRow, DecodeCache, KeyValueCache, attention_rows
 from sampler.t3.config import T3Config
+from sampler.t3.rotary import Angles, rotate
 
 Tap = Callable[[str, mx.array], None]
 """Receives intermediate values by name: `embeddings`, `layers.0` ..., `norm`."""
@@ -26,6 +27,10 @@ class AttentionRequest:
 
     heads: Sequence[tuple[int, int]] = ()
     queries: int = 1
+
+    def of_layer(self, layer: int) -> list[int]:
+        """The heads of one layer."""
+        return [head for at, head in self.heads if at == layer]
 
 
 class DecoderLayer(Protocol):
@@ -53,9 +58,9 @@ class Backbone(ABC):
         """What the first layer reads: (rows, L, D) -> (rows, L, D); positions: (rows or 1, L)."""
         return embeddings
 
-    def _turn(self, positions: NDArray[np.int64]) -> Callable[[mx.array], mx.array]:  # noqa: ARG002
-        """What is done to queries and keys (rows, heads, L, head_size) at positions (rows or 1, L)."""
-        return lambda rows: rows
+    def _angles(self, positions: NDArray[np.int64]) -> Angles | None:  # noqa: ARG002
+        """How queries and keys at positions (N,) are turned; None: not at all."""
+        return None
 
     @abstractmethod
     def _leave(self, hidden: mx.array) -> mx.array:
@@ -74,19 +79,22 @@ class Backbone(ABC):
         attention of the conditional row's last queries, (queries, L).
         """
         rows, length, width = embeddings.shape
-        positions = np.arange(length)[None]
-        turn, entered = self._turn(positions), self._enter(embeddings, positions)
+        positions = np.arange(length)
+        angles, entered = self._angles(positions), self._enter(embeddings, positions[None])
+        tables = None if angles is None else [mx.array(table) for table in angles]
         tap("embeddings", entered)
         hidden = entered.reshape(rows * length, width)
         kept: dict[tuple[int, int], mx.array] = {}
         for index, layer in enumerate(self.layers):
             query, key, value = self._heads(layer.projections(hidden), (rows, length))
-            query, key = turn(query), turn(key)
+            if tables is not None:
+                query, key = rotate(query, *tables), rotate(key, *tables)
             keys, values = cache.append(index, key, value)
             mixed = mx.fast.scaled_dot_product_attention(query, keys, values, scale=self._scale, mask="causal")
             mixed = mixed.transpose(0, 2, 1, 3).reshape(rows * length, width)
             hidden = layer.rest(hidden, mixed)
-            kept |= self._attention_of(attention, index, query[0], keys[0])
+            for head in attention.of_layer(index):
+                kept[index, head] = attention_rows(query[0, head, -attention.queries :], keys[0, head])
             tap(f"layers.{index}", hidden.reshape(rows, length, width))
         cache.advance(length)
         normed = self._leave(hidden).reshape(rows, length, width)
@@ -96,58 +104,33 @@ class Backbone(ABC):
     def step(
         self,
         embeddings: mx.array,
-        caches: Sequence[KeyValueCache | None],
-        rows_per_slot: int,
+        cache: DecodeCache,
         attention: AttentionRequest = AttentionRequest(),
         tap: Tap = no_tap,
-    ) -> tuple[mx.array, list[list[mx.array]]]:
+    ) -> tuple[mx.array, list[list[AttentionRow]]]:
         """Run one new position of every slot.
 
-        embeddings: (slots * rows_per_slot, D); the rows of a slot stand together. caches: one for each slot, None
-        where it is idle: its rows go through the matrix products, whose width never changes, and attend to nothing.
-        Returns the normed hidden states, and for each slot the attention (1, length) of each pair of `attention`.
+        embeddings: (N, D); the rows of a slot stand together. The rows of an idle slot go through the matrix products,
+        whose width never changes, and attend to nothing. Returns the normed hidden states (N, D), and for each slot the
+        attention (1, length) of each pair of `attention`, none for an idle slot; no slots where there are no pairs.
         """
-        lengths = [0 if cache is None else cache.length for cache in caches]
-        positions = np.repeat(lengths, rows_per_slot)[:, None]
-        turn, hidden = self._turn(positions), self._enter(embeddings[:, None], positions)[:, 0]
+        positions = cache.positions()
+        angles, hidden = self._angles(positions), self._enter(embeddings[:, None], positions[:, None])[:, 0]
         tap("embeddings", hidden)
-        kept: list[dict[tuple[int, int], mx.array]] = [{} for _ in caches]
+        kept: dict[tuple[int, int], Sequence[AttentionRow | None]] = {}
         for index, layer in enumerate(self.layers):
-            query, key, value = self._heads(layer.projections(hidden), (hidden.shape[0], 1))
-            query, key = turn(query), turn(key)
-            parts = []
-            for slot, cache in enumerate(caches):
-                own = slice(slot * rows_per_slot, (slot + 1) * rows_per_slot)
-                if cache is None:
-                    parts.append(mx.zeros_like(query[own]))
-                    continue
-                keys, values = cache.append(index, key[own], value[own])
-                parts.append(mx.fast.scaled_dot_product_attention(query[own], keys, values, scale=self._scale))
-                kept[slot] |= self._attention_of(attention, index, query[own][0], keys[0])
-            hidden = layer.rest(hidden, mx.concatenate(parts).reshape(hidden.shape))
+            heads = attention.of_layer(index)
+            mixed, rows = cache.attend(index, layer.projections(hidden), angles, heads)
+            hidden = layer.rest(hidden, mixed)
+            kept |= {(index, head): of_slots for head, of_slots in zip(heads, rows, strict=True)}
             tap(f"layers.{index}", hidden)
-        for cache in caches:
-            if cache is not None:
-                cache.advance(1)
+        cache.advance()
         normed = self._leave(hidden)
         tap("norm", normed)
-        return normed, [[found[pair] for pair in attention.heads if pair in found] for found in kept]
+        by_slot = zip(*(kept[pair] for pair in attention.heads), strict=True)
+        return normed, [[row for row in rows if row is not None] for rows in by_slot]
 
     def _heads(self, joint: mx.array, shape: tuple[int, int]) -> list[mx.array]:
         """Queries, keys and values of a layer, each (rows, heads, length, head_size)."""
         apart = joint.reshape(*shape, 3, self.config.num_heads, self.config.head_size)
         return [apart[:, :, part].transpose(0, 2, 1, 3) for part in range(3)]
-
-    def _attention_of(
-        self, attention: AttentionRequest, layer: int, query: mx.array, keys: mx.array
-    ) -> dict[tuple[int, int], mx.array]:
-        """Softmax rows of the chosen heads of this layer alone; query (heads, T, size), keys (heads, L, size)."""
-        wanted = [(at, head) for at, head in attention.heads if at == layer]
-        count = min(attention.queries, query.shape[1])
-        length = keys.shape[1]
-        future = mx.arange(length)[None] > mx.arange(length - count, length)[:, None]
-        result = {}
-        for pair in wanted:
-            scores = (query[pair[1], -count:] @ keys[pair[1]].T).astype(mx.float32) * self._scale
-            result[pair] = mx.softmax(mx.where(future, -mx.inf, scores), axis=-1)
-        return result

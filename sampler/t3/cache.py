@@ -1,10 +1,19 @@
-"""Keys and values of one request: a slot's own arrays, so that its attention length depends on nothing else."""
+"""Keys and values of single requests in MLX arrays: any device, any type."""
+
+import copy
+from collections.abc import Sequence
+from typing import Protocol
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from sampler.t3.config import T3Config
+from sampler.t3.rotary import Angles, rotate
 
 GROWTH = 256
+
+AttentionRow = mx.array | NDArray[np.float32]
 
 
 class KeyValueCache:
@@ -41,8 +50,100 @@ class KeyValueCache:
         """All arrays, for evaluation together."""
         return [*self._keys, *self._values]
 
+    def layers(self) -> list[tuple[mx.array, mx.array]]:
+        """Keys and values of each layer, (rows, heads, length, head_size)."""
+        pairs = zip(self._keys, self._values, strict=True)
+        return [(keys[:, :, : self.length], values[:, :, : self.length]) for keys, values in pairs]
+
+    def copy(self) -> "KeyValueCache":
+        """A cache that goes on from here by itself; MLX copies an array once one of the two writes to it."""
+        twin = copy.copy(self)
+        vars(twin).update({name: [mx.array(each) for each in vars(self)[name]] for name in ("_keys", "_values")})
+        return twin
+
     def _grow(self, layer: int, needed: int, dtype: mx.Dtype) -> None:
         more = -(-needed // GROWTH) * GROWTH - self._keys[layer].shape[2]
         empty = mx.zeros((*self._shape[:2], more, self._shape[3]), dtype)
         self._keys[layer] = mx.concatenate([self._keys[layer].astype(dtype), empty], axis=2)
         self._values[layer] = mx.concatenate([self._values[layer].astype(dtype), empty], axis=2)
+
+
+class DecodeCache(Protocol):
+    """What one step of all slots reads and writes."""
+
+    def positions(self) -> NDArray[np.int64]:
+        """Where the next row of each sequence stands, (N,); 0 where a slot is idle."""
+        ...
+
+    def attend(
+        self, layer: int, joint: mx.array, angles: Angles | None, heads: Sequence[int]
+    ) -> tuple[mx.array, Sequence[Sequence[AttentionRow | None]]]:
+        """Write one position of a layer and attend to all.
+
+        joint: queries, keys and values side by side, (N, 3D). angles: how queries and keys are turned, (N, head_size)
+        each. Returns what was mixed, (N, D), zeros for idle slots, and for each of `heads` the attention of each slot's
+        first row, (1, length), None for an idle slot.
+        """
+        ...
+
+    def advance(self) -> None:
+        """Count one position as written in every layer."""
+        ...
+
+
+class SeparateCaches:
+    """A cache for each slot, None where it is idle; an attention of its own for each, as MLX computes it."""
+
+    def __init__(self, config: T3Config, caches: Sequence[KeyValueCache | None], rows_per_slot: int) -> None:
+        self.config, self.caches, self.rows_per_slot = config, list(caches), rows_per_slot
+
+    def fill(self, slot: int, prefix: KeyValueCache) -> None:
+        """Give a slot a copy of a prefix."""
+        self.caches[slot] = prefix.copy()
+
+    def release(self, slot: int) -> None:
+        """Leave a slot idle."""
+        self.caches[slot] = None
+
+    def positions(self) -> NDArray[np.int64]:
+        """Where the next row of each sequence stands, (N,); 0 where a slot is idle."""
+        return np.repeat([0 if cache is None else cache.length for cache in self.caches], self.rows_per_slot)
+
+    def attend(
+        self, layer: int, joint: mx.array, angles: Angles | None, heads: Sequence[int]
+    ) -> tuple[mx.array, list[list[AttentionRow | None]]]:
+        """Write one position of a layer and attend to all; see `DecodeCache`."""
+        apart = joint.reshape(joint.shape[0], 3, self.config.num_heads, 1, self.config.head_size)
+        query, key, value = (apart[:, part] for part in range(3))
+        if angles is not None:
+            cosine, sine = (mx.array(table)[:, None, None] for table in angles)
+            query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
+        mixed: list[mx.array] = []
+        kept: list[list[AttentionRow | None]] = [[] for _ in heads]
+        for slot, cache in enumerate(self.caches):
+            own = slice(slot * self.rows_per_slot, (slot + 1) * self.rows_per_slot)
+            if cache is None:
+                mixed.append(mx.zeros_like(query[own]))
+                for rows in kept:
+                    rows.append(None)
+                continue
+            keys, values = cache.append(layer, key[own], value[own])
+            scale = self.config.head_size**-0.5
+            mixed.append(mx.fast.scaled_dot_product_attention(query[own], keys, values, scale=scale))
+            for rows, head in zip(kept, heads, strict=True):
+                rows.append(attention_rows(query[own][0, head], keys[0, head]))
+        return mx.concatenate(mixed).reshape(joint.shape[0], -1), kept
+
+    def advance(self) -> None:
+        """Count one position as written in every layer."""
+        for cache in self.caches:
+            if cache is not None:
+                cache.advance(1)
+
+
+def attention_rows(queries: mx.array, keys: mx.array) -> mx.array:
+    """What the last queries (T, head_size) of a sequence give to its keys (L, head_size): float32 (T, L)."""
+    count, length = queries.shape[0], keys.shape[0]
+    future = mx.arange(length)[None] > mx.arange(length - count, length)[:, None]
+    scores = (queries @ keys.T).astype(mx.float32) * keys.shape[1] ** -0.5
+    return mx.softmax(mx.where(future, -mx.inf, scores), axis=-1)

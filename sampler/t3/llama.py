@@ -1,6 +1,6 @@
 """The Llama backbone of Chatterbox's English and multilingual models."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sampler.t3.backbone import Backbone
 from sampler.t3.config import T3Config
 from sampler.t3.norms import rms_norm
-from sampler.t3.rotary import RotaryTable, rotate
+from sampler.t3.rotary import Angles, RotaryTable
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ class Llama(Backbone):
         self.norm = tensors["tfmr.norm.weight"]
         self._rotary = RotaryTable(config)
 
-    def _turn(self, positions: NDArray[np.int64]) -> Callable[[mx.array], mx.array]:
-        cosine, sine = (table[:, None] for table in self._rotary.rows(positions))
-        return lambda rows: rotate(rows, cosine, sine)
+    def _angles(self, positions: NDArray[np.int64]) -> Angles:
+        return self._rotary.rows(positions)
 
     def _leave(self, hidden: mx.array) -> mx.array:
         return rms_norm(hidden, self.norm, self.config.rms_norm_eps)

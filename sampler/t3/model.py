@@ -58,13 +58,19 @@ class T3:
         before = self.conditioning(voice)
         return mx.stack([mx.concatenate([before, middle, *after]) for middle in middles])
 
+    def prefix_length(self, text: Sequence[int], voice: Voice, bos_count: int | None = None) -> int:
+        """Number of rows L of `prefix`."""
+        return self._text_start(voice) + len(text) + (self.config.bos_count if bos_count is None else bos_count)
+
     def text_columns(self, text: Sequence[int], voice: Voice) -> slice:
         """Where the text stands in the prefix."""
-        if self.config.backbone == "gpt2":
-            start = 1 + len(voice.prompt)
-        else:
-            start = self.config.conditioning_length if len(voice.prompt) else 2
+        start = self._text_start(voice)
         return slice(start, start + len(text))
+
+    def _text_start(self, voice: Voice) -> int:
+        if self.config.backbone == "gpt2":
+            return 1 + len(voice.prompt)
+        return self.config.conditioning_length if len(voice.prompt) else 2
 
     def embed_speech(self, tokens: Sequence[int], positions: Sequence[int]) -> mx.array:
         """Embeddings of generated tokens (N,) at speech positions (N,): generated token i stands at i + 1; (N, D).

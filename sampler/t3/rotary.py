@@ -8,6 +8,9 @@ from sampler.t3.config import T3Config
 
 GROWTH = 1024
 
+Angles = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Cosines and sines of some positions, (N, head_size) each."""
+
 
 def inverse_frequencies(config: T3Config) -> NDArray[np.float32]:
     """Angle per position of each pair of channels: float32 (head_size / 2,).
@@ -42,14 +45,13 @@ class RotaryTable:
     def _grow(self, length: int) -> None:
         self._length = -(-length // GROWTH) * GROWTH
         angles = np.arange(self._length, dtype=np.float32)[:, None] * self._frequencies
-        self._cosine, self._sine = mx.array(np.cos(angles)), mx.array(np.sin(angles))
+        self._cosine, self._sine = np.cos(angles), np.sin(angles)
 
-    def rows(self, positions: NDArray[np.int64]) -> tuple[mx.array, mx.array]:
+    def rows(self, positions: NDArray[np.int64]) -> Angles:
         """Cosines and sines for given positions (N,): two arrays (N, head_size)."""
         if positions.max(initial=0) >= self._length:
             self._grow(int(positions.max()) + 1)
-        index = mx.array(positions)
-        return self._cosine[index], self._sine[index]
+        return self._cosine[positions], self._sine[positions]
 
 
 def rotate(rows: mx.array, cosine: mx.array, sine: mx.array) -> mx.array:

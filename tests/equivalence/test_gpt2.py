@@ -24,7 +24,16 @@ from sampler.t3.model import T3
 from sampler.t3.norms import layer_norm
 from sampler.t3.weights import expected_shapes
 from tests import upstream
-from tests.support import TURBO_SLICE, TURBO_SMALL, TURBO_TINY, random_text, random_voice, random_weights
+from tests.support import (
+    CACHES,
+    TURBO_SLICE,
+    TURBO_SMALL,
+    TURBO_TINY,
+    decode_cache,
+    random_text,
+    random_voice,
+    random_weights,
+)
 
 STEPS = 200
 TURBO_ORDER = ("temperature", "top_k", "top_p", "repetition_penalty")
@@ -147,10 +156,11 @@ def test_prefill_layer_by_layer(pair, record_property):
     record_property("largest difference of a first logit", f"{largest:.1e} ({pair.config.name})")
 
 
+@pytest.mark.parametrize("kind", CACHES)
 @torch.inference_mode()
-def test_teacher_forced_steps(pair, record_property):
+def test_teacher_forced_steps(pair, kind, record_property):
     """200 steps over the cache: every layer, the logits, the attention; then all steps in one pass."""
-    _, _, cache = pair.our_prefill()
+    cache = decode_cache(kind, pair.config, pair.our_prefill()[2], STEPS)
     past = pair.their_forward(pair.their_prefix()).past_key_values
     attention = AttentionRequest(pair.config.aligned_heads)
     stepped, largest = [], 0.0
@@ -158,7 +168,7 @@ def test_teacher_forced_steps(pair, record_property):
         theirs = pair.their_forward(pair.theirs.speech_emb(torch.tensor([[token]])), past)
         past = theirs.past_key_values
         embedded = pair.ours.embed_speech([token], [step])
-        hidden, rows = pair.ours.backbone.step(embedded, [cache], 1, attention, pair._keep)
+        hidden, rows = pair.ours.backbone.step(embedded, cache, attention, pair._keep)
         for layer, expected in enumerate(pair.layers(theirs)[1:]):
             assert_close(pair.taps[f"layers.{layer}"], expected[:, 0])
         expected = pair.theirs.speech_head(theirs.hidden_states[-1][:, 0])
@@ -167,7 +177,7 @@ def test_teacher_forced_steps(pair, record_property):
         largest = max(largest, float(np.abs(stepped[-1] - expected.numpy()).max()))
         for (layer, head), row in zip(pair.config.aligned_heads, rows[0], strict=True):
             np.testing.assert_allclose(np.array(row), theirs.attentions[layer][0, head].numpy(), atol=1e-5)
-    record_property("largest difference of a logit", f"{largest:.1e} over {STEPS} steps ({pair.config.name})")
+    record_property("largest difference of a logit", f"{largest:.1e} over {STEPS} steps ({pair.config.name}, {kind})")
     at_once = np.array(pair.ours.teacher_forced(pair.text, pair.voice, pair.speech))
     assert at_once.shape == (1, STEPS + 1, pair.config.speech_vocab_size)
     np.testing.assert_allclose(at_once[:, 1:], np.stack(stepped, axis=1), rtol=1e-5, atol=1e-4)
@@ -214,7 +224,8 @@ def our_tokens(pair: Pair, config: SamplingConfig, key: NoiseKey, cap: int) -> l
     The penalty sees BOS at step 0 and afterwards what was generated, without BOS. The first token is not tested for
     EOS; cap + 1 tokens may come.
     """
-    logits, _, cache = pair.our_prefill()
+    logits, _, filled = pair.our_prefill()
+    cache = decode_cache("slots", pair.config, filled, cap + 1)
     tokens: list[int] = []
     for step in range(cap + 1):
         scores = process(np.array(logits), [tokens or [pair.config.bos_id]], config)
@@ -222,7 +233,7 @@ def our_tokens(pair: Pair, config: SamplingConfig, key: NoiseKey, cap: int) -> l
         tokens.append(int(pick(scores, mx.array(gumbel)[None])[0].item()))
         if step and tokens[-1] == pair.config.eos_id:
             break
-        hidden, _ = pair.ours.backbone.step(pair.ours.embed_speech(tokens[-1:], [step + 1]), [cache], 1)
+        hidden, _ = pair.ours.backbone.step(pair.ours.embed_speech(tokens[-1:], [step + 1]), cache)
         logits = pair.ours.logits(hidden)
     return tokens[:-1] if tokens[-1] == pair.config.eos_id else tokens
 

@@ -12,7 +12,7 @@ from sampler.engines.core import CoreEngine
 from sampler.errors import WeightsError
 from sampler.generation import Generator, Request
 from sampler.t3.backbone import AttentionRequest
-from sampler.t3.cache import KeyValueCache
+from sampler.t3.cache import KeyValueCache, SeparateCaches
 from sampler.t3.checkpoint import Checkpoint, load_checkpoint
 from sampler.t3.model import T3
 from sampler.t3.norms import layer_norm, rms_norm
@@ -84,7 +84,7 @@ def test_everything_between_weights_and_logits_has_that_type(config, dtype):
     assert {value.dtype for value in [prefix, hidden, *seen.values(), *cache.arrays()]} == {half}
     logits = [model.logits(hidden[:, -1])]
     embedded = model.embed_speech([7] * rows * 2, [1] * rows * 2)
-    hidden, step_attention = model.backbone.step(embedded, [None, cache], rows, request)
+    hidden, step_attention = model.backbone.step(embedded, SeparateCaches(config, [None, cache], rows), request)
     assert {value.dtype for value in [hidden, *cache.arrays()]} == {half}
     logits.append(model.logits(hidden))
     assert {value.dtype for value in [*logits, *attention, *step_attention[1]]} == {mx.float32}

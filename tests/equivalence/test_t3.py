@@ -20,7 +20,7 @@ from sampler.t3.config import T3Config
 from sampler.t3.model import T3
 from sampler.t3.weights import expected_shapes, read_weights
 from tests import upstream
-from tests.support import SLICE, random_text, random_voice, random_weights
+from tests.support import CACHES, SLICE, decode_cache, random_text, random_voice, random_weights
 
 STEPS = 200
 LOGITS = 1e-4
@@ -142,10 +142,11 @@ def test_prefill_layer_by_layer(pair, record_property):
     record_property("largest difference after the last norm", f"{norms:.1e} ({pair.config.name})")
 
 
+@pytest.mark.parametrize("kind", CACHES)
 @torch.inference_mode()
-def test_teacher_forced_steps(pair, record_property):
+def test_teacher_forced_steps(pair, kind, record_property):
     """200 steps over the cache: last hidden state, both logits, their mix and the attention of the aligned heads."""
-    _, _, cache = pair.our_prefill()
+    cache = decode_cache(kind, pair.config, pair.our_prefill()[2], STEPS)
     past = pair.their_forward(pair.their_prefix()).past_key_values
     attention = AttentionRequest(pair.config.aligned_heads)
     stepped, largest, largest_mix = [], 0.0, 0.0
@@ -156,7 +157,7 @@ def test_teacher_forced_steps(pair, record_property):
         theirs = pair.their_forward(torch.cat([embedding, embedding]), past)
         past = theirs.past_key_values
         embedded = pair.ours.embed_speech([token] * 2, [step] * 2)
-        hidden, rows = pair.ours.backbone.step(embedded, [cache], 2, attention, pair._keep)
+        hidden, rows = pair.ours.backbone.step(embedded, cache, attention, pair._keep)
         for layer, expected in enumerate([*theirs.hidden_states[1:-1], pair.last_layer]):
             assert_close(pair.taps[f"layers.{layer}"], expected[:, 0])
         assert_close(np.array(hidden), theirs.hidden_states[-1][:, 0])
@@ -172,7 +173,7 @@ def test_teacher_forced_steps(pair, record_property):
         np.testing.assert_allclose(mixed, their_mix, rtol=0, atol=LOGITS)
         for (layer, head), row in zip(pair.config.aligned_heads, rows[0], strict=True):
             np.testing.assert_allclose(np.array(row), theirs.attentions[layer][0, head].numpy(), atol=1e-5)
-    figures = f"{largest:.1e}, of a guided one {largest_mix:.1e}, over {STEPS} steps ({pair.config.name})"
+    figures = f"{largest:.1e}, of a guided one {largest_mix:.1e}, over {STEPS} steps ({pair.config.name}, {kind})"
     record_property("largest difference of a logit", figures)
     at_once = np.array(pair.ours.teacher_forced(pair.text, pair.voice, pair.speech))
     assert at_once.shape == (2, STEPS + 1, pair.config.speech_vocab_size)

@@ -1,0 +1,166 @@
+"""Attention of one new position of every row against the row's own keys and values, on the CPU.
+
+MLX's CPU backend makes two small products of one query row for each row and head, on one thread, at a fraction of the
+memory's speed. Here each row and head reads its keys and values once, in the order in which they lie, and leaves in
+cache what it needs again. A row's result depends on that row alone: not on its slot, the other rows or the threads.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+TILE = 32
+"""Positions of a tile of keys. A tile is (head_size, TILE), so that one instruction scores many positions."""
+
+BLOCK = 8
+"""Channels, or positions, added to a sum in one go: the sum is read and written so many times less often."""
+
+LOWEST = np.float32(-87.0)
+"""exp of less is 0 in float32, nearly: 1.6e-38 is its smallest result here."""
+
+_float32 = numba.float32
+
+
+@numba.njit(inline="always", fastmath=True)
+def _exponential(value):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
+    """Mantissa and exponent of e^value for -87 <= value <= 0, so that a loop over it becomes vector instructions.
+
+    Range reduction and polynomial of the Cephes library (`expf`); relative error below 2e-7.
+    """
+    value = max(value, LOWEST)
+    power = np.floor(value * _float32(1.44269504088896341) + _float32(0.5))
+    rest = value - power * _float32(0.693359375) + power * _float32(2.12194440e-4)
+    series = _float32(1.9875691500e-4)
+    series = series * rest + _float32(1.3981999507e-3)
+    series = series * rest + _float32(8.3334519073e-3)
+    series = series * rest + _float32(4.1665795894e-2)
+    series = series * rest + _float32(1.6666665459e-1)
+    series = series * rest + _float32(5.0000001201e-1)
+    return series * rest * rest + rest + _float32(1.0), np.int32(power)
+
+
+@numba.njit(inline="always", fastmath=True)
+def _score(query, keys, length, scores):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Products of one query (head_size,) with the keys (tiles, head_size, TILE) of `length` positions."""
+    size = query.size
+    for tile in range((length + TILE - 1) // TILE):
+        part, sums = keys[tile], scores[tile * TILE : (tile + 1) * TILE]
+        sums[:] = _float32(0.0)
+        for channel in range(0, size - size % BLOCK, BLOCK):
+            q0, q1, q2, q3 = query[channel], query[channel + 1], query[channel + 2], query[channel + 3]
+            q4, q5, q6, q7 = query[channel + 4], query[channel + 5], query[channel + 6], query[channel + 7]
+            for place in range(TILE):
+                sums[place] += (
+                    q0 * part[channel, place]
+                    + q1 * part[channel + 1, place]
+                    + q2 * part[channel + 2, place]
+                    + q3 * part[channel + 3, place]
+                    + q4 * part[channel + 4, place]
+                    + q5 * part[channel + 5, place]
+                    + q6 * part[channel + 6, place]
+                    + q7 * part[channel + 7, place]
+                )
+        for channel in range(size - size % BLOCK, size):
+            for place in range(TILE):
+                sums[place] += query[channel] * part[channel, place]
+
+
+@numba.njit(inline="always", fastmath=True)
+def _softmax(scores, bits, length):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Turn `length` scores into weights whose sum is returned; bits: int32 scratch of the same length."""
+    best = scores[0]
+    for place in range(length):
+        best = max(best, scores[place])
+    for place in range(length):
+        scores[place], power = _exponential(scores[place] - best)
+        bits[place] = (power + 127) << 23
+    powers, total = bits.view(np.float32), _float32(0.0)
+    for place in range(length):
+        scores[place] *= powers[place]
+        total += scores[place]
+    return total
+
+
+@numba.njit(inline="always", fastmath=True)
+def _mix(weights, values, length, mixed):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Sum of values (capacity, head_size) of `length` positions by their weights, into mixed (head_size,)."""
+    size = mixed.size
+    mixed[:] = _float32(0.0)
+    for place in range(0, length - length % BLOCK, BLOCK):
+        w0, w1, w2, w3 = weights[place], weights[place + 1], weights[place + 2], weights[place + 3]
+        w4, w5, w6, w7 = weights[place + 4], weights[place + 5], weights[place + 6], weights[place + 7]
+        for channel in range(size):
+            mixed[channel] += (
+                w0 * values[place, channel]
+                + w1 * values[place + 1, channel]
+                + w2 * values[place + 2, channel]
+                + w3 * values[place + 3, channel]
+                + w4 * values[place + 4, channel]
+                + w5 * values[place + 5, channel]
+                + w6 * values[place + 6, channel]
+                + w7 * values[place + 7, channel]
+            )
+    for place in range(length - length % BLOCK, length):
+        for channel in range(size):
+            mixed[channel] += weights[place] * values[place, channel]
+
+
+@numba.njit(inline="always", fastmath=True)
+def _turn(row, cosine, sine, turned):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Rotate channel pairs (i, i + head_size / 2), as `rotary.rotate` does."""
+    half = row.size // 2
+    for channel in range(half):
+        turned[channel] = row[channel] * cosine[channel] - row[channel + half] * sine[channel]
+    for channel in range(half, row.size):
+        turned[channel] = row[channel] * cosine[channel] + row[channel - half] * sine[channel]
+
+
+@numba.njit(nogil=True, fastmath=True, cache=True, error_model="numpy")
+def attend(  # type: ignore[no-untyped-def] # noqa: ANN201
+    joint: NDArray[np.float32],
+    cosine: NDArray[np.float32],
+    sine: NDArray[np.float32],
+    keys: NDArray[np.float32],
+    values: NDArray[np.float32],
+    lengths: NDArray[np.int64],
+    first: int,
+    last: int,
+    mixed: NDArray[np.float32],
+    wanted: NDArray[np.int64],
+    rows_per_slot: int,
+    kept: NDArray[np.float32],
+):
+    """Write the new keys and values of rows `first` to `last` and attend to all that each of them has.
+
+    joint: queries, keys and values of N rows, (N, 3, heads, head_size). cosine, sine: of the new positions, (N,
+    head_size). keys: (N, heads, tiles, head_size, TILE); values: (N, heads, capacity, head_size); both are written.
+    lengths: (N,), positions before the new one, -1 for an idle row, which gets zeros. mixed: result, (N, heads,
+    head_size). wanted: heads whose attention is kept for the first row of each slot, in kept (N / rows_per_slot,
+    wanted, capacity). fastmath may assume that there is no NaN: where there is one, the residual carries it on.
+    """
+    heads, size, capacity = values.shape[1], values.shape[3], keys.shape[2] * TILE
+    scores, bits = np.empty(capacity, np.float32), np.empty(capacity, np.int32)
+    query, key, sums = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
+    scale = _float32(1.0 / np.sqrt(size))
+    for row in range(first, last):
+        if lengths[row] < 0:
+            mixed[row] = _float32(0.0)
+            continue
+        place, length = lengths[row], lengths[row] + 1
+        for head in range(heads):
+            _turn(joint[row, 0, head], cosine[row], sine[row], query)
+            _turn(joint[row, 1, head], cosine[row], sine[row], key)
+            tile = keys[row, head, place // TILE]
+            for channel in range(size):
+                query[channel] *= scale
+                tile[channel, place % TILE] = key[channel]
+                values[row, head, place, channel] = joint[row, 2, head, channel]
+            _score(query, keys[row, head], length, scores)
+            share = _float32(1.0) / _softmax(scores, bits, length)
+            _mix(scores, values[row, head], length, sums)
+            for channel in range(size):
+                mixed[row, head, channel] = sums[channel] * share
+            for index in range(wanted.size):
+                if wanted[index] == head and row % rows_per_slot == 0:
+                    for position in range(length):
+                        kept[row // rows_per_slot, index, position] = scores[position] * share

@@ -1,0 +1,112 @@
+"""Keys and values of all slots of a block on the CPU: written where they stay, read by one kernel."""
+
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.errors import TextError
+from sampler.t3.attention_kernel import TILE, attend
+from sampler.t3.cache import AttentionRow, KeyValueCache
+from sampler.t3.config import T3Config
+from sampler.t3.rotary import Angles
+
+IDLE = -1
+BYTES = 4
+
+
+class SlotCache:
+    """Room for `capacity` positions of every slot, reserved once and touched as far as it is used; float32.
+
+    rows_per_slot: 2 with guidance (conditional, unconditional), else 1. threads: how many share the rows of a step; a
+    row is computed by one of them, so that results do not depend on their number.
+    """
+
+    def __init__(self, config: T3Config, slots: int, rows_per_slot: int, capacity: int, threads: int = 1) -> None:
+        self.slots, self.rows_per_slot = slots, rows_per_slot
+        rows, heads, size = slots * rows_per_slot, config.num_heads, config.head_size
+        tiles = -(-capacity // TILE)
+        self._capacity = tiles * TILE
+        # From zeros, not from empty memory: the system gives zeroed pages when they are first touched.
+        self._keys = [np.zeros((rows, heads, tiles, size, TILE), np.float32) for _ in range(config.num_layers)]
+        self._values = [np.zeros((rows, heads, tiles * TILE, size), np.float32) for _ in range(config.num_layers)]
+        self._lengths = np.full(rows, IDLE)
+        self._mixed = np.zeros((rows, heads, size), np.float32)
+        self._straight = np.ones((rows, size), np.float32), np.zeros((rows, size), np.float32)
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads - 1, "attention") if threads > 1 else None
+
+    @staticmethod
+    def bytes_for(config: T3Config, slots: int, rows_per_slot: int, capacity: int) -> int:
+        """Memory of such a cache once every slot is full."""
+        positions = slots * rows_per_slot * -(-capacity // TILE) * TILE
+        return 2 * positions * config.num_layers * config.hidden_size * BYTES
+
+    def fill(self, slot: int, prefix: KeyValueCache) -> None:
+        """Give a slot the keys and values of a prefix, in place of what it had."""
+        if prefix.length > self._capacity:
+            raise TextError(f"{prefix.length} positions", hint=f"the cache was made for {self._capacity}")
+        own = slice(slot * self.rows_per_slot, (slot + 1) * self.rows_per_slot)
+        tiles = -(-prefix.length // TILE)
+        mx.eval(prefix.arrays())
+        for layer, (keys, values) in enumerate(prefix.layers()):
+            self._values[layer][own, :, : prefix.length] = np.asarray(values)
+            padded = np.zeros((*keys.shape[:2], tiles * TILE, keys.shape[3]), np.float32)
+            padded[:, :, : prefix.length] = np.asarray(keys)
+            apart = padded.reshape(*keys.shape[:2], tiles, TILE, keys.shape[3])
+            self._keys[layer][own, :, :tiles] = apart.swapaxes(3, 4)
+        self._lengths[own] = prefix.length
+
+    def release(self, slot: int) -> None:
+        """Leave a slot idle."""
+        self._lengths[slot * self.rows_per_slot : (slot + 1) * self.rows_per_slot] = IDLE
+
+    def positions(self) -> NDArray[np.int64]:
+        """Where the next row of each sequence stands, (N,); 0 where a slot is idle. Raises TextError if one is full."""
+        if self._lengths.max() >= self._capacity:
+            hint = f"the cache was made for {self._capacity}"
+            raise TextError(f"position {self._lengths.max()}", hint=hint)
+        positions: NDArray[np.int64] = np.maximum(self._lengths, 0)
+        return positions
+
+    def attend(
+        self, layer: int, joint: mx.array, angles: Angles | None, heads: Sequence[int]
+    ) -> tuple[mx.array, list[list[AttentionRow | None]]]:
+        """Write one position of a layer and attend to all; see `DecodeCache.attend`. Waits for `joint`."""
+        keys, values = self._keys[layer], self._values[layer]
+        rows, _, capacity, _ = values.shape
+        kept = np.empty((self.slots, len(heads), capacity if heads else 0), np.float32)
+        apart = np.asarray(joint).reshape(rows, 3, *self._mixed.shape[1:])
+        cosine, sine = angles or self._straight
+
+        def work(part: tuple[int, int]) -> None:
+            wanted = np.array(heads, dtype=np.int64)
+            attend(
+                apart, cosine, sine, keys, values, self._lengths, *part, self._mixed, wanted, self.rows_per_slot, kept
+            )
+
+        first, *others = self._parts()
+        running = [self._pool.submit(work, part) for part in others] if self._pool else []
+        work(first)
+        for each in running:
+            each.result()
+        return mx.array(self._mixed.reshape(rows, -1)), [self._rows(kept[:, place]) for place in range(len(heads))]
+
+    def advance(self) -> None:
+        """Count one position as written in every layer of every busy slot."""
+        self._lengths[self._lengths != IDLE] += 1
+
+    def _rows(self, kept: NDArray[np.float32]) -> list[AttentionRow | None]:
+        """The attention of each busy slot out of (slots, capacity), while the new position is not counted yet."""
+        lengths = self._lengths[:: self.rows_per_slot]
+        return [None if length == IDLE else row[None, : length + 1] for row, length in zip(kept, lengths, strict=True)]
+
+    def _parts(self) -> list[tuple[int, int]]:
+        """Neighbouring rows for each thread, about as many positions for each."""
+        work = np.cumsum(self._lengths + 1)
+        cuts = np.searchsorted(work, work[-1] * np.arange(1, self._threads) / self._threads)
+        bounds = [0, *cuts.tolist(), len(work)]
+        return list(itertools.pairwise(bounds))
