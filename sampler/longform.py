@@ -5,11 +5,13 @@ less. Every group of cells is asked the same questions (`checks.questions`); run
 two texts. What a cell is by itself (whole, without loops) is asked of the cell alone.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
+from sampler.blocks import blocks_of, count
 from sampler.chain.noise import NoiseKey
 from sampler.checks.base import Finding, Verdict
 from sampler.checks.by_itself import Expectation, complete, looping
@@ -90,20 +92,29 @@ class LongFormRun:
         """Generate everything, then answer: all cells together, axes, cells."""
         if self.jobs > 1 and isinstance(self.session.engine, CoreEngine):
             self._generate_beside(on_cell)
-        for case in self.matrix.cases:
-            if case.cell not in self._made:
-                on_cell(case.cell)
-                self.runs_of(case)
+        for block in blocks_of(self.matrix.cases):
+            self.generate_block(block, on_cell)
         for group in groups_of(self.matrix):
             yield self.result(group)
 
-    def _generate_beside(self, on_cell: OnCell) -> None:
-        from sampler.longform_workers import generate_cells
+    def generate_block(self, cases: Sequence[Case], on_cell: OnCell = lambda name: None) -> None:
+        """Generate cells that were not yet: the core's in one block, another engine's one after the other."""
+        waiting = [case for case in cases if case.cell not in self._made]
+        for case in waiting:
+            on_cell(case.cell)
+        if isinstance(self.session.engine, CoreEngine) and len(waiting) > 1:
+            self._made |= self.generate_together(waiting)
+        for case in waiting:
+            self.runs_of(case)
 
-        for cell, made in generate_cells(self.session, self.jobs):
-            self._made[cell] = made
-            on_cell(cell)
-            self.on_step(sum(len(generation.tokens) for generation in made.generations), len(made.generations))
+    def _generate_beside(self, on_cell: OnCell) -> None:
+        from sampler.longform_workers import generate_blocks
+
+        for block in generate_blocks(self.session, self.jobs):
+            for cell, made in block.items():
+                self._made[cell] = made
+                on_cell(cell)
+                self.on_step(made.tokens, len(made.generations))
 
     def result(self, group: Group) -> CaseResult:
         """The verdicts of one group; what it needs is generated."""
@@ -116,7 +127,7 @@ class LongFormRun:
             case=case,
             verdicts=tuple(self._verdict(case, name, finding) for name, finding in findings.items()),
             steps={},
-            tokens=sum(len(generation.tokens) for generation in alone.generations),
+            tokens=alone.tokens,
             seconds=time.perf_counter() - start + alone.seconds,
             requests=alone.requests,
             generations=alone.generations,
@@ -165,24 +176,26 @@ class LongFormRun:
         runs = self.reference_of(case)
         return same(made.shared, [runs[place] for place in shared_places(len(runs))])
 
-    def _shared(self, case: Case) -> "tuple[TokenRun, ...] | str":
-        """Runs of the cell with the reference's noise, or why there are none."""
+    def _shared_requests(self, case: Case) -> "list[Request] | str":
+        """Requests for runs with the reference's noise, or why there are none."""
         reference, info = self.reference, self.session.engine.info
         if reference is None or not self._fits(reference, case):
             return "no reference runs whose noise is known"
         if info.vocab_size is None or info.dtype not in EXACT_DTYPES:
             return f"{info.name} takes no noise, or computes in another precision than the reference"
         theirs = reference.runs(case.cell)
-        places = shared_places(len(theirs))
-        requests = self.session.requests_of(
-            [(theirs[place].text, self._key(reference, case, place)) for place in places], case
-        )
-        made = self.session.answers(case, requests, self.on_step)
-        runs = tuple(token_run(theirs[place].text, each) for place, each in zip(places, made, strict=True))
-        parted = any(parting(run.tokens, theirs[place].tokens) for run, place in zip(runs, places, strict=True))
-        if parted and self._ignores_noise(case, requests[0], made[0]):
-            return IGNORES_NOISE
-        return runs
+        runs = [(theirs[place].text, self._key(reference, case, place)) for place in shared_places(len(theirs))]
+        return self.session.requests_of(runs, case, first=count(case))
+
+    def _shared(
+        self, case: Case, requests: Sequence[Request], made: Sequence[Generation]
+    ) -> "tuple[TokenRun, ...] | str":
+        """The runs with the reference's noise, or why they are none."""
+        theirs = self.reference_of(case)
+        pairs = [(theirs[place], each) for place, each in zip(shared_places(len(theirs)), made, strict=True)]
+        runs = tuple(token_run(their.text, each) for their, each in pairs)
+        parted = any(parting(run.tokens, their.tokens) for run, (their, _) in zip(runs, pairs, strict=True))
+        return IGNORES_NOISE if parted and self._ignores_noise(case, requests[0], made[0]) else runs
 
     def _key(self, reference: ReferenceRuns, case: Case, place: int) -> NoiseKey:
         return reference_key(reference.provenance["seed"], reference.provenance["matrix"], case.cell, place)
@@ -219,6 +232,23 @@ class LongFormRun:
             self._made[case.cell] = self.generate(case)
         return self._made[case.cell]
 
+    def generate_together(self, cases: Sequence[Case]) -> "dict[str, CellRuns]":
+        """Cells of a block at once, by name; none where something went wrong: a cell by itself says which of them."""
+        start = time.perf_counter()
+        asked = [(case, self.session.requests(case), self._shared_requests(case)) for case in cases]
+        queues = [[*own, *([] if isinstance(shared, str) else shared)] for _, own, shared in asked]
+        try:
+            answers = iter(self.session.answers(cases[0], list(itertools.chain(*queues)), self.on_step))
+        except Exception:  # noqa: BLE001
+            return {}
+        made = {}
+        for (case, own, shared), queue in zip(asked, queues, strict=True):
+            answered = [next(answers) for _ in queue]
+            cell = self._cell_runs(case, own, answered[: len(own)])
+            made[case.cell] = replace(cell, shared=self._judge_shared(case, shared, answered[len(own) :]))
+        seconds, tokens = time.perf_counter() - start, sum(each.tokens for each in made.values())
+        return {name: replace(each, seconds=seconds * each.tokens / max(tokens, 1)) for name, each in made.items()}
+
     def generate(self, case: Case) -> "CellRuns":
         """Generate a cell and look at nothing."""
         start = time.perf_counter()
@@ -230,17 +260,28 @@ class LongFormRun:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
             message = f"{type(error).__name__}: {error}"
             return CellRuns(problem=Finding("generate", "draw", "errored", 0, message))
+        made = self._cell_runs(case, requests, generations)
+        return replace(made, shared=self._judge_shared(case, None, ()), seconds=time.perf_counter() - start)
+
+    def _judge_shared(
+        self, case: Case, requests: "list[Request] | str | None", made: Sequence[Generation]
+    ) -> "tuple[TokenRun, ...] | str":
+        """What came of the runs with the reference's noise; requests: None where they are still to be made."""
         try:
-            shared: tuple[TokenRun, ...] | str = self._shared(case)
+            if requests is None:
+                requests = self._shared_requests(case)
+                made = [] if isinstance(requests, str) else self.session.answers(case, requests, self.on_step)
+            return requests if isinstance(requests, str) else self._shared(case, requests, made)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the runs that are there are judged all the same
-            shared = f"runs with the reference's noise: {type(error).__name__}: {error}"
+            return f"runs with the reference's noise: {type(error).__name__}: {error}"
+
+    def _cell_runs(self, case: Case, requests: Sequence[Request], generations: Sequence[Generation]) -> "CellRuns":
         prompts = [prompt for prompt in prompts_of(case.plan) for _ in range(case.plan.runs)]
         runs = [
             as_kept(token_run(f"{case.cell} {prompt.id}", generation, float(prompt.tokens) if prompt.tokens else None))
             for prompt, generation in zip(prompts, generations, strict=True)
         ]
-        kept = [_without_attention(generation) for generation in generations]
-        return CellRuns(tuple(requests), tuple(kept), tuple(runs), time.perf_counter() - start, shared)
+        return CellRuns(tuple(requests), tuple(_without_attention(each) for each in generations), tuple(runs))
 
 
 @dataclass(frozen=True)
@@ -256,6 +297,11 @@ class CellRuns:
     seconds: float = 0.0
     shared: tuple[TokenRun, ...] | str = ""
     problem: Finding | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens drawn."""
+        return sum(len(generation.tokens) for generation in self.generations)
 
 
 def shared_places(runs: int) -> list[int]:

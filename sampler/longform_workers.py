@@ -1,18 +1,19 @@
-"""Cells of a long-form matrix generated in processes of their own: MLX computes a CPU stream on one thread.
+"""Blocks of a long-form matrix generated in processes of their own: MLX computes a CPU stream on one thread.
 
-A cell is a block of its own, so that it comes out the same in whatever process.
+A block is a function of the matrix, so that it comes out the same in whatever process.
 """
 
 import functools
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
+from sampler.blocks import blocks_of
 from sampler.checks.base import Finding
 from sampler.longform import CellRuns, LongFormRun
-from sampler.matrix import load_matrix
+from sampler.matrix import Case, load_matrix
 from sampler.run import Session
 
 Asked = tuple[Path, int, str | None, Path | None]
@@ -24,24 +25,28 @@ def _longform(asked: Asked) -> LongFormRun:
     return LongFormRun(Session(load_matrix(path), seed, engine_name, weights))
 
 
-def _generate(asked: Asked, cell: str) -> CellRuns:
-    """In a worker: the cell without its requests, whose noise the caller makes anew."""
+def _generate(asked: Asked, cells: Sequence[str]) -> dict[str, CellRuns]:
+    """In a worker: a block without its requests, whose noise the caller makes anew."""
     longform = _longform(asked)
-    case = next(each for each in longform.matrix.cases if each.cell == cell)
-    return replace(longform.generate(case), requests=())
+    cases = [case for case in longform.matrix.cases if case.cell in cells]
+    longform.generate_block(cases)
+    return {case.cell: replace(longform.runs_of(case), requests=()) for case in cases}
 
 
-def generate_cells(session: Session, jobs: int) -> Iterator[tuple[str, CellRuns]]:
-    """All cells as they come out of `jobs` processes. A process that dies is the cell's error."""
+def generate_blocks(session: Session, jobs: int) -> Iterator[dict[str, CellRuns]]:
+    """All cells, block by block as they come out of `jobs` processes. A process that dies is its cells' error."""
     asked = (session.matrix.path.resolve(), session.seed, session.engine_name, session.weights)
-    cases = {case.cell: case for case in session.matrix.cases}
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting: dict[Future[CellRuns], str] = {pool.submit(_generate, asked, cell): cell for cell in cases}
+        waiting: dict[Future[dict[str, CellRuns]], tuple[Case, ...]] = {
+            pool.submit(_generate, asked, [case.cell for case in block]): block
+            for block in blocks_of(session.matrix.cases)
+        }
         for done in as_completed(waiting):
-            cell = waiting[done]
-            error = done.exception()
+            block, error = waiting[done], done.exception()
             if error is None:
-                yield cell, replace(done.result(), requests=tuple(session.requests(cases[cell])))
+                made = done.result()
+                yield {case.cell: replace(made[case.cell], requests=tuple(session.requests(case))) for case in block}
             else:
                 message = f"{type(error).__name__}: {error}"
-                yield cell, CellRuns(problem=Finding("generate", "draw", "errored", 0, message))
+                problem = Finding("generate", "draw", "errored", 0, message)
+                yield {case.cell: CellRuns(problem=problem) for case in block}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from sampler.blocks import blocks_of
 from sampler.run import CaseResult, OnCell, OnStep, Session
 
 
@@ -12,6 +13,8 @@ def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell, jobs: int = 1
 
         yield from LongFormRun(session, on_step, jobs).results(on_cell)
         return
-    for case in session.matrix.cases:
-        on_cell(case.cell)
-        yield session.run(case, on_step)
+    for block in blocks_of(session.matrix.cases):
+        session.generate_together(block, on_step)
+        for case in block:
+            on_cell(case.cell)
+            yield session.run(case, on_step)

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from sampler import blas
+from sampler.blocks import blocks_of
 from sampler.checks.base import Verdict
 from sampler.errors import SamplerError
 from sampler.groups import Group, groups_of
@@ -105,7 +106,17 @@ class Cell(Asked):
     def ask(self) -> CaseResult:
         """Generate the cell and look at it."""
         self.session_of_run.check(self.case)
+        self.session_of_run.generate_together(self._block())
         return self.session_of_run.run(self.case)
+
+    def _block(self) -> list[Case]:
+        """The cells that run in this process of the block that this one is in; with xdist, nobody knows which."""
+        if hasattr(self.config, "workerinput"):
+            return [self.case]
+        selected = [item.case for item in self.session.items if isinstance(item, Cell) and item.parent is self.parent]
+        blocks = blocks_of(self.session_of_run.matrix.cases)
+        block = next(block for block in blocks if self.case in block)
+        return [case for case in block[block.index(self.case) :] if case in selected]
 
 
 class GroupItem(Asked):

@@ -1,17 +1,19 @@
 """Executing a matrix: generate each cell, put the checks to what came out, give verdicts."""
 
 import importlib.metadata
+import itertools
 import platform
 import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from sampler import blas
+from sampler.blocks import slots_of
 from sampler.chain.noise import NoiseKey
 from sampler.checks.base import Evidence, Finding, Outcome, Step, Verdict, worst
 from sampler.checks.draws import allowed, draws
@@ -68,6 +70,20 @@ class CaseResult:
 
 
 @dataclass(frozen=True)
+class Generated:
+    """What a cell's engine answered. alone: request 0 again, twice. seconds: its share of what the block took."""
+
+    generations: Sequence[Generation]
+    alone: Sequence[Generation]
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens drawn, repeats included."""
+        return sum(len(generation.tokens) for generation in (*self.generations, *self.alone))
+
+
+@dataclass(frozen=True)
 class Session:
     """Whom a run asks. engine: a name that `load_engine` knows, None for the core. weights: None for Finch."""
 
@@ -75,6 +91,7 @@ class Session:
     seed: int = 0
     engine_name: str | None = None
     weights: Path | None = None
+    _made: dict[str, Generated] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def engine(self) -> Engine:
@@ -117,23 +134,58 @@ class Session:
     def run(self, case: Case, on_step: OnStep = lambda tokens, finished: None) -> CaseResult:
         """Run one cell with all checks. What an engine does wrong in it, it does wrong in this cell alone."""
         start = time.perf_counter()
+        made = self._made.pop(case.cell, None)
         try:
-            evidence = self._evidence(self._asked(case), on_step)
+            asked = self._asked(case)
+            made = made or self._generate_alone(asked, on_step)
+            evidence = self._evidence(asked, made, on_step)
         except Unsupported as error:
             return CaseResult(case, self._all(case, "unavailable", str(error)), {}, 0, 0.0)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
             return CaseResult(case, self._all(case, "errored", _describe(error)), {}, 0, time.perf_counter() - start)
         findings = {name: self._ask(check, level, stage, evidence) for name, check, level, stage in CHECKS}
-        tokens = sum(len(generation.tokens) for generation in (*evidence.generations, *evidence.alone))
         return CaseResult(
             case=case,
             verdicts=tuple(self._verdict(case, name, finding) for name, finding in findings.items()),
             steps={name: finding.step for name, finding in findings.items() if finding.step is not None},
-            tokens=tokens,
-            seconds=time.perf_counter() - start,
+            tokens=made.tokens,
+            seconds=time.perf_counter() - start + made.seconds,
             requests=evidence.requests,
             generations=[replace(each, record=_without_logits(each.record)) for each in evidence.generations],
         )
+
+    def generate_together(self, cases: Sequence[Case], on_step: OnStep = lambda tokens, finished: None) -> None:
+        """Generate cells of a block at once, for `run` to take up; only the core can.
+
+        What goes wrong here is left to `run`, where it is the error of the cell that has it.
+        """
+        engine = self.engine
+        waiting = [case for case in cases if case.cell not in self._made]
+        if not isinstance(engine, CoreEngine) or len(waiting) < 2:
+            return
+        start = time.perf_counter()
+        try:
+            following = _following(cases[0], engine)
+            asked = [self.requests(self._asked(case)) for case in waiting]
+            answers = iter(following.generate(list(itertools.chain(*asked)), on_step))
+            made = [[next(answers) for _ in requests] for requests in asked]
+            lonely = [_in_its_slot(requests[0], answers[0]) for requests, answers in zip(asked, made, strict=True)]
+            alone = zip(*(following.generate(lonely, on_step) for _ in range(2)), strict=True)
+        except Exception:  # noqa: BLE001 - a cell by itself says which of them it is
+            return
+        generated = [Generated(of_case, twice) for of_case, twice in zip(made, alone, strict=True)]
+        seconds, tokens = time.perf_counter() - start, sum(each.tokens for each in generated)
+        for case, each in zip(waiting, generated, strict=True):
+            self._made[case.cell] = replace(each, seconds=seconds * each.tokens / max(tokens, 1))
+
+    def _generate_alone(self, case: Case, on_step: OnStep) -> Generated:
+        engine = self.engine_for(case)
+        if not isinstance(engine, Generates):
+            raise Unsupported(f"{engine.info.name} does not generate", hint="a matrix runs on generated tokens")
+        requests = self.requests(case)
+        generations = _generate(engine, requests, on_step)
+        lonely = _in_its_slot(requests[0], generations[0])
+        return Generated(generations, [_generate(engine, [lonely], on_step)[0] for _ in range(2)])
 
     def _asked(self, case: Case) -> Case:
         """The cell as the engine is to be asked for it. Raises Unsupported where it cannot be."""
@@ -146,17 +198,20 @@ class Session:
             [(prompt.id, NoiseKey(self.seed, case.id, index)) for index, prompt in enumerate(prompts)], case
         )
 
-    def requests_of(self, runs: Iterable[tuple[str, NoiseKey]], case: Case) -> list[Request]:
-        """Requests for prompts of a cell, by their ids, each with noise of a key."""
-        info, prompts = self.engine.info, {prompt.id: prompt for prompt in prompts_of(case.plan)}
+    def requests_of(self, runs: Iterable[tuple[str, NoiseKey]], case: Case, first: int = 0) -> list[Request]:
+        """Requests for prompts of a cell, by their ids, each with noise of a key; first: number of the first one."""
+        info, prompts, runs = self.engine.info, {prompt.id: prompt for prompt in prompts_of(case.plan)}, list(runs)
+        slots: Sequence[int | None] = [None] * len(runs)
+        if isinstance(self.engine, CoreEngine):
+            slots = slots_of(self.matrix.cases, case, len(runs), first)
         result = []
-        for name, key in runs:
+        for (name, key), slot in zip(runs, slots, strict=True):
             prompt = prompts[name]
             noise = None if info.vocab_size is None else partial(key.gumbel, vocab_size=info.vocab_size)
             seed = int(key.words()[0] >> 1)  # for engines with a generator of their own
             cap = case.plan.max_new_tokens
             result.append(
-                Request(prompt.text, case.config, seed, cap, noise=noise, language=prompt.language, coin=key.coin)
+                Request(prompt.text, case.config, seed, cap, noise, prompt.language, slot=slot, coin=key.coin)
             )
         return result
 
@@ -191,15 +246,9 @@ class Session:
             parts += ["--matrix", str(self.matrix.path)]
         return shlex.join(parts)
 
-    def _evidence(self, case: Case, on_step: OnStep) -> Evidence:
-        engine = self.engine_for(case)
-        if not isinstance(engine, Generates):
-            raise Unsupported(f"{engine.info.name} does not generate", hint="a matrix runs on generated tokens")
-        requests = self.requests(case)
-        generations = _generate(engine, requests, on_step)
-        record = generations[0].record
-        lonely = replace(requests[0], slot=record.slot if record else None)
-        alone = [_generate(engine, [lonely], on_step)[0] for _ in range(2)]
+    def _evidence(self, case: Case, made: Generated, on_step: OnStep) -> Evidence:
+        engine, requests = self.engine_for(case), self.requests(case)
+        lonely = _in_its_slot(requests[0], made.generations[0])
         other = NoiseKey(self.seed, f"{case.id}/other", 0)
         vocab_size = self.engine.info.vocab_size or 0
         noisy = replace(lonely, noise=partial(other.gumbel, vocab_size=vocab_size), coin=other.coin)
@@ -212,8 +261,8 @@ class Session:
             oracle=oracle,
             oracle_missing=missing,
             requests=requests,
-            generations=generations,
-            alone=alone,
+            generations=made.generations,
+            alone=made.alone,
             prefix=() if bos is None else (bos,),
             other_noise=lambda: _generate(engine, [noisy], on_step)[0],
             other_seed=lambda: _generate(engine, [reseeded], on_step)[0],
@@ -255,6 +304,11 @@ class Session:
             "python": platform.python_version(),
             "platform": platform.platform(),
         }
+
+
+def _in_its_slot(request: Request, generation: Generation) -> Request:
+    """The same request, for the slot in which it was served."""
+    return replace(request, slot=generation.record.slot if generation.record else None)
 
 
 def _following(case: Case, engine: CoreEngine) -> CoreEngine:

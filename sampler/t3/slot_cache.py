@@ -16,10 +16,12 @@ from sampler.t3.rotary import Angles
 
 IDLE = -1
 BYTES = 4
+FIRST = 256
+"""Positions at first: a cell of sentences touches no more memory than that."""
 
 
 class SlotCache:
-    """Room for `capacity` positions of every slot, reserved once and touched as far as it is used; float32.
+    """Room for up to `capacity` positions of every slot, in float32; it begins small and doubles where it is full.
 
     rows_per_slot: 2 with guidance (conditional, unconditional), else 1. threads: how many share the rows of a step; a
     row is computed by one of them, so that results do not depend on their number.
@@ -28,11 +30,9 @@ class SlotCache:
     def __init__(self, config: T3Config, slots: int, rows_per_slot: int, capacity: int, threads: int = 1) -> None:
         self.slots, self.rows_per_slot = slots, rows_per_slot
         rows, heads, size = slots * rows_per_slot, config.num_heads, config.head_size
-        tiles = -(-capacity // TILE)
-        self._capacity = tiles * TILE
-        # From zeros, not from empty memory: the system gives zeroed pages when they are first touched.
-        self._keys = [np.zeros((rows, heads, tiles, size, TILE), np.float32) for _ in range(config.num_layers)]
-        self._values = [np.zeros((rows, heads, tiles * TILE, size), np.float32) for _ in range(config.num_layers)]
+        self._capacity, self._room = capacity, 0
+        self._keys = [np.zeros((rows, heads, 0, size, TILE), np.float32) for _ in range(config.num_layers)]
+        self._values = [np.zeros((rows, heads, 0, size), np.float32) for _ in range(config.num_layers)]
         self._lengths = np.full(rows, IDLE)
         self._mixed = np.zeros((rows, heads, size), np.float32)
         self._straight = np.ones((rows, size), np.float32), np.zeros((rows, size), np.float32)
@@ -47,8 +47,7 @@ class SlotCache:
 
     def fill(self, slot: int, prefix: KeyValueCache) -> None:
         """Give a slot the keys and values of a prefix, in place of what it had."""
-        if prefix.length > self._capacity:
-            raise TextError(f"{prefix.length} positions", hint=f"the cache was made for {self._capacity}")
+        self._make_room(prefix.length)
         own = slice(slot * self.rows_per_slot, (slot + 1) * self.rows_per_slot)
         tiles = -(-prefix.length // TILE)
         mx.eval(prefix.arrays())
@@ -66,9 +65,7 @@ class SlotCache:
 
     def positions(self) -> NDArray[np.int64]:
         """Where the next row of each sequence stands, (N,); 0 where a slot is idle. Raises TextError if one is full."""
-        if self._lengths.max() >= self._capacity:
-            hint = f"the cache was made for {self._capacity}"
-            raise TextError(f"position {self._lengths.max()}", hint=hint)
+        self._make_room(int(self._lengths.max()) + 1)
         positions: NDArray[np.int64] = np.maximum(self._lengths, 0)
         return positions
 
@@ -98,6 +95,20 @@ class SlotCache:
     def advance(self) -> None:
         """Count one position as written in every layer of every busy slot."""
         self._lengths[self._lengths != IDLE] += 1
+
+    def _make_room(self, length: int) -> None:
+        """Make sure that `length` positions fit; what is there is moved when the room doubles, layer by layer."""
+        if length > self._capacity:
+            raise TextError(f"{length} positions", hint=f"the cache was made for {self._capacity}")
+        if length <= self._room:
+            return
+        tiles = -(-min(max(2 * self._room, length, FIRST), self._capacity) // TILE)
+        used = self._room // TILE
+        for arrays, tile in ((self._keys, 1), (self._values, TILE)):
+            for layer, old in enumerate(arrays):
+                arrays[layer] = np.zeros((*old.shape[:2], tiles * tile, *old.shape[3:]), np.float32)
+                arrays[layer][:, :, : used * tile] = old
+        self._room = tiles * TILE
 
     def _rows(self, kept: NDArray[np.float32]) -> list[AttentionRow | None]:
         """The attention of each busy slot out of (slots, capacity), while the new position is not counted yet."""

@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "checks": GROUND | {"engines.base", "engines.calls", "engines.offer"},
     "matrix_file": GROUND,
     "matrix": GROUND | {"matrix_file", "variants"},
+    "blocks": GROUND | {"matrix"},
     "prompts": GROUND | {"finch", "matrix"},
     "results": GROUND | {"checks", "matrix", "engines.base"},
     "trace": GROUND | {"chain", "generation", "engines", "results"},

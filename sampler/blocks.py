@@ -1,0 +1,43 @@
+"""Which cells of a matrix are generated together, and in which slot each request is served.
+
+Both follow from the matrix alone: a cell that is run by itself, by `sampler replay` or pytest's `-k`, has the slots and
+the width that it has in the whole run, and a request does not depend on its neighbours.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+from sampler.matrix import Case
+
+TURNS = 8
+"""How many requests a slot of a block serves on average: the last ones of a block leave slots idle."""
+
+
+def count(case: Case) -> int:
+    """Requests of a cell."""
+    return case.plan.count * case.plan.runs
+
+
+def blocks_of(cases: Sequence[Case]) -> list[tuple[Case, ...]]:
+    """Cells that share a variant in the order of the matrix, as many as give each slot `TURNS` requests."""
+    blocks: list[tuple[Case, ...]] = []
+    for variant in dict.fromkeys(case.variant for case in cases):
+        waiting: list[Case] = []
+        for case in (each for each in cases if each.variant == variant):
+            waiting.append(case)
+            if sum(map(count, waiting)) >= TURNS * case.plan.width:
+                blocks.append(tuple(waiting))
+                waiting = []
+        if waiting:
+            blocks.append(tuple(waiting))
+    return blocks
+
+
+def slots_of(cases: Sequence[Case], case: Case, requests: int, first: int = 0) -> list[int]:
+    """The slots of a cell's requests from number `first` on.
+
+    Each cell begins one slot further on than the cell before it ended, so that the first requests of cells, which are
+    generated again beside each other, have different slots.
+    """
+    before = sum(count(each) + 1 for each in itertools.takewhile(lambda each: each.cell != case.cell, cases))
+    return [(before + first + index) % case.plan.width for index in range(requests)]
