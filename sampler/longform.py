@@ -92,20 +92,23 @@ class LongFormRun:
         """Generate everything, then answer: all cells together, axes, cells."""
         if self.jobs > 1 and isinstance(self.session.engine, CoreEngine):
             self._generate_beside(on_cell)
-        for block in blocks_of(self.matrix.cases):
-            self.generate_block(block, on_cell)
+        blocks = {block[0].cell: block for block in blocks_of(self.matrix.cases)}
+        for case in self.matrix.cases:
+            if case.cell not in self._made:
+                on_cell(case.cell)
+            self.generate_block(blocks.get(case.cell, (case,)))
         for group in groups_of(self.matrix):
             yield self.result(group)
 
-    def generate_block(self, cases: Sequence[Case], on_cell: OnCell = lambda name: None) -> None:
-        """Generate cells that were not yet: the core's in one block, another engine's one after the other."""
+    def generate_block(self, cases: Sequence[Case]) -> None:
+        """Generate cells that were not yet: the core's at once, another engine's one after the other."""
         waiting = [case for case in cases if case.cell not in self._made]
-        for case in waiting:
-            on_cell(case.cell)
-        if isinstance(self.session.engine, CoreEngine) and len(waiting) > 1:
-            self._made |= self.generate_together(waiting)
-        for case in waiting:
-            self.runs_of(case)
+        if isinstance(self.session.engine, CoreEngine):
+            self._made |= self.generate_together(waiting) if len(waiting) > 1 else {}
+            for case in waiting:
+                self.runs_of(case)
+        else:
+            self.runs_of(cases[0])
 
     def _generate_beside(self, on_cell: OnCell) -> None:
         from sampler.longform_workers import generate_blocks

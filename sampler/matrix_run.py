@@ -13,8 +13,8 @@ def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell, jobs: int = 1
 
         yield from LongFormRun(session, on_step, jobs).results(on_cell)
         return
-    for block in blocks_of(session.matrix.cases):
-        session.generate_together(block, on_step)
-        for case in block:
-            on_cell(case.cell)
-            yield session.run(case, on_step)
+    blocks = {block[0].cell: block for block in blocks_of(session.matrix.cases)}
+    for case in session.matrix.cases:
+        on_cell(case.cell)
+        session.generate_together(blocks.get(case.cell, ()), on_step)
+        yield session.run(case, on_step)
