@@ -16,7 +16,7 @@ from sampler.cli_trace import trace
 from sampler.doctor import diagnose
 from sampler.errors import ConfigError
 from sampler.matrix import find_matrix, load_matrix, shipped_matrices
-from sampler.matrix_run import run_matrix
+from sampler.matrix_run import expected_requests, run_matrix
 from sampler.recording import about, recorded_run
 from sampler.replay import LEVELS, replay_case, replay_check, replay_crash
 from sampler.results import terminal
@@ -55,7 +55,7 @@ def run(
     console = terminal.plain_console()
     session = runner.Session(load_matrix(find_matrix(matrix)), seed, engine, weights)
     folder = out or Path("runs") / session.matrix.name
-    session.prepare()
+    session.prepare(jobs)
     header = session.header() | about(session)
     console.print(f"{session.matrix.name}: {session.matrix.why}")
     name = header["engine"]["name"]
@@ -68,7 +68,7 @@ def run(
     with (
         write_run(folder, header) as writer,
         recorded_run(session, folder) as recorder,
-        terminal.run_progress(console, len(session.matrix.cases)) as progress,
+        terminal.run_progress(console, expected_requests(session)) as progress,
     ):
         for result in run_matrix(session, progress.step, progress.cell, jobs):
             tokens += result.tokens

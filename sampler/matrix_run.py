@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sampler.blocks import blocks_of
+from sampler.blocks import blocks_of, count
 from sampler.run import CaseResult, OnCell, OnStep, Session
 
 
@@ -18,3 +18,14 @@ def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell, jobs: int = 1
         on_cell(case.cell)
         session.generate_together(blocks.get(case.cell, ()), on_step)
         yield session.run(case, on_step)
+
+
+def expected_requests(session: Session) -> int:
+    """How many requests a run will have served, those that are repeated among them."""
+    if session.matrix.longform:
+        from sampler.longform import SHARED
+
+        again = SHARED if session.matrix.longform.reference else 0
+    else:
+        again = 2
+    return sum(count(case) + again for case in session.matrix.cases)

@@ -37,7 +37,8 @@ class Record:
 
     logits: float32 (T, 2, V), conditional then unconditional, (T, 1, V) without guidance; None unless asked for.
     attention: float32 (pairs, T, S), the aligned heads' attention over the text; None unless asked for.
-    flags: of the alignment analyzer, by step. slot, width: where it was computed. error: why it stopped, if it did.
+    flags: of the alignment analyzer, by step. slot, width, blas, threads: where it was computed, and by what. error:
+    why it stopped, if it did.
     guided: whether guidance took part; Turbo and Nano skip `cfg_weight`, as upstream does. None: nobody says.
     """
 
@@ -52,6 +53,8 @@ class Record:
     flags: tuple[str, ...] = ()
     error: str = ""
     guided: bool | None = None
+    blas: str = ""
+    threads: int | None = None
 
 
 @dataclass(frozen=True)

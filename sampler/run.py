@@ -113,8 +113,11 @@ class Session:
     def _reference(self) -> ReferenceEngine:
         return ReferenceEngine()
 
-    def prepare(self) -> None:
-        """Load everything and look at every request, so that what is wrong shows before the first cell."""
+    def prepare(self, processes: int = 1) -> None:
+        """Load everything and look at every request, so that what is wrong shows before the first cell.
+
+        processes: how many will generate blocks beside each other.
+        """
         if self.matrix.longform:
             from sampler.groups import alphas_of
 
@@ -122,14 +125,15 @@ class Session:
             check_reference(self.matrix.path.parent, self.matrix.longform.reference)
         _ = self._oracle
         for case in self.matrix.cases:
-            self.check(case)
+            self.check(case, processes)
 
-    def check(self, case: Case) -> None:
-        """Raise what is wrong with the requests of a cell: a text that is empty or too long, a cap beyond the model."""
+    def check(self, case: Case, processes: int = 1) -> None:
+        """Raise what is wrong with the requests of a cell: an empty or too long text, a cap beyond model or memory."""
         requests = self.requests(case)
         engine = self.engine
         if isinstance(engine, CoreEngine):
-            _following(case, engine).generator.check(requests)
+            generator = _following(case, engine).generator
+            generator.check_memory(requests, generator.check(requests), processes)
 
     def run(self, case: Case, on_step: OnStep = lambda tokens, finished: None) -> CaseResult:
         """Run one cell with all checks. What an engine does wrong in it, it does wrong in this cell alone."""

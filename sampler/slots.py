@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler import blas
 from sampler.requests import Generation, Noise, Record, Request, StopReason
 from sampler.t3.cache import AttentionRow, KeyValueCache
 from sampler.variants import PenaltyHistory
@@ -77,5 +78,7 @@ class Slot:
             flags=tuple(self.flags),
             error=self.error,
             guided=guided,
+            blas=blas.prepare().name,
+            threads=blas.threads(),
         )
         return Generation(tuple(self.tokens), self.stop_reason or "error", record)

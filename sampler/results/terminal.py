@@ -36,35 +36,34 @@ def plain_console() -> Console:
 
 
 class RunProgress:
-    """Progress of a run: cells done, tokens a second, time left."""
+    """Progress of a run: finished requests, tokens a second, time left, the cell that runs now."""
 
-    def __init__(self, progress: Progress, cells: int) -> None:
+    def __init__(self, progress: Progress, requests: int) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=cells, rate="")
-        self._tokens = self._cells = 0
+        self._task = progress.add_task("", total=requests, rate="")
+        self._tokens = 0
 
     def cell(self, name: str) -> None:
-        """Say which cell runs now; the one before is done."""
-        self._progress.update(self._task, description=name, advance=1 if self._cells else 0)
-        self._cells += 1
+        """Say which cell runs now, or is the first of those that run together."""
+        self._progress.update(self._task, description=name)
 
-    def step(self, tokens: int, _finished: int) -> None:
-        """Count tokens."""
+    def step(self, tokens: int, finished: int) -> None:
+        """Count tokens and finished requests."""
         self._tokens += tokens
         elapsed = self._progress.tasks[0].elapsed or 0.0
         rate = f"{self._tokens / elapsed:,.0f} tokens/s" if elapsed > 1 else ""
-        self._progress.update(self._task, rate=rate)
+        self._progress.update(self._task, rate=rate, advance=finished)
 
 
 @contextmanager
-def run_progress(console: Console, cells: int) -> Iterator[RunProgress]:
+def run_progress(console: Console, requests: int) -> Iterator[RunProgress]:
     """Show progress while a run goes on; nothing where the output is no terminal."""
     columns = (
-        SpinnerColumn(), MofNCompleteColumn(), BarColumn(bar_width=20), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(), TextColumn("{task.description}"),
+        SpinnerColumn(), MofNCompleteColumn(), TextColumn("requests"), BarColumn(bar_width=20),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.description}"),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
-        yield RunProgress(progress, cells)
+        yield RunProgress(progress, requests)
 
 
 @contextmanager

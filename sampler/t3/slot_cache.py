@@ -15,7 +15,6 @@ from sampler.t3.config import T3Config
 from sampler.t3.rotary import Angles
 
 IDLE = -1
-BYTES = 4
 FIRST = 256
 """Positions at first: a cell of sentences touches no more memory than that."""
 
@@ -38,12 +37,6 @@ class SlotCache:
         self._straight = np.ones((rows, size), np.float32), np.zeros((rows, size), np.float32)
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads - 1, "attention") if threads > 1 else None
-
-    @staticmethod
-    def bytes_for(config: T3Config, slots: int, rows_per_slot: int, capacity: int) -> int:
-        """Memory of such a cache once every slot is full."""
-        positions = slots * rows_per_slot * -(-capacity // TILE) * TILE
-        return 2 * positions * config.num_layers * config.hidden_size * BYTES
 
     def fill(self, slot: int, prefix: KeyValueCache) -> None:
         """Give a slot the keys and values of a prefix, in place of what it had."""

@@ -7,9 +7,10 @@ import mlx.core as mx
 import numpy as np
 
 from sampler.alignment import AnalyzerConfig
+from sampler.batching import Block as Batch
 from sampler.chain.pipeline import Scores, run_rows
 from sampler.config import SamplingConfig
-from sampler.generation import Generation, Generator, Request, _Block
+from sampler.generation import Generation, Generator, Request
 from sampler.slots import Slot
 from sampler.t3.checkpoint import Checkpoint
 from tests.liars.wrong_generators.table import SENTENCES, Around, Factory, with_block, with_chain, wrong_generator
@@ -20,7 +21,7 @@ STOP = ("stop",)
 def eos_gains(change: Callable[[int], float]) -> Factory:
     """What is added to the logit of EOS; change: from the number of tokens so far."""
 
-    class Block(_Block):
+    class Block(Batch):
         def _draw(self, active: Sequence[Slot]) -> None:
             for slot in active:
                 gain = np.zeros(slot.logits.shape[-1], dtype=np.float32)
@@ -90,7 +91,7 @@ def says_eos_without_it(checkpoint: Checkpoint, width: int) -> Around:
     return Around(Generator(checkpoint, width), answer=answer)
 
 
-class GoesOn(_Block):
+class GoesOn(Batch):
     """Another id is tested than the one that the model ends with; only every second EOS ends a run."""
 
     def _note(self, active: Sequence[Slot], *rest: object) -> None:

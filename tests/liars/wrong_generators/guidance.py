@@ -6,9 +6,10 @@ from typing import Any
 
 import mlx.core as mx
 
+from sampler.batching import Block as Batch
 from sampler.chain.pipeline import Scores, run_rows
 from sampler.config import SamplingConfig
-from sampler.generation import Generator, _Block
+from sampler.generation import Generator
 from sampler.slots import Slot
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.model import T3
@@ -28,7 +29,7 @@ from tests.liars.wrong_generators.table import (
 def by_step(change: Any) -> Factory:
     """The config of every step; change: from the config that was asked for and the number of tokens so far."""
 
-    class Block(_Block):
+    class Block(Batch):
         def _draw(self, active: Sequence[Slot]) -> None:
             asked = [slot.request for slot in active]
             for slot in active:

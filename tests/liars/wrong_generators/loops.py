@@ -3,8 +3,8 @@
 import mlx.core as mx
 import numpy as np
 
+from sampler.batching import Block as Batch
 from sampler.chain.noise import NoiseKey
-from sampler.generation import _Block
 from sampler.slots import Slot
 from tests.liars.wrong_generators.table import FEW, PARAGRAPHS, SENTENCES, Factory, with_block, wrong_generator
 
@@ -12,7 +12,7 @@ ONSET = 20
 RAISE = 80.0
 
 
-class Repeats(_Block):
+class Repeats(Batch):
     """From token ONSET on the pattern of the last `period` tokens, in all but a share `spoilt` of the places."""
 
     period: int

@@ -7,7 +7,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from sampler.generation import Generator, _Block
+from sampler.batching import Block as Batch
+from sampler.generation import Generator
 from sampler.slots import Slot
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint
@@ -27,14 +28,14 @@ Pair = tuple[mx.array, mx.array]
 
 
 def after_prefill(change: Callable[[KeyValueCache], KeyValueCache]) -> Factory:
-    class Block(_Block):
+    class Block(Batch):
         def _admit(self, queue: deque[int], place: int) -> Slot | None:
             slot = super()._admit(queue, place)
             if slot is not None:
                 slot.cache = change(slot.cache)
             return slot
 
-    return with_block(Block)
+    return with_block(Block, attention="mlx")
 
 
 def with_cache(kind: type[KeyValueCache], **attributes: Any) -> Factory:
@@ -52,7 +53,7 @@ def swaps_the_rows_of_the_cache(checkpoint: Checkpoint, width: int) -> Generator
     return after_prefill(row_swapped)(checkpoint, width)
 
 
-class NeighboursMeet(_Block):
+class NeighboursMeet(Batch):
     """Two slots whose runs are both at token 3 exchange what they remember."""
 
     def _step(self, slots: Sequence[Slot | None]) -> None:
@@ -65,7 +66,7 @@ class NeighboursMeet(_Block):
 @wrong_generator(*ANYTHING, plan=SENTENCES)
 def takes_the_cache_of_its_neighbour(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: when the batch is put together anew after 3 tokens, keys and values go to the neighbour's slot [P15]."""
-    return with_block(NeighboursMeet)(checkpoint, width)
+    return with_block(NeighboursMeet, attention="mlx")(checkpoint, width)
 
 
 class Window(KeyValueCache):
@@ -153,7 +154,7 @@ def attends_three_times_as_sharply(checkpoint: Checkpoint, width: int) -> Genera
 def feeding(change: Callable[[list[int]], int]) -> Factory:
     """The model is fed something else than the token that was drawn."""
 
-    class Block(_Block):
+    class Block(Batch):
         def _step(self, slots: Sequence[Slot | None]) -> None:
             shown = [slot and replace(slot, tokens=[*slot.tokens[:-1], change(slot.tokens)]) for slot in slots]
             super()._step(shown)

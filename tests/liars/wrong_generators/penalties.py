@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sampler.generation import Generator, _Block
+from sampler.batching import Block as Batch
+from sampler.generation import Generator
 from sampler.slots import Slot
 from sampler.t3.checkpoint import Checkpoint
 from tests.liars.wrong_generators.table import (
@@ -21,7 +22,7 @@ from tests.liars.wrong_generators.table import (
 def seeing(change: Callable[[Slot, Sequence[Slot]], np.ndarray]) -> Factory:
     """What the penalty sees of a slot; change: from the slot and all active ones to a mask (V,)."""
 
-    class Block(_Block):
+    class Block(Batch):
         def _draw(self, active: Sequence[Slot]) -> None:
             right = [slot.seen for slot in active]
             shown = [change(slot, active) for slot in active]

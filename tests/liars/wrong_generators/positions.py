@@ -1,23 +1,21 @@
 """Positions: of the rotary embedding, which counts the whole sequence, and of the table for speech, which counts it."""
 
 from collections.abc import Callable, Sequence
-from itertools import chain, repeat
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from sampler.generation import Generator, _Block
+from sampler.batching import Block as Batch
+from sampler.generation import Generator
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.llama import Llama
 from sampler.t3.model import T3
 from tests.liars.wrong_generators.table import ANYTHING, SENTENCES, UNSEEN, Factory, remade, with_block, wrong_generator
 
-Turn = Callable[[mx.array], mx.array]
-
 
 def with_backbone(kind: type[Llama]) -> Factory:
-    class Block(_Block):
+    class Block(Batch):
         def __init__(self, *arguments: Any, **keywords: Any) -> None:
             super().__init__(*arguments, **keywords)
             self.model = remade(self.model, T3, backbone=remade(self.model.backbone, kind))
@@ -26,7 +24,7 @@ def with_backbone(kind: type[Llama]) -> Factory:
 
 
 def with_model(kind: type[T3]) -> Factory:
-    class Block(_Block):
+    class Block(Batch):
         def __init__(self, *arguments: Any, **keywords: Any) -> None:
             super().__init__(*arguments, **keywords)
             self.model = remade(self.model, kind)
@@ -34,12 +32,22 @@ def with_model(kind: type[T3]) -> Factory:
     return with_block(Block)
 
 
+class Elsewhere:
+    """A cache that says other positions than it has."""
+
+    def __init__(self, cache: Any, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.cache, self.change, self.attend, self.advance = cache, change, cache.attend, cache.advance
+
+    def positions(self) -> np.ndarray:
+        return self.change(self.cache.positions())
+
+
 def moved(change: Callable[[np.ndarray], np.ndarray]) -> Factory:
-    """Positions of single steps changed; a prefill, which has many, is right."""
+    """Positions of single steps changed; a prefill is right."""
 
     class Moved(Llama):
-        def _turn(self, positions: np.ndarray) -> Turn:
-            return super()._turn(change(positions) if positions.shape[1] == 1 else positions)
+        def step(self, embeddings: mx.array, cache: Any, *further: Any) -> Any:
+            return super().step(embeddings, Elsewhere(cache, change), *further)
 
     return with_backbone(Moved)
 
@@ -68,18 +76,21 @@ def rotary_starts_anew_every_25_positions(checkpoint: Checkpoint, width: int) ->
     return moved(lambda positions: positions % 25)(checkpoint, width)
 
 
+class LaterAhead:
+    """A cache whose layers turn by the next position, but for the first one."""
+
+    def __init__(self, cache: Any, angles: Callable[[np.ndarray], Any]) -> None:
+        self.cache, self.angles, self.positions, self.advance = cache, angles, cache.positions, cache.advance
+
+    def attend(self, layer: int, joint: mx.array, angles: Any, heads: Sequence[int]) -> Any:
+        return self.cache.attend(layer, joint, self.angles(self.positions() + 1) if layer else angles, heads)
+
+
 class UpperLayersAhead(Llama):
-    """The first layer asks twice, for queries and keys; whoever asks later gets the next position."""
+    """The first layer is asked with the position, all others with the next one."""
 
-    def _turn(self, positions: np.ndarray) -> Turn:
-        if positions.shape[1] > 1:
-            return super()._turn(positions)
-        turns = chain([super()._turn(positions)] * 2, repeat(super()._turn(positions + 1)))
-
-        def turn(rows: mx.array) -> mx.array:
-            return next(turns)(rows)
-
-        return turn
+    def step(self, embeddings: mx.array, cache: Any, *further: Any) -> Any:
+        return super().step(embeddings, LaterAhead(cache, self._angles), *further)
 
 
 @wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)

@@ -7,7 +7,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from sampler.generation import Generator, Request, _Block
+from sampler.batching import Block as Batch
+from sampler.generation import Generator, Request
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.conditioning import Voice
 from sampler.t3.model import T3
@@ -20,7 +21,7 @@ Texts = list[tuple[int, ...]]
 def reading(change: Callable[[Texts], Texts]) -> Factory:
     """The model reads other ids than the tokenizer gave."""
 
-    class Block(_Block):
+    class Block(Batch):
         def __init__(self, generator: Generator, requests: Sequence[Request], prompts: Texts, **kind: Any) -> None:
             super().__init__(generator, requests, change(list(prompts)), **kind)
 

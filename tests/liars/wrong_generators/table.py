@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampler import finch
+from sampler.batching import Block as Batch
 from sampler.chain.pipeline import Scores
 from sampler.checks.runs import TokenRun
 from sampler.finch import Prompt
-from sampler.generation import Generation, Generator, Request, _Block
+from sampler.generation import Generation, Generator, Request
 from sampler.t3.checkpoint import Checkpoint
 
 LANGUAGES = ("en", "de", "fr", "es", "it")
@@ -138,14 +139,14 @@ def right_generator(
 class WithBlock(Generator):
     """A generator whose blocks are of another class."""
 
-    block: type[_Block] = _Block
+    block: type[Batch] = Batch
 
-    def _block(self, requests: Any, prompts: Any, *, guided: bool, analyzed: bool) -> _Block:
+    def _block(self, requests: Any, prompts: Any, *, guided: bool, analyzed: bool) -> Batch:
         return self.block(self, requests, prompts, guided=guided, analyzed=analyzed)
 
 
-def with_block(block: type[_Block]) -> Factory:
-    return lambda checkpoint, width: WithBlock(checkpoint, width, block=block)
+def with_block(block: type[Batch], **fields: Any) -> Factory:
+    return lambda checkpoint, width: WithBlock(checkpoint, width, block=block, **fields)
 
 
 def with_chain(chain: Callable[..., Scores]) -> Factory:
