@@ -1,4 +1,6 @@
-"""Which BLAS serves MLX: on Linux the wheel brings the slow reference one, so OpenBLAS is loaded first where it exists.
+"""Which BLAS serves MLX: on Linux the wheel brings the slow reference one, so a fast one is loaded first.
+
+That is the system's OpenBLAS, else Intel's MKL from PyPI (`pip install 'sampler-suite[mkl]'`), or what a setting names.
 
 MLX on the CPU calls `cblas_sgemm`; a library that is loaded with global symbols before `mlx.core` answers that call
 instead of the wheel's own. On macOS nothing is done: MLX uses Metal and Accelerate.
@@ -9,6 +11,7 @@ import ctypes.util
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 VARIABLE = "SAMPLER_BLAS"
 """Environment variable: the path of a BLAS library, or `none` for the one that MLX brings."""
@@ -23,7 +26,10 @@ class Blas:
     threads: int = 1
 
 
-_INSTALL = "apt-get install libopenblas0-pthread makes matrix products about 10 times as fast"
+_INSTALL = (
+    "apt-get install libopenblas0-pthread, or pip install 'sampler-suite[mkl]', makes matrix products about 10 times "
+    "as fast"
+)
 _current: Blas | None = None
 
 
@@ -43,7 +49,7 @@ def _choose() -> Blas:
         return Blas("bundled with MLX", f"{VARIABLE}=none")
     if "mlx.core" in sys.modules:
         return Blas("bundled with MLX", "import sampler before mlx.core, so that OpenBLAS can be loaded first")
-    library = setting or ctypes.util.find_library("openblas")
+    library = setting or ctypes.util.find_library("openblas") or _mkl_of_pypi()
     if not library:
         return Blas("bundled with MLX", _INSTALL)
     try:
@@ -55,13 +61,23 @@ def _choose() -> Blas:
     return _describe(loaded, library)
 
 
+def _mkl_of_pypi() -> str | None:
+    """The library that PyPI's `mkl` puts beside Python's own."""
+    return next((str(path) for path in sorted(Path(sys.prefix, "lib").glob("libmkl_rt.so*"))), None)
+
+
 def _describe(library: ctypes.CDLL, path: str) -> Blas:
-    if not hasattr(library, "openblas_get_config"):
+    if hasattr(library, "openblas_get_config"):
+        library.openblas_get_config.restype = ctypes.c_char_p
+        version = " ".join(library.openblas_get_config().decode().split()[:2])
+        count = int(library.openblas_get_num_threads())
+    elif hasattr(library, "MKL_Get_Max_Threads"):
+        text = ctypes.create_string_buffer(256)
+        library.MKL_Get_Version_String(text, 256)
+        version, count = text.value.decode().split(" for ")[0], int(library.MKL_Get_Max_Threads())
+    else:
         return Blas(path)
-    library.openblas_get_config.restype = ctypes.c_char_p
-    version = library.openblas_get_config().decode().split()
-    threads = library.openblas_get_num_threads()
-    return Blas(f"{' '.join(version[:2])}, {threads} thread{'s' if threads > 1 else ''} ({path})", threads=threads)
+    return Blas(f"{version}, {count} thread{'s' if count > 1 else ''} ({path})", threads=count)
 
 
 def threads() -> int:

@@ -1,0 +1,50 @@
+"""Which BLAS is taken: a setting, the system's OpenBLAS, MKL from PyPI, none; nothing of it may fail."""
+
+import ctypes.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sampler import blas
+
+ASK = "import sampler.blas as b; told = b.prepare(); print(told.name, told.hint, told.threads, sep='|')"
+
+
+def told(setting: str) -> list[str]:
+    """Name, hint and threads in a process with a setting."""
+    environment = {"SAMPLER_BLAS": setting, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip().split("|")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Accelerate is taken")
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("none", "SAMPLER_BLAS=none"),
+        ("/nowhere/libfast.so", "/nowhere/libfast.so could not be loaded"),
+        ("libc.so.6", "libc.so.6 has no cblas_sgemm"),
+    ],
+)
+def test_a_setting_that_names_no_blas_leaves_the_one_of_mlx(setting, hint):
+    name, said, threads = told(setting)
+    assert (name, threads) == ("bundled with MLX", "1")
+    assert said.startswith(hint)
+
+
+@pytest.mark.skipif(ctypes.util.find_library("openblas") is None, reason="there is no OpenBLAS on this system")
+def test_openblas_says_its_version_and_threads():
+    name, said, threads = told("")
+    assert name.startswith("OpenBLAS ")
+    assert "1 thread (" in name
+    assert (said, threads) == ("", "1")
+
+
+def test_mkl_is_found_beside_python(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert blas._mkl_of_pypi() is None
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libmkl_rt.so.3").touch()
+    assert blas._mkl_of_pypi() == str(tmp_path / "lib" / "libmkl_rt.so.3")
