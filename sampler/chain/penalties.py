@@ -3,25 +3,35 @@
 from collections.abc import Sequence
 from numbers import Integral
 
-import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
 from sampler.chain.knobs import Knobs
+from sampler.chain.left import FloatRows
+from sampler.compiled import compiled
 from sampler.errors import LogitsError
 
 _BEYOND = 2**62
 """Stands for ids that do not fit into 64 bits: it is beyond every vocabulary."""
 
 
-def penalize_repetition(scores: mx.array, seen: mx.array, knobs: Knobs) -> mx.array:
+def penalize_repetition(scores: FloatRows, seen: NDArray[np.bool_], knobs: Knobs) -> FloatRows:
     """Divide positive and multiply negative scores of seen tokens by the penalty; seen is bool (B, V).
 
     Source: RepetitionPenaltyLogitsProcessor of transformers; arXiv:1909.05858 (CTRL), section 4.1, whose one formula
     for both signs is the bug that HuggingFace mended.
     """
-    penalty = knobs.repetition_penalty
-    return mx.where(seen, mx.where(scores < 0, scores * penalty, scores / penalty), scores)
+    return _penalize(scores, seen, knobs.repetition_penalty[:, 0])
+
+
+@compiled
+def _penalize(scores: FloatRows, seen: NDArray[np.bool_], penalties: NDArray[np.float32]) -> FloatRows:
+    penalized = np.empty_like(scores)
+    for row, penalty in enumerate(penalties):
+        for token, score in enumerate(scores[row]):
+            changed = score * penalty if score < 0 else score / penalty
+            penalized[row, token] = changed if seen[row, token] else score
+    return penalized
 
 
 def count_tokens(histories: Sequence[NDArray[np.int64]], vocab_size: int) -> NDArray[np.int64]:
