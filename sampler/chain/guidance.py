@@ -17,6 +17,8 @@ def guide(logits: FloatRows, uncond_logits: FloatRows, knobs: Knobs) -> FloatRow
     mixed *= knobs.cfg_weight
     away = knobs.from_unconditional
     mixed += np.where(away, uncond_logits, logits) if away.any() else logits
-    neutral = (knobs.cfg_weight == 0) & ~away  # else 0 times an infinite difference would be NaN
-    np.copyto(mixed, logits, where=neutral | (logits == -np.inf))
+    neutral = (knobs.cfg_weight == 0) & ~away  # 0 times an infinite difference would be NaN
+    for stays in (neutral, logits == -np.inf):
+        if stays.any():
+            np.copyto(mixed, logits, where=stays)
     return mixed

@@ -25,4 +25,4 @@ def left_of(scores: FloatRows) -> Left:
     rows, size = scores.shape
     at = np.flatnonzero(scores > -np.inf)
     starts = np.searchsorted(at, np.arange(rows + 1) * size)
-    return Left(starts, at % size, scores.ravel()[at])
+    return Left(starts, at - np.repeat(np.arange(rows) * size, np.diff(starts)), scores.ravel()[at])

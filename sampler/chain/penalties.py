@@ -26,11 +26,12 @@ def penalize_repetition(scores: FloatRows, seen: NDArray[np.bool_], knobs: Knobs
 
 @compiled
 def _penalize(scores: FloatRows, seen: NDArray[np.bool_], penalties: NDArray[np.float32]) -> FloatRows:
-    penalized = np.empty_like(scores)
+    penalized = scores.copy()
     for row, penalty in enumerate(penalties):
-        for token, score in enumerate(scores[row]):
-            changed = score * penalty if score < 0 else score / penalty
-            penalized[row, token] = changed if seen[row, token] else score
+        for token in range(scores.shape[1]):
+            if seen[row, token]:
+                score = scores[row, token]
+                penalized[row, token] = score * penalty if score < 0 else score / penalty
     return penalized
 
 

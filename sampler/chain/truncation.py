@@ -10,7 +10,7 @@ from sampler.chain.left import FloatRows, Left, left_of
 from sampler.compiled import compiled
 
 REMOVED = np.float32(-np.inf)
-SIGN = np.uint32(1 << 31)
+SIGN, ALL_BITS = np.uint64(1 << 31), np.uint64((1 << 32) - 1)
 
 
 def keep_top_k(scores: FloatRows, knobs: Knobs) -> FloatRows:
@@ -42,70 +42,80 @@ def keep_min_p(scores: FloatRows, knobs: Knobs) -> FloatRows:
         most_likely = _only(scores, np.full(knobs.log_min_p.shape, np.inf), knobs.min_tokens_to_keep)
         remove &= most_likely == -np.inf
     kept = np.full_like(scores, REMOVED)
-    at = np.flatnonzero(~remove)
+    at = np.flatnonzero(~remove)  # few, so that copying them is cheaper than removing the others
     kept.ravel()[at] = scores.ravel()[at]
     return kept
 
 
 def _only(scores: FloatRows, share: NDArray[np.float64], spared: NDArray[np.int64]) -> FloatRows:
     """Remove the least likely tokens up to a share of the mass, but never the `spared` most likely; columns (B, 1)."""
-    left = left_of(scores)
-    goes = ~_staying(left, _ranks(left.scores), share[:, 0], spared[:, 0])
-    rows = np.repeat(np.arange(len(scores)), np.diff(left.starts))
-    kept = scores.copy()
-    kept[rows[goes], left.tokens[goes]] = REMOVED
+    kept, left = scores.copy(), left_of(scores)
+    bits = (left.scores + np.float32(0)).view(np.uint32)  # + 0: 0 and -0 are equal scores
+    weights, ranks = _weigh(left, bits, scores.max(axis=-1))
+    _remove(kept, left, weights, ranks, share[:, 0], spared[:, 0])
     return kept
 
 
-def _ranks(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Integers in the order of the scores; 0 and -0 are one."""
-    bits = (scores + np.float32(0)).view(np.uint32)
-    return np.where(bits & SIGN, ~bits, bits | SIGN)
+@compiled
+def _weigh(
+    left: Left, bits: NDArray[np.uint32], best: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+    """exp of how far a token is below the best; and integers below 2^40 in the order of the scores.
+
+    Their upper eight bits say how far it is below in eighths of a nat, the others are the float's own bits.
+    """
+    weights, ranks = np.empty(len(bits)), np.empty(len(bits), dtype=np.uint64)
+    for row in range(len(best)):
+        for place in range(left.starts[row], left.starts[row + 1]):
+            depth = np.float64(best[row]) - left.scores[place]
+            weights[place] = math.exp(-depth)
+            own = np.uint64(bits[place])
+            ordered = own ^ ALL_BITS if own & SIGN else own | SIGN
+            ranks[place] = ordered | np.uint64(255 - np.int64(min(8 * depth, 255.0))) << np.uint64(32)
+    return weights, ranks
 
 
 @compiled
-def _staying(
-    left: Left, ranks: NDArray[np.uint32], share: NDArray[np.float64], spared: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Which tokens stay, bool (n,): a search for the crossing score, eight of its bits at a time.
+def _remove(
+    kept: FloatRows,
+    left: Left,
+    weights: NDArray[np.float64],
+    ranks: NDArray[np.uint64],
+    share: NDArray[np.float64],
+    spared: NDArray[np.int64],
+) -> None:
+    """Remove in `kept` what lies below the crossing, after a search for its rank, eight bits at a time.
 
-    Each round adds up the mass of the candidates by their next eight bits, removes what is below the crossing and
-    goes on with what shares its bits. What is left after four rounds are equal scores, of which higher ids go first.
+    Each round adds up the mass of the candidates by their next eight bits, removes what is below the crossing, and
+    goes on with what shares its bits. What is left in the end are equal scores, of which higher ids go first.
     """
-    stays = np.ones(len(ranks), dtype=np.bool_)
     for row in range(len(share)):
         start, end = left.starts[row], left.starts[row + 1]
-        removable = end - start - spared[row]
-        if share[row] < 0 or removable <= 0:
+        most = end - start - spared[row]
+        if share[row] < 0 or most <= 0:
             continue
-        best = np.float64(left.scores[start:end].max())
-        weights = np.empty(end - start)
-        for place in range(start, end):
-            weights[place - start] = math.exp(left.scores[place] - best)
-        limit, below, count = share[row] * weights.sum(), 0.0, 0
+        limit, below, count = share[row] * weights[start:end].sum(), 0.0, 0
         candidates = np.arange(start, end)
-        for shift in (24, 16, 8, 0):
+        for shift in (32, 24, 16, 8, 0):
             mass, number = np.zeros(256), np.zeros(256, dtype=np.int64)
             for place in candidates:
-                bits = (ranks[place] >> shift) & 255
-                mass[bits] += weights[place - start]
-                number[bits] += 1
+                digit = np.int64(ranks[place] >> np.uint64(shift)) & 255
+                mass[digit] += weights[place]
+                number[digit] += 1
             crossing = 0  # 255 at most, whatever the rounding of sums in two orders does
-            while crossing < 255 and below + mass[crossing] <= limit and count + number[crossing] <= removable:
+            while crossing < 255 and below + mass[crossing] <= limit and count + number[crossing] <= most:
                 below, count = below + mass[crossing], count + number[crossing]
                 crossing += 1
             same = 0
             for place in candidates:
-                bits = (ranks[place] >> shift) & 255
-                if bits < crossing:
-                    stays[place] = False
-                elif bits == crossing:
-                    candidates[same] = place
-                    same += 1
+                digit = np.int64(ranks[place] >> np.uint64(shift)) & 255
+                if digit < crossing:
+                    kept[row, left.tokens[place]] = REMOVED
+                candidates[same] = place
+                same += digit == crossing
             candidates = candidates[:same]
         for place in candidates[::-1]:
-            below, count = below + weights[place - start], count + 1
-            if below > limit or count > removable:
+            below, count = below + weights[place], count + 1
+            if below > limit or count > most:
                 break
-            stays[place] = False
-    return stays
+            kept[row, left.tokens[place]] = REMOVED
