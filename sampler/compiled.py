@@ -21,6 +21,7 @@ class compiled(Generic[Parameters, Result]):  # noqa: N801 - a decorator
         self.__doc__ = function.__doc__
 
     def __call__(self, *arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
+        """Compile for these types at the first call, a second or two unless it was kept; then run."""
         return self._machine_code(*arguments, **named)
 
     @cached_property

@@ -40,8 +40,7 @@ class Knobs:
         return cls(
             order=configs[0].order,
             temperature=_column([1.0 if config.greedy else config.temperature or 1.0 for config in configs]),
-            # As HuggingFace has it: 1 - 0.95 in float32 is off by 1.2e-8.
-            one_minus_top_p=_column([1.0 - config.top_p if config.top_p < 1 else -1.0 for config in configs], np.float64),
+            one_minus_top_p=_column([_beyond_nucleus(config) for config in configs], np.float64),
             log_min_p=_column([math.log(config.min_p) if config.min_p else -math.inf for config in configs]),
             repetition_penalty=_column([config.repetition_penalty for config in configs]),
             cfg_weight=_column([config.cfg_weight for config in configs]),
@@ -56,6 +55,11 @@ class Knobs:
 def _column(values: Sequence[float] | Sequence[int] | Sequence[bool], dtype: type[np.generic] = np.float32) -> Any:
     with np.errstate(over="ignore"):  # a knob beyond float32 makes scores that are refused as infinite
         return np.array(values, dtype=dtype)[:, None]
+
+
+def _beyond_nucleus(config: SamplingConfig) -> float:
+    """The share of the mass that may go; in float64, because 1 - 0.95 in float32 is off by 1.2e-8."""
+    return 1.0 - config.top_p if config.top_p < 1 else -1.0
 
 
 def _kept_by_top_k(config: SamplingConfig, vocab_size: int) -> int:

@@ -32,6 +32,7 @@ def measure(scores: Scores, gumbel: mx.array, tokens: mx.array, greedy: mx.array
     return measure_left(left, noise, np.asarray(tokens).astype(np.int64), scores, np.asarray(greedy))
 
 
+@np.errstate(invalid="ignore")  # of rows that `find_problems` marks
 def measure_left(
     left: Left, noise: NDArray[np.float32], tokens: NDArray[np.int64], scores: Scores, greedy: NDArray[np.bool_]
 ) -> Measures:

@@ -60,7 +60,7 @@ def _only(scores: FloatRows, share: NDArray[np.float64], spared: NDArray[np.int6
 def _weigh(
     left: Left, bits: NDArray[np.uint32], best: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
-    """exp of how far a token is below the best; and integers below 2^40 in the order of the scores.
+    """How likely tokens are beside the best one of their row; and integers below 2^40 in the order of the scores.
 
     Their upper eight bits say how far it is below in eighths of a nat, the others are the float's own bits.
     """

@@ -62,7 +62,10 @@ ALLOWED: dict[str, set[str] | None] = {
     "__main__": {"cli"},
     "__init__": {"blas", "chain", "checks.loops", "config", "version"},
 }
-"""What a module or folder may import besides itself. `blas`, `compiled` and `version` are ground: they import nothing of ours."""
+"""What a module or folder may import besides itself.
+
+`blas`, `compiled` and `version` are ground: they import nothing of ours.
+"""
 
 
 def imported(path: Path) -> Iterator[str]:
