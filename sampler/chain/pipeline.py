@@ -159,7 +159,8 @@ def find_problems(
 
 def _finite_or_removed(rows: mx.array | FloatRows) -> NDArray[np.bool_]:
     """Which rows have neither NaN, which is below nothing, nor +inf: bool (B,)."""
-    return np.all(np.asarray(rows) < np.inf, axis=-1)
+    below: NDArray[np.bool_] = np.all(np.asarray(rows) < np.inf, axis=-1)
+    return below
 
 
 def raise_problems(problems: NDArray[np.int32], configs: Sequence[SamplingConfig]) -> None:
