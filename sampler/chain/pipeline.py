@@ -1,7 +1,7 @@
 """The chain: logits -> scores, stage by stage in the order of the config, on all rows at once."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -123,22 +123,41 @@ def run_rows(
     """
     rows, marks = _rows(logits), _rows(seen)
     uncond = None if uncond_logits is None else _rows(uncond_logits)
-    orders = list(dict.fromkeys(config.order for config in configs))
-    if len(orders) == 1:
+    groups = list(_groups(configs, rows.shape[-1]))
+    if len(groups) == 1:
         context = None if past is None else Rows(configs, past)
         knobs = _knobs(tuple(configs), rows.shape[-1])
         return run_chain(rows, Inputs(knobs, marks, uncond, context, intervention))
-    parts, places = [], []
-    for order in orders:
-        at = [row for row, config in enumerate(configs) if config.order == order]
+    parts = []
+    for at in groups:
         part_uncond = None if uncond is None else uncond[at]
         part_past = None if past is None else past.only(at)
         part_change = None if intervention is None else intervention.only(at)
         part_configs = [configs[row] for row in at]
         parts.append(run_rows(rows[at], marks[at], part_configs, part_uncond, part_past, part_change))
-        places.extend(at)
-    back = mx.array(np.argsort(places))
-    return Scores(*(mx.concatenate(list(arrays))[back] for arrays in zip(*parts, strict=True)))
+    final = _in_place([part.final for part in parts], groups)
+    if all(part.ranked is part.final for part in parts):
+        return Scores(final, final)
+    return Scores(final, _in_place([part.ranked for part in parts], groups))
+
+
+SCORES_AT_ONCE = 2**20
+"""So many scores stay in a processor's caches from stage to stage."""
+
+
+def _groups(configs: Sequence[SamplingConfig], vocab_size: int) -> Iterator[list[int]]:
+    """Rows that go together: they share an order, and are not too many for the caches."""
+    most = max(1, SCORES_AT_ONCE // vocab_size)
+    for order in dict.fromkeys(config.order for config in configs):
+        rows = [row for row, config in enumerate(configs) if config.order == order]
+        yield from (rows[start : start + most] for start in range(0, len(rows), most))
+
+
+def _in_place(parts: list[mx.array], groups: list[list[int]]) -> mx.array:
+    """Rows of all groups, in the order in which they came."""
+    places = [row for rows in groups for row in rows]
+    whole = mx.concatenate(parts)
+    return whole if places == sorted(places) else whole[mx.array(np.argsort(places))]
 
 
 def penalized_tokens(past: Past, configs: Sequence[SamplingConfig], vocab_size: int) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sampler import NoiseKey, SamplingConfig, pick, process
+from sampler import STAGES, NoiseKey, SamplingConfig, pick, process
 from sampler.chain.draw import draw_rows
 from sampler.chain.knobs import Knobs
 from sampler.chain.left import left_of
@@ -226,3 +226,21 @@ def test_a_loop_is_compiled_where_no_folder_keeps_it(monkeypatch):
         return found
 
     assert total(np.ones(3)) == 3
+
+
+def test_rows_that_do_not_go_together_come_back_in_their_places(monkeypatch):
+    """More rows than fit at once, of two orders in turn."""
+    rng = np.random.default_rng(4)
+    logits = rng.normal(0, 3, (7, 40)).astype(np.float32)
+    configs = [SamplingConfig(top_p=0.9, order=STAGES[:: 1 if row % 3 else -1], temperature=row) for row in range(7)]
+    expected = run_rows(logits, logits > 2, configs)
+    monkeypatch.setattr("sampler.chain.pipeline.SCORES_AT_ONCE", 90)
+    found = run_rows(logits, logits > 2, configs)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.array(one), np.array(other))
+    for row, config in enumerate(configs):
+        alone = run_rows(logits[row : row + 1], logits[row : row + 1] > 2, [config])
+        np.testing.assert_array_equal(np.array(found.final)[row], np.array(alone.final)[0])
+    warm = run_rows(logits[1:], logits[1:] > 2, configs[1:])
+    assert warm.final is warm.ranked
+    assert found.final is not found.ranked

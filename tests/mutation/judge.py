@@ -33,7 +33,7 @@ PATIENCE = 900.0
 MEMORY = 12 << 30
 """Bytes of address space: a mutated shape must not take the machine's memory."""
 
-PRELOADED = ["numpy", "scipy.special", "scipy.stats", "pydantic", "safetensors", "tokenizers"]
+PRELOADED = ["numpy", "numba", "scipy.special", "scipy.stats", "pydantic", "safetensors", "tokenizers"]
 """Loaded once and forked with every mutation; not MLX, which is loaded after the copy has chosen its BLAS."""
 
 Lines = frozenset[tuple[str, int]]
