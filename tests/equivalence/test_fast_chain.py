@@ -128,6 +128,27 @@ def test_the_nucleus_of_a_whole_vocabulary(spread, top_p):
     assert (~decided).sum() <= 1
 
 
+@pytest.mark.parametrize("step", [2.0**-23, 2.0**-15, 2.0**-9, 2.0**-2])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scores_that_differ_in_any_bit_are_told_apart(step, sign):
+    """From 1 upwards or -1 downwards in steps of the last bit of a float and of larger ones; the best half stays."""
+    ranks = np.random.default_rng(0).permutation(64)
+    row = (sign * (1 + step * ranks)).astype(np.float32)
+    assert len(set(row.tolist())) == 64
+    scores = keep_nucleus(row[None], Knobs.of([SamplingConfig(top_p=0.5)], 64))[0]
+    must, may = nucleus(row, 0.5, 1)
+    kept = set(np.flatnonzero(scores > -np.inf).tolist())
+    assert must <= kept <= may
+    assert kept == set(np.argsort(-row)[: len(kept)].tolist())
+
+
+@pytest.mark.parametrize(("top_p", "count"), [(0.5, 4), (0.25, 2), (0.75, 6), (0.0, 1), (0.875, 7), (0.876, 8)])
+def test_a_mass_that_is_reached_exactly_is_enough(top_p, count):
+    """Eight equal scores, whose masses are exact; the lowest ids stay."""
+    scores = keep_nucleus(np.full((1, 8), 3.0, np.float32), Knobs.of([SamplingConfig(top_p=top_p)], 8))
+    assert np.flatnonzero(scores[0] > -np.inf).tolist() == list(range(count))
+
+
 @given(st.lists(SCORES, min_size=1, max_size=30).filter(lambda row: max(row) > -np.inf), st.integers(1, 6))
 def test_min_p_spares_the_most_likely(values, least):
     row = np.array(values, dtype=np.float32)
