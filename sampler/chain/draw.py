@@ -1,13 +1,17 @@
 """Drawing: the token is the argmax of score plus Gumbel noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from sampler.chain.noise import NoiseKey, gumbel_rows
-from sampler.chain.pipeline import as_float32, process
+from sampler.chain.left import Left, left_of
+from sampler.chain.measure import Measures, measure_left
+from sampler.chain.noise import NoiseKey, gumbel_left, gumbel_where
+from sampler.chain.pipeline import Scores, as_float32, process
+from sampler.compiled import compiled
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, LogitsError
 
@@ -21,6 +25,40 @@ def pick(scores: mx.array, gumbel: mx.array) -> mx.array:
     identity, Maddison et al. 2014, arXiv:1411.0030, section 2. Noise is finite, so removed tokens stay removed.
     """
     return mx.argmax(scores + gumbel, axis=-1).astype(mx.int32)
+
+
+class Drawn(NamedTuple):
+    """tokens: int64 (B,), 0 where nothing was left. measures: what the draws looked like."""
+
+    tokens: NDArray[np.int64]
+    measures: Measures
+
+
+def draw_rows(
+    scores: Scores,
+    noises: Sequence[Callable[[int], NDArray[np.float32]]],
+    steps: Sequence[int],
+    greedy: NDArray[np.bool_],
+) -> Drawn:
+    """Draw and measure one token for each of B rows, at once; the tokens are those of `pick` under the same noise.
+
+    noises: of each row, step -> Gumbel noise (V,); where it is a RequestNoise, only what is needed is made. steps: of
+    each row. greedy: which rows are at temperature 0, bool (B,).
+    """
+    left = left_of(np.asarray(scores.final))
+    noise = gumbel_left(noises, steps, left)
+    tokens = _first_of_the_best(left, left.scores + noise)
+    return Drawn(tokens, measure_left(left, noise, tokens, scores, greedy))
+
+
+@compiled
+def _first_of_the_best(left: Left, raced: NDArray[np.float32]) -> NDArray[np.int64]:
+    tokens = np.zeros(len(left.starts) - 1, dtype=np.int64)
+    for row in range(len(tokens)):
+        start, end = left.starts[row], left.starts[row + 1]
+        if start < end:
+            tokens[row] = left.tokens[start + raced[start:end].argmax()]
+    return tokens
 
 
 def draw(
@@ -61,6 +99,6 @@ def draw(
             eos_ids=eos_ids,
             coins=[key.coin(0) for key in keys] if config.xtc_probability else None,
         )
-        noise = mx.array(gumbel_rows(keys, [0] * count, rows.shape[0]))
-        tokens.append(np.array(pick(scores, noise), dtype=np.int64))
+        noise = gumbel_where(keys, [0] * count, np.asarray(scores) > -np.inf)
+        tokens.append(np.array(pick(scores, mx.array(noise)), dtype=np.int64))
     return mx.array(np.concatenate(tokens))

@@ -1,18 +1,24 @@
 """Classifier-free guidance: mixing conditional and unconditional logits."""
 
-import mlx.core as mx
+import numpy as np
 
 from sampler.chain.knobs import Knobs
+from sampler.chain.left import FloatRows
 
 
-def guide(logits: mx.array, uncond_logits: mx.array, knobs: Knobs) -> mx.array:
+def guide(logits: FloatRows, uncond_logits: FloatRows, knobs: Knobs) -> FloatRows:
     """Mix raw logits: c + w (c - u), or u + w (c - u) in the `unconditional` convention; (B, V) -> (B, V).
 
     What is removed in the conditional logits stays removed. Sources: `T3.inference` in `models/t3/t3.py` of
     chatterbox-tts 0.1.7 and DiaClassifierFreeGuidanceLogitsProcessor of transformers (conditional);
     arXiv:2306.05284 (MusicGen), section 2.2 (unconditional). The two are equal where the second weight is 1 + w.
     """
-    base = mx.where(knobs.from_unconditional, uncond_logits, logits)
-    mixed = base + knobs.cfg_weight * (logits - uncond_logits)
-    neutral = (knobs.cfg_weight == 0) & ~knobs.from_unconditional  # else 0 times an infinite difference would be NaN
-    return mx.where(neutral | (logits == -mx.inf), logits, mixed)
+    mixed = logits - uncond_logits
+    mixed *= knobs.cfg_weight
+    away = knobs.from_unconditional
+    mixed += np.where(away, uncond_logits, logits) if away.any() else logits
+    neutral = (knobs.cfg_weight == 0) & ~away  # 0 times an infinite difference would be NaN
+    for stays in (neutral, logits == -np.inf):
+        if stays.any():
+            np.copyto(mixed, logits, where=stays)
+    return mixed

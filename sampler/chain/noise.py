@@ -12,11 +12,16 @@ make the same noise:
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sampler.chain.left import Left, left_of
+from sampler.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,89 @@ def _uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
+def _gumbel(words: NDArray[np.uint64]) -> NDArray[np.float32]:
+    noise: NDArray[np.float32] = (-np.log(-np.log(_uniform(words)))).astype(np.float32)
+    return noise
+
+
 def gumbel_rows(keys: Sequence[NoiseKey], steps: Sequence[int], vocab_size: int) -> NDArray[np.float32]:
     """Noise for one step of each of B rows: float32 (B, vocab_size)."""
     words = np.stack([random_words(key, step, vocab_size) for key, step in zip(keys, steps, strict=True)])
-    noise: NDArray[np.float32] = (-np.log(-np.log(_uniform(words)))).astype(np.float32)
+    return _gumbel(words)
+
+
+@dataclass(frozen=True)
+class RequestNoise:
+    """The noise of one request as generation asks for it, step -> float32 (vocab_size,).
+
+    Knowing whose it is, `gumbel_left` makes no more of it than is needed.
+    """
+
+    key: NoiseKey
+    vocab_size: int
+
+    def __call__(self, step: int) -> NDArray[np.float32]:
+        """Noise for every token id of a step."""
+        return self.key.gumbel(step, self.vocab_size)
+
+    @cached_property
+    def words(self) -> NDArray[np.uint64]:
+        """The words of the key, uint64 (2,)."""
+        return self.key.words()
+
+
+def gumbel_left(
+    noises: Sequence[Callable[[int], NDArray[np.float32]]], steps: Sequence[int], left: Left
+) -> NDArray[np.float32]:
+    """Noise for the tokens that are left in B rows and no others: float32 (n,), the bits of `noise(step)[token]`.
+
+    A noise that is no RequestNoise is called, as it may be anything.
+    """
+    known = [noise.words if isinstance(noise, RequestNoise) else _UNKNOWN for noise in noises]
+    values = _gumbel(_words_at(np.stack(known), np.array(steps, dtype=np.uint64), left))
+    for noise, step, (start, end) in zip(noises, steps, pairwise(left.starts), strict=True):
+        if not isinstance(noise, RequestNoise):
+            values[start:end] = noise(step)[left.tokens[start:end]]
+    return values
+
+
+_UNKNOWN = np.zeros(2, dtype=np.uint64)
+
+
+def gumbel_where(keys: Sequence[NoiseKey], steps: Sequence[int], kept: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """As `gumbel_rows` where kept, bool (B, V), and 0 elsewhere, where no noise makes a difference."""
+    left = left_of(np.where(kept, np.float32(0), np.float32(-np.inf)))
+    noise = np.zeros(kept.shape, dtype=np.float32)
+    noise[kept] = gumbel_left([RequestNoise(key, kept.shape[1]) for key in keys], steps, left)
     return noise
+
+
+LOW, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+ONE, OTHER = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
+WEYL, OTHER_WEYL = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
+"""Philox's factors, and what is added to the words of its key in each round."""
+
+
+@compiled
+def _words_at(keys: NDArray[np.uint64], steps: NDArray[np.uint64], left: Left) -> NDArray[np.uint64]:
+    """The random word of each token that is left, uint64 (n,), from its own block of Philox 4x64-10."""
+
+    def upper_half(one: np.uint64, other: np.uint64) -> np.uint64:
+        """Of the 128 bits of a product, from products of 32 bits."""
+        cross = (one >> HALF) * (other & LOW) + ((one & LOW) * (other & LOW) >> HALF)
+        middle = (one & LOW) * (other >> HALF) + (cross & LOW)
+        return (one >> HALF) * (other >> HALF) + (cross >> HALF) + (middle >> HALF)
+
+    words, block = np.empty(len(left.tokens), dtype=np.uint64), np.empty(4, dtype=np.uint64)
+    for row in range(len(keys)):
+        made = np.int64(-1)
+        for place in range(left.starts[row], left.starts[row + 1]):
+            if left.tokens[place] // 4 != made:
+                made = left.tokens[place] // 4
+                a, b, c, d = np.uint64(made + 1), steps[row], np.uint64(0), np.uint64(0)
+                for turn in range(10):
+                    key, other_key = keys[row, 0] + np.uint64(turn) * WEYL, keys[row, 1] + np.uint64(turn) * OTHER_WEYL
+                    a, b, c, d = upper_half(c, OTHER) ^ b ^ key, c * OTHER, upper_half(a, ONE) ^ d ^ other_key, a * ONE
+                block[0], block[1], block[2], block[3] = a, b, c, d
+            words[place] = block[left.tokens[place] % 4]
+    return words

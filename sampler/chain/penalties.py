@@ -3,25 +3,36 @@
 from collections.abc import Sequence
 from numbers import Integral
 
-import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
 from sampler.chain.knobs import Knobs
+from sampler.chain.left import FloatRows
+from sampler.compiled import compiled
 from sampler.errors import LogitsError
 
 _BEYOND = 2**62
 """Stands for ids that do not fit into 64 bits: it is beyond every vocabulary."""
 
 
-def penalize_repetition(scores: mx.array, seen: mx.array, knobs: Knobs) -> mx.array:
+def penalize_repetition(scores: FloatRows, seen: NDArray[np.bool_], knobs: Knobs) -> FloatRows:
     """Divide positive and multiply negative scores of seen tokens by the penalty; seen is bool (B, V).
 
     Source: RepetitionPenaltyLogitsProcessor of transformers; arXiv:1909.05858 (CTRL), section 4.1, whose one formula
     for both signs is the bug that HuggingFace mended.
     """
-    penalty = knobs.repetition_penalty
-    return mx.where(seen, mx.where(scores < 0, scores * penalty, scores / penalty), scores)
+    return _penalize(scores, seen, knobs.repetition_penalty[:, 0])
+
+
+@compiled
+def _penalize(scores: FloatRows, seen: NDArray[np.bool_], penalties: NDArray[np.float32]) -> FloatRows:
+    penalized = scores.copy()
+    for row, penalty in enumerate(penalties):
+        for token in range(scores.shape[1]):
+            if seen[row, token]:
+                score = scores[row, token]
+                penalized[row, token] = score * penalty if score < 0 else score / penalty
+    return penalized
 
 
 def count_tokens(histories: Sequence[NDArray[np.int64]], vocab_size: int) -> NDArray[np.int64]:

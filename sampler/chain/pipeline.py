@@ -1,9 +1,9 @@
 """The chain: logits -> scores, stage by stage in the order of the config, on all rows at once."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import mlx.core as mx
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sampler.chain.further import FURTHER
 from sampler.chain.guidance import guide
 from sampler.chain.knobs import Knobs
+from sampler.chain.left import FloatRows
 from sampler.chain.past import Past, Rows, window
 from sampler.chain.penalties import count_tokens, penalize_repetition
 from sampler.chain.temperature import keep_most_likely, temper
@@ -34,20 +35,20 @@ class Intervention(Protocol):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stages of B rows read: seen (B, V) bool, uncond_logits (B, V) float32 or None.
+    """What the stages of B rows read: seen (B, V) bool, uncond_logits (B, V) float32 or None, both of NumPy.
 
     rows: what further stages read; None where nobody has said what lies behind the rows. intervention: what the stage
     `alignment` does; None where it is the identity.
     """
 
     knobs: Knobs
-    seen: mx.array
-    uncond_logits: mx.array | None
+    seen: NDArray[np.bool_]
+    uncond_logits: FloatRows | None
     rows: Rows | None = None
     intervention: Intervention | None = None
 
 
-def apply_stage(stage: Stage, scores: mx.array, inputs: Inputs) -> mx.array:
+def apply_stage(stage: Stage, scores: FloatRows, inputs: Inputs) -> FloatRows:
     """Apply one stage to scores (B, V); the identity where no row uses it. `alignment` is an intervention."""
     knobs = inputs.knobs
     if stage not in knobs.active:
@@ -69,13 +70,13 @@ def apply_stage(stage: Stage, scores: mx.array, inputs: Inputs) -> mx.array:
             return scores
 
 
-def apply_further(stage: Stage, scores: mx.array, inputs: Inputs) -> mx.array:
+def apply_further(stage: Stage, scores: FloatRows, inputs: Inputs) -> FloatRows:
     """Apply one further stage to scores (B, V); the identity where no row uses it."""
     if stage not in inputs.knobs.active:
         return scores
     if inputs.rows is None:
         raise ConfigError(f"{stage} is on and the past is missing", hint="give run_rows the past of its rows")
-    return FURTHER[stage](scores, inputs.rows)
+    return _rows(FURTHER[stage](mx.array(scores), inputs.rows))
 
 
 class Scores(NamedTuple):
@@ -85,52 +86,78 @@ class Scores(NamedTuple):
     ranked: mx.array
 
 
-def run_chain(logits: mx.array, inputs: Inputs) -> Scores:
-    """Apply every stage in order; float32 (B, V) in and out, lazy, unchecked."""
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused by name, in `find_problems`
+def run_chain(logits: FloatRows, inputs: Inputs) -> Scores:
+    """Apply every stage in order; float32 (B, V) of NumPy in, unchecked. The input is never written."""
     scores = logits
     for stage in inputs.knobs.order:
         if stage == "alignment" and inputs.intervention is not None:
-            scores = inputs.intervention.apply(scores)
+            scores = _rows(inputs.intervention.apply(mx.array(scores)))
         scores = (apply_further if stage in FURTHER else apply_stage)(stage, scores, inputs)
-    if "temperature" in inputs.knobs.active:
-        return Scores(keep_most_likely(scores, inputs.knobs), scores)
-    return Scores(scores, scores)
+    ranked = mx.array(scores)
+    if inputs.knobs.greedy.any():
+        return Scores(mx.array(keep_most_likely(scores, inputs.knobs)), ranked)
+    return Scores(ranked, ranked)
+
+
+def _rows(values: mx.array | NDArray[Any]) -> NDArray[Any]:
+    """What NumPy sees of an array, (B, V) in one piece; MLX's own memory where it lies on the host."""
+    return np.ascontiguousarray(np.asarray(values))
 
 
 _knobs = functools.lru_cache(maxsize=256)(Knobs.of)
 
 
 def run_rows(
-    logits: mx.array,
-    seen: mx.array,
+    logits: mx.array | FloatRows,
+    seen: mx.array | NDArray[np.bool_],
     configs: Sequence[SamplingConfig],
-    uncond_logits: mx.array | None = None,
+    uncond_logits: mx.array | FloatRows | None = None,
     past: Past | None = None,
     intervention: Intervention | None = None,
 ) -> Scores:
-    """Run the chain on rows of different configs; rows that share an order go together. Lazy, unchecked.
+    """Run the chain on rows of different configs; rows that share an order go together. Unchecked, and at once.
 
     seen: bool (B, V), what the repetition penalty sees. past: what further stages look back on. intervention: the
     stage `alignment`.
     """
-    vocab_size = logits.shape[-1]
-    orders = list(dict.fromkeys(config.order for config in configs))
-    if len(orders) == 1:
-        rows = None if past is None else Rows(configs, past)
-        knobs = _knobs(tuple(configs), vocab_size)
-        return run_chain(logits, Inputs(knobs, seen, uncond_logits, rows, intervention))
-    parts, places = [], []
-    for order in orders:
-        at = [row for row, config in enumerate(configs) if config.order == order]
-        index = mx.array(at)
-        part_uncond = None if uncond_logits is None else uncond_logits[index]
+    rows, marks = _rows(logits), _rows(seen)
+    uncond = None if uncond_logits is None else _rows(uncond_logits)
+    groups = list(_groups(configs, rows.shape[-1]))
+    if len(groups) == 1:
+        context = None if past is None else Rows(configs, past)
+        knobs = _knobs(tuple(configs), rows.shape[-1])
+        return run_chain(rows, Inputs(knobs, marks, uncond, context, intervention))
+    parts = []
+    for at in groups:
+        part_uncond = None if uncond is None else uncond[at]
         part_past = None if past is None else past.only(at)
         part_change = None if intervention is None else intervention.only(at)
         part_configs = [configs[row] for row in at]
-        parts.append(run_rows(logits[index], seen[index], part_configs, part_uncond, part_past, part_change))
-        places.extend(at)
-    back = mx.array(np.argsort(places))
-    return Scores(*(mx.concatenate(list(arrays))[back] for arrays in zip(*parts, strict=True)))
+        parts.append(run_rows(rows[at], marks[at], part_configs, part_uncond, part_past, part_change))
+    final = _in_place([part.final for part in parts], groups)
+    if all(part.ranked is part.final for part in parts):
+        return Scores(final, final)
+    return Scores(final, _in_place([part.ranked for part in parts], groups))
+
+
+SCORES_AT_ONCE = 2**20
+"""So many scores stay in a processor's caches from stage to stage."""
+
+
+def _groups(configs: Sequence[SamplingConfig], vocab_size: int) -> Iterator[list[int]]:
+    """Rows that go together: they share an order, and are not too many for the caches."""
+    most = max(1, SCORES_AT_ONCE // vocab_size)
+    for order in dict.fromkeys(config.order for config in configs):
+        rows = [row for row, config in enumerate(configs) if config.order == order]
+        yield from (rows[start : start + most] for start in range(0, len(rows), most))
+
+
+def _in_place(parts: list[mx.array], groups: list[list[int]]) -> mx.array:
+    """Rows of all groups, in the order in which they came."""
+    places = [row for rows in groups for row in rows]
+    whole = mx.concatenate(parts)
+    return whole if places == sorted(places) else whole[mx.array(np.argsort(places))]
 
 
 def penalized_tokens(past: Past, configs: Sequence[SamplingConfig], vocab_size: int) -> NDArray[np.bool_]:
@@ -139,22 +166,28 @@ def penalized_tokens(past: Past, configs: Sequence[SamplingConfig], vocab_size: 
     return count_tokens([window(history, config.penalty_window) for history, config in pairs], vocab_size) > 0
 
 
-def find_problems(logits: mx.array, scores: mx.array, uncond_logits: mx.array | None = None) -> mx.array:
-    """Per row, lazily: 0 fine, 1 NaN or +inf in the logits, 2 nothing left or NaN after the chain; int32 (B,)."""
+def find_problems(
+    logits: mx.array | FloatRows, scores: mx.array | FloatRows, uncond_logits: mx.array | FloatRows | None = None
+) -> NDArray[np.int32]:
+    """Per row: 0 fine, 1 NaN or +inf in the logits, 2 nothing left or NaN after the chain; int32 (B,)."""
     inputs = [logits] if uncond_logits is None else [logits, uncond_logits]
-    unusable = mx.any(mx.stack([mx.isnan(rows) | (rows == mx.inf) for rows in inputs]), axis=(0, 2))
-    best = mx.max(scores, axis=-1)
-    nothing = mx.isnan(best) | mx.any(mx.isnan(scores), axis=-1) | (best == -mx.inf) | (best == mx.inf)
-    return mx.where(unusable, 1, mx.where(nothing, 2, 0))
+    unusable = ~np.logical_and.reduce([_finite_or_removed(rows) for rows in inputs])
+    nothing = (np.asarray(scores).max(axis=-1) == -np.inf) | ~_finite_or_removed(scores)
+    return np.where(unusable, 1, np.where(nothing, 2, 0)).astype(np.int32)
 
 
-def raise_problems(problems: mx.array, configs: Sequence[SamplingConfig]) -> None:
+def _finite_or_removed(rows: mx.array | FloatRows) -> NDArray[np.bool_]:
+    """Which rows have neither NaN, which is below nothing, nor +inf: bool (B,)."""
+    below: NDArray[np.bool_] = np.all(np.asarray(rows) < np.inf, axis=-1)
+    return below
+
+
+def raise_problems(problems: NDArray[np.int32], configs: Sequence[SamplingConfig]) -> None:
     """Raise LogitsError for the first row that `find_problems` marked."""
-    marks = np.array(problems)
-    if not marks.any():
+    if not problems.any():
         return
-    row = int(np.argmax(marks > 0))
-    if marks[row] == 1:
+    row = int(np.argmax(problems > 0))
+    if problems[row] == 1:
         raise LogitsError(
             f"the logits of row {row} contain NaN or +inf", hint="-inf removes a token; nothing else may be infinite"
         )
@@ -196,10 +229,8 @@ def process(
             raise LogitsError(f"{name} has {count} rows", hint=f"the logits have {rows.shape[0]}")
     past = Past.of(history, prompt_length, step, eos_ids, coins)
     seen = penalized_tokens(past, configs, rows.shape[1])
-    scores = run_rows(rows, mx.array(seen), configs, uncond, past).final
-    problems = find_problems(rows, scores, uncond)
-    mx.eval(scores, problems)
-    raise_problems(problems, configs)
+    scores = run_rows(rows, seen, configs, uncond, past).final
+    raise_problems(find_problems(rows, scores, uncond), configs)
     return scores
 
 

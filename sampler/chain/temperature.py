@@ -1,17 +1,21 @@
 """Temperature, and the greedy choice that stands for temperature 0."""
 
-import mlx.core as mx
+import numpy as np
 
 from sampler.chain.knobs import Knobs
+from sampler.chain.left import FloatRows
 
 
-def temper(scores: mx.array, knobs: Knobs) -> mx.array:
+def temper(scores: FloatRows, knobs: Knobs) -> FloatRows:
     """Divide by the temperature; rows at temperature 0 pass unchanged. Source: TemperatureLogitsWarper."""
     return scores / knobs.temperature
 
 
-def keep_most_likely(scores: mx.array, knobs: Knobs) -> mx.array:
+def keep_most_likely(scores: FloatRows, knobs: Knobs) -> FloatRows:
     """Remove everything but the lowest id among the maxima, in rows at temperature 0."""
-    best = mx.argmax(scores, axis=-1, keepdims=True)
-    others = mx.arange(scores.shape[-1])[None] != best
-    return mx.where(knobs.greedy & others, -mx.inf, scores)
+    rows = np.flatnonzero(knobs.greedy)
+    best = scores[rows].argmax(axis=-1)
+    kept = scores.copy()
+    kept[rows] = -np.inf
+    kept[rows, best] = scores[rows, best]
+    return kept

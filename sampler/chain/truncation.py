@@ -1,71 +1,121 @@
 """Stages that remove tokens: top-k, top-p (nucleus) and min-p."""
 
-import mlx.core as mx
+import math
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sampler.chain.knobs import Knobs
+from sampler.chain.left import FloatRows, Left, left_of
+from sampler.compiled import compiled
 
-SUM_BLOCK = 256
-
-
-def keep_top_k(scores: mx.array, knobs: Knobs) -> mx.array:
-    """Remove scores below the k-th largest; ties with it stay. Source: TopKLogitsWarper of transformers.
-
-    Only as many scores as the largest k of the batch are sorted.
-    """
-    count = knobs.largest_top_k
-    largest = mx.sort(mx.topk(scores, count, axis=-1), axis=-1)  # ascending: the k-th largest stands at count - k
-    column = mx.maximum(count - knobs.top_k, 0)
-    threshold = mx.take_along_axis(largest, column, axis=-1)
-    off = knobs.top_k >= scores.shape[-1]
-    return mx.where((scores < threshold) & ~off, -mx.inf, scores)
+REMOVED = np.float32(-np.inf)
+SIGN, ALL_BITS = np.uint64(1 << 31), np.uint64((1 << 32) - 1)
 
 
-def keep_nucleus(scores: mx.array, knobs: Knobs) -> mx.array:
+def keep_top_k(scores: FloatRows, knobs: Knobs) -> FloatRows:
+    """Remove scores below the k-th largest; ties with it stay. Source: TopKLogitsWarper of transformers."""
+    size = scores.shape[-1]
+    place = size - knobs.top_k  # of the k-th largest among ascending scores
+    threshold = np.take_along_axis(np.partition(scores, np.unique(place), axis=-1), place, axis=-1)
+    return np.where((scores < threshold) & (place > 0), REMOVED, scores)
+
+
+def keep_nucleus(scores: FloatRows, knobs: Knobs) -> FloatRows:
     """Keep the smallest set of most likely tokens whose probability reaches top_p; the crossing token stays.
 
-    Probabilities are those of what is left, renormalised. Sources: arXiv:1904.09751, equation 2; TopPLogitsWarper of
-    transformers, whose ascending sum is used here too because it adds the small terms first.
+    Probabilities are those of what is left, renormalised, in float64; among equal scores the lower id counts as more
+    likely. Sources: arXiv:1904.09751, equation 2; TopPLogitsWarper of transformers, whose ascending sum is used here
+    too because it adds the small terms first.
     """
-    size = scores.shape[-1]
-    ascending = _ascending(scores)
-    weights = mx.exp(mx.take_along_axis(scores, ascending, axis=-1) - mx.max(scores, axis=-1, keepdims=True))
-    mass = running_sum(weights)
-    spared = mx.arange(size)[None] >= size - knobs.min_tokens_to_keep
-    remove = (mass <= knobs.one_minus_top_p * mass[:, -1:]) & ~spared & knobs.nucleus
-    removed = mx.put_along_axis(mx.zeros(scores.shape, dtype=mx.bool_), ascending, remove, axis=-1)
-    return mx.where(removed, -mx.inf, scores)
+    return _only(scores, knobs.one_minus_top_p, knobs.min_tokens_to_keep)
 
 
-def _ascending(scores: mx.array) -> mx.array:
-    """Ids from the least to the most likely token; among equal scores the lower id counts as more likely."""
-    return mx.argsort(-scores, axis=-1)[:, ::-1]
-
-
-def running_sum(rows: mx.array) -> mx.array:
-    """Cumulative sum over the last axis in blocks: float32 errors grow with sqrt(V) instead of V; (B, V) -> (B, V)."""
-    count, size = rows.shape
-    padding = -size % SUM_BLOCK
-    blocks = mx.pad(rows, [(0, 0), (0, padding)]).reshape(count, -1, SUM_BLOCK)
-    within = mx.cumsum(blocks, axis=-1)
-    before = mx.cumsum(within[..., -1:], axis=1, inclusive=False)
-    return (within + before).reshape(count, -1)[:, :size]
-
-
-def keep_min_p(scores: mx.array, knobs: Knobs) -> mx.array:
+def keep_min_p(scores: FloatRows, knobs: Knobs) -> FloatRows:
     """Remove tokens less likely than min_p times the most likely one.
 
     Sources: arXiv:2407.01082, section 3; MinPLogitsWarper of transformers. ln(p / p_max) is score - score_max, which
-    needs no exp: MLX's is off by up to six units in the last place.
+    needs no exp.
     """
-    remove = scores - mx.max(scores, axis=-1, keepdims=True) < knobs.log_min_p
-    if knobs.most_to_keep > 1:
-        remove = remove & ~_most_likely(scores, knobs.min_tokens_to_keep)
-    return mx.where(remove, -mx.inf, scores)
+    remove = scores - scores.max(axis=-1, keepdims=True) < knobs.log_min_p
+    if (knobs.min_tokens_to_keep > 1).any():
+        most_likely = _only(scores, np.full(knobs.log_min_p.shape, np.inf), knobs.min_tokens_to_keep)
+        remove &= most_likely == -np.inf
+    kept = np.full_like(scores, REMOVED)
+    at = np.flatnonzero(~remove)  # few, so that copying them is cheaper than removing the others
+    kept.ravel()[at] = scores.ravel()[at]
+    return kept
 
 
-def _most_likely(scores: mx.array, count: mx.array) -> mx.array:
-    """Mark the `count` (B, 1) most likely tokens of each row: bool (B, V)."""
-    size = scores.shape[-1]
-    ascending = _ascending(scores)
-    last = mx.broadcast_to(mx.arange(size)[None] >= size - count, scores.shape)
-    return mx.put_along_axis(mx.zeros(scores.shape, dtype=mx.bool_), ascending, last, axis=-1)
+def _only(scores: FloatRows, share: NDArray[np.float64], spared: NDArray[np.int64]) -> FloatRows:
+    """Remove the least likely tokens up to a share of the mass, but never the `spared` most likely; columns (B, 1)."""
+    kept, left = scores.copy(), left_of(scores)
+    bits = (left.scores + np.float32(0)).view(np.uint32)  # + 0: 0 and -0 are equal scores
+    weights, ranks = _weigh(left, bits, scores.max(axis=-1))
+    _remove(kept, left, weights, ranks, share[:, 0], spared[:, 0])
+    return kept
+
+
+@compiled
+def _weigh(
+    left: Left, bits: NDArray[np.uint32], best: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+    """How likely tokens are beside the best one of their row; and integers below 2^40 in the order of the scores.
+
+    Their upper eight bits say how far it is below in eighths of a nat, the others are the float's own bits.
+    """
+    weights, ranks = np.empty(len(bits)), np.empty(len(bits), dtype=np.uint64)
+    for row in range(len(best)):
+        for place in range(left.starts[row], left.starts[row + 1]):
+            depth = np.float64(best[row]) - left.scores[place]
+            weights[place] = math.exp(-depth)
+            own = np.uint64(bits[place])
+            ordered = own ^ ALL_BITS if own & SIGN else own | SIGN
+            ranks[place] = ordered | np.uint64(255 - np.int64(min(8 * depth, 255.0))) << np.uint64(32)
+    return weights, ranks
+
+
+@compiled
+def _remove(
+    kept: FloatRows,
+    left: Left,
+    weights: NDArray[np.float64],
+    ranks: NDArray[np.uint64],
+    share: NDArray[np.float64],
+    spared: NDArray[np.int64],
+) -> None:
+    """Remove in `kept` what lies below the crossing, after a search for its rank, eight bits at a time.
+
+    Each round adds up the mass of the candidates by their next eight bits, removes what is below the crossing, and
+    goes on with what shares its bits. What is left in the end are equal scores, of which higher ids go first.
+    """
+    for row in range(len(share)):
+        start, end = left.starts[row], left.starts[row + 1]
+        most = end - start - spared[row]
+        if share[row] < 0 or most <= 0:
+            continue
+        limit, below, count = share[row] * weights[start:end].sum(), 0.0, 0
+        candidates = np.arange(start, end)
+        for shift in (32, 24, 16, 8, 0):
+            mass, number = np.zeros(256), np.zeros(256, dtype=np.int64)
+            for place in candidates:
+                digit = np.int64(ranks[place] >> np.uint64(shift)) & 255
+                mass[digit] += weights[place]
+                number[digit] += 1
+            crossing = 0  # 255 at most, whatever the rounding of sums in two orders does
+            while crossing < 255 and below + mass[crossing] <= limit and count + number[crossing] <= most:
+                below, count = below + mass[crossing], count + number[crossing]
+                crossing += 1
+            same = 0
+            for place in candidates:
+                digit = np.int64(ranks[place] >> np.uint64(shift)) & 255
+                if digit < crossing:
+                    kept[row, left.tokens[place]] = REMOVED
+                candidates[same] = place
+                same += digit == crossing
+            candidates = candidates[:same]
+        for place in candidates[::-1]:
+            below, count = below + weights[place], count + 1
+            if below > limit or count > most:
+                break
+            kept[row, left.tokens[place]] = REMOVED

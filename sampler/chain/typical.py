@@ -4,8 +4,9 @@ import mlx.core as mx
 import numpy as np
 
 from sampler.chain.past import Rows
-from sampler.chain.truncation import running_sum
 from sampler.errors import ConfigError
+
+SUM_BLOCK = 256
 
 
 def keep_typical(scores: mx.array, rows: Rows) -> mx.array:
@@ -84,3 +85,13 @@ def _log_softmax(scores: mx.array) -> mx.array:
 def _total(values: mx.array) -> mx.array:
     """Sum of each row in blocks, (B, 1): MLX's own is off by 2e-6 over 151,936 values."""
     return running_sum(values)[:, -1:]
+
+
+def running_sum(rows: mx.array) -> mx.array:
+    """Cumulative sum over the last axis in blocks: float32 errors grow with sqrt(V) instead of V; (B, V) -> (B, V)."""
+    count, size = rows.shape
+    padding = -size % SUM_BLOCK
+    blocks = mx.pad(rows, [(0, 0), (0, padding)]).reshape(count, -1, SUM_BLOCK)
+    within = mx.cumsum(blocks, axis=-1)
+    before = mx.cumsum(within[..., -1:], axis=1, inclusive=False)
+    return (within + before).reshape(count, -1)[:, :size]

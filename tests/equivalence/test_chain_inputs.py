@@ -12,8 +12,7 @@ from sampler.chain.noise import gumbel_rows, random_words
 from sampler.chain.past import Past, Rows
 from sampler.chain.penalties import token_ids
 from sampler.chain.pipeline import Inputs, Scores, apply_further, apply_stage, as_float32, run_rows
-from sampler.chain.truncation import running_sum
-from sampler.chain.typical import _log_softmax
+from sampler.chain.typical import _log_softmax, running_sum
 from sampler.config import FURTHER_STAGES, STAGES
 from sampler.errors import ConfigError, LogitsError
 

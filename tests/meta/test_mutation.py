@@ -19,6 +19,13 @@ def mutation(file: str, was: str, becomes: str) -> Mutation:
     return Mutation(file, 1, "f", "by hand", was, becomes, source.replace(was, becomes))
 
 
+def in_a_loop(file: str, start: str) -> Mutation:
+    """A mutation of the first line that starts so, in a function that is compiled and cannot be traced."""
+    lines = path_of(file).read_text(encoding="utf-8").splitlines()
+    at = next(number for number, line in enumerate(lines, 1) if line.strip().startswith(start))
+    return Mutation(file, at, "f", "by hand", start, "pass", "", statement=(at, at))
+
+
 def test_killed_and_surviving_mutations_are_told_apart():
     with copies(1) as (copy,):
         base = baseline(copy.tree, CHAIN, ("process",))
@@ -29,16 +36,17 @@ def test_killed_and_surviving_mutations_are_told_apart():
                 return examine(Order(str(copy.tree), level, changed.file, hints, base.questions))
 
         wrong = asked("process", (), "temperature.py", "scores / knobs.temperature", "scores * knobs.temperature")
-        broken = asked("process", (), "temperature.py", "import mlx.core as mx", "import mlx.gore as mx")
-        same = asked("process", (), "guidance.py", "(logits - uncond_logits)", "(-uncond_logits + logits)")
+        broken = asked("process", (), "temperature.py", "import numpy as np", "import numpie as np")
+        same = asked("process", (), "guidance.py", "logits - uncond_logits", "-uncond_logits + logits")
         drawn = asked("draw", ("draw/nothing",), "draw.py", "start + index)", "start)")
     assert (wrong.killed, wrong.by) == (True, "process/temperature/scores")
     assert (broken.killed, broken.by) == (True, "raises ModuleNotFoundError")
     assert (same.killed, same.by) == (False, "")
     assert drawn.killed
     assert drawn.by.startswith("draw/nothing/")
-    measured = replace(mutation("measure.py", "axis=-1, keepdims=True)", "axis=0, keepdims=True)"), statement=(26, 26))
-    assert not reaches("process", measured, base)
+    loops = ("truncation.py", "limit, below, count =", "measure.py", "mass = weighted")
+    searched, measured = (in_a_loop(*loops[at : at + 2]) for at in (0, 2))
+    assert (reaches("process", searched, base), reaches("process", measured, base)) == (True, False)
 
 
 def test_mutations_of_the_long_form_modules_are_judged_beside_upstream():

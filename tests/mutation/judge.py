@@ -33,7 +33,7 @@ PATIENCE = 900.0
 MEMORY = 12 << 30
 """Bytes of address space: a mutated shape must not take the machine's memory."""
 
-PRELOADED = ["numpy", "scipy.special", "scipy.stats", "pydantic", "safetensors", "tokenizers"]
+PRELOADED = ["numpy", "numba", "scipy.special", "scipy.stats", "pydantic", "safetensors", "tokenizers"]
 """Loaded once and forked with every mutation; not MLX, which is loaded after the copy has chosen its BLAS."""
 
 Lines = frozenset[tuple[str, int]]
@@ -231,7 +231,7 @@ def _trace(tree: str, level: Level, names: Mapping[str, str], questions: bytes, 
     def look(frame: Any, _event: str, _argument: Any) -> Any:
         name = names.get(frame.f_code.co_filename)
         if name is None:
-            return None
+            return _see_compiled(frame, names, seen)
         seen.add((name, frame.f_lineno))
         return look
 
@@ -247,6 +247,13 @@ def _trace(tree: str, level: Level, names: Mapping[str, str], questions: bytes, 
             questions = pickle.dumps((cells, examination.judge.known))
         sys.settrace(None)
         pipe.send((objection, lines, questions))
+
+
+def _see_compiled(frame: Any, names: Mapping[str, str], seen: set[tuple[str, int]]) -> None:
+    """Machine code is not traced, so that all lines of a compiled function count as run where it is called."""
+    if frame.f_code.co_filename.endswith("compiled.py") and frame.f_code.co_name == "__call__":
+        code = frame.f_locals["self"].function.__code__
+        seen.update((names[code.co_filename], line) for _, _, line in code.co_lines() if line)
 
 
 def _case_by_case(cases: Any, questions: bytes, seen: set[tuple[str, int]]) -> tuple[str, dict[str, Lines]]:

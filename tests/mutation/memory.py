@@ -20,17 +20,17 @@ def remember() -> None:
     """Let the copy's `draw` remember what `process` gave for equal inputs, and the noise of equal keys."""
     module = importlib.import_module("sampler.chain.draw")
     module.process = _remembering(module.process)
-    make, known = module.gumbel_rows, {}
+    make, known = module.gumbel_where, {}
 
-    def rows(keys: Any, steps: Any, vocab_size: int) -> Any:
-        if vocab_size > LARGE:
-            return make(keys, steps, vocab_size)
-        key = (tuple(keys), tuple(steps), vocab_size)
+    def where(keys: Any, steps: Any, kept: Any) -> Any:
+        if kept.shape[1] > LARGE:
+            return make(keys, steps, kept)
+        key = (tuple(keys), tuple(steps), kept.shape, kept.tobytes())
         if key not in known:
-            known[key] = make(keys, steps, vocab_size)
+            known[key] = make(keys, steps, kept)
         return known[key]
 
-    module.gumbel_rows = rows
+    module.gumbel_where = where
 
 
 def _remembering(process: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,267 @@
+"""What makes the chain fast changes nothing: noise for some tokens, no sort for the nucleus, draws of what is left."""
+
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sampler import STAGES, NoiseKey, SamplingConfig, pick, process
+from sampler.chain.draw import draw_rows
+from sampler.chain.knobs import Knobs
+from sampler.chain.left import left_of
+from sampler.chain.measure import measure
+from sampler.chain.noise import RequestNoise, gumbel_left, gumbel_rows, gumbel_where, random_words
+from sampler.chain.noise import _words_at as words_at
+from sampler.chain.pipeline import Scores, find_problems, run_rows
+from sampler.chain.truncation import keep_min_p, keep_nucleus
+from sampler.compiled import compiled
+
+VOCAB = 8_194
+
+
+def removed_but(kept: np.ndarray, values: float | np.ndarray = 0.0) -> np.ndarray:
+    return np.where(kept, values, -np.inf).astype(np.float32)
+
+
+@st.composite
+def places(draw):
+    """Which tokens of some rows are left: few, none, neighbours, all."""
+    size = draw(st.integers(1, 40))
+    rows = draw(st.lists(st.lists(st.integers(0, size - 1)), min_size=1, max_size=5))
+    kept = np.zeros((len(rows), size), dtype=np.bool_)
+    for row, ids in enumerate(rows):
+        kept[row, ids] = True
+    return kept
+
+
+@given(places(), st.integers(0, 2**63), st.integers(0, 2**62))
+def test_words_of_some_tokens_are_those_of_numpys_philox(kept, seed, step):
+    """`np.random.Philox` is the other implementation, at any key, step and place."""
+    keys = [NoiseKey(seed, "words", row) for row in range(len(kept))]
+    steps = [step + row for row in range(len(kept))]
+    left = left_of(removed_but(kept))
+    words = words_at(np.stack([key.words() for key in keys]), np.array(steps, dtype=np.uint64), left)
+    expected = [random_words(key, at, kept.shape[1])[row] for key, at, row in zip(keys, steps, kept, strict=True)]
+    np.testing.assert_array_equal(words, np.concatenate(expected))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.5, 1.0])
+def test_noise_of_some_tokens_is_that_of_all(share):
+    """At the places of a whole vocabulary, to the last bit of the conversion, among rows of every kind."""
+    rng = np.random.default_rng(5)
+    kept = rng.random((7, VOCAB)) < share
+    kept[2], kept[3] = False, True
+    kept[4, [0, VOCAB - 1]] = True
+    keys, steps = [NoiseKey(row, "all", 2 * row) for row in range(7)], [0, 1, 5, 999, 2, 3, 4_000]
+    everything = gumbel_rows(keys, steps, VOCAB)
+    some = gumbel_left([RequestNoise(key, VOCAB) for key in keys], steps, left_of(removed_but(kept)))
+    np.testing.assert_array_equal(some, everything[kept])
+    np.testing.assert_array_equal(gumbel_where(keys, steps, kept), np.where(kept, everything, 0))
+
+
+def test_any_noise_is_asked_beside_the_suites_own():
+    kept = np.array([[True, False, True], [True, True, True], [False, True, False]])
+    own, foreign = RequestNoise(NoiseKey(8), 3), lambda step: np.array([step, 10, 20], dtype=np.float32)
+    noise = gumbel_left([own, foreign, own], [4, 7, 6], left_of(removed_but(kept)))
+    np.testing.assert_array_equal(noise[[0, 1]], NoiseKey(8).gumbel(4, 3)[[0, 2]])
+    assert noise[2:5].tolist() == [7, 10, 20]
+    assert noise[5] == NoiseKey(8).gumbel(6, 3)[1]
+    np.testing.assert_array_equal(own(9), NoiseKey(8).gumbel(9, 3))
+
+
+def nucleus(row: np.ndarray, top_p: float, least: int) -> tuple[set[int], set[int]]:
+    """The tokens that must stay and those that may, by the definition in exact sums of float64 (math.fsum).
+
+    A mass within 1e-12 of the limit may fall on either side: the sums of other orders differ by that.
+    """
+    order = sorted((token for token in range(len(row)) if row[token] > -np.inf), key=lambda at: (row[at], -at))
+    weights = [math.exp(float(row[token]) - float(row.max())) for token in order]
+    limit = (1 - top_p) * math.fsum(weights)
+    masses = [math.fsum(weights[: place + 1]) for place in range(len(order))]
+    spared = set(order[max(0, len(order) - least) :])
+    near = 1e-12 * math.fsum(weights)
+    must = {token for token, mass in zip(order, masses, strict=True) if mass > limit + near} | spared
+    return must, {token for token, mass in zip(order, masses, strict=True) if mass > limit - near} | spared
+
+
+SCORES = st.one_of(
+    st.floats(-40, 40, width=32),
+    st.sampled_from([0.0, -0.0, 1.0, 1.0, 1.0000001, -3.0, -np.inf, -300.0, 1e-40]),
+    st.integers(-3, 3).map(float),
+)
+
+
+@given(
+    st.lists(SCORES, min_size=1, max_size=60).filter(lambda row: max(row) > -np.inf),
+    st.one_of(st.sampled_from([0.0, 0.5, 0.75, 0.95, 0.9999]), st.floats(0, 0.999)),
+    st.integers(1, 5),
+)
+@example([0.0, -0.0] * 5, 0.5, 1)
+@example([-1.0, -2.0, -1.0000001, -0.5, -3.0], 0.6, 1)
+@example([5.0] * 60, 0.3, 4)
+def test_the_nucleus_is_the_definitions(values, top_p, least):
+    row = np.array(values, dtype=np.float32)
+    knobs = Knobs.of([SamplingConfig(top_p=top_p, min_tokens_to_keep=least)], len(row))
+    scores = keep_nucleus(row[None], knobs)[0]
+    kept = set(np.flatnonzero(scores > -np.inf).tolist())
+    must, may = nucleus(row, top_p, least)
+    assert must <= kept <= may
+    np.testing.assert_array_equal(scores[sorted(kept)], row[sorted(kept)])
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 0.01, 3.0, 100.0])
+@pytest.mark.parametrize("top_p", [0.1, 0.95])
+def test_the_nucleus_of_a_whole_vocabulary(spread, top_p):
+    """From a flat distribution, where nearly everything is at the crossing, to one that has few tokens."""
+    rng = np.random.default_rng(2)
+    row = np.round(rng.normal(0, spread, VOCAB), 6).astype(np.float32)  # rounded: equal scores
+    row[rng.random(VOCAB) < 0.1] = -np.inf
+    order = np.lexsort((-np.arange(VOCAB), row))
+    mass = np.exp(row[order].astype(np.float64) - row.max()).cumsum()
+    scores = keep_nucleus(row[None], Knobs.of([SamplingConfig(top_p=top_p)], VOCAB))[0]
+    kept = scores[order] > -np.inf
+    decided = np.abs(mass / mass[-1] - (1 - top_p)) > 1e-11
+    np.testing.assert_array_equal(kept[decided], (mass / mass[-1] > 1 - top_p)[decided])
+    assert (~decided).sum() <= 1
+
+
+@pytest.mark.parametrize("step", [2.0**-23, 2.0**-15, 2.0**-9, 2.0**-2])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scores_that_differ_in_any_bit_are_told_apart(step, sign):
+    """From 1 upwards or -1 downwards in steps of the last bit of a float and of larger ones; the best half stays."""
+    ranks = np.random.default_rng(0).permutation(64)
+    row = (sign * (1 + step * ranks)).astype(np.float32)
+    assert len(set(row.tolist())) == 64
+    scores = keep_nucleus(row[None], Knobs.of([SamplingConfig(top_p=0.5)], 64))[0]
+    must, may = nucleus(row, 0.5, 1)
+    kept = set(np.flatnonzero(scores > -np.inf).tolist())
+    assert must <= kept <= may
+    assert kept == set(np.argsort(-row)[: len(kept)].tolist())
+
+
+@pytest.mark.parametrize(("top_p", "count"), [(0.5, 4), (0.25, 2), (0.75, 6), (0.0, 1), (0.875, 7), (0.876, 8)])
+def test_a_mass_that_is_reached_exactly_is_enough(top_p, count):
+    """Eight equal scores, whose masses are exact; the lowest ids stay."""
+    scores = keep_nucleus(np.full((1, 8), 3.0, np.float32), Knobs.of([SamplingConfig(top_p=top_p)], 8))
+    assert np.flatnonzero(scores[0] > -np.inf).tolist() == list(range(count))
+
+
+@given(st.lists(SCORES, min_size=1, max_size=30).filter(lambda row: max(row) > -np.inf), st.integers(1, 6))
+def test_min_p_spares_the_most_likely(values, least):
+    row = np.array(values, dtype=np.float32)
+    knobs = Knobs.of([SamplingConfig(min_p=0.3, min_tokens_to_keep=least)], len(row))
+    kept = set(np.flatnonzero(keep_min_p(row[None], knobs)[0] > -np.inf).tolist())
+    left = sorted(np.flatnonzero(row > -np.inf).tolist(), key=lambda token: (-row[token], token))
+    near = {token for token in left if row[token] - row.max() >= np.float32(math.log(0.3))}
+    assert kept == near | set(left[:least])
+
+
+@given(st.data())
+def test_a_row_has_the_same_bits_in_any_batch(data):
+    """Dense rows, rows of one token and rows that are refused as neighbours: scores and draws stay what they are."""
+    size = data.draw(st.integers(2, 300))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    rows = data.draw(st.integers(2, 6))
+    logits = (rng.normal(0, 1, (rows, size)) * rng.choice([0, 0.1, 3, 30], (rows, 1))).astype(np.float32)
+    logits[rng.random(rows) < 0.2] = rng.choice([-np.inf, np.nan, np.inf])
+    seen = rng.random((rows, size)) < 0.2
+    configs = [
+        SamplingConfig(top_p=float(rng.choice([0.3, 0.95, 1.0])), min_p=float(rng.choice([0, 0.05])),
+                       temperature=float(rng.choice([0, 0.8])), top_k=int(rng.choice([0, 7])))
+        for _ in range(rows)
+    ]  # fmt: skip
+    noises, steps = [RequestNoise(NoiseKey(row), size) for row in range(rows)], list(range(rows))
+    greedy = np.array([config.greedy for config in configs])
+    together = run_rows(logits, seen, configs)
+    drawn = draw_rows(together, noises, steps, greedy)
+    problems = find_problems(logits, together.final)
+    for row in range(rows):
+        at = slice(row, row + 1)
+        alone = run_rows(logits[at], seen[at], configs[at])
+        np.testing.assert_array_equal(np.array(alone.final)[0], np.array(together.final)[row])
+        by_itself = draw_rows(alone, noises[at], steps[at], greedy[at])
+        assert by_itself.tokens[0] == drawn.tokens[row]
+        for one, many in zip(by_itself.measures, drawn.measures, strict=True):
+            np.testing.assert_array_equal(one[0], many[row])
+        assert find_problems(logits[at], alone.final)[0] == problems[row]
+
+
+def test_a_draw_of_what_is_left_is_that_of_all():
+    """The tokens of `pick` under noise for every token, and the measures of them."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 3, (20, 500)).astype(np.float32)
+    configs = [SamplingConfig(temperature=0.0 if row % 5 == 0 else 1.5, min_p=0.05 * (row % 2)) for row in range(20)]
+    scores = run_rows(logits, rng.random(logits.shape) < 0.2, configs)
+    keys, steps = [NoiseKey(row) for row in range(20)], list(range(20))
+    noise = gumbel_rows(keys, steps, 500)
+    greedy = np.array([config.greedy for config in configs])
+    drawn = draw_rows(scores, [RequestNoise(key, 500) for key in keys], steps, greedy)
+    expected = pick(scores.final, mx.array(noise))
+    np.testing.assert_array_equal(drawn.tokens, np.array(expected))
+    measures = measure(scores, mx.array(noise), expected, mx.array(greedy))
+    for found, known in zip(drawn.measures, measures, strict=True):
+        np.testing.assert_array_equal(found, known)
+    assert (drawn.measures.margin >= 0).all()
+
+
+def test_of_equal_sums_the_lowest_id_is_drawn():
+    scores = mx.array([[0.0, 3.0, 1.0, 3.0], [-np.inf] * 4])
+    same = [lambda step: np.array([0.0, 1.0, 3.0, 1.0], dtype=np.float32)] * 2
+    drawn = draw_rows(Scores(scores, scores), same, [0, 0], np.array([False, False]))
+    assert drawn.tokens.tolist() == [1, 0]
+    assert drawn.measures.margin[0] == 0
+    assert find_problems(scores, scores).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("knobs", [{}, {"top_p": 0.9}, {"top_k": 3}, {"min_tokens_to_keep": 3, "top_p": 0.5}])
+@pytest.mark.parametrize("ill", [np.nan, np.inf])
+def test_ill_rows_leave_their_neighbours_alone(knobs, ill):
+    logits = np.random.default_rng(0).normal(0, 1, (3, 50)).astype(np.float32)
+    well = np.array(process(logits, [[1]] * 3, SamplingConfig(**knobs)))
+    logits[1, 7] = ill
+    scores = run_rows(logits, np.arange(50)[None] == np.ones((3, 1)), [SamplingConfig(**knobs)] * 3).final
+    np.testing.assert_array_equal(np.array(scores)[[0, 2]], well[[0, 2]])
+    assert find_problems(logits, scores).tolist() == [0, 1, 0]
+
+
+def test_a_loop_is_compiled_where_no_folder_keeps_it(monkeypatch):
+    import numba
+
+    made = numba.njit
+
+    def refuses(function, *, cache, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return made(function, cache=False, **options)
+
+    monkeypatch.setattr(numba, "njit", refuses)
+
+    @compiled
+    def total(values):
+        found = 0.0
+        for value in values:
+            found += value
+        return found
+
+    assert total(np.ones(3)) == 3
+
+
+def test_rows_that_do_not_go_together_come_back_in_their_places(monkeypatch):
+    """More rows than fit at once, of two orders in turn."""
+    rng = np.random.default_rng(4)
+    logits = rng.normal(0, 3, (7, 40)).astype(np.float32)
+    configs = [SamplingConfig(top_p=0.9, order=STAGES[:: 1 if row % 3 else -1], temperature=row) for row in range(7)]
+    expected = run_rows(logits, logits > 2, configs)
+    monkeypatch.setattr("sampler.chain.pipeline.SCORES_AT_ONCE", 90)
+    found = run_rows(logits, logits > 2, configs)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.array(one), np.array(other))
+    for row, config in enumerate(configs):
+        alone = run_rows(logits[row : row + 1], logits[row : row + 1] > 2, [config])
+        np.testing.assert_array_equal(np.array(found.final)[row], np.array(alone.final)[0])
+    warm = run_rows(logits[1:], logits[1:] > 2, configs[1:])
+    assert warm.final is warm.ranked
+    assert found.final is not found.ranked
