@@ -1,0 +1,127 @@
+"""Rows of the table: what was measured of ours and of a peer, their ratio, its goal, and the files they go to."""
+
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+
+UPSTREAM = "chatterbox-tts 0.1.7"
+"""The peer of whatever is generated."""
+
+Measures = Mapping[tuple[str, str], Sequence[float]]
+"""What the children of a comparison said, by side and measure: one figure for each turn."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One quantity that a side measures."""
+
+    side: str
+    measure: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. peer: None where ours stands alone. better: which end of the unit is fast."""
+
+    name: str
+    ours: Figure
+    unit: str
+    peer: Figure | None = None
+    peer_name: str | None = None
+    goal: float | None = None
+    better: Literal["less", "more"] = "less"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row with its figures: medians over the turns, and from the least to the largest of them.
+
+    ratio: how many times as fast as the peer, whatever the unit; above 1 ours is faster.
+    """
+
+    name: str
+    ours: float
+    peer: float | None
+    peer_name: str | None
+    unit: str
+    ratio: float | None
+    goal: float | None
+    spread: Mapping[str, tuple[float, float]]
+
+    @property
+    def short(self) -> bool:
+        """Whether the ratio is under its goal; one that is not a number is."""
+        return self.goal is not None and not (self.ratio is not None and self.ratio >= self.goal)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of `benchmarks.json`."""
+        names = ("name", "ours", "peer", "peer_name", "unit", "ratio", "goal")
+        return {name: getattr(self, name) for name in names} | {"spread": dict(self.spread)}
+
+
+def judge(row: Row, measures: Measures) -> Result:
+    """The result of a row. Raises KeyError where a side did not say what the row needs."""
+    ours = measures[row.ours.side, row.ours.measure]
+    spread = {"ours": (min(ours), max(ours))}
+    middle, peer, ratio = statistics.median(ours), None, None
+    if row.peer is not None:
+        theirs = measures[row.peer.side, row.peer.measure]
+        spread["peer"] = (min(theirs), max(theirs))
+        peer = statistics.median(theirs)
+        ratio = peer / middle if row.better == "less" else middle / peer
+    return Result(row.name, middle, peer, row.peer_name, row.unit, ratio, row.goal, spread)
+
+
+def faults(results: Sequence[Result]) -> list[str]:
+    """What to say of the rows whose ratio is under its goal."""
+    return [
+        f"{each.name}: {each.ratio:.2f} times {each.peer_name}, goal {each.goal:g}" for each in results if each.short
+    ]
+
+
+def table(results: Sequence[Result], title: str) -> Table:
+    """All rows, with the least and the largest of their turns behind the medians."""
+    made = Table(title=title, title_justify="left")
+    for name in ("", "ours", "peer", "", "unit", "ratio", "goal"):
+        made.add_column(name, justify="left" if not name or name == "unit" else "right")
+    for each in results:
+        made.add_row(
+            each.name,
+            _figure(each.ours, each.spread["ours"]),
+            "" if each.peer is None else _figure(each.peer, each.spread["peer"]),
+            each.peer_name or "",
+            each.unit,
+            "" if each.ratio is None else f"{each.ratio:.2f}",
+            "" if each.goal is None else f"{each.goal:g}",
+            style="red" if each.short else None,
+        )
+    return made
+
+
+def _figure(value: float, spread: tuple[float, float]) -> str:
+    return f"{_short(value)} ({_short(spread[0])}..{_short(spread[1])})"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def write(results: Sequence[Result], path: Path) -> None:
+    """Write `benchmarks.json` at once: either the whole file is new, or the old one stays."""
+    text = json.dumps([each.as_json() for each in results], indent=1) + "\n"
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
