@@ -34,7 +34,8 @@ def _rows(peer: str, peer_name: str) -> Iterator[Row]:
         for top_p in TOP_P:
             measure = _name(rows, vocab, top_p)
             goal = GOALS.get((rows, vocab, top_p)) if peer == "huggingface" else None
-            yield Row(f"chain, {measure}", Figure("ours", measure), "ms", Figure(peer, measure), peer_name, goal)
+            name = f"chain, {measure}" if peer == "huggingface" else f"chain, {measure}, {peer_name}"
+            yield Row(name, Figure("ours", measure), "ms", Figure(peer, measure), peer_name, goal)
 
 
 COMPARISON = Comparison(

@@ -38,6 +38,10 @@ class Row:
     goal: float | None = None
     better: Literal["less", "more"] = "less"
 
+    def __post_init__(self) -> None:
+        if self.goal is not None and self.peer is None:
+            raise ValueError(f"{self.name} has the goal {self.goal} and no peer")
+
 
 @dataclass(frozen=True)
 class Result:

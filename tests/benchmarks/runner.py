@@ -61,7 +61,7 @@ def measure(comparison: Comparison, settings: Settings, say: Callable[[str], Non
         say(f"{comparison.name}: {side} ({number} of {len(turns)})")
         for name, value in run_side(comparison.module, side, settings):
             found[side, name].append(value)
-    return found
+    return dict(found)
 
 
 def run_side(module: str, side: str, settings: Settings) -> Sequence[tuple[str, float]]:
