@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,23 +62,38 @@ def measure(comparison: Comparison, settings: Settings, say: Callable[[str], Non
         say(f"{comparison.name}: {side} ({number} of {len(turns)})")
         for name, value in run_side(comparison.module, side, settings):
             found[side, name].append(value)
+            say(f"  {name}: {value:.4g}")
     return dict(found)
 
 
-def run_side(module: str, side: str, settings: Settings) -> Sequence[tuple[str, float]]:
-    """One process of a side; what it measured, by name."""
+def run_side(module: str, side: str, settings: Settings) -> Iterator[tuple[str, float]]:
+    """One process of a side; what it measures, by name, as soon as it says so. Raises ChildError."""
     command = [sys.executable, "-m", "tests.benchmarks.child", module, side, *(["--quick"] if settings.quick else [])]
-    result = subprocess.run(
-        command, cwd=ROOT, env=environment(settings.threads), capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        last = "\n".join(result.stderr.strip().splitlines()[-LAST_LINES:])
-        raise ChildError(f"{module}: the side {side} ended with exit code {result.returncode}\n{last}")
+    name = f"{module}: the side {side}"
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment(settings.threads), stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as child,
+    ):
+        try:
+            yield from _read(child.stdout or (), name)
+        except BaseException:  # also where nobody reads on: a side does not outlive the command
+            child.kill()
+            raise
+        if child.wait():
+            errors.seek(0)
+            last = "".join(errors.readlines()[-LAST_LINES:]).rstrip()
+            raise ChildError(f"{name} ended with exit code {child.returncode}\n{last}")
+
+
+def _read(lines: Iterable[str], name: str) -> Iterator[tuple[str, float]]:
     try:
-        lines = [json.loads(line) for line in result.stdout.splitlines()]
-        return [(str(line["measure"]), float(line["value"])) for line in lines]
+        for line in lines:
+            said = json.loads(line)
+            yield str(said["measure"]), float(said["value"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ChildError(f"{module}: what the side {side} says cannot be read: {error}") from error
+        raise ChildError(f"{name} says what cannot be read: {error}") from error
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -104,7 +104,7 @@ def test_a_goal_needs_a_peer():
     [
         ("crashes", "RuntimeError: the kettle is empty"),
         ("leaves", "the side leaves ended with exit code 3"),
-        ("chatters", "what the side chatters says cannot be read: could not convert string to float: 'long'"),
+        ("chatters", "the side chatters says what cannot be read: could not convert string to float: 'long'"),
         ("nobody", "KeyError: 'nobody'"),
     ],
 )
