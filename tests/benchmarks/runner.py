@@ -5,15 +5,22 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from tests.benchmarks.rows import Measures, Result, Row, judge
 
 ROOT = Path(__file__).parents[2]
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+OTHERS = 0.2
+"""Cores."""
+
 LAST_LINES = 12
 """Of what a child that fails has written."""
 
@@ -60,10 +67,33 @@ def measure(comparison: Comparison, settings: Settings, say: Callable[[str], Non
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for number, side in enumerate(turns, start=1):
         say(f"{comparison.name}: {side} ({number} of {len(turns)})")
-        for name, value in run_side(comparison.module, side, settings):
-            found[side, name].append(value)
-            say(f"  {name}: {value:.4g}")
+        with others_at_work(say):
+            for name, value in run_side(comparison.module, side, settings):
+                found[side, name].append(value)
+                say(f"  {name}: {value:.4g}")
     return dict(found)
+
+
+@contextmanager
+def others_at_work(say: Callable[[str], None]) -> Iterator[None]:
+    """Say so where others used more than a fifth of a core meanwhile: threads that wait for each other then crawl."""
+    start, busy, own = time.monotonic(), _busy(), _own()
+    yield
+    others = (_busy() - busy - (_own() - own)) / (time.monotonic() - start)
+    if others > OTHERS:
+        say(f"  others used {others:.1f} cores meanwhile: these figures say little")
+
+
+def _busy() -> float:
+    """Processor seconds of the whole machine, what the host took from it included."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - sum(getattr(times, name, 0.0) for name in ("iowait", "guest", "guest_nice"))
+
+
+def _own() -> float:
+    """Processor seconds of this process and of the children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def run_side(module: str, side: str, settings: Settings) -> Iterator[tuple[str, float]]:

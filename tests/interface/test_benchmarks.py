@@ -1,11 +1,13 @@
 """`python -m tests.benchmarks`: the runner, its file and its exit code, with sides that take no time."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import rows
+from tests.benchmarks import rows, runner
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.child import PEAK_MEMORY
 from tests.benchmarks.registry import COMPARISONS
@@ -119,6 +121,27 @@ def test_a_measure_that_is_missing_is_said(log, capsys):
     assert main([], [comparison(row(measure="steam"))]) == 1
     assert "kettles: the side ours measured no 'steam'" in capsys.readouterr().out
     assert objects() == []
+
+
+def test_a_busy_machine_is_said(monkeypatch):
+    said = []
+    seconds = iter([100.0, 103.5])
+    monkeypatch.setattr(runner, "_busy", lambda: next(seconds))
+    own = iter([10.0, 11.5])
+    monkeypatch.setattr(runner, "_own", lambda: next(own))
+    clock = iter([0.0, 4.0])
+    monkeypatch.setattr(runner.time, "monotonic", lambda: next(clock))
+    with runner.others_at_work(said.append):
+        pass
+    assert said == ["  others used 0.5 cores meanwhile: these figures say little"]
+
+
+def test_processor_time_of_children_is_its_own():
+    """What this process burns shows in both counts, so that it is no work of others."""
+    busy, own = runner._busy(), runner._own()
+    subprocess.run([sys.executable, "-c", "sum(range(20_000_000))"], check=True)
+    assert runner._own() - own > 0.1
+    assert runner._busy() - busy > 0.8 * (runner._own() - own) - 0.1
 
 
 def test_only_what_is_named_runs(log):
