@@ -15,6 +15,11 @@ def threads() -> int:
 
 def median_seconds(step: Callable[[], object], *, for_seconds: float) -> float:
     """Median time of a call, over as many as the given time holds, and at least 7."""
+    return statistics.median(times_of(step, for_seconds=for_seconds))
+
+
+def times_of(step: Callable[[], object], *, for_seconds: float) -> list[float]:
+    """Seconds of each call, as many as the given time holds, and at least 7."""
     for _ in range(WARM):
         step()
     times: list[float] = []
@@ -23,4 +28,4 @@ def median_seconds(step: Callable[[], object], *, for_seconds: float) -> float:
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return times

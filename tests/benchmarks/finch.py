@@ -96,7 +96,9 @@ def _rows() -> Iterator[Row]:
         name, measure = f"Finch, 64 requests, {tokens} tokens", str(tokens)
         own = Figure("ours", measure)
         yield row(name, own, peer=Figure("upstream", measure), peer_name=UPSTREAM, goal=goal)
-        yield row(f"{name}, share of the roofline", own, peer=Figure("roofline", measure), peer_name="roofline")
+        yield row(
+            f"{name}, share of the roofline", own, peer=Figure("roofline", measure, "largest"), peer_name="roofline"
+        )
     yield Row(
         "Finch, peak memory",
         Figure("ours", PEAK_MEMORY),

@@ -24,7 +24,7 @@ TEXT, LENGTHS, FIRST = 60, (50, 300, 600), 500
 OUR_STEPS, THEIR_STEPS = 8, 16
 OUR_QUICK_STEPS, THEIR_QUICK_STEPS = 5, 8
 BOS_ROWS = 2
-GOAL, SHARE = 8.0, 0.6
+GOAL, SHARE, CEILING = 8.0, 0.6, 1.1
 
 
 def mean_rate(step_at: Callable[[int], float], requests: int) -> Iterator[tuple[str, float]]:
@@ -94,13 +94,15 @@ def _rows() -> Iterator[Row]:
     name, peer_name = "full size, 32 requests", UPSTREAM
     mean = Figure("ours", "mean")
     yield row(f"{name}, first 500 tokens", mean, peer=Figure("upstream", "mean"), peer_name=peer_name, goal=GOAL)
-    yield row(f"{name}, share of the roofline", mean, peer=Figure("roofline", "mean"), peer_name="roofline", goal=SHARE)
+    best = Figure("roofline", "mean", "largest")
+    share = f"{name}, share of the roofline"
+    yield row(share, mean, peer=best, peer_name="roofline", goal=SHARE, ceiling=CEILING)
     for length in LENGTHS:
         measure = f"at {length}"
         yield row(f"{name}, {measure}", Figure("ours", measure), peer=Figure("upstream", measure), peer_name=peer_name)
     yield Row("full size, peak memory", Figure("ours", PEAK_MEMORY), "MiB", Figure("upstream", PEAK_MEMORY), peer_name)
-    yield row("full size, products", Figure("roofline", "products"), unit="GFLOP/s")
-    yield row("memory, read", Figure("roofline", "bandwidth"), unit="GB/s")
+    yield row("full size, products", Figure("roofline", "products", "largest"), unit="GFLOP/s")
+    yield row("memory, read", Figure("roofline", "bandwidth", "largest"), unit="GB/s")
 
 
 COMPARISON = Comparison(

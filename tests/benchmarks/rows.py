@@ -1,6 +1,7 @@
 """Rows of the table: what was measured of ours and of a peer, their ratio, its goal, and the files they go to."""
 
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -20,15 +21,23 @@ Measures = Mapping[tuple[str, str], Sequence[float]]
 
 @dataclass(frozen=True)
 class Figure:
-    """One quantity that a side measures."""
+    """One quantity that a side measures. of: which of its turns is taken; the best for what a machine can do at most."""
 
     side: str
     measure: str
+    of: Literal["median", "largest"] = "median"
+
+    def value(self, turns: Sequence[float]) -> float:
+        """The figure of all turns."""
+        return max(turns) if self.of == "largest" else statistics.median(turns)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. peer: None where ours stands alone. better: which end of the unit is fast."""
+    """A line of the table. peer: None where ours stands alone. better: which end of the unit is fast.
+
+    ceiling: a ratio above it cannot be, and says that the peer was measured on a busy machine.
+    """
 
     name: str
     ours: Figure
@@ -37,6 +46,7 @@ class Row:
     peer_name: str | None = None
     goal: float | None = None
     better: Literal["less", "more"] = "less"
+    ceiling: float = math.inf
 
     def __post_init__(self) -> None:
         if self.goal is not None and self.peer is None:
@@ -58,11 +68,17 @@ class Result:
     ratio: float | None
     goal: float | None
     spread: Mapping[str, tuple[float, float]]
+    ceiling: float = math.inf
 
     @property
-    def short(self) -> bool:
-        """Whether the ratio is under its goal; one that is not a number is."""
-        return self.goal is not None and not (self.ratio is not None and self.ratio >= self.goal)
+    def fault(self) -> str:
+        """What is wrong with the ratio, or nothing; one that is not a number is under any goal."""
+        if self.goal is None or self.ratio is None:
+            return ""
+        named = f"{self.name}: {self.ratio:.2f} times {self.peer_name}"
+        if self.ratio > self.ceiling:
+            return f"{named}, which cannot be: {self.peer_name} was measured on a busy machine"
+        return "" if self.ratio >= self.goal else f"{named}, goal {self.goal:g}"
 
     def as_json(self) -> dict[str, Any]:
         """The object of `benchmarks.json`."""
@@ -74,20 +90,18 @@ def judge(row: Row, measures: Measures) -> Result:
     """The result of a row. Raises KeyError where a side did not say what the row needs."""
     ours = measures[row.ours.side, row.ours.measure]
     spread = {"ours": (min(ours), max(ours))}
-    middle, peer, ratio = statistics.median(ours), None, None
+    value, peer, ratio = row.ours.value(ours), None, None
     if row.peer is not None:
         theirs = measures[row.peer.side, row.peer.measure]
         spread["peer"] = (min(theirs), max(theirs))
-        peer = statistics.median(theirs)
-        ratio = peer / middle if row.better == "less" else middle / peer
-    return Result(row.name, middle, peer, row.peer_name, row.unit, ratio, row.goal, spread)
+        peer = row.peer.value(theirs)
+        ratio = peer / value if row.better == "less" else value / peer
+    return Result(row.name, value, peer, row.peer_name, row.unit, ratio, row.goal, spread, row.ceiling)
 
 
 def faults(results: Sequence[Result]) -> list[str]:
-    """What to say of the rows whose ratio is under its goal."""
-    return [
-        f"{each.name}: {each.ratio:.2f} times {each.peer_name}, goal {each.goal:g}" for each in results if each.short
-    ]
+    """What to say of the rows whose ratio is under its goal, or beyond what can be."""
+    return [each.fault for each in results if each.fault]
 
 
 def table(results: Sequence[Result], title: str) -> Table:
@@ -104,7 +118,7 @@ def table(results: Sequence[Result], title: str) -> Table:
             each.unit,
             "" if each.ratio is None else f"{each.ratio:.2f}",
             "" if each.goal is None else f"{each.goal:g}",
-            style="red" if each.short else None,
+            style="red" if each.fault else None,
         )
     return made
 
