@@ -21,7 +21,7 @@ Measures = Mapping[tuple[str, str], Sequence[float]]
 
 @dataclass(frozen=True)
 class Figure:
-    """One quantity that a side measures. of: which of its turns is taken; the best for what a machine can do at most."""
+    """One quantity that a side measures. of: which turn is taken, the best one for what a machine can do at most."""
 
     side: str
     measure: str

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,17 @@ def test_a_ratio_under_its_goal_fails_and_is_named(log, capsys, goal, better, co
 
 def test_a_ratio_that_is_no_number_is_under_its_goal():
     found = Result("kettle", float("nan"), 1.0, "theirs", "s", float("nan"), 1.0, {})
-    assert found.short
+    assert found.fault == "kettle: nan times theirs, goal 1"
+
+
+def test_a_share_above_1_is_no_success(log, capsys):
+    bound = Figure("peer", "time", "largest")
+    made = Row("share", Figure("ours", "time"), "1/s", bound, "roofline", 0.1, "more", ceiling=0.3)
+    assert main([], [comparison(made)]) == 1
+    assert objects()[0]["peer"] == 6.0
+    assert "share: 0.33 times roofline, which cannot be: roofline was measured on a busy" in capsys.readouterr().out
+    log.unlink()
+    assert main([], [comparison(replace(made, ceiling=0.34))]) == 0
 
 
 def test_a_goal_needs_a_peer():
