@@ -1,0 +1,93 @@
+"""Whether the time of a whole matrix is a line in its cells: 2, 4 and 8 cells of Finch, generated and checked.
+
+Every run has the same number of tokens (the cap comes before the end of the texts), and one cell goes first,
+uncounted, so that what is loaded once is not counted. The expectation for 8 cells is 4 times the time of 2. Goal 0.8
+and not 1: see `growth.py`.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks.rows import Figure, Row
+from tests.benchmarks.runner import Comparison
+
+CELLS = (2, 4, 8)
+REQUESTS, TOKENS, QUICK_TOKENS = 8, 80, 20
+GOAL = 0.8
+
+MATRIX = """
+why = "Does the time of a matrix grow linearly in its cells?"
+[generation]
+prompts = "paragraphs"
+requests = {requests}
+width = {requests}
+max_new_tokens = {tokens}
+[axes]
+temperature = {temperatures}
+"""
+
+
+def seconds(cells: int, tokens: int) -> tuple[float, int]:
+    """Time of a matrix and the tokens that it drew."""
+    from sampler.matrix import load_matrix
+    from sampler.matrix_run import run_matrix
+    from sampler.run import Session
+
+    temperatures = [round(0.7 + 0.02 * cell, 2) for cell in range(cells)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"of-{cells}-cells.toml"
+        path.write_text(MATRIX.format(requests=REQUESTS, tokens=tokens, temperatures=temperatures), encoding="utf-8")
+        session = Session(load_matrix(path))
+        session.prepare()
+        start = time.perf_counter()
+        results = list(run_matrix(session, lambda tokens, finished: None, lambda cell: None))
+        taken = time.perf_counter() - start
+    broken = [result.case.id for result in results if result.outcome == "errored"]
+    if broken:
+        raise RuntimeError(f"cells ended with an error: {', '.join(broken)}")
+    return taken, sum(result.tokens for result in results)
+
+
+def ours(*, quick: bool) -> Iterator[tuple[str, float]]:
+    """Seconds at each size, tokens a second, and the largest distance from a line."""
+    tokens = QUICK_TOKENS if quick else TOKENS
+    seconds(1, tokens)
+    taken: dict[int, list[float]] = {cells: [] for cells in CELLS}
+    for cells in (*CELLS, *reversed(CELLS[:-1])):  # there and back, so that a slow minute bends no line
+        time_of_all, drawn = seconds(cells, tokens)
+        taken[cells].append(time_of_all)
+        yield f"rate of {cells}", drawn / time_of_all
+    means = np.array([np.mean(taken[cells]) for cells in CELLS])
+    line = np.polyval(np.polyfit(CELLS, means, 1), CELLS)
+    yield "deviation", 100 * float(np.abs(means / line - 1).max())
+    yield f"{CELLS[-1]} cells", float(means[-1])
+    yield "expected", float(CELLS[-1] / CELLS[0] * means[0])
+
+
+SIDES = {"ours": ours}
+
+COMPARISON = Comparison(
+    name="matrices",
+    module=__name__,
+    turns=("ours",) * 3,
+    quick_turns=("ours",),
+    rows=(
+        *(
+            Row(f"matrix of {n} cells, tokens", Figure("ours", f"rate of {n}"), "tokens/s", better="more")
+            for n in CELLS
+        ),
+        Row(
+            "matrix of 8 cells and 4 times one of 2",
+            Figure("ours", "8 cells"),
+            "s",
+            Figure("ours", "expected"),
+            "line",
+            GOAL,
+        ),
+        Row("matrices of 2, 4 and 8 cells, largest deviation from a line", Figure("ours", "deviation"), "%"),
+    ),
+)
