@@ -6,7 +6,6 @@ nothing else, so that what a request gets does not depend on its neighbours (doc
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import mlx.core as mx
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 
 from sampler import blas
 from sampler.alignment import AlignmentStreamAnalyzer, Decisions, crash_message
-from sampler.chain.draw import pick
-from sampler.chain.measure import Measures, measure
-from sampler.chain.noise import NoiseKey
+from sampler.chain.draw import draw_rows
+from sampler.chain.measure import Measures
+from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.chain.past import Past
 from sampler.chain.pipeline import find_problems, penalized_tokens
 from sampler.config import SamplingConfig
@@ -118,7 +117,7 @@ class Block:
             index=index,
             place=place,
             request=request,
-            noise=request.noise or partial(NoiseKey(request.seed).gumbel, vocab_size=config.speech_vocab_size),
+            noise=request.noise or RequestNoise(NoiseKey(request.seed), config.speech_vocab_size),
             cache=prefix.cache.copy() if self.cache is None else None,
             text=self.model.text_columns(text, self.generator.checkpoint.voice),
             logits=prefix.logits,
@@ -151,13 +150,16 @@ class Block:
         given = () if past is None else (past,)
         further = {} if decisions is None else {"intervention": decisions}
         scores = self.generator.chain(logits[:, 0], mx.array(seen), configs, uncond, *given, **further)
-        gumbel = mx.array(np.stack([slot.noise(len(slot.tokens)) for slot in active]))
-        tokens = pick(scores.final, gumbel)
-        measures = measure(scores, gumbel, tokens, mx.array([config.greedy for config in configs]))
+        drawn = draw_rows(
+            scores,
+            [slot.noise for slot in active],
+            [len(slot.tokens) for slot in active],
+            np.array([config.greedy for config in configs]),
+        )
         problems = find_problems(logits[:, 0], scores.final, uncond)
-        mx.eval(tokens, problems, *measures, *(array for slot in active for array in slot.arrays()))
-        faults = [PROBLEMS[problem] for problem in np.array(problems).tolist()]
-        self._note(active, np.array(tokens), faults, measures, decisions)
+        mx.eval(*(array for slot in active for array in slot.arrays()))
+        faults = [PROBLEMS[problem] for problem in problems.tolist()]
+        self._note(active, drawn.tokens, faults, drawn.measures, decisions)
         if self.generator.keep_logits:
             for slot, rows in zip(active, np.array(logits), strict=True):
                 if slot.stop_reason != "error":
@@ -186,12 +188,12 @@ class Block:
     def _note(
         self,
         active: Sequence[Slot],
-        tokens: NDArray[np.int32],
+        tokens: NDArray[np.int64],
         faults: Sequence[str],
         measures: Measures,
         decisions: Decisions | None,
     ) -> None:
-        columns = [np.array(column).tolist() for column in measures]
+        columns = [column.tolist() for column in measures]
         generator, config = self.generator, self.model.config
         for row, (slot, token, fault, *values) in enumerate(
             zip(active, tokens.tolist(), faults, *columns, strict=True)

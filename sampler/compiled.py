@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -26,15 +26,22 @@ class compiled(Generic[Parameters, Result]):  # noqa: N801 - a decorator
 
     @cached_property
     def _machine_code(self) -> Callable[Parameters, Result]:
-        import numba  # a quarter of a second, for commands that draw nothing
+        return machine_code(self.function)
 
-        try:
-            return self._compiler(numba, cache=True)
-        except RuntimeError:  # neither the package's folder nor the user's can be written
-            return self._compiler(numba, cache=False)
 
-    def _compiler(self, numba: object, *, cache: bool) -> Callable[Parameters, Result]:
-        made: Callable[Parameters, Result] = numba.njit(  # type: ignore[attr-defined]
-            self.function, cache=cache, nogil=True, error_model="numpy"
+def machine_code(
+    function: Callable[Parameters, Result], *, fastmath: bool = False, inline: Literal["never", "always"] = "never"
+) -> Callable[Parameters, Result]:
+    """What numba makes of a function, kept beside its module where that can be written."""
+    import numba  # a quarter of a second, for commands that draw nothing
+
+    def compiler(*, cache: bool) -> Callable[Parameters, Result]:
+        made: Any = numba.njit(
+            function, cache=cache, nogil=True, error_model="numpy", fastmath=fastmath, inline=inline
         )
-        return made
+        return made  # type: ignore[no-any-return]
+
+    try:
+        return compiler(cache=inline == "never")
+    except RuntimeError:  # neither the package's folder nor the user's can be written
+        return compiler(cache=False)

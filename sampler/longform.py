@@ -9,10 +9,10 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 from sampler.blocks import blocks_of, count
-from sampler.chain.noise import NoiseKey
+from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.checks.base import Finding, Verdict
 from sampler.checks.by_itself import Expectation, complete, looping
 from sampler.checks.questions import WEIGHTS, two_sided
@@ -205,7 +205,7 @@ class LongFormRun:
 
     def _ignores_noise(self, case: Case, request: Request, answer: Generation) -> bool:
         other = NoiseKey(self.session.seed, f"{case.id}/other", 0)
-        noise = partial(other.gumbel, vocab_size=self.session.engine.info.vocab_size or 0)
+        noise = RequestNoise(other, self.session.engine.info.vocab_size or 0)
         if case.config.greedy:
             return False
         other_noise, once_more = (

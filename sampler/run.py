@@ -8,13 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sampler import blas
 from sampler.blocks import slots_of
-from sampler.chain.noise import NoiseKey
+from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.checks.base import Evidence, Finding, Outcome, Step, Verdict, worst
 from sampler.checks.draws import allowed, draws
 from sampler.checks.equivalence import chain
@@ -211,7 +211,7 @@ class Session:
         result = []
         for (name, key), slot in zip(runs, slots, strict=True):
             prompt = prompts[name]
-            noise = None if info.vocab_size is None else partial(key.gumbel, vocab_size=info.vocab_size)
+            noise = None if info.vocab_size is None else RequestNoise(key, info.vocab_size)
             seed = int(key.words()[0] >> 1)  # for engines with a generator of their own
             cap = case.plan.max_new_tokens
             result.append(
@@ -255,7 +255,7 @@ class Session:
         lonely = _in_its_slot(requests[0], made.generations[0])
         other = NoiseKey(self.seed, f"{case.id}/other", 0)
         vocab_size = self.engine.info.vocab_size or 0
-        noisy = replace(lonely, noise=partial(other.gumbel, vocab_size=vocab_size), coin=other.coin)
+        noisy = replace(lonely, noise=RequestNoise(other, vocab_size), coin=other.coin)
         reseeded = replace(noisy, seed=int(other.words()[0] >> 1))
         oracle, missing = self._oracle
         bos = self.engine.info.bos_id

@@ -97,12 +97,21 @@ def gumbel_left(
 
     A noise that is no RequestNoise is called, as it may be anything.
     """
-    known = [noise.words if isinstance(noise, RequestNoise) else _UNKNOWN for noise in noises]
-    values = _gumbel(_words_at(np.stack(known), np.array(steps, dtype=np.uint64), left))
-    for noise, step, (start, end) in zip(noises, steps, pairwise(left.starts), strict=True):
-        if not isinstance(noise, RequestNoise):
+    few = np.array([isinstance(noise, RequestNoise) for noise in noises])
+    few &= np.diff(left.starts) <= MANY
+    keys = np.stack([noise.words if isinstance(noise, RequestNoise) else _UNKNOWN for noise in noises])
+    words = _words_at(keys, np.array(steps, dtype=np.uint64), left, few)
+    values = np.empty(len(words), dtype=np.float32)
+    own = np.repeat(few, np.diff(left.starts))
+    values[own] = _gumbel(words[own])
+    for noise, step, (start, end), made in zip(noises, steps, pairwise(left.starts), few, strict=True):
+        if not made:
             values[start:end] = noise(step)[left.tokens[start:end]]
     return values
+
+
+MANY = 1024
+"""Tokens of a row beyond which NumPy's own generator makes the noise of the whole row in less time."""
 
 
 _UNKNOWN = np.zeros(2, dtype=np.uint64)
@@ -123,8 +132,10 @@ WEYL, OTHER_WEYL = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 
 
 @compiled
-def _words_at(keys: NDArray[np.uint64], steps: NDArray[np.uint64], left: Left) -> NDArray[np.uint64]:
-    """The random word of each token that is left, uint64 (n,), from its own block of Philox 4x64-10."""
+def _words_at(
+    keys: NDArray[np.uint64], steps: NDArray[np.uint64], left: Left, wanted: NDArray[np.bool_]
+) -> NDArray[np.uint64]:
+    """The random word of each token that is left in the wanted rows, uint64 (n,), from its block of Philox 4x64-10."""
 
     def upper_half(one: np.uint64, other: np.uint64) -> np.uint64:
         """Of the 128 bits of a product, from products of 32 bits."""
@@ -133,7 +144,7 @@ def _words_at(keys: NDArray[np.uint64], steps: NDArray[np.uint64], left: Left) -
         return (one >> HALF) * (other >> HALF) + (cross >> HALF) + (middle >> HALF)
 
     words, block = np.empty(len(left.tokens), dtype=np.uint64), np.empty(4, dtype=np.uint64)
-    for row in range(len(keys)):
+    for row in np.flatnonzero(wanted):
         made = np.int64(-1)
         for place in range(left.starts[row], left.starts[row + 1]):
             if left.tokens[place] // 4 != made:

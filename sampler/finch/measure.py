@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import log_softmax, rel_entr
 from scipy.stats import spearmanr
 
-from sampler.chain.noise import NoiseKey
+from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.config import SamplingConfig
 from sampler.finch import Prompt, prompts_in
 from sampler.generation import Generation, Generator, Request
@@ -60,7 +59,7 @@ def speak(
 def _request(
     checkpoint: Checkpoint, prompt: Prompt, config: SamplingConfig, seed: int, index: int, cap: int
 ) -> Request:
-    noise = partial(NoiseKey(seed, "measure", index).gumbel, vocab_size=checkpoint.config.speech_vocab_size)
+    noise = RequestNoise(NoiseKey(seed, "measure", index), checkpoint.config.speech_vocab_size)
     return Request(prompt.text, config, seed, cap, noise, prompt.language)
 
 

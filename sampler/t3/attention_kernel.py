@@ -5,9 +5,13 @@ memory's speed. Here each row and head reads its keys and values once, in the or
 cache what it needs again. A row's result depends on that row alone: not on its slot, the other rows or the threads.
 """
 
+from functools import partial
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from sampler.compiled import machine_code
 
 TILE = 32
 """Positions of a tile of keys. A tile is (head_size, TILE), so that one instruction scores many positions."""
@@ -21,7 +25,7 @@ LOWEST = np.float32(-87.0)
 _float32 = numba.float32
 
 
-@numba.njit(inline="always", fastmath=True)
+@partial(machine_code, fastmath=True, inline="always")
 def _exponential(value):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
     """Mantissa and exponent of e^value for -87 <= value <= 0, so that a loop over it becomes vector instructions.
 
@@ -39,7 +43,7 @@ def _exponential(value):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 
     return series * rest * rest + rest + _float32(1.0), np.int32(power)
 
 
-@numba.njit(inline="always", fastmath=True)
+@partial(machine_code, fastmath=True, inline="always")
 def _score(query, keys, length, scores):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Products of one query (head_size,) with the keys (tiles, head_size, TILE) of `length` positions."""
     size = query.size
@@ -65,7 +69,7 @@ def _score(query, keys, length, scores):  # type: ignore[no-untyped-def] # noqa:
                 sums[place] += query[channel] * part[channel, place]
 
 
-@numba.njit(inline="always", fastmath=True)
+@partial(machine_code, fastmath=True, inline="always")
 def _softmax(scores, bits, length):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Turn `length` scores into weights whose sum is returned; bits: int32 scratch of the same length."""
     best = scores[0]
@@ -81,7 +85,7 @@ def _softmax(scores, bits, length):  # type: ignore[no-untyped-def] # noqa: ANN0
     return total
 
 
-@numba.njit(inline="always", fastmath=True)
+@partial(machine_code, fastmath=True, inline="always")
 def _mix(weights, values, length, mixed):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Sum of values (capacity, head_size) of `length` positions by their weights, into mixed (head_size,)."""
     size = mixed.size
@@ -105,7 +109,7 @@ def _mix(weights, values, length, mixed):  # type: ignore[no-untyped-def] # noqa
             mixed[channel] += weights[place] * values[place, channel]
 
 
-@numba.njit(inline="always", fastmath=True)
+@partial(machine_code, fastmath=True, inline="always")
 def _turn(row, cosine, sine, turned):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Rotate channel pairs (i, i + head_size / 2), as `rotary.rotate` does."""
     half = row.size // 2
@@ -115,7 +119,7 @@ def _turn(row, cosine, sine, turned):  # type: ignore[no-untyped-def] # noqa: AN
         turned[channel] = row[channel] * cosine[channel] + row[channel - half] * sine[channel]
 
 
-@numba.njit(nogil=True, fastmath=True, cache=True, error_model="numpy")
+@partial(machine_code, fastmath=True)
 def attend(  # type: ignore[no-untyped-def] # noqa: ANN201
     joint: NDArray[np.float32],
     cosine: NDArray[np.float32],

@@ -1,14 +1,13 @@
 """The attention of one run over its text: where the model was reading when it drew each token."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.chain.noise import NoiseKey
+from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.config import SamplingConfig
 from sampler.engines.base import Engine, EngineError, Generates, Generation, Request, StopReason
 from sampler.engines.core import CoreEngine
@@ -56,7 +55,7 @@ def suite_request(
 ) -> Request:
     """A request with the suite's noise, which an engine with a generator of its own may pass over."""
     key, size = NoiseKey(seed), engine.info.vocab_size
-    noise = None if size is None else partial(key.gumbel, vocab_size=size)
+    noise = None if size is None else RequestNoise(key, size)
     return Request(text, config, seed, max_new_tokens, noise=noise, language=language, coin=key.coin)
 
 

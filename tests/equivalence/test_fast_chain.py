@@ -43,7 +43,8 @@ def test_words_of_some_tokens_are_those_of_numpys_philox(kept, seed, step):
     keys = [NoiseKey(seed, "words", row) for row in range(len(kept))]
     steps = [step + row for row in range(len(kept))]
     left = left_of(removed_but(kept))
-    words = words_at(np.stack([key.words() for key in keys]), np.array(steps, dtype=np.uint64), left)
+    every = np.ones(len(kept), dtype=np.bool_)
+    words = words_at(np.stack([key.words() for key in keys]), np.array(steps, dtype=np.uint64), left, every)
     expected = [random_words(key, at, kept.shape[1])[row] for key, at, row in zip(keys, steps, kept, strict=True)]
     np.testing.assert_array_equal(words, np.concatenate(expected))
 
