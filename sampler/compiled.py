@@ -36,9 +36,7 @@ def machine_code(
     import numba  # a quarter of a second, for commands that draw nothing
 
     def compiler(*, cache: bool) -> Callable[Parameters, Result]:
-        made: Any = numba.njit(
-            function, cache=cache, nogil=True, error_model="numpy", fastmath=fastmath, inline=inline
-        )
+        made: Any = numba.njit(function, cache=cache, nogil=True, error_model="numpy", fastmath=fastmath, inline=inline)
         return made  # type: ignore[no-any-return]
 
     try:

@@ -1,8 +1,9 @@
 """Attention of one new position of every row against the row's own keys and values, on the CPU.
 
 MLX's CPU backend makes two small products of one query row for each row and head, on one thread, at a fraction of the
-memory's speed. Here each row and head reads its keys and values once, in the order in which they lie, and leaves in
-cache what it needs again. A row's result depends on that row alone: not on its slot, the other rows or the threads.
+memory's speed. Here each row reads its keys and values once, in the order in which they lie: as long a stretch of
+memory as possible, since each new stretch begins at a third of the speed. A row's result depends on that row alone: not
+on its slot, the other rows or the threads.
 """
 
 from functools import partial
@@ -44,29 +45,27 @@ def _exponential(value):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 
 
 
 @partial(machine_code, fastmath=True, inline="always")
-def _score(query, keys, length, scores):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Products of one query (head_size,) with the keys (tiles, head_size, TILE) of `length` positions."""
+def _score(query, keys, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Products of one query (head_size,) with a tile of keys (head_size, TILE), into sums (TILE,)."""
     size = query.size
-    for tile in range((length + TILE - 1) // TILE):
-        part, sums = keys[tile], scores[tile * TILE : (tile + 1) * TILE]
-        sums[:] = _float32(0.0)
-        for channel in range(0, size - size % BLOCK, BLOCK):
-            q0, q1, q2, q3 = query[channel], query[channel + 1], query[channel + 2], query[channel + 3]
-            q4, q5, q6, q7 = query[channel + 4], query[channel + 5], query[channel + 6], query[channel + 7]
-            for place in range(TILE):
-                sums[place] += (
-                    q0 * part[channel, place]
-                    + q1 * part[channel + 1, place]
-                    + q2 * part[channel + 2, place]
-                    + q3 * part[channel + 3, place]
-                    + q4 * part[channel + 4, place]
-                    + q5 * part[channel + 5, place]
-                    + q6 * part[channel + 6, place]
-                    + q7 * part[channel + 7, place]
-                )
-        for channel in range(size - size % BLOCK, size):
-            for place in range(TILE):
-                sums[place] += query[channel] * part[channel, place]
+    sums[:] = _float32(0.0)
+    for channel in range(0, size - size % BLOCK, BLOCK):
+        q0, q1, q2, q3 = query[channel], query[channel + 1], query[channel + 2], query[channel + 3]
+        q4, q5, q6, q7 = query[channel + 4], query[channel + 5], query[channel + 6], query[channel + 7]
+        for place in range(TILE):
+            sums[place] += (
+                q0 * keys[channel, place]
+                + q1 * keys[channel + 1, place]
+                + q2 * keys[channel + 2, place]
+                + q3 * keys[channel + 3, place]
+                + q4 * keys[channel + 4, place]
+                + q5 * keys[channel + 5, place]
+                + q6 * keys[channel + 6, place]
+                + q7 * keys[channel + 7, place]
+            )
+    for channel in range(size - size % BLOCK, size):
+        for place in range(TILE):
+            sums[place] += query[channel] * keys[channel, place]
 
 
 @partial(machine_code, fastmath=True, inline="always")
@@ -87,9 +86,8 @@ def _softmax(scores, bits, length):  # type: ignore[no-untyped-def] # noqa: ANN0
 
 @partial(machine_code, fastmath=True, inline="always")
 def _mix(weights, values, length, mixed):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Sum of values (capacity, head_size) of `length` positions by their weights, into mixed (head_size,)."""
+    """Add the values (TILE, head_size) of `length` positions by their weights to mixed (head_size,)."""
     size = mixed.size
-    mixed[:] = _float32(0.0)
     for place in range(0, length - length % BLOCK, BLOCK):
         w0, w1, w2, w3 = weights[place], weights[place + 1], weights[place + 2], weights[place + 3]
         w4, w5, w6, w7 = weights[place + 4], weights[place + 5], weights[place + 6], weights[place + 7]
@@ -137,34 +135,40 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201
     """Write the new keys and values of rows `first` to `last` and attend to all that each of them has.
 
     joint: queries, keys and values of N rows, (N, 3, heads, head_size). cosine, sine: of the new positions, (N,
-    head_size). keys: (N, heads, tiles, head_size, TILE); values: (N, heads, capacity, head_size); both are written.
-    lengths: (N,), positions before the new one, -1 for an idle row, which gets zeros. mixed: result, (N, heads,
-    head_size). wanted: heads whose attention is kept for the first row of each slot, in kept (N / rows_per_slot,
-    wanted, capacity). fastmath may assume that there is no NaN: where there is one, the residual carries it on.
+    head_size). keys: (N, tiles, heads, head_size, TILE); values: (N, tiles, heads, TILE, head_size); both are written,
+    and read as they lie. lengths: (N,), positions before the new one, -1 for an idle row, which gets zeros. mixed:
+    result, (N, heads, head_size). wanted: heads whose attention is kept for the first row of each slot, in kept (N /
+    rows_per_slot, wanted, capacity). fastmath may assume that there is no NaN: where there is one, the residual carries
+    it on.
     """
-    heads, size, capacity = values.shape[1], values.shape[3], keys.shape[2] * TILE
-    scores, bits = np.empty(capacity, np.float32), np.empty(capacity, np.int32)
-    query, key, sums = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
+    heads, size, capacity = values.shape[2], values.shape[4], values.shape[1] * TILE
+    queries, scores = np.empty((heads, size), np.float32), np.empty((heads, capacity), np.float32)
+    bits, key = np.empty(capacity, np.int32), np.empty(size, np.float32)
     scale = _float32(1.0 / np.sqrt(size))
     for row in range(first, last):
+        mixed[row] = _float32(0.0)
         if lengths[row] < 0:
-            mixed[row] = _float32(0.0)
             continue
         place, length = lengths[row], lengths[row] + 1
+        tiles = (length + TILE - 1) // TILE
         for head in range(heads):
-            _turn(joint[row, 0, head], cosine[row], sine[row], query)
+            _turn(joint[row, 0, head], cosine[row], sine[row], queries[head])
             _turn(joint[row, 1, head], cosine[row], sine[row], key)
-            tile = keys[row, head, place // TILE]
             for channel in range(size):
-                query[channel] *= scale
-                tile[channel, place % TILE] = key[channel]
-                values[row, head, place, channel] = joint[row, 2, head, channel]
-            _score(query, keys[row, head], length, scores)
-            share = _float32(1.0) / _softmax(scores, bits, length)
-            _mix(scores, values[row, head], length, sums)
-            for channel in range(size):
-                mixed[row, head, channel] = sums[channel] * share
+                queries[head, channel] *= scale
+                keys[row, place // TILE, head, channel, place % TILE] = key[channel]
+                values[row, place // TILE, head, place % TILE, channel] = joint[row, 2, head, channel]
+        for tile in range(tiles):
+            for head in range(heads):
+                _score(queries[head], keys[row, tile, head], scores[head, tile * TILE : (tile + 1) * TILE])
+        for head in range(heads):
+            share = _float32(1.0) / _softmax(scores[head], bits, length)
+            for position in range(length):
+                scores[head, position] *= share
+        for tile in range(tiles):
+            count = min(TILE, length - tile * TILE)
+            for head in range(heads):
+                _mix(scores[head, tile * TILE : (tile + 1) * TILE], values[row, tile, head], count, mixed[row, head])
+        if row % rows_per_slot == 0:
             for index in range(wanted.size):
-                if wanted[index] == head and row % rows_per_slot == 0:
-                    for position in range(length):
-                        kept[row // rows_per_slot, index, position] = scores[position] * share
+                kept[row // rows_per_slot, index, :length] = scores[wanted[index], :length]

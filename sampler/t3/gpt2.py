@@ -1,6 +1,5 @@
 """The GPT-2 backbone of Chatterbox Turbo and Nano."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,15 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.errors import TextError
+from sampler.t3.activations import gelu_new
 from sampler.t3.backbone import Backbone
 from sampler.t3.config import T3Config
 from sampler.t3.norms import layer_norm
-
-
-def gelu_new(values: mx.array) -> mx.array:
-    """GELU by its tanh approximation (arXiv:1606.08415, section 2), `gelu_new` in transformers."""
-    cubed = values * values * values
-    return 0.5 * values * (1 + mx.tanh(math.sqrt(2 / math.pi) * (values + 0.044715 * cubed)))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler.t3.activations import swiglu
 from sampler.t3.backbone import Backbone
 from sampler.t3.config import T3Config
 from sampler.t3.norms import rms_norm
@@ -50,8 +51,7 @@ class Layer:
         """Output projection and gated MLP (arXiv:2002.05202, SwiGLU) with their residuals; (N, D) -> (N, D)."""
         hidden = hidden + mixed @ self.output.T
         normed = rms_norm(hidden, self.mlp_norm, self.epsilon)
-        gate, up = mx.split(normed @ self.gate_up.T, 2, axis=-1)
-        return hidden + (gate * mx.sigmoid(gate) * up) @ self.down.T
+        return hidden + swiglu(normed @ self.gate_up.T) @ self.down.T
 
 
 class Llama(Backbone):

@@ -1,8 +1,6 @@
 """Keys and values of all slots of a block on the CPU: written where they stay, read by one kernel."""
 
-import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 import numpy as np
@@ -13,6 +11,7 @@ from sampler.t3.attention_kernel import TILE, attend
 from sampler.t3.cache import AttentionRow, KeyValueCache
 from sampler.t3.config import T3Config
 from sampler.t3.rotary import Angles
+from sampler.t3.threads import in_parts
 
 IDLE = -1
 FIRST = 256
@@ -30,13 +29,12 @@ class SlotCache:
         self.slots, self.rows_per_slot = slots, rows_per_slot
         rows, heads, size = slots * rows_per_slot, config.num_heads, config.head_size
         self._capacity, self._room = capacity, 0
-        self._keys = [np.zeros((rows, heads, 0, size, TILE), np.float32) for _ in range(config.num_layers)]
-        self._values = [np.zeros((rows, heads, 0, size), np.float32) for _ in range(config.num_layers)]
+        self._keys = [np.zeros((rows, 0, heads, size, TILE), np.float32) for _ in range(config.num_layers)]
+        self._values = [np.zeros((rows, 0, heads, TILE, size), np.float32) for _ in range(config.num_layers)]
         self._lengths = np.full(rows, IDLE)
         self._mixed = np.zeros((rows, heads, size), np.float32)
         self._straight = np.ones((rows, size), np.float32), np.zeros((rows, size), np.float32)
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads - 1, "attention") if threads > 1 else None
 
     def fill(self, slot: int, prefix: KeyValueCache) -> None:
         """Give a slot the keys and values of a prefix, in place of what it had."""
@@ -45,11 +43,8 @@ class SlotCache:
         tiles = -(-prefix.length // TILE)
         mx.eval(prefix.arrays())
         for layer, (keys, values) in enumerate(prefix.layers()):
-            self._values[layer][own, :, : prefix.length] = np.asarray(values)
-            padded = np.zeros((*keys.shape[:2], tiles * TILE, keys.shape[3]), np.float32)
-            padded[:, :, : prefix.length] = np.asarray(keys)
-            apart = padded.reshape(*keys.shape[:2], tiles, TILE, keys.shape[3])
-            self._keys[layer][own, :, :tiles] = apart.swapaxes(3, 4)
+            self._keys[layer][own, :tiles] = _in_tiles(keys, tiles).swapaxes(3, 4)
+            self._values[layer][own, :tiles] = _in_tiles(values, tiles)
         self._lengths[own] = prefix.length
 
     def release(self, slot: int) -> None:
@@ -67,22 +62,20 @@ class SlotCache:
     ) -> tuple[mx.array, list[list[AttentionRow | None]]]:
         """Write one position of a layer and attend to all; see `DecodeCache.attend`. Waits for `joint`."""
         keys, values = self._keys[layer], self._values[layer]
-        rows, _, capacity, _ = values.shape
-        kept = np.empty((self.slots, len(heads), capacity if heads else 0), np.float32)
+        rows = values.shape[0]
+        kept = np.empty((self.slots, len(heads), self._room if heads else 0), np.float32)
         apart = np.asarray(joint).reshape(rows, 3, *self._mixed.shape[1:])
         cosine, sine = angles or self._straight
 
-        def work(part: tuple[int, int]) -> None:
-            wanted = np.array(heads, dtype=np.int64)
-            attend(
-                apart, cosine, sine, keys, values, self._lengths, *part, self._mixed, wanted, self.rows_per_slot, kept
-            )
+        wanted = np.array(heads, dtype=np.int64)
 
-        first, *others = self._parts()
-        running = [self._pool.submit(work, part) for part in others] if self._pool else []
-        work(first)
-        for each in running:
-            each.result()
+        def work(first: int, last: int) -> None:
+            attend(
+                apart, cosine, sine, keys, values, self._lengths, first, last, self._mixed, wanted,
+                self.rows_per_slot, kept,
+            )  # fmt: skip
+
+        in_parts(work, rows, self._threads, self._cuts())
         return mx.array(self._mixed.reshape(rows, -1)), [self._rows(kept[:, place]) for place in range(len(heads))]
 
     def advance(self) -> None:
@@ -97,10 +90,10 @@ class SlotCache:
             return
         tiles = -(-min(max(2 * self._room, length, FIRST), self._capacity) // TILE)
         used = self._room // TILE
-        for arrays, tile in ((self._keys, 1), (self._values, TILE)):
+        for arrays in (self._keys, self._values):
             for layer, old in enumerate(arrays):
-                arrays[layer] = np.zeros((*old.shape[:2], tiles * tile, *old.shape[3:]), np.float32)
-                arrays[layer][:, :, : used * tile] = old
+                arrays[layer] = np.zeros((old.shape[0], tiles, *old.shape[2:]), np.float32)
+                arrays[layer][:, :used] = old
         self._room = tiles * TILE
 
     def _rows(self, kept: NDArray[np.float32]) -> list[AttentionRow | None]:
@@ -108,9 +101,16 @@ class SlotCache:
         lengths = self._lengths[:: self.rows_per_slot]
         return [None if length == IDLE else row[None, : length + 1] for row, length in zip(kept, lengths, strict=True)]
 
-    def _parts(self) -> list[tuple[int, int]]:
-        """Neighbouring rows for each thread, about as many positions for each."""
+    def _cuts(self) -> list[int]:
+        """Where the rows of each thread end, so that each has about as many positions."""
         work = np.cumsum(self._lengths + 1)
-        cuts = np.searchsorted(work, work[-1] * np.arange(1, self._threads) / self._threads)
-        bounds = [0, *cuts.tolist(), len(work)]
-        return list(itertools.pairwise(bounds))
+        cuts: list[int] = np.searchsorted(work, work[-1] * np.arange(1, self._threads) / self._threads).tolist()
+        return cuts
+
+
+def _in_tiles(array: mx.array, tiles: int) -> NDArray[np.float32]:
+    """(rows, heads, length, head_size), filled up with zeros, as (rows, tiles, heads, TILE, head_size)."""
+    rows, heads, length, size = array.shape
+    padded = np.zeros((rows, heads, tiles * TILE, size), np.float32)
+    padded[:, :, :length] = np.asarray(array)
+    return padded.reshape(rows, heads, tiles, TILE, size).swapaxes(1, 2)

@@ -15,11 +15,11 @@ from sampler import SamplingConfig, process
 from sampler.chain.draw import pick
 from sampler.chain.noise import NoiseKey
 from sampler.errors import ConfigError, TextError
+from sampler.t3.activations import gelu_new
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.conditioning import Voice
 from sampler.t3.config import CHATTERBOX_NANO, CHATTERBOX_TURBO, T3Config
-from sampler.t3.gpt2 import gelu_new
 from sampler.t3.model import T3
 from sampler.t3.norms import layer_norm
 from sampler.t3.weights import expected_shapes

@@ -10,9 +10,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 from sampler import finch
 from sampler.finch.measure import held_out_speech
+from sampler.t3.activations import swiglu
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.conditioning import Voice
@@ -189,3 +191,21 @@ def test_a_voice_without_a_prompt(pair):
     theirs = pair.theirs.prepare_conditioning(condition)[0]
     assert_close(np.array(pair.ours.conditioning(voice)), theirs)
     assert pair.ours.text_columns(pair.text, voice).start == len(theirs)
+
+
+def test_swiglu_is_that_of_float64():
+    """Gates of every size, both ends of what float32's exponential can hold and beyond."""
+    rng = np.random.default_rng(0)
+    gates = np.concatenate([rng.normal(0, 3, 4_000), rng.uniform(-200, 200, 95), [0, -0.0, -87.5, 87.5, -1e4, 1e30]])
+    joint = np.concatenate([gates, rng.normal(0, 2, gates.size)]).astype(np.float32)[None].repeat(3, axis=0)
+    gate, up = np.split(joint.astype(np.float64), 2, axis=1)
+    expected = gate * expit(gate) * up
+    np.testing.assert_allclose(np.array(swiglu(mx.array(joint))), expected, rtol=1e-6, atol=1e-33)
+
+
+def test_swiglu_of_other_types_is_mlxs():
+    joint = mx.array(np.random.default_rng(1).normal(0, 2, (3, 20)).astype(np.float32)).astype(mx.bfloat16)
+    gate, up = np.split(np.array(joint.astype(mx.float32)), 2, axis=1)
+    found = swiglu(joint)
+    assert found.dtype == mx.bfloat16
+    np.testing.assert_allclose(np.array(found.astype(mx.float32)), gate * expit(gate) * up, rtol=0.03, atol=1e-3)
