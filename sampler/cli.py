@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sampler import run as runner
+from sampler import run_file
 from sampler.checks.base import Step, Verdict
 from sampler.cli_check import check, check_numbers, plan
 from sampler.cli_errors import shows_errors
@@ -22,6 +22,7 @@ from sampler.replay import LEVELS, replay_case, replay_check, replay_crash
 from sampler.results import terminal
 from sampler.results.crash import remove_crashes, write_crashes
 from sampler.results.jsonl import write_run
+from sampler.run import Session
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,10 +54,10 @@ def run(
 ) -> int:
     """Run a matrix: generate every cell and check what came out."""
     console = terminal.plain_console()
-    session = runner.Session(load_matrix(find_matrix(matrix)), seed, engine, weights)
+    session = Session(load_matrix(find_matrix(matrix)), seed, engine, weights)
     folder = out or Path("runs") / session.matrix.name
     session.prepare(jobs)
-    header = session.header() | about(session)
+    header = run_file.header(session) | about(session)
     console.print(f"{session.matrix.name}: {session.matrix.why}")
     name = header["engine"]["name"]
     console.print(
@@ -81,7 +82,7 @@ def run(
             recorder.add(result)
         seconds = time.perf_counter() - start
         files = write_crashes(folder, crashes)
-        writer.write("footer", runner.footer(verdicts, tokens, seconds) | recorder.finish(files))
+        writer.write("footer", run_file.footer(verdicts, tokens, seconds) | recorder.finish(files))
     removed = remove_crashes(folder, keep=files.values())
     table = terminal.longform_table if session.matrix.longform else terminal.verdict_table
     console.print(table(verdicts))
@@ -92,7 +93,7 @@ def run(
     show_report(console, folder)
     if removed:
         console.print(f"removed the crash files of an earlier run: {removed} (--out keeps runs apart)")
-    return runner.exit_code(verdicts)
+    return run_file.exit_code(verdicts)
 
 
 @app.command(epilog="Example: `sampler replay smoke/temperature:0.8+cfg_weight:0.5/allowed --seed 0`")
@@ -127,7 +128,7 @@ def replay(
     console.print(terminal.verdict_table(verdicts))
     for verdict in verdicts:
         console.print(f"{verdict.check}: {verdict.outcome} (stage {verdict.stage}): {verdict.message}")
-    return runner.exit_code(verdicts)
+    return run_file.exit_code(verdicts)
 
 
 app.command(epilog="Example: `sampler check mlx-lm --level process --json report.json`")(shows_errors(check))

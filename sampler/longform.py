@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sampler.blocks import blocks_of, count
+from sampler.case_result import CaseResult
+from sampler.cell_runs import CellRuns
 from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.checks.base import Finding, Verdict
 from sampler.checks.by_itself import Expectation, complete, looping
@@ -28,7 +30,7 @@ from sampler.matrix import Case, Detect, Known, Matrix
 from sampler.prompts import prompts_of
 from sampler.results.reference_runs import ReferenceRuns, as_kept, read_reference, shipped_reference
 from sampler.results.token_runs import read_token_runs
-from sampler.run import CaseResult, OnCell, OnStep, Session
+from sampler.run import OnCell, OnStep, Session
 
 ALONE: Mapping[str, Callable[..., Finding]] = {"same": same, "ends": ends, "complete": complete, "looping": looping}
 """What a cell is asked by itself; `same` and `ends` are exact and need no part of the budget."""
@@ -46,7 +48,7 @@ class LongFormRun:
     session: Session
     on_step: OnStep = lambda tokens, finished: None
     jobs: int = 1
-    _made: dict[str, "CellRuns"] = field(default_factory=dict)
+    _made: dict[str, CellRuns] = field(default_factory=dict)
 
     @property
     def matrix(self) -> Matrix:
@@ -143,7 +145,7 @@ class LongFormRun:
     def _verdict(self, case: Case, name: str, finding: Finding) -> Verdict:
         return finding.verdict(case.id, name, self.session.reproduce(case, name))
 
-    def _findings(self, group: Group, made: Sequence["CellRuns"]) -> Iterator[tuple[str, Finding]]:
+    def _findings(self, group: Group, made: Sequence[CellRuns]) -> Iterator[tuple[str, Finding]]:
         alphas = self.alphas[group.name]
         told = [each for each in made if each.problem is None]
         if not told:
@@ -157,7 +159,7 @@ class LongFormRun:
             yield from self._alone(group.cases[0], made[0], alphas)
         yield from self._two_sided(group, made, alphas)
 
-    def _alone(self, case: Case, made: "CellRuns", alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
+    def _alone(self, case: Case, made: CellRuns, alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
         runs = made.runs
         plan = plan_of(self.matrix)
         known: dict[str, Known] = {each.check: each for each in self.matrix.known if each.cell == case.cell}
@@ -173,7 +175,7 @@ class LongFormRun:
             expected = Expectation(most, entry.finding, entry.share) if entry else Expectation(most)
             yield name, check(runs, expected, alphas[name])
 
-    def _same(self, case: Case, made: "CellRuns") -> Finding:
+    def _same(self, case: Case, made: CellRuns) -> Finding:
         if isinstance(made.shared, str):
             return Finding("generate", "draw", "unavailable", 0, made.shared)
         runs = self.reference_of(case)
@@ -214,7 +216,7 @@ class LongFormRun:
         return other_noise.tokens == answer.tokens or once_more.tokens != answer.tokens
 
     def _two_sided(
-        self, group: Group, made: Sequence["CellRuns"], alphas: Mapping[str, float]
+        self, group: Group, made: Sequence[CellRuns], alphas: Mapping[str, float]
     ) -> Iterator[tuple[str, Finding]]:
         pairs = zip(group.cases, made, strict=True)
         engine = [run for _, each in pairs for run in each.runs]
@@ -229,13 +231,13 @@ class LongFormRun:
         for name, finding in two_sided(sides, alphas, detect.share, detect.superiority):
             yield name, replace(finding, message=finding.message + note)
 
-    def runs_of(self, case: Case) -> "CellRuns":
+    def runs_of(self, case: Case) -> CellRuns:
         """The runs of a cell, generated once. What an engine does wrong in it, it does wrong in this cell alone."""
         if case.cell not in self._made:
             self._made[case.cell] = self.generate(case)
         return self._made[case.cell]
 
-    def generate_together(self, cases: Sequence[Case]) -> "dict[str, CellRuns]":
+    def generate_together(self, cases: Sequence[Case]) -> dict[str, CellRuns]:
         """Cells of a block at once, by name; none where something went wrong: a cell by itself says which of them."""
         start = time.perf_counter()
         asked = [(case, self.session.requests(case), self._shared_requests(case)) for case in cases]
@@ -252,7 +254,7 @@ class LongFormRun:
         seconds, tokens = time.perf_counter() - start, sum(each.tokens for each in made.values())
         return {name: replace(each, seconds=seconds * each.tokens / max(tokens, 1)) for name, each in made.items()}
 
-    def generate(self, case: Case) -> "CellRuns":
+    def generate(self, case: Case) -> CellRuns:
         """Generate a cell and look at nothing."""
         start = time.perf_counter()
         try:
@@ -278,33 +280,13 @@ class LongFormRun:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the runs that are there are judged all the same
             return f"runs with the reference's noise: {type(error).__name__}: {error}"
 
-    def _cell_runs(self, case: Case, requests: Sequence[Request], generations: Sequence[Generation]) -> "CellRuns":
+    def _cell_runs(self, case: Case, requests: Sequence[Request], generations: Sequence[Generation]) -> CellRuns:
         prompts = [prompt for prompt in prompts_of(case.plan) for _ in range(case.plan.runs)]
         runs = [
             as_kept(token_run(f"{case.cell} {prompt.id}", generation, float(prompt.tokens) if prompt.tokens else None))
             for prompt, generation in zip(prompts, generations, strict=True)
         ]
         return CellRuns(tuple(requests), tuple(_without_attention(each) for each in generations), tuple(runs))
-
-
-@dataclass(frozen=True)
-class CellRuns:
-    """What a cell's engine did. shared: some runs with the reference's noise, or why there are none.
-
-    problem: why it did nothing at all.
-    """
-
-    requests: tuple[Request, ...] = ()
-    generations: tuple[Generation, ...] = ()
-    runs: tuple[TokenRun, ...] = ()
-    seconds: float = 0.0
-    shared: tuple[TokenRun, ...] | str = ""
-    problem: Finding | None = None
-
-    @property
-    def tokens(self) -> int:
-        """Tokens drawn."""
-        return sum(len(generation.tokens) for generation in self.generations)
 
 
 def shared_places(runs: int) -> list[int]:

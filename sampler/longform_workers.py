@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sampler.blocks import blocks_of
+from sampler.cell_runs import CellRuns
 from sampler.checks.base import Finding
-from sampler.longform import CellRuns, LongFormRun
+from sampler.longform import LongFormRun
 from sampler.matrix import Case, load_matrix
 from sampler.run import Session
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from sampler.blocks import blocks_of, count
-from sampler.run import CaseResult, OnCell, OnStep, Session
+from sampler.case_result import CaseResult
+from sampler.run import OnCell, OnStep, Session
 
 
 def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell, jobs: int = 1) -> Iterator[CaseResult]:

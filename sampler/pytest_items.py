@@ -10,13 +10,14 @@ from rich.console import Console
 
 from sampler import blas
 from sampler.blocks import blocks_of
+from sampler.case_result import CaseResult
 from sampler.checks.base import Verdict
 from sampler.errors import SamplerError
 from sampler.groups import Group, groups_of
 from sampler.longform import LongFormRun
 from sampler.matrix import Case, load_matrix, shipped_folder
 from sampler.results import terminal
-from sampler.run import CaseResult, Session
+from sampler.run import Session
 
 
 def add_options(group: pytest.OptionGroup) -> None:

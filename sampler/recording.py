@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sampler import finch
+from sampler.case_result import CaseResult
 from sampler.matrix import Plan
 from sampler.results.jsonl import output_errors
 from sampler.results.recorded import PICTURED, TOKENS, AttentionRun, TokenRun, TokenWriter, write_attention
-from sampler.run import CHECKS, CaseResult, Session
+from sampler.run import CHECKS, Session
 from sampler.trace.attention import attention_in, trace_attention
 
 
@@ -30,7 +31,11 @@ class Recorder:
         ids = prompt_ids(result.case.plan)
         for index, (request, generation) in enumerate(zip(result.requests, result.generations, strict=True)):
             prompt = ids.get(request.prompt, index)
-            self._writer.write(TokenRun(result.case.id, index, prompt, generation.tokens, generation.stop_reason))
+            record = generation.record
+            slot, width = (record.slot, record.width) if record else (None, None)
+            self._writer.write(
+                TokenRun(result.case.id, index, prompt, generation.tokens, generation.stop_reason, slot, width)
+            )
         if result.outcome in ("failed", "errored") and result.generations:
             self._failing += 1
             if self._failing <= PICTURED:

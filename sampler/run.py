@@ -1,21 +1,17 @@
 """Executing a matrix: generate each cell, put the checks to what came out, give verdicts."""
 
-import importlib.metadata
 import itertools
-import platform
 import shlex
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from sampler import blas
 from sampler.blocks import slots_of
+from sampler.case_result import CaseResult, Generated
 from sampler.chain.noise import NoiseKey, RequestNoise
-from sampler.checks.base import Evidence, Finding, Outcome, Step, Verdict, worst
+from sampler.checks.base import Evidence, Finding, Outcome, Verdict
 from sampler.checks.draws import allowed, draws
 from sampler.checks.equivalence import chain
 from sampler.checks.own_ends import stops
@@ -32,7 +28,6 @@ from sampler.matrix import Case, Matrix, is_shipped
 from sampler.prompts import prompts_of
 from sampler.results.reference_runs import check_reference
 from sampler.variants import variant
-from sampler.version import __version__
 
 Check = Callable[[Evidence], Finding]
 CHECKS: tuple[tuple[str, Check, Level, str], ...] = (
@@ -46,41 +41,6 @@ CHECKS: tuple[tuple[str, Check, Level, str], ...] = (
 
 OnStep = Callable[[int, int], None]
 OnCell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """What became of one cell. steps: by check, the step that shows its failure. tokens: drawn, repeats included.
-
-    requests, generations: what was asked and answered, without logits.
-    """
-
-    case: Case
-    verdicts: tuple[Verdict, ...]
-    steps: Mapping[str, Step]
-    tokens: int
-    seconds: float
-    requests: Sequence[Request] = ()
-    generations: Sequence[Generation] = ()
-
-    @property
-    def outcome(self) -> Outcome:
-        """The worst outcome of the cell's checks."""
-        return worst([verdict.outcome for verdict in self.verdicts])
-
-
-@dataclass(frozen=True)
-class Generated:
-    """What a cell's engine answered. alone: request 0 again, twice. seconds: its share of what the block took."""
-
-    generations: Sequence[Generation]
-    alone: Sequence[Generation]
-    seconds: float = 0.0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens drawn, repeats included."""
-        return sum(len(generation.tokens) for generation in (*self.generations, *self.alone))
 
 
 @dataclass(frozen=True)
@@ -103,7 +63,8 @@ class Session:
         return load_engine(self.engine_name or "core", known_engines(self.weights, self.matrix.plan.width))
 
     @cached_property
-    def _oracle(self) -> tuple[Engine | None, str]:
+    def oracle(self) -> tuple[Engine | None, str]:
+        """HuggingFace's processors, or None and why they are missing."""
         try:
             return HuggingFaceEngine(), ""
         except MissingPackage as error:
@@ -123,7 +84,7 @@ class Session:
 
             alphas_of(self.matrix)  # what is wrong with the questions shows here
             check_reference(self.matrix.path.parent, self.matrix.longform.reference)
-        _ = self._oracle
+        _ = self.oracle
         for case in self.matrix.cases:
             self.check(case, processes)
 
@@ -257,7 +218,7 @@ class Session:
         vocab_size = self.engine.info.vocab_size or 0
         noisy = replace(lonely, noise=RequestNoise(other, vocab_size), coin=other.coin)
         reseeded = replace(noisy, seed=int(other.words()[0] >> 1))
-        oracle, missing = self._oracle
+        oracle, missing = self.oracle
         bos = self.engine.info.bos_id
         return Evidence(
             engine=engine,
@@ -289,26 +250,6 @@ class Session:
     def _verdict(self, case: Case, check: str, finding: Finding) -> Verdict:
         return finding.verdict(case.id, check, self.reproduce(case, check))
 
-    def header(self) -> dict[str, Any]:
-        """What a run file says first: enough to run it again elsewhere."""
-        info = self.engine.info
-        oracle, missing = self._oracle
-        weights = self.engine.generator.checkpoint.checksum if isinstance(self.engine, CoreEngine) else None
-        return {
-            "sampler": __version__,
-            "matrix": {"name": self.matrix.name, "sha256": self.matrix.checksum, "cells": len(self.matrix.cases)},
-            "seed": self.seed,
-            "width": self.matrix.plan.width,
-            "engine": {"name": info.name, "version": info.version, "device": info.device, "dtype": info.dtype},
-            "engine_name": self.engine_name,
-            "weights": {"path": str(self.weights) if self.weights else None, "sha256": weights},
-            "oracle": oracle.info.version if oracle else missing,
-            "mlx": importlib.metadata.version("mlx"),
-            "blas": blas.prepare().name,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        }
-
 
 def _in_its_slot(request: Request, generation: Generation) -> Request:
     """The same request, for the slot in which it was served."""
@@ -335,22 +276,3 @@ def _without_logits(record: Record | None) -> Record | None:
 
 def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def footer(verdicts: Sequence[Verdict], tokens: int, seconds: float) -> dict[str, Any]:
-    """What a run file says last."""
-    outcomes = Counter(verdict.outcome for verdict in verdicts)
-    return {
-        "verdicts": dict(outcomes),
-        "tokens": tokens,
-        "seconds": round(seconds, 2),
-        "exit_code": exit_code(verdicts),
-    }
-
-
-def exit_code(verdicts: Iterable[Verdict]) -> int:
-    """0 agrees, 1 disagrees or errored, 3 where nothing but unavailable came out."""
-    outcomes = {verdict.outcome for verdict in verdicts}
-    if outcomes & {"failed", "errored"}:
-        return 1
-    return 0 if "passed" in outcomes else 3

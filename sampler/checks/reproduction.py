@@ -7,9 +7,10 @@ from sampler.engines.base import Generation
 
 
 def repeats(evidence: Evidence) -> Finding:
-    """Request 0 again, alone in its slot, twice: the same tokens, from an exact engine the same logits bit for bit.
+    """Request 0 again, in its slot, twice: the same tokens, from an exact engine the same logits bit for bit.
 
-    Where the two lonely runs agree with each other and not with the first, the neighbours made the difference.
+    It is alone, but for the core of the suite, which runs it beside the first requests of other cells. Where the two
+    agree with each other and not with the first, the neighbours made the difference.
     """
     first, (alone, again) = evidence.generations[0], evidence.alone
     count = len(first.tokens)
@@ -17,8 +18,8 @@ def repeats(evidence: Evidence) -> Finding:
         return Finding("generate", "seed", "unavailable", 0, "request 0 drew no token")
     notes = []
     for stage, left, right, name in (
-        ("seed", alone, again, "two runs alone with the same seed"),
-        ("batch", first, alone, "the run among its neighbours and the same run alone"),
+        ("seed", alone, again, "two runs without their neighbours and with the same seed"),
+        ("batch", first, alone, "the run among its neighbours and the same run without them"),
     ):
         difference = _difference(left, right) or (_bits(left, right) if evidence.exact else "")
         if difference:

@@ -28,13 +28,18 @@ PICTURED: Final = 8
 
 @dataclass(frozen=True)
 class TokenRun:
-    """What was generated for a request of a cell (matrix/cell). prompt: id of the text, or its place in the matrix."""
+    """What was generated for a request of a cell (matrix/cell). prompt: id of the text, or its place in the matrix.
+
+    slot, width: where it was computed, None where the engine does not say.
+    """
 
     cell: str
     request: int
     prompt: str | int
     tokens: tuple[int, ...]
     stop_reason: StopReason
+    slot: int | None = None
+    width: int | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ ROUNDING = 1e-3
 class _Line(BaseModel):
     """One run. prompt: id of the text. margin: null where only one token was left. position: places from 0.
 
-    cell, request: where `sampler run` made it; runs of one text in two cells are runs of two texts.
+    cell, request, slot, width: where `sampler run` made it; runs of one text in two cells are runs of two texts.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -43,6 +43,8 @@ class _Line(BaseModel):
     seed: int | None = None
     cell: str = ""
     request: int | None = None
+    slot: int | None = None
+    width: int | None = None
 
     @property
     def text(self) -> str:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from sampler import SamplingConfig
+from sampler.case_result import CaseResult
 from sampler.engines.base import EngineInfo, Generation, Record, Request
 from sampler.matrix import Case, Plan
 from sampler.recording import prompt_ids, recorded_run, telling_run
 from sampler.results.recorded import PICTURED, Recorded, read_recorded, read_tokens
-from sampler.run import CaseResult
 from tests.pages import verdict
 
 EMPTY = np.zeros(0, dtype=np.float32)
