@@ -170,7 +170,7 @@ class Wrong:
     ids=["NaN", "all kept", "best removed"],
 )
 def test_an_oracle_that_disagrees_with_the_reference_is_no_agreement(matrix_file, change, monkeypatch):
-    monkeypatch.setattr(Session, "_oracle", (Wrong(change), ""))
+    monkeypatch.setattr(Session, "oracle", (Wrong(change), ""))
     verdict = verdicts_of(matrix_file, "right")["chain"]
     assert verdict.outcome == "errored"
     assert "and the float64 reference disagree; request 0, step 0" in verdict.message
