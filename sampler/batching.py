@@ -176,7 +176,7 @@ class Block:
 
     def _past(self, active: Sequence[Slot], configs: list[SamplingConfig]) -> tuple[NDArray[np.bool_], Past | None]:
         """What the penalty sees, (B, V), and the past of the rows where further knobs look back on it, else None."""
-        if not any(config.looks_back for config in configs):
+        if not any(config.looks_back for config in {id(config): config for config in configs}.values()):
             return np.stack([slot.seen for slot in active]), None
         rule, bos_id = self.generator.penalty_history, self.model.config.bos_id
         histories = [slot.history(rule, bos_id) for slot in active]

@@ -1,4 +1,4 @@
-"""Attention of one new position of every row against the row's own keys and values, on the CPU.
+"""Attention on the CPU: of one new position of every row against the row's own keys and values, and of a prefix.
 
 MLX's CPU backend makes two small products of one query row for each row and head, on one thread, at a fraction of the
 memory's speed. Here each row reads its keys and values once, in the order in which they lie: as long a stretch of
@@ -172,3 +172,40 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201
         if row % rows_per_slot == 0:
             for index in range(wanted.size):
                 kept[row // rows_per_slot, index, :length] = scores[wanted[index], :length]
+
+
+@partial(machine_code, fastmath=True)
+def attend_causally(  # type: ignore[no-untyped-def] # noqa: ANN201
+    queries: NDArray[np.float32],
+    keys: NDArray[np.float32],
+    values: NDArray[np.float32],
+    first: int,
+    last: int,
+    mixed: NDArray[np.float32],
+):
+    """Attention of every position to itself and those before it, of pairs of row and head `first` to `last`.
+
+    queries, keys, values: (rows, heads, length, head_size). mixed: result, (rows, length, heads, head_size). A pair is
+    row * heads + head; a position's result depends on no other query.
+    """
+    heads, length, size = queries.shape[1:]
+    tiles = (length + TILE - 1) // TILE
+    apart = np.zeros((tiles, size, TILE), np.float32)
+    scores, bits = np.empty(tiles * TILE, np.float32), np.empty(tiles * TILE, np.int32)
+    query, sums = np.empty(size, np.float32), np.empty(size, np.float32)
+    scale = _float32(1.0 / np.sqrt(size))
+    for pair in range(first, last):
+        row, head = pair // heads, pair % heads
+        for position in range(length):
+            for channel in range(size):
+                apart[position // TILE, channel, position % TILE] = keys[row, head, position, channel]
+        for position in range(length):
+            for channel in range(size):
+                query[channel] = queries[row, head, position, channel] * scale
+            for tile in range(position // TILE + 1):
+                _score(query, apart[tile], scores[tile * TILE : (tile + 1) * TILE])
+            share = _float32(1.0) / _softmax(scores, bits, position + 1)
+            sums[:] = _float32(0.0)
+            _mix(scores, values[row, head], position + 1, sums)
+            for channel in range(size):
+                mixed[row, position, head, channel] = sums[channel] * share

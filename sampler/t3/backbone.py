@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sampler.t3.cache import AttentionRow, DecodeCache, KeyValueCache, attention_rows
 from sampler.t3.config import T3Config
+from sampler.t3.prefix_attention import causal_attention
 from sampler.t3.rotary import Angles, rotate
 
 Tap = Callable[[str, mx.array], None]
@@ -52,7 +53,6 @@ class Backbone(ABC):
 
     def __init__(self, config: T3Config) -> None:
         self.config = config
-        self._scale = config.head_size**-0.5
 
     def _enter(self, embeddings: mx.array, positions: NDArray[np.int64]) -> mx.array:  # noqa: ARG002
         """What the first layer reads: (rows, L, D) -> (rows, L, D); positions: (rows or 1, L)."""
@@ -89,12 +89,11 @@ class Backbone(ABC):
             query, key, value = self._heads(layer.projections(hidden), (rows, length))
             if tables is not None:
                 query, key = rotate(query, *tables), rotate(key, *tables)
-            keys, values = cache.append(index, key, value)
-            mixed = mx.fast.scaled_dot_product_attention(query, keys, values, scale=self._scale, mask="causal")
-            mixed = mixed.transpose(0, 2, 1, 3).reshape(rows * length, width)
+            cache.append(index, key, value)
+            mixed = causal_attention(query, key, value)
             hidden = layer.rest(hidden, mixed)
             for head in attention.of_layer(index):
-                kept[index, head] = attention_rows(query[0, head, -attention.queries :], keys[0, head])
+                kept[index, head] = attention_rows(query[0, head, -attention.queries :], key[0, head])
             tap(f"layers.{index}", hidden.reshape(rows, length, width))
         cache.advance(length)
         normed = self._leave(hidden).reshape(rows, length, width)
