@@ -80,6 +80,7 @@ class Asked(pytest.Item):
         """Fail where a check failed or errored, skip where one could not look."""
         result = self.ask()
         self.user_properties.extend(("verdict", asdict(verdict)) for verdict in result.verdicts)
+        self.user_properties.append(("generated", (result.tokens, result.seconds)))
         notes = "\n".join(note.plain for note in terminal.verdict_notes(result.verdicts))
         if result.outcome in ("failed", "errored"):
             raise CellFailure(notes)
@@ -141,7 +142,8 @@ def summarize(reporter: Any) -> None:
         (report.nodeid, name, str(value)): value for report in reports for name, value in report.user_properties
     }  # a report comes once for each phase of a test
     verdicts = [Verdict(**value) for (_, name, _), value in properties.items() if name == "verdict"]
-    measured = [(node, name, value) for (node, name, value) in properties if name != "verdict"]
+    generated = [value for (_, name, _), value in properties.items() if name == "generated"]
+    measured = [each for each in properties if each[1] not in ("verdict", "generated")]
     if measured:
         reporter.section("measured")
         for node, name, value in measured:
@@ -152,3 +154,5 @@ def summarize(reporter: Any) -> None:
         console.print(terminal.verdict_table(verdicts))
         for note in terminal.verdict_notes([verdict for verdict in verdicts if verdict.outcome == "unavailable"]):
             console.print(note)
+        tokens, seconds = (sum(column) for column in zip(*generated, strict=True))
+        console.print(terminal.summary_line(verdicts, tokens, seconds))

@@ -23,7 +23,7 @@ def swiglu(joint: mx.array) -> mx.array:
     if not compiles(joint):
         gate, up = mx.split(joint, 2, axis=-1)
         return gate * mx.sigmoid(gate) * up
-    from sampler.t3.activation_loops import gate_rows
+    from sampler.t3.kernels import gate_rows
 
     values = np.asarray(joint)
     gated = np.empty((values.shape[0], values.shape[1] // 2), np.float32)

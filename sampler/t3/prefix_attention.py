@@ -17,7 +17,7 @@ def causal_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.
     if not compiles(queries):
         mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=size**-0.5, mask="causal")
         return mixed.transpose(0, 2, 1, 3).reshape(rows * length, heads * size)
-    from sampler.t3.attention_kernel import attend_causally
+    from sampler.t3.kernels import attend_causally
 
     mx.eval(queries, keys, values)
     query, key, value = (np.ascontiguousarray(np.asarray(each)) for each in (queries, keys, values))

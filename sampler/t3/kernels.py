@@ -1,4 +1,4 @@
-"""Attention on the CPU: of one new position of every row against the row's own keys and values, and of a prefix.
+"""Loops of the network on the CPU: attention of one new position of every row and of a prefix, and the MLP's gate.
 
 MLX's CPU backend makes two small products of one query row for each row and head, on one thread, at a fraction of the
 memory's speed. Here each row reads its keys and values once, in the order in which they lie: as long a stretch of
@@ -28,7 +28,7 @@ _float32 = numba.float32
 
 @partial(machine_code, fastmath=True, inline="always")
 def _exponential(value):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
-    """Mantissa and exponent of e^value for -87 <= value <= 0, so that a loop over it becomes vector instructions.
+    """Mantissa and exponent of e^value for -87 <= value <= 87, so that a loop over it becomes vector instructions.
 
     Range reduction and polynomial of the Cephes library (`expf`); relative error below 2e-7.
     """
@@ -209,3 +209,23 @@ def attend_causally(  # type: ignore[no-untyped-def] # noqa: ANN201
             _mix(scores, values[row, head], position + 1, sums)
             for channel in range(size):
                 mixed[row, position, head, channel] = sums[channel] * share
+
+
+@partial(machine_code, fastmath=True)
+def gate_rows(  # type: ignore[no-untyped-def] # noqa: ANN201
+    joint: NDArray[np.float32], first: int, last: int, gated: NDArray[np.float32]
+):
+    """SiLU of the first half times the second half of rows `first` to `last`: joint (N, 2I), gated (N, I).
+
+    fastmath may assume that there is no NaN: where there is one, the residual carries it on.
+    """
+    size = gated.shape[1]
+    scaled, bits = np.empty(size, np.float32), np.empty(size, np.int32)
+    powers = bits.view(np.float32)
+    for row in range(first, last):
+        for place in range(size):
+            scaled[place], power = _exponential(min(-joint[row, place], -LOWEST))
+            bits[place] = (power + 127) << 23
+        for place in range(size):
+            sigmoid = _float32(1.0) / (_float32(1.0) + scaled[place] * powers[place])
+            gated[row, place] = joint[row, place] * sigmoid * joint[row, place + size]
