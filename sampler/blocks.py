@@ -33,11 +33,11 @@ def blocks_of(cases: Sequence[Case]) -> list[tuple[Case, ...]]:
     return blocks
 
 
-def slots_of(cases: Sequence[Case], case: Case, requests: int, first: int = 0) -> list[int]:
-    """The slots of a cell's requests from number `first` on.
+def slots_of(cases: Sequence[Case], case: Case, requests: int, width: int, first: int = 0) -> list[int]:
+    """The slots, out of `width`, of a cell's requests from number `first` on.
 
     Each cell begins one slot further on than the cell before it ended, so that the first requests of cells, which are
     generated again beside each other, have different slots.
     """
     before = sum(count(each) + 1 for each in itertools.takewhile(lambda each: each.cell != case.cell, cases))
-    return [(before + first + index) % case.plan.width for index in range(requests)]
+    return [(before + first + index) % width for index in range(requests)]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sampler import run_file
+from sampler import blas, run_file
 from sampler.checks.base import Step, Verdict
 from sampler.cli_check import check, check_numbers, plan
 from sampler.cli_errors import shows_errors
@@ -124,7 +124,7 @@ def replay(
     else:
         verdicts = replay_case(case, seed or 0, engine, weights, matrix)
     if not case.endswith(".json"):
-        console.print(f"engine {engine or 'core'}")
+        console.print(f"engine {engine or 'core'}, BLAS {blas.prepare().name}")
     console.print(terminal.verdict_table(verdicts))
     for verdict in verdicts:
         console.print(f"{verdict.check}: {verdict.outcome} (stage {verdict.stage}): {verdict.message}")

@@ -168,7 +168,7 @@ class Session:
         info, prompts, runs = self.engine.info, {prompt.id: prompt for prompt in prompts_of(case.plan)}, list(runs)
         slots: Sequence[int | None] = [None] * len(runs)
         if isinstance(self.engine, CoreEngine):
-            slots = slots_of(self.matrix.cases, case, len(runs), first)
+            slots = slots_of(self.matrix.cases, case, len(runs), self.engine.generator.width, first)
         result = []
         for (name, key), slot in zip(runs, slots, strict=True):
             prompt = prompts[name]

@@ -111,7 +111,8 @@ def test_tokens_are_those_that_were_judged(failing):
     assert [tuple(each.tokens) for each in again.generations] == [run.tokens for run in runs[:2]]
     assert [each.stop_reason for each in again.generations] == [run.stop_reason for run in runs[:2]]
     line = json.loads((folder / "tokens.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    assert line.keys() == {"cell", "request", "prompt", "tokens", "stop_reason"}
+    assert line.keys() == {"cell", "request", "prompt", "tokens", "stop_reason", "slot", "width"}
+    assert (line["slot"], line["width"]) == (0, 2)
 
 
 @pytest.mark.parametrize(

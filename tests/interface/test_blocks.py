@@ -1,0 +1,54 @@
+"""Which cells go together and who gets which slot: functions of the matrix alone."""
+
+import itertools
+
+import pytest
+
+from sampler.blocks import TURNS, blocks_of, count, slots_of
+from sampler.matrix import load_matrix, shipped_matrices
+from sampler.run import Session
+
+SHIPPED = shipped_matrices()
+
+
+@pytest.fixture(params=SHIPPED, ids=lambda path: path.stem)
+def cases(request):
+    return load_matrix(request.param).cases
+
+
+def test_every_cell_is_in_one_block_of_its_variant(cases):
+    blocks = blocks_of(cases)
+    assert sorted(case.cell for block in blocks for case in block) == sorted(case.cell for case in cases)
+    assert all(len({case.variant for case in block}) == 1 for block in blocks)
+    for block in blocks:
+        assert sum(map(count, block[:-1])) < TURNS * block[0].plan.width
+
+
+def test_requests_spread_over_all_slots_and_first_ones_of_neighbours_differ(cases):
+    width = cases[0].plan.width
+    slots = [slots_of(cases, case, count(case), width) for case in cases]
+    used = [list(itertools.chain(*slots)).count(slot) for slot in range(width)]
+    assert max(used) - min(used) <= len(cases)
+    firsts = [each[0] for each in slots]
+    assert all(len(set(firsts[at : at + 2])) == min(2, len(firsts[at:])) for at in range(len(firsts))) or width == 1
+    assert slots_of(cases, cases[-1], 3, width, first=5) == [(slots[-1][0] + 5 + more) % width for more in range(3)]
+
+
+def test_a_cell_by_itself_has_the_tokens_the_slots_and_the_bits_of_the_whole_run(tmp_path):
+    file = tmp_path / "made.toml"
+    file.write_text(
+        'why = "made"\n[generation]\nrequests = 3\nwidth = 4\nmax_new_tokens = 30\n'
+        "[axes]\ntemperature = [0.7, 0.8, 0.9]\ncfg_weight = [0.0, 0.5]\n"
+    )
+    whole, single = (Session(load_matrix(file)) for _ in range(2))
+    cases = whole.matrix.cases
+    whole.generate_together(cases)
+    for case in (cases[0], cases[3], cases[5]):
+        together, alone = whole.run(case), single.run(case)
+        assert [each.tokens for each in together.generations] == [each.tokens for each in alone.generations]
+        for left, right in zip(together.generations, alone.generations, strict=True):
+            assert (left.record.slot, left.record.width) == (right.record.slot, 4)
+            assert left.record.margin.tolist() == right.record.margin.tolist()
+        assert {verdict.check: verdict.outcome for verdict in together.verdicts} == {
+            verdict.check: verdict.outcome for verdict in alone.verdicts
+        }
