@@ -61,7 +61,7 @@ def test_mutations_of_the_long_form_modules_are_judged_beside_upstream():
                 return examine(Order(str(copy.tree), "longform", changed.file, (), base.questions, (case,)))
 
         turbo, cache = "longform/loop/turbo", "longform/cache"
-        wrong = asked(turbo, "generation.py", "len(slot.tokens) > 1 or", "len(slot.tokens) > 0 or")
+        wrong = asked(turbo, "batching.py", "len(slot.tokens) > 1 or", "len(slot.tokens) > 0 or")
         same = asked(turbo, "generation.py", "is_guided(request.config, self.checkpoint.config)", "False")
         broken = asked(cache, "cache.py", "import mlx.core as mx", "import mlx.gore as mx")
         late = asked(cache, "cache.py", "self.length : end] = keys", "self.length + 1 : end + 1] = keys")
@@ -142,4 +142,5 @@ def test_the_sentence_counts():
 def test_no_two_modules_of_all_areas_share_a_name():
     names = [name for area in AREAS.values() for name in area.files()]
     assert len(set(names)) == len(names)
-    assert set(LONGFORM.files()) == {"alignment.py", "generation.py", "slots.py", "cache.py"}
+    longform = {"alignment.py", "batching.py", "generation.py", "slots.py", "cache.py", "slot_cache.py"}
+    assert set(LONGFORM.files()) == longform
