@@ -253,7 +253,8 @@ def _see_compiled(frame: Any, names: Mapping[str, str], seen: set[tuple[str, int
     """Machine code is not traced, so that all lines of a compiled function count as run where it is called."""
     if frame.f_code.co_filename.endswith("compiled.py") and frame.f_code.co_name == "__call__":
         code = frame.f_locals["self"].function.__code__
-        seen.update((names[code.co_filename], line) for _, _, line in code.co_lines() if line)
+        if code.co_filename in names:
+            seen.update((names[code.co_filename], line) for _, _, line in code.co_lines() if line)
 
 
 def _case_by_case(cases: Any, questions: bytes, seen: set[tuple[str, int]]) -> tuple[str, dict[str, Lines]]:
