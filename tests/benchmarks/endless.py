@@ -29,7 +29,8 @@ def without_end(config: Any) -> Any:
 
 def finch_tensors(text_positions: int = 0) -> tuple[Any, dict[str, Any]]:
     """Config without an end and weights of Finch; with more text positions, its table is repeated."""
-    import mlx.core as mx
+    import sampler  # noqa: F401 - a fast BLAS is loaded before MLX
+    import mlx.core as mx  # isort: skip
 
     from sampler import finch
     from sampler.t3.config import T3Config
