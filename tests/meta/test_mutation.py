@@ -62,7 +62,9 @@ def test_mutations_of_the_long_form_modules_are_judged_beside_upstream():
 
         turbo, cache = "longform/loop/turbo", "longform/cache"
         wrong = asked(turbo, "batching.py", "len(slot.tokens) > 1 or", "len(slot.tokens) > 0 or")
-        same = asked(turbo, "generation.py", "guided = is_guided(request.config, self.checkpoint.config)", "guided = False")
+        same = asked(
+            turbo, "generation.py", "guided = is_guided(request.config, self.checkpoint.config)", "guided = False"
+        )
         broken = asked(cache, "cache.py", "import mlx.core as mx", "import mlx.gore as mx")
         late = asked(cache, "cache.py", "self.length : end] = keys", "self.length + 1 : end + 1] = keys")
     assert (wrong.killed, wrong.by) == (True, turbo)
