@@ -94,7 +94,9 @@ class Training:
 
     def _gradients(self, batch: Batch, weight: float) -> tuple[Losses, tuple[torch.Tensor, ...]]:
         """The losses of one shard, times its share of the batch, and the gradients of all that is trained."""
-        with torch.autocast("cpu", torch.bfloat16):
+        # Without the cache of cast weights: all threads share it, and whether a gradient is summed in bfloat16 (one
+        # cast, used twice) or in float32 (two casts) would depend on which shard is ahead.
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             losses: Losses = self.network(batch)
         parts = Losses(losses.speech * weight, losses.text * weight, losses.alignment * weight)
         recipe = self.recipe

@@ -139,10 +139,7 @@ def batches(corpus, recipe) -> Batches:
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(corpus, tmp_path, monkeypatch):
-    """Stopped at step 5 of 9 with a checkpoint of step 4: the same weights, and a log without a step twice.
-
-    Sums of floats may be taken in another order on a busy machine; a step that is missed or done twice is far off.
-    """
+    """Stopped at step 5 of 9 with a checkpoint of step 4: the same weights to the bit, a log without a step twice."""
     monkeypatch.setattr(fitting, "KEPT_EVERY", 2)
     recipe = Recipe(steps=9, warmup=3, rows_per_batch=300, short_rows=57, short_steps=4)
     weights = []
@@ -161,11 +158,10 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(corpus, tmp_path, m
         weights.append(network.state_dict())
         steps = [json.loads(line)["step"] for line in (folder / "training.jsonl").read_text().splitlines()]
         assert steps == list(range(9))
-    logs = [(tmp_path / name / "training.jsonl").read_text().splitlines() for name in ("99", "5")]
-    speech = [[json.loads(line)["speech"] for line in lines] for lines in logs]
-    assert speech[0] == pytest.approx(speech[1], abs=1e-3)
+    logs = [(tmp_path / name / "training.jsonl").read_text() for name in ("99", "5")]
+    assert logs[0] == logs[1]
     for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], atol=2e-3, rtol=0)
+        torch.testing.assert_close(value, weights[1][name], atol=0, rtol=0, msg=name)
 
 
 def test_a_finished_training_is_not_done_again(corpus, tmp_path):

@@ -96,4 +96,5 @@ def test_the_codebook_ships(folder):
     codebook = audio.load_codebook(folder)
     assert codebook.shape == (64, 80)
     with np.load(train._kept(folder / "work", "codebook", replace(PLAN, texts=PLAN.texts_for_codes))) as data:
-        np.testing.assert_allclose(codebook, data["codebook"], rtol=1e-3)
+        # What rounding to float16 leaves: half a step, which below its normal numbers is 2^-25 whatever the value.
+        np.testing.assert_allclose(codebook, data["codebook"], rtol=2**-11, atol=2**-25)
