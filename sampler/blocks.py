@@ -5,9 +5,12 @@ the width that it has in the whole run, and a request does not depend on its nei
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from sampler.matrix import Case
+
+Answer = TypeVar("Answer")
 
 TURNS = 8
 """How many requests a slot of a block serves on average: the last ones of a block leave slots idle."""
@@ -31,6 +34,22 @@ def blocks_of(cases: Sequence[Case]) -> list[tuple[Case, ...]]:
         if waiting:
             blocks.append(tuple(waiting))
     return blocks
+
+
+def block_of(cases: Sequence[Case], case: Case) -> tuple[Case, ...]:
+    """The block that a cell of the matrix is in."""
+    return next(block for block in blocks_of(cases) if any(each.cell == case.cell for each in block))
+
+
+def apart(answers: Iterable[Answer], queues: Sequence[Sequence[object]]) -> list[list[Answer]]:
+    """What was answered to queues that were served as one, queue by queue."""
+    following = iter(answers)
+    return [[next(following) for _ in queue] for queue in queues]
+
+
+def shares(seconds: float, tokens: Sequence[int]) -> list[float]:
+    """What a block took, by the tokens of its cells."""
+    return [seconds * each / max(sum(tokens), 1) for each in tokens]
 
 
 def slots_of(cases: Sequence[Case], case: Case, requests: int, width: int, first: int = 0) -> list[int]:

@@ -31,8 +31,9 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Generated:
-    """What a cell's engine answered. alone: request 0 again, twice. seconds: its share of what the block took."""
+    """What a cell's engine was asked and answered. alone: request 0 again, twice. seconds: its share of the block's."""
 
+    requests: Sequence[Request]
     generations: Sequence[Generation]
     alone: Sequence[Generation]
     seconds: float = 0.0

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from sampler.blocks import blocks_of, count
+from sampler.blocks import apart, block_of, count, shares
 from sampler.case_result import CaseResult
-from sampler.cell_runs import CellRuns
+from sampler.cell_runs import CellRuns, cell_runs
 from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.checks.base import Finding, Verdict
 from sampler.checks.by_itself import Expectation, complete, looping
@@ -27,8 +27,7 @@ from sampler.engines.core import CoreEngine
 from sampler.errors import Unsupported
 from sampler.groups import Group, alphas_of, groups_of, plan_of, reference_key
 from sampler.matrix import Case, Detect, Known, Matrix
-from sampler.prompts import prompts_of
-from sampler.results.reference_runs import ReferenceRuns, as_kept, read_reference, shipped_reference
+from sampler.results.reference_runs import ReferenceRuns, read_reference, shipped_reference
 from sampler.results.token_runs import read_token_runs
 from sampler.run import OnCell, OnStep, Session
 
@@ -94,23 +93,19 @@ class LongFormRun:
         """Generate everything, then answer: all cells together, axes, cells."""
         if self.jobs > 1 and isinstance(self.session.engine, CoreEngine):
             self._generate_beside(on_cell)
-        blocks = {block[0].cell: block for block in blocks_of(self.matrix.cases)}
         for case in self.matrix.cases:
             if case.cell not in self._made:
                 on_cell(case.cell)
-            self.generate_block(blocks.get(case.cell, (case,)))
+            self.generate_block(block_of(self.matrix.cases, case))
+            self.runs_of(case)
         for group in groups_of(self.matrix):
             yield self.result(group)
 
     def generate_block(self, cases: Sequence[Case]) -> None:
-        """Generate cells that were not yet: the core's at once, another engine's one after the other."""
+        """Generate the cells of a block that were not yet, all at once; only the core can."""
         waiting = [case for case in cases if case.cell not in self._made]
-        if isinstance(self.session.engine, CoreEngine):
-            self._made |= self.generate_together(waiting) if len(waiting) > 1 else {}
-            for case in waiting:
-                self.runs_of(case)
-        else:
-            self.runs_of(cases[0])
+        if len(waiting) > 1 and isinstance(self.session.engine, CoreEngine):
+            self._made |= self.generate_together(waiting)
 
     def _generate_beside(self, on_cell: OnCell) -> None:
         from sampler.longform_workers import generate_blocks
@@ -193,14 +188,19 @@ class LongFormRun:
         return self.session.requests_of(runs, case, first=count(case))
 
     def _shared(
-        self, case: Case, requests: Sequence[Request], made: Sequence[Generation]
+        self, case: Case, requests: "Sequence[Request] | str", made: Sequence[Generation]
     ) -> "tuple[TokenRun, ...] | str":
         """The runs with the reference's noise, or why they are none."""
-        theirs = self.reference_of(case)
-        pairs = [(theirs[place], each) for place, each in zip(shared_places(len(theirs)), made, strict=True)]
-        runs = tuple(token_run(their.text, each) for their, each in pairs)
-        parted = any(parting(run.tokens, their.tokens) for run, (their, _) in zip(runs, pairs, strict=True))
-        return IGNORES_NOISE if parted and self._ignores_noise(case, requests[0], made[0]) else runs
+        if isinstance(requests, str):
+            return requests
+        try:
+            theirs = self.reference_of(case)
+            pairs = [(theirs[place], each) for place, each in zip(shared_places(len(theirs)), made, strict=True)]
+            runs = tuple(token_run(their.text, each) for their, each in pairs)
+            parted = any(parting(run.tokens, their.tokens) for run, (their, _) in zip(runs, pairs, strict=True))
+            return IGNORES_NOISE if parted and self._ignores_noise(case, requests[0], made[0]) else runs
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the runs that are there are judged all the same
+            return _failed_shared(error)
 
     def _key(self, reference: ReferenceRuns, case: Case, place: int) -> NoiseKey:
         return reference_key(reference.provenance["seed"], reference.provenance["matrix"], case.cell, place)
@@ -240,19 +240,23 @@ class LongFormRun:
     def generate_together(self, cases: Sequence[Case]) -> dict[str, CellRuns]:
         """Cells of a block at once, by name; none where something went wrong: a cell by itself says which of them."""
         start = time.perf_counter()
-        asked = [(case, self.session.requests(case), self._shared_requests(case)) for case in cases]
-        queues = [[*own, *([] if isinstance(shared, str) else shared)] for _, own, shared in asked]
         try:
-            answers = iter(self.session.answers(cases[0], list(itertools.chain(*queues)), self.on_step))
+            own = [self.session.requests(case) for case in cases]
+            shared = [self._shared_requests(case) for case in cases]
+            queues = [*own, *(each for each in shared if not isinstance(each, str))]
+            answers = iter(apart(self.session.answers(cases[0], list(itertools.chain(*queues)), self.on_step), queues))
         except Exception:  # noqa: BLE001
             return {}
-        made = {}
-        for (case, own, shared), queue in zip(asked, queues, strict=True):
-            answered = [next(answers) for _ in queue]
-            cell = self._cell_runs(case, own, answered[: len(own)])
-            made[case.cell] = replace(cell, shared=self._judge_shared(case, shared, answered[len(own) :]))
-        seconds, tokens = time.perf_counter() - start, sum(each.tokens for each in made.values())
-        return {name: replace(each, seconds=seconds * each.tokens / max(tokens, 1)) for name, each in made.items()}
+        made = [cell_runs(case, asked, next(answers)) for case, asked in zip(cases, own, strict=True)]
+        told = [
+            self._shared(case, asked, () if isinstance(asked, str) else next(answers))
+            for case, asked in zip(cases, shared, strict=True)
+        ]
+        seconds = shares(time.perf_counter() - start, [each.tokens for each in made])
+        return {
+            case.cell: replace(each, shared=of_shared, seconds=took)
+            for case, each, of_shared, took in zip(cases, made, told, seconds, strict=True)
+        }
 
     def generate(self, case: Case) -> CellRuns:
         """Generate a cell and look at nothing."""
@@ -265,28 +269,16 @@ class LongFormRun:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
             message = f"{type(error).__name__}: {error}"
             return CellRuns(problem=Finding("generate", "draw", "errored", 0, message))
-        made = self._cell_runs(case, requests, generations)
-        return replace(made, shared=self._judge_shared(case, None, ()), seconds=time.perf_counter() - start)
+        made = cell_runs(case, requests, generations)
+        return replace(made, shared=self._generate_shared(case), seconds=time.perf_counter() - start)
 
-    def _judge_shared(
-        self, case: Case, requests: "list[Request] | str | None", made: Sequence[Generation]
-    ) -> "tuple[TokenRun, ...] | str":
-        """What came of the runs with the reference's noise; requests: None where they are still to be made."""
+    def _generate_shared(self, case: Case) -> "tuple[TokenRun, ...] | str":
         try:
-            if requests is None:
-                requests = self._shared_requests(case)
-                made = [] if isinstance(requests, str) else self.session.answers(case, requests, self.on_step)
-            return requests if isinstance(requests, str) else self._shared(case, requests, made)
+            asked = self._shared_requests(case)
+            answers = () if isinstance(asked, str) else self.session.answers(case, asked, self.on_step)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the runs that are there are judged all the same
-            return f"runs with the reference's noise: {type(error).__name__}: {error}"
-
-    def _cell_runs(self, case: Case, requests: Sequence[Request], generations: Sequence[Generation]) -> CellRuns:
-        prompts = [prompt for prompt in prompts_of(case.plan) for _ in range(case.plan.runs)]
-        runs = [
-            as_kept(token_run(f"{case.cell} {prompt.id}", generation, float(prompt.tokens) if prompt.tokens else None))
-            for prompt, generation in zip(prompts, generations, strict=True)
-        ]
-        return CellRuns(tuple(requests), tuple(_without_attention(each) for each in generations), tuple(runs))
+            return _failed_shared(error)
+        return self._shared(case, asked, answers)
 
 
 def shared_places(runs: int) -> list[int]:
@@ -294,11 +286,9 @@ def shared_places(runs: int) -> list[int]:
     return sorted({0, runs - 1})[:SHARED]
 
 
+def _failed_shared(error: BaseException) -> str:
+    return f"runs with the reference's noise: {type(error).__name__}: {error}"
+
+
 def _nothing(alpha: float) -> Finding:
     return Finding("generate", "draw", "unavailable", 0, NO_REFERENCE, alpha=alpha)
-
-
-def _without_attention(generation: Generation) -> Generation:
-    """A generation without what is large: a picture generates it once more."""
-    record = generation.record
-    return generation if record is None else replace(generation, record=replace(record, logits=None, attention=None))

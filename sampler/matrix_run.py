@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sampler.blocks import blocks_of, count
+from sampler.blocks import block_of, count
 from sampler.case_result import CaseResult
 from sampler.run import OnCell, OnStep, Session
 
@@ -14,10 +14,9 @@ def run_matrix(session: Session, on_step: OnStep, on_cell: OnCell, jobs: int = 1
 
         yield from LongFormRun(session, on_step, jobs).results(on_cell)
         return
-    blocks = {block[0].cell: block for block in blocks_of(session.matrix.cases)}
     for case in session.matrix.cases:
         on_cell(case.cell)
-        session.generate_together(blocks.get(case.cell, ()), on_step)
+        session.generate_together(block_of(session.matrix.cases, case), on_step)
         yield session.run(case, on_step)
 
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from sampler import blas
-from sampler.blocks import blocks_of
+from sampler.blocks import block_of
 from sampler.case_result import CaseResult
 from sampler.checks.base import Verdict
 from sampler.errors import SamplerError
@@ -116,9 +116,7 @@ class Cell(Asked):
         if hasattr(self.config, "workerinput"):
             return [self.case]
         selected = [item.case for item in self.session.items if isinstance(item, Cell) and item.parent is self.parent]
-        blocks = blocks_of(self.session_of_run.matrix.cases)
-        block = next(block for block in blocks if self.case in block)
-        return [case for case in block[block.index(self.case) :] if case in selected]
+        return [case for case in block_of(self.session_of_run.matrix.cases, self.case) if case in selected]
 
 
 class GroupItem(Asked):

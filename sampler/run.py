@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from sampler.blocks import slots_of
+from sampler.blocks import apart, shares, slots_of
 from sampler.case_result import CaseResult, Generated
 from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.checks.base import Evidence, Finding, Outcome, Verdict
@@ -52,6 +52,7 @@ class Session:
     engine_name: str | None = None
     weights: Path | None = None
     _made: dict[str, Generated] = field(default_factory=dict, repr=False, compare=False)
+    _tried: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @cached_property
     def engine(self) -> Engine:
@@ -125,23 +126,23 @@ class Session:
         What goes wrong here is left to `run`, where it is the error of the cell that has it.
         """
         engine = self.engine
-        waiting = [case for case in cases if case.cell not in self._made]
+        waiting = [case for case in cases if case.cell not in self._tried]
         if not isinstance(engine, CoreEngine) or len(waiting) < 2:
             return
+        self._tried.update(case.cell for case in waiting)
         start = time.perf_counter()
         try:
             following = _following(cases[0], engine)
             asked = [self.requests(self._asked(case)) for case in waiting]
-            answers = iter(following.generate(list(itertools.chain(*asked)), on_step))
-            made = [[next(answers) for _ in requests] for requests in asked]
+            made = apart(following.generate(list(itertools.chain(*asked)), on_step), asked)
             lonely = [_in_its_slot(requests[0], answers[0]) for requests, answers in zip(asked, made, strict=True)]
             alone = zip(*(following.generate(lonely, on_step) for _ in range(2)), strict=True)
         except Exception:  # noqa: BLE001 - a cell by itself says which of them it is
             return
-        generated = [Generated(of_case, twice) for of_case, twice in zip(made, alone, strict=True)]
-        seconds, tokens = time.perf_counter() - start, sum(each.tokens for each in generated)
-        for case, each in zip(waiting, generated, strict=True):
-            self._made[case.cell] = replace(each, seconds=seconds * each.tokens / max(tokens, 1))
+        generated = [Generated(*each) for each in zip(asked, made, alone, strict=True)]
+        seconds = shares(time.perf_counter() - start, [each.tokens for each in generated])
+        for case, each, own in zip(waiting, generated, seconds, strict=True):
+            self._made[case.cell] = replace(each, seconds=own)
 
     def _generate_alone(self, case: Case, on_step: OnStep) -> Generated:
         engine = self.engine_for(case)
@@ -150,7 +151,7 @@ class Session:
         requests = self.requests(case)
         generations = _generate(engine, requests, on_step)
         lonely = _in_its_slot(requests[0], generations[0])
-        return Generated(generations, [_generate(engine, [lonely], on_step)[0] for _ in range(2)])
+        return Generated(requests, generations, [_generate(engine, [lonely], on_step)[0] for _ in range(2)])
 
     def _asked(self, case: Case) -> Case:
         """The cell as the engine is to be asked for it. Raises Unsupported where it cannot be."""
@@ -212,8 +213,7 @@ class Session:
         return shlex.join(parts)
 
     def _evidence(self, case: Case, made: Generated, on_step: OnStep) -> Evidence:
-        engine, requests = self.engine_for(case), self.requests(case)
-        lonely = _in_its_slot(requests[0], made.generations[0])
+        engine, lonely = self.engine_for(case), _in_its_slot(made.requests[0], made.generations[0])
         other = NoiseKey(self.seed, f"{case.id}/other", 0)
         vocab_size = self.engine.info.vocab_size or 0
         noisy = replace(lonely, noise=RequestNoise(other, vocab_size), coin=other.coin)
@@ -225,7 +225,7 @@ class Session:
             reference=self._reference,
             oracle=oracle,
             oracle_missing=missing,
-            requests=requests,
+            requests=made.requests,
             generations=made.generations,
             alone=made.alone,
             prefix=() if bos is None else (bos,),
