@@ -6,7 +6,8 @@ nothing else, so that what a request gets does not depend on its neighbours (doc
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
@@ -20,11 +21,11 @@ from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.chain.past import Past
 from sampler.chain.pipeline import find_problems, penalized_tokens
 from sampler.config import SamplingConfig
+from sampler.prefixes import Prefixes
 from sampler.requests import Generation, Request
 from sampler.slots import Slot
 from sampler.t3.backbone import AttentionRequest
-from sampler.t3.cache import AttentionRow, KeyValueCache, SeparateCaches
-from sampler.t3.model import T3
+from sampler.t3.cache import SeparateCaches
 
 if TYPE_CHECKING:
     from sampler.generation import Generator
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
 
 PROBLEMS = ("", "NaN or +inf in the logits", "no token was left after the chain")
 """What the marks of `find_problems` say."""
-
-
-class Prefix(NamedTuple):
-    """What stands before the speech. logits: of the first token, (rows, V). attention: of the last query."""
-
-    cache: KeyValueCache
-    logits: mx.array
-    attention: Sequence[AttentionRow]
 
 
 class Block:
@@ -59,7 +52,6 @@ class Block:
         self.model = generator.checkpoint.model
         heads = self.model.config.aligned_heads if generator.keep_attention or analyzed else ()
         self.attention = AttentionRequest(heads)
-        self.prefixes: dict[tuple[int, ...], Prefix] = {}
         self.cache: SlotCache | None = None
         self.analyzer: AlignmentStreamAnalyzer | None = None
         if analyzed and generator.analyzer is not None:
@@ -68,14 +60,11 @@ class Block:
 
     def run(self, queue: deque[int], on_step: Callable[[int, int], None]) -> dict[int, Generation]:
         """Serve the queue; returns the generations by index of request."""
-        slots: list[Slot | None] = [None] * self.generator.width
         answers: dict[int, Generation] = {}
         self.cache = self._slot_cache(queue)
-        while True:
-            slots = [slot or self._admit(queue, place) for place, slot in enumerate(slots)]
+        slots = [self._admit(queue, place) for place in range(self.generator.width)]
+        while any(slots):
             active = [slot for slot in slots if slot is not None]
-            if not active:
-                return answers
             self._draw(active)
             finished = [slot for slot in active if slot.stop_reason is not None]
             for slot in finished:
@@ -86,10 +75,19 @@ class Block:
             on_step(len(active), len(finished))
             if any(slots):
                 self._step(slots)
+            for slot in finished:
+                slots[slot.place] = self._admit(queue, slot.place)
+        return answers
+
+    @cached_property
+    def prefixes(self) -> Prefixes:
+        """What stands before the speech of each text."""
+        voice, bos_count = self.generator.checkpoint.voice, self.generator.bos_count
+        return Prefixes(self.model, voice, self.attention, guided=self.guided, bos_count=bos_count)
 
     def _slot_cache(self, queue: Iterable[int]) -> "SlotCache | None":
         """Room for the longest request of the queue in every slot, where the kernel can be used."""
-        if self.generator.attention != "auto" or not has_kernel(self.model):
+        if self.generator.attention != "auto" or not self.model.compiled:
             return None
         from sampler.t3.slot_cache import SlotCache
 
@@ -104,9 +102,9 @@ class Block:
         queue.remove(index)
         request, text = self.requests[index], self.prompts[index]
         config = self.model.config
-        prefix = self._prefix(text)
+        prefix = self.prefixes.of(text)
         if not any(self.prompts[waiting] == text for waiting in queue):
-            del self.prefixes[text]
+            self.prefixes.forget(text)
         if self.cache is not None:
             self.cache.fill(place, prefix.cache)
         seen = np.zeros(config.speech_vocab_size, dtype=np.bool_)
@@ -125,38 +123,23 @@ class Block:
             attention=prefix.attention,
         )
 
-    def _prefix(self, text: tuple[int, ...]) -> "Prefix":
-        """Voice, text and BOS, computed once for all requests of the block that have this text.
-
-        Each prefix is a matrix product of its own, all positions of both rows at once: joined with another one, its
-        rows would stand elsewhere in the product, and their last bits depend on that in some libraries.
-        """
-        if text not in self.prefixes:
-            cache = KeyValueCache(self.model.config, self.rows)
-            rows = self.model.prefix(
-                text, self.generator.checkpoint.voice, bos_count=self.generator.bos_count, guided=self.guided
-            )
-            hidden, attention = self.model.backbone.prefill(rows, cache, self.attention)
-            self.prefixes[text] = Prefix(cache, self.model.logits(hidden[:, -1]), attention)
-        return self.prefixes[text]
-
     def _draw(self, active: Sequence[Slot]) -> None:
         """Draw the next token of every active slot and note what it looked like."""
         configs = [slot.request.config for slot in active]
         logits = mx.stack([slot.logits for slot in active])
-        uncond = logits[:, 1] if self.guided else None
+        cond, uncond = logits[:, 0], logits[:, 1] if self.guided else None
         decisions = self._decide(active)
         seen, past = self._past(active, configs)
         given = () if past is None else (past,)
         further = {} if decisions is None else {"intervention": decisions}
-        scores = self.generator.chain(logits[:, 0], mx.array(seen), configs, uncond, *given, **further)
+        scores = self.generator.chain(cond, mx.array(seen), configs, uncond, *given, **further)
         drawn = draw_rows(
             scores,
             [slot.noise for slot in active],
             [len(slot.tokens) for slot in active],
             np.array([config.greedy for config in configs]),
         )
-        problems = find_problems(logits[:, 0], scores.final, uncond)
+        problems = find_problems(cond, scores.final, uncond)
         mx.eval(*(array for slot in active for array in slot.arrays()))
         faults = [PROBLEMS[problem] for problem in problems.tolist()]
         self._note(active, drawn.tokens, faults, drawn.measures, decisions)
@@ -228,8 +211,3 @@ class Block:
             if slot is not None:
                 slot.logits = logits[slot.place * self.rows : (slot.place + 1) * self.rows]
                 slot.attention = attention[slot.place] if attention else []
-
-
-def has_kernel(model: T3) -> bool:
-    """Whether the attention of a step is computed by the kernel for the CPU, which is in float32."""
-    return mx.default_device() == mx.cpu and model.dtype == "float32"

@@ -13,14 +13,14 @@ from sampler import blas
 from sampler.t3.threads import in_parts
 
 
-def compiles(rows: mx.array) -> bool:
+def compiled(rows: mx.array) -> bool:
     """Whether the compiled loops take these rows."""
     return rows.dtype == mx.float32 and mx.default_device() == mx.cpu
 
 
 def swiglu(joint: mx.array) -> mx.array:
     """SiLU of the first half times the second half (arXiv:2002.05202, SwiGLU): (N, 2I) -> (N, I)."""
-    if not compiles(joint):
+    if not compiled(joint):
         gate, up = mx.split(joint, 2, axis=-1)
         return gate * mx.sigmoid(gate) * up
     from sampler.t3.kernels import gate_rows

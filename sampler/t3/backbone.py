@@ -72,14 +72,17 @@ class Backbone(ABC):
         cache: KeyValueCache,
         attention: AttentionRequest = AttentionRequest(),
         tap: Tap = no_tap,
+        *,
+        last: int | None = None,
     ) -> tuple[mx.array, list[mx.array]]:
-        """Run a whole prefix through an empty cache.
+        """Run L positions of each sequence through a cache, after those that it has.
 
-        embeddings: (rows, L, D). Returns the normed hidden states (rows, L, D), and for each pair of `attention` the
-        attention of the conditional row's last queries, (queries, L).
+        embeddings: (rows, L, D). last: how many of the positions have to be answered; None: all. Returns the normed
+        hidden states (rows, last, D), and for each pair of `attention` the attention of the conditional row's last
+        queries, (queries, all positions).
         """
         rows, length, width = embeddings.shape
-        positions = np.arange(length)
+        positions = np.arange(cache.length, cache.length + length)
         angles, entered = self._angles(positions), self._enter(embeddings, positions[None])
         tables = None if angles is None else [mx.array(table) for table in angles]
         tap("embeddings", entered)
@@ -89,14 +92,16 @@ class Backbone(ABC):
             query, key, value = self._heads(layer.projections(hidden), (rows, length))
             if tables is not None:
                 query, key = rotate(query, *tables), rotate(key, *tables)
-            cache.append(index, key, value)
-            mixed = causal_attention(query, key, value)
-            hidden = layer.rest(hidden, mixed)
+            keys, values = cache.append(index, key, value)
             for head in attention.of_layer(index):
-                kept[index, head] = attention_rows(query[0, head, -attention.queries :], key[0, head])
-            tap(f"layers.{index}", hidden.reshape(rows, length, width))
+                kept[index, head] = attention_rows(query[0, head, -attention.queries :], keys[0, head])
+            if layer is self.layers[-1] and last is not None:  # nothing reads its other positions
+                query = query[:, :, length - last :]
+                hidden = hidden.reshape(rows, length, width)[:, length - last :].reshape(rows * last, width)
+            hidden = layer.rest(hidden, causal_attention(query, keys, values))
+            tap(f"layers.{index}", hidden.reshape(rows, -1, width))
         cache.advance(length)
-        normed = self._leave(hidden).reshape(rows, length, width)
+        normed = self._leave(hidden).reshape(rows, -1, width)
         tap("norm", normed)
         return normed, [kept[pair] for pair in attention.heads]
 
@@ -113,7 +118,7 @@ class Backbone(ABC):
         whose width never changes, and attend to nothing. Returns the normed hidden states (N, D), and for each slot the
         attention (1, length) of each pair of `attention`, none for an idle slot; no slots where there are no pairs.
         """
-        positions = cache.positions()
+        positions = cache.begin()
         angles, hidden = self._angles(positions), self._enter(embeddings[:, None], positions[:, None])[:, 0]
         tap("embeddings", hidden)
         kept: dict[tuple[int, int], Sequence[AttentionRow | None]] = {}

@@ -15,6 +15,9 @@ GROWTH = 256
 
 AttentionRow = mx.array | NDArray[np.float32]
 
+Part = list[tuple[mx.array, mx.array]]
+"""Keys and values of neighbouring positions, (rows, heads, positions, head_size), layer by layer."""
+
 
 class KeyValueCache:
     """Keys and values of `rows` sequences of equal length (one, or a conditional and an unconditional one).
@@ -55,6 +58,31 @@ class KeyValueCache:
         pairs = zip(self._keys, self._values, strict=True)
         return [(keys[:, :, : self.length], values[:, :, : self.length]) for keys, values in pairs]
 
+    def since(self, start: int) -> Part:
+        """Copies of each layer's keys and values from position `start` on."""
+        pairs = [[mx.contiguous(array[:, :, start:]) for array in pair] for pair in self.layers()]
+        mx.eval(pairs)
+        return [(keys, values) for keys, values in pairs]
+
+    @classmethod
+    def of(cls, config: T3Config, rows: int, parts: "Sequence[Part]") -> "KeyValueCache":
+        """A cache that has what `since` gave, one part after the other."""
+        cache = cls(config, rows)
+        for layer, pairs in enumerate(zip(*parts, strict=True)):
+            cache.append(layer, *(mx.concatenate(list(each), axis=2) for each in zip(*pairs, strict=True)))
+        cache.advance(sum(part[0][0].shape[2] for part in parts))
+        return cache
+
+    @classmethod
+    def joined(cls, config: T3Config, caches: "Sequence[KeyValueCache]") -> "KeyValueCache":
+        """One cache with the rows of several, which are equally long."""
+        whole = cls(config, sum(cache.rows for cache in caches))
+        for name in ("_keys", "_values"):
+            layers = zip(*(vars(cache)[name] for cache in caches), strict=True)
+            setattr(whole, name, [mx.concatenate(list(each)) for each in layers])
+        whole.advance(caches[0].length)
+        return whole
+
     def copy(self) -> "KeyValueCache":
         """A cache that goes on from here by itself; MLX copies an array once one of the two writes to it."""
         twin = copy.copy(self)
@@ -71,8 +99,8 @@ class KeyValueCache:
 class DecodeCache(Protocol):
     """What one step of all slots reads and writes."""
 
-    def positions(self) -> NDArray[np.int64]:
-        """Where the next row of each sequence stands, (N,); 0 where a slot is idle."""
+    def begin(self) -> NDArray[np.int64]:
+        """Make ready for a step; where the new row of each sequence stands, (N,), 0 where a slot is idle."""
         ...
 
     def attend(
@@ -97,16 +125,8 @@ class SeparateCaches:
     def __init__(self, config: T3Config, caches: Sequence[KeyValueCache | None], rows_per_slot: int) -> None:
         self.config, self.caches, self.rows_per_slot = config, list(caches), rows_per_slot
 
-    def fill(self, slot: int, prefix: KeyValueCache) -> None:
-        """Give a slot a copy of a prefix."""
-        self.caches[slot] = prefix.copy()
-
-    def release(self, slot: int) -> None:
-        """Leave a slot idle."""
-        self.caches[slot] = None
-
-    def positions(self) -> NDArray[np.int64]:
-        """Where the next row of each sequence stands, (N,); 0 where a slot is idle."""
+    def begin(self) -> NDArray[np.int64]:
+        """Where the new row of each sequence stands; see `DecodeCache`."""
         return np.repeat([0 if cache is None else cache.length for cache in self.caches], self.rows_per_slot)
 
     def attend(

@@ -183,12 +183,14 @@ def attend_causally(  # type: ignore[no-untyped-def] # noqa: ANN201
     last: int,
     mixed: NDArray[np.float32],
 ):
-    """Attention of every position to itself and those before it, of pairs of row and head `first` to `last`.
+    """Attention of the last positions to themselves and those before them, of pairs of row and head `first` to `last`.
 
-    queries, keys, values: (rows, heads, length, head_size). mixed: result, (rows, length, heads, head_size). A pair is
-    row * heads + head; a position's result depends on no other query.
+    queries: (rows, heads, count, head_size), of the last `count` positions; keys, values: (rows, heads, length,
+    head_size). mixed: result, (rows, count, heads, head_size). A pair is row * heads + head; a position's result
+    depends on no other query.
     """
-    heads, length, size = queries.shape[1:]
+    heads, count, size = queries.shape[1:]
+    length = keys.shape[2]
     tiles = (length + TILE - 1) // TILE
     apart = np.zeros((tiles, size, TILE), np.float32)
     scores, bits = np.empty(tiles * TILE, np.float32), np.empty(tiles * TILE, np.int32)
@@ -199,16 +201,17 @@ def attend_causally(  # type: ignore[no-untyped-def] # noqa: ANN201
         for position in range(length):
             for channel in range(size):
                 apart[position // TILE, channel, position % TILE] = keys[row, head, position, channel]
-        for position in range(length):
+        for place in range(count):
+            position = length - count + place
             for channel in range(size):
-                query[channel] = queries[row, head, position, channel] * scale
+                query[channel] = queries[row, head, place, channel] * scale
             for tile in range(position // TILE + 1):
                 _score(query, apart[tile], scores[tile * TILE : (tile + 1) * TILE])
             share = _float32(1.0) / _softmax(scores, bits, position + 1)
             sums[:] = _float32(0.0)
             _mix(scores, values[row, head], position + 1, sums)
             for channel in range(size):
-                mixed[row, position, head, channel] = sums[channel] * share
+                mixed[row, place, head, channel] = sums[channel] * share
 
 
 @partial(machine_code, fastmath=True)

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 
 from sampler.errors import ConfigError, TextError
+from sampler.t3.activations import compiled
 from sampler.t3.backbone import Backbone
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.conditioning import Conditioning, Voice
@@ -31,6 +32,11 @@ class T3:
     def dtype(self) -> str:
         """Type of weights, cache and rows: float32, float16 or bfloat16."""
         return str(self._head.dtype).rpartition(".")[2]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled loops for the CPU take its rows; else MLX's own operations do all."""
+        return compiled(self._head)
 
     def conditioning(self, voice: Voice) -> mx.array:
         """Rows before the text: (34, D), (2, D) without a prompt; GPT-2: (1 + P, D). Source: `prepare_conditioning`."""

@@ -1,20 +1,21 @@
-"""Causal attention over a whole prefix."""
+"""Causal attention of several positions at once."""
 
 import mlx.core as mx
 import numpy as np
 
 from sampler import blas
-from sampler.t3.activations import compiles
+from sampler.t3.activations import compiled
 from sampler.t3.threads import in_parts
 
 
 def causal_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-    """What each position mixes of itself and those before it: (rows, heads, L, size) each -> (rows * L, heads * size).
+    """What each of the last L positions mixes of itself and those before it.
 
+    queries: (rows, heads, L, size); keys, values: (rows, heads, K, size) with K >= L. Returns (rows * L, heads * size).
     On the CPU in float32 by a compiled loop: MLX makes all L x L scores, one exponential at a time.
     """
     rows, heads, length, size = queries.shape
-    if not compiles(queries):
+    if not compiled(queries):
         mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=size**-0.5, mask="causal")
         return mixed.transpose(0, 2, 1, 3).reshape(rows * length, heads * size)
     from sampler.t3.kernels import attend_causally

@@ -35,6 +35,7 @@ class SlotCache:
         self._mixed = np.zeros((rows, heads, size), np.float32)
         self._straight = np.ones((rows, size), np.float32), np.zeros((rows, size), np.float32)
         self._threads = threads
+        self._cuts: list[int] = []
 
     def fill(self, slot: int, prefix: KeyValueCache) -> None:
         """Give a slot the keys and values of a prefix, in place of what it had."""
@@ -51,9 +52,10 @@ class SlotCache:
         """Leave a slot idle."""
         self._lengths[slot * self.rows_per_slot : (slot + 1) * self.rows_per_slot] = IDLE
 
-    def positions(self) -> NDArray[np.int64]:
-        """Where the next row of each sequence stands, (N,); 0 where a slot is idle. Raises TextError if one is full."""
+    def begin(self) -> NDArray[np.int64]:
+        """Make room for one position of each sequence; see `DecodeCache`. Raises TextError where one is full."""
         self._make_room(int(self._lengths.max()) + 1)
+        self._cuts = self._equal_parts()
         positions: NDArray[np.int64] = np.maximum(self._lengths, 0)
         return positions
 
@@ -75,7 +77,7 @@ class SlotCache:
                 self.rows_per_slot, kept,
             )  # fmt: skip
 
-        in_parts(work, rows, self._threads, self._cuts())
+        in_parts(work, rows, self._threads, self._cuts)
         return mx.array(self._mixed.reshape(rows, -1)), [self._rows(kept[:, place]) for place in range(len(heads))]
 
     def advance(self) -> None:
@@ -101,7 +103,7 @@ class SlotCache:
         lengths = self._lengths[:: self.rows_per_slot]
         return [None if length == IDLE else row[None, : length + 1] for row, length in zip(kept, lengths, strict=True)]
 
-    def _cuts(self) -> list[int]:
+    def _equal_parts(self) -> list[int]:
         """Where the rows of each thread end, so that each has about as many positions."""
         work = np.cumsum(self._lengths + 1)
         cuts: list[int] = np.searchsorted(work, work[-1] * np.arange(1, self._threads) / self._threads).tolist()

@@ -10,6 +10,8 @@ import os
 import resource
 from pathlib import Path
 
+from sampler import blas
+
 STATUS = Path("/proc/self/status")
 PEAK_MEMORY = "peak memory"
 """A measure that every side has: the largest resident size of its process, in MiB."""
@@ -24,6 +26,7 @@ def main() -> None:
     parser.add_argument("side")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    blas.prepare()  # a fast one, before a module of either side loads MLX
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
         os.dup2(2, 1)
         for name, value in importlib.import_module(options.module).SIDES[options.side](quick=options.quick):

@@ -29,8 +29,7 @@ def without_end(config: Any) -> Any:
 
 def finch_tensors(text_positions: int = 0) -> tuple[Any, dict[str, Any]]:
     """Config without an end and weights of Finch; with more text positions, its table is repeated."""
-    import sampler  # noqa: F401 - a fast BLAS is loaded before MLX
-    import mlx.core as mx  # isort: skip
+    import mlx.core as mx
 
     from sampler import finch
     from sampler.t3.config import T3Config

@@ -31,8 +31,7 @@ def shapes(config: Any) -> list[tuple[int, int]]:
 
 def product_seconds(rows: int, inner: int, outer: int, count: int, for_seconds: float) -> float:
     """Seconds of one product (rows, inner) @ (outer, inner).T, each of `count` matrices in turn; the least of many."""
-    import sampler  # noqa: F401 - a fast BLAS is loaded before MLX
-    import mlx.core as mx  # isort: skip
+    import mlx.core as mx
 
     rng = np.random.default_rng(0)
     hidden = mx.array(rng.standard_normal((rows, inner), dtype=np.float32))

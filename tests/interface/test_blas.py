@@ -42,6 +42,15 @@ def test_openblas_says_its_version_and_threads():
     assert (said, threads) == ("", "1")
 
 
+@pytest.mark.skipif(ctypes.util.find_library("openblas") is None, reason="there is no OpenBLAS on this system")
+@pytest.mark.parametrize(("given", "found"), [({}, "20"), ({blas.WAITING: "9"}, "9")])
+def test_the_threads_of_openblas_do_not_spin_for_long_unless_a_setting_says_so(given, found):
+    ask = f"import os, sampler.blas as b; b.prepare(); print(os.environ['{blas.WAITING}'])"
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), **given}
+    done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == found
+
+
 def test_mkl_is_found_beside_python(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     assert blas._mkl_of_pypi() is None

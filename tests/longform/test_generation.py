@@ -39,10 +39,13 @@ CHECKPOINT = tiny_checkpoint()
 
 DEFAULT = SamplingConfig()
 
+TEXT_LENGTHS = (4, 31, 7, 30, 12, 29, 8, 62, 5)
+"""Without start and stop: around the parts of the unconditional row, and up to the most that the model takes."""
+
 
 def request(index: int, config: SamplingConfig = DEFAULT, cap: int = 12, slot: int | None = None) -> Request:
     key = NoiseKey(0, "generation", index)
-    text = tuple(random_text(TINY, 4 + index % 9, index))
+    text = tuple(random_text(TINY, TEXT_LENGTHS[index % len(TEXT_LENGTHS)], index))
     return Request(text, config, 0, cap, lambda step: key.gumbel(step, TINY.speech_vocab_size), slot=slot)
 
 

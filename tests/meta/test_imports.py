@@ -27,9 +27,10 @@ ALLOWED: dict[str, set[str] | None] = {
     "variants": GROUND | {"alignment"},
     "requests": GROUND,
     "slots": GROUND | {"t3", "requests", "variants"},
+    "prefixes": GROUND | {"t3"},
     # A block knows its generator by type only; the generator makes it.
-    "batching": GROUND | {"chain", "t3", "alignment", "variants", "requests", "slots", "generation"},
-    "generation": GROUND | {"batching"} | {"chain", "t3", "alignment", "variants", "requests", "slots"},
+    "batching": GROUND | {"chain", "t3", "alignment", "variants", "requests", "slots", "prefixes", "generation"},
+    "generation": GROUND | {"batching", "prefixes"} | {"chain", "t3", "alignment", "variants", "requests", "slots"},
     "finch": GROUND | {"chain", "t3", "generation"},
     "engines.base": GROUND | {"generation"},
     "engines": GROUND | {"chain", "t3", "generation", "finch", "engines"},

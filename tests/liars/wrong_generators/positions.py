@@ -38,8 +38,8 @@ class Elsewhere:
     def __init__(self, cache: Any, change: Callable[[np.ndarray], np.ndarray]) -> None:
         self.cache, self.change, self.attend, self.advance = cache, change, cache.attend, cache.advance
 
-    def positions(self) -> np.ndarray:
-        return self.change(self.cache.positions())
+    def begin(self) -> np.ndarray:
+        return self.change(self.cache.begin())
 
 
 def moved(change: Callable[[np.ndarray], np.ndarray]) -> Factory:
@@ -80,10 +80,14 @@ class LaterAhead:
     """A cache whose layers turn by the next position, but for the first one."""
 
     def __init__(self, cache: Any, angles: Callable[[np.ndarray], Any]) -> None:
-        self.cache, self.angles, self.positions, self.advance = cache, angles, cache.positions, cache.advance
+        self.cache, self.angles, self.advance = cache, angles, cache.advance
+
+    def begin(self) -> np.ndarray:
+        self.positions = self.cache.begin()
+        return self.positions
 
     def attend(self, layer: int, joint: mx.array, angles: Any, heads: Sequence[int]) -> Any:
-        return self.cache.attend(layer, joint, self.angles(self.positions() + 1) if layer else angles, heads)
+        return self.cache.attend(layer, joint, self.angles(self.positions + 1) if layer else angles, heads)
 
 
 class UpperLayersAhead(Llama):

@@ -1,0 +1,96 @@
+"""What texts share of their prefixes is computed once, and changes nothing: not a bit beside other texts."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from sampler.prefixes import BLANK_PART, Prefix, Prefixes
+from sampler.t3.backbone import AttentionRequest, Backbone
+from sampler.t3.cache import KeyValueCache
+from sampler.t3.model import T3
+from tests.support import TINY, TURBO_TINY, random_text, random_voice, random_weights
+
+LENGTHS = (33, 5, 64, 32, 31)
+MODELS = {config.name: T3(random_weights(config, 5), config) for config in (TINY, TURBO_TINY)}
+KINDS = pytest.mark.parametrize(("name", "guided"), [("tiny", True), ("tiny", False), ("turbo-tiny", False)])
+
+
+def texts_of(model: T3) -> list[tuple[int, ...]]:
+    return [tuple(random_text(model.config, length - 2, index)) for index, length in enumerate(LENGTHS)]
+
+
+def prefixes_of(model: T3, *, guided: bool) -> Prefixes:
+    heads = AttentionRequest(model.config.aligned_heads)
+    return Prefixes(model, random_voice(model.config, 6), heads, guided=guided, bos_count=None)
+
+
+def arrays(prefix: Prefix) -> list[np.ndarray]:
+    """Everything that a prefix is made of."""
+    pairs = [np.array(array) for pair in prefix.cache.layers() for array in pair]
+    return [*pairs, np.array(prefix.logits), *(np.array(rows) for rows in prefix.attention)]
+
+
+@KINDS
+def test_a_prefix_beside_others_is_the_same_to_the_bit(name, guided):
+    model = MODELS[name]
+    together = prefixes_of(model, guided=guided)
+    for text in texts_of(model):
+        alone = arrays(prefixes_of(model, guided=guided).of(text))
+        for left, right in zip(alone, arrays(together.of(text)), strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+@KINDS
+@pytest.mark.parametrize("text_length", LENGTHS)
+def test_a_prefix_in_parts_is_that_of_one_pass(name, guided, text_length):
+    model = MODELS[name]
+    text = texts_of(model)[LENGTHS.index(text_length)]
+    cache = KeyValueCache(model.config, 2 if guided else 1)
+    rows = model.prefix(text, random_voice(model.config, 6), guided=guided)
+    heads = AttentionRequest(model.config.aligned_heads)
+    hidden, attention = model.backbone.prefill(rows, cache, heads)
+    whole = arrays(Prefix(cache, model.logits(hidden[:, -1]), attention))
+    prefixes = prefixes_of(model, guided=guided)
+    for other in texts_of(model):
+        prefixes.of(other)
+    for left, right in zip(whole, arrays(prefixes.of(text)), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-5)
+
+
+def test_voice_and_blank_text_are_computed_once(monkeypatch):
+    """Positions that go through the layers: voice and parts of the blank text once, the rest for each text."""
+    model = MODELS["tiny"]
+    counted = []
+    prefill = Backbone.prefill
+
+    def counting(backbone, embeddings, *inputs, **keywords):
+        counted.append(embeddings.shape[:2])
+        return prefill(backbone, embeddings, *inputs, **keywords)
+
+    monkeypatch.setattr(Backbone, "prefill", counting)
+    prefixes = prefixes_of(model, guided=True)
+    for text in texts_of(model):
+        prefixes.of(text)
+    voice, bos = 6, 2
+    parts = max(LENGTHS) // BLANK_PART
+    expected = voice + parts * BLANK_PART + sum(length + length % BLANK_PART + 2 * bos for length in LENGTHS)
+    assert {rows for rows, _ in counted} == {1}
+    assert sum(length for _, length in counted) == expected
+    before = len(counted)
+    prefixes.of(texts_of(model)[0])
+    assert len(counted) == before
+
+
+def test_rows_that_differ_are_not_shared():
+    """A text whose unconditional rows are others, with the same beginning: nothing after the difference is taken."""
+    model = MODELS["tiny"]
+    prefixes = prefixes_of(model, guided=True)
+    rows = model.prefix(texts_of(model)[2], random_voice(TINY, 6), guided=True)[1]
+    changed = mx.concatenate([rows[:40], rows[40:41] + 1, rows[41:]])
+    cuts = [6, 38, 70]
+    caches = [prefixes._sequence(each, cuts, AttentionRequest())[0] for each in (rows, changed)]
+    (one, other), (one_later, other_later) = (
+        [np.array(cache.layers()[1][0])[:, :, span] for cache in caches] for span in (slice(40), slice(40, None))
+    )
+    np.testing.assert_array_equal(one, other)
+    assert (np.abs(one_later - other_later).max(axis=(0, 1, 3)) > 0).all()
