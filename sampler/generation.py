@@ -31,7 +31,7 @@ class Generator:
 
     chain: logits to scores, exchangeable so that a wrong chain can be put under the checks. analyzer: what decides at
     the stage `alignment`; None: nothing. bos_count (BOS rows of the prefix; None: as upstream has it for this model)
-    and the fields behind analyzer are those of `Variant`. attention: `mlx` computes each slot's attention by MLX's own
+    and the fields behind analyzer are those of `Variant`. attention: of steps; `mlx` computes each slot's by MLX's own
     operation, `auto` on the CPU in float32 by a kernel that reads all slots' keys and values in place.
     """
 

@@ -56,16 +56,14 @@ class Prefixes:
         rows = self.model.prefix(text, self.voice, bos_count=self.bos_count, guided=self.guided)
         columns = self.model.text_columns(text, self.voice)
         blank = range(columns.start, columns.stop + 1, BLANK_PART)
-        cuts, wanted = ([columns.start], blank), (self.attention, AttentionRequest())
-        parts = [self._sequence(*each) for each in zip(rows, cuts, wanted, strict=False)]
-        caches, hidden, attention = zip(*parts, strict=True)
-        cache = KeyValueCache.joined(self.model.config, caches)
-        return Prefix(cache, self.model.logits(mx.concatenate(list(hidden))), attention[0])
+        cuts = ([columns.start], blank)
+        pairs = [self._begun(*each) for each in zip(rows, cuts, strict=False)]
+        hidden, attention = self.model.backbone.prefill_beside(pairs, self.attention, last=1)
+        cache = KeyValueCache.joined(self.model.config, [each for _, each in pairs])
+        return Prefix(cache, self.model.logits(mx.concatenate(hidden)[:, 0]), attention)
 
-    def _sequence(
-        self, rows: mx.array, cuts: Sequence[int], attention: AttentionRequest
-    ) -> tuple[KeyValueCache, mx.array, list[mx.array]]:
-        """A sequence (L, D) in parts: its cache, the last hidden state (1, D), the attention of the last query."""
+    def _begun(self, rows: mx.array, cuts: Sequence[int]) -> tuple[mx.array, KeyValueCache]:
+        """The last part of a sequence (L, D), as (1, rows, D), and a cache with all parts before it."""
         *shared, last = itertools.pairwise([0, *(cut for cut in cuts if cut < len(rows)), len(rows)])
         parts: list[Part] = []
         chain = b""
@@ -75,9 +73,7 @@ class Prefixes:
             if chain not in self._parts:
                 self._parts[chain] = self._new_part(part, parts)
             parts.append(self._parts[chain])
-        cache = KeyValueCache.of(self.model.config, 1, parts)
-        hidden, kept = self.model.backbone.prefill(rows[None, slice(*last)], cache, attention, last=1)
-        return cache, hidden[0], kept
+        return rows[None, slice(*last)], KeyValueCache.of(self.model.config, 1, parts)
 
     def _new_part(self, rows: mx.array, before: Sequence[Part]) -> Part:
         """Keys and values of rows (L, D) that follow on parts."""

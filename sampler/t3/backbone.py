@@ -81,29 +81,57 @@ class Backbone(ABC):
         hidden states (rows, last, D), and for each pair of `attention` the attention of the conditional row's last
         queries, (queries, all positions).
         """
-        rows, length, width = embeddings.shape
-        positions = np.arange(cache.length, cache.length + length)
-        angles, entered = self._angles(positions), self._enter(embeddings, positions[None])
-        tables = None if angles is None else [mx.array(table) for table in angles]
-        tap("embeddings", entered)
-        hidden = entered.reshape(rows * length, width)
+        (normed,), kept = self.prefill_beside([(embeddings, cache)], attention, tap, last=last)
+        return normed, kept
+
+    def prefill_beside(
+        self,
+        stretches: Sequence[tuple[mx.array, KeyValueCache]],
+        attention: AttentionRequest = AttentionRequest(),
+        tap: Tap = no_tap,
+        *,
+        last: int | None = None,
+    ) -> tuple[list[mx.array], list[mx.array]]:
+        """As `prefill`, for several stretches with a cache each, which share the matrix products.
+
+        stretches: embeddings (rows, L, D) and cache; L may differ. Returns the normed hidden states of each; attention
+        and taps are those of the first one.
+        """
+        shapes = [embeddings.shape[:2] for embeddings, _ in stretches]
+        positions = [np.arange(cache.length, cache.length + embeddings.shape[1]) for embeddings, cache in stretches]
+        tables = [self._tables(each) for each in positions]
+        entered = [self._enter(each, at[None]) for (each, _), at in zip(stretches, positions, strict=True)]
+        tap("embeddings", entered[0])
+        hidden = _flat(entered)
         kept: dict[tuple[int, int], mx.array] = {}
         for index, layer in enumerate(self.layers):
-            query, key, value = self._heads(layer.projections(hidden), (rows, length))
-            if tables is not None:
-                query, key = rotate(query, *tables), rotate(key, *tables)
-            keys, values = cache.append(index, key, value)
-            for head in attention.of_layer(index):
-                kept[index, head] = attention_rows(query[0, head, -attention.queries :], keys[0, head])
+            joint = _apart(layer.projections(hidden), shapes)
             if layer is self.layers[-1] and last is not None:  # nothing reads its other positions
-                query = query[:, :, length - last :]
-                hidden = hidden.reshape(rows, length, width)[:, length - last :].reshape(rows * last, width)
-            hidden = layer.rest(hidden, causal_attention(query, keys, values))
-            tap(f"layers.{index}", hidden.reshape(rows, -1, width))
-        cache.advance(length)
-        normed = self._leave(hidden).reshape(rows, -1, width)
-        tap("norm", normed)
+                hidden = _flat([each[:, each.shape[1] - last :] for each in _apart(hidden, shapes)])
+                shapes = [(rows, last) for rows, _ in shapes]
+            mixed = []
+            for place, (each, table, (_, cache), (_, count)) in enumerate(
+                zip(joint, tables, stretches, shapes, strict=True)
+            ):
+                query, key, value = self._heads(each)
+                if table is not None:
+                    query, key = rotate(query, *table), rotate(key, *table)
+                keys, values = cache.append(index, key, value)
+                for head in attention.of_layer(index) if place == 0 else ():
+                    kept[index, head] = attention_rows(query[0, head, -attention.queries :], keys[0, head])
+                mixed.append(causal_attention(query[:, :, query.shape[2] - count :], keys, values))
+            hidden = layer.rest(hidden, mx.concatenate(mixed))
+            tap(f"layers.{index}", _apart(hidden, shapes)[0])
+        for (_, cache), at in zip(stretches, positions, strict=True):
+            cache.advance(len(at))
+        normed = _apart(self._leave(hidden), shapes)
+        tap("norm", normed[0])
         return normed, [kept[pair] for pair in attention.heads]
+
+    def _tables(self, positions: NDArray[np.int64]) -> list[mx.array] | None:
+        """The angles of positions (N,) for MLX; None: queries and keys are not turned."""
+        angles = self._angles(positions)
+        return None if angles is None else [mx.array(table) for table in angles]
 
     def step(
         self,
@@ -134,7 +162,18 @@ class Backbone(ABC):
         by_slot = zip(*(kept[pair] for pair in attention.heads), strict=True)
         return normed, [[row for row in rows if row is not None] for rows in by_slot]
 
-    def _heads(self, joint: mx.array, shape: tuple[int, int]) -> list[mx.array]:
-        """Queries, keys and values of a layer, each (rows, heads, length, head_size)."""
-        apart = joint.reshape(*shape, 3, self.config.num_heads, self.config.head_size)
+    def _heads(self, joint: mx.array) -> list[mx.array]:
+        """Queries, keys and values of a layer out of (rows, length, 3D), each (rows, heads, length, head_size)."""
+        apart = joint.reshape(*joint.shape[:2], 3, self.config.num_heads, self.config.head_size)
         return [apart[:, :, part].transpose(0, 2, 1, 3) for part in range(3)]
+
+
+def _flat(stretches: Sequence[mx.array]) -> mx.array:
+    """Rows of stretches (rows, L, D) under each other: (N, D)."""
+    return mx.concatenate([each.reshape(-1, each.shape[2]) for each in stretches])
+
+
+def _apart(flat: mx.array, shapes: Sequence[tuple[int, ...]]) -> list[mx.array]:
+    """The stretches (rows, L, D) that stand under each other in (N, D)."""
+    ends = np.cumsum([rows * length for rows, length in shapes])[:-1].tolist()
+    return [each.reshape(*shape, -1) for each, shape in zip(mx.split(flat, ends), shapes, strict=True)]
