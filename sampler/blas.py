@@ -10,8 +10,10 @@ import ctypes
 import ctypes.util
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from sampler.errors import ConfigError
 
 VARIABLE = "SAMPLER_BLAS"
 """Environment variable: the path of a BLAS library, or `none` for the one that MLX brings."""
@@ -26,12 +28,19 @@ generations side by side took 13 s so, and 10 with this (Finch, 64 slots, 150 to
 
 @dataclass(frozen=True)
 class Blas:
-    """name: what answers MLX's matrix products. hint: how to get a faster one, or empty. threads: how many it uses."""
+    """name: what answers MLX's matrix products. hint: how to get a faster one, or empty. threads: how many it uses.
+
+    path, library: what was loaded; None: nothing, or nothing whose threads can be set.
+    """
 
     name: str
     hint: str = ""
     threads: int = 1
+    path: str = ""
+    library: ctypes.CDLL | None = field(default=None, repr=False, compare=False)
 
+
+SETTERS = ("openblas_set_num_threads", "MKL_Set_Num_Threads")
 
 _INSTALL = (
     "apt-get install libopenblas0-pthread, or pip install 'sampler-suite[mkl]', makes matrix products about 10 times "
@@ -85,9 +94,27 @@ def _describe(library: ctypes.CDLL, path: str) -> Blas:
         version, count = text.value.decode().split(" for ")[0], int(library.MKL_Get_Max_Threads())
     else:
         return Blas(path)
-    return Blas(f"{version}, {count} thread{'s' if count > 1 else ''} ({path})", threads=count)
+    return Blas(f"{version}, {count} thread{'s' if count > 1 else ''} ({path})", "", count, path, library)
 
 
 def threads() -> int:
     """On how many threads the products of a step run, and so the attention between them."""
     return prepare().threads
+
+
+def threads_by_setting() -> int | None:
+    """The number of threads, if the environment made it another than the library takes by itself, one for each core."""
+    blas = prepare()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return None if blas.library is None or blas.threads == cores else blas.threads
+
+
+def use_threads(count: int) -> None:
+    """Let the products of this process run on so many threads. Raises ConfigError where the library has no such way."""
+    global _current  # noqa: PLW0603 - as above
+    before = prepare()
+    if before.library is not None:
+        next(getattr(before.library, name) for name in SETTERS if hasattr(before.library, name))(count)
+        _current = _describe(before.library, before.path)
+    if threads() != count:
+        raise ConfigError(f"{count} threads", hint=f"{prepare().name} runs on {threads()}")

@@ -106,13 +106,18 @@ def replay(
     matrix: Annotated[
         Path | None, typer.Option("--matrix", help="The matrix file, if it is not a shipped one.")
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="BLAS threads of the run [default: as set here].")
+    ] = None,
     false_alarm_rate: Annotated[float, typer.Option("--false-alarm-rate", help="That of the check.")] = 1e-6,
     tolerance: Annotated[float, typer.Option("--tolerance", help="That of the check.")] = 0.0,
 ) -> int:
     """Show one verdict again, of `sampler run` or of `sampler check`."""
     console = terminal.plain_console()
+    if threads is not None:
+        blas.use_threads(threads)
     if case.endswith(".json"):
-        if seed is not None or engine or weights or matrix:
+        if seed is not None or engine or weights or matrix or threads:
             raise ConfigError(f"{case} holds all that is needed", hint="leave the options out")
         recorded, verdicts = replay_crash(Path(case))
         console.print(f"recorded: {recorded['case']} (stage {recorded['stage']}): {recorded['message']}")

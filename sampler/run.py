@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from sampler import blas
 from sampler.blocks import apart, shares, slots_of
 from sampler.case_result import CaseResult, Generated
 from sampler.chain.noise import NoiseKey, RequestNoise
@@ -210,6 +211,9 @@ class Session:
             parts += ["--weights", str(self.weights)]
         if not is_shipped(self.matrix):
             parts += ["--matrix", str(self.matrix.path)]
+        threads = blas.threads_by_setting()
+        if threads is not None and (self.engine_name is None or self.engine_name in CORES):
+            parts += ["--threads", str(threads)]
         return shlex.join(parts)
 
     def _evidence(self, case: Case, made: Generated, on_step: OnStep) -> Evidence:

@@ -1,5 +1,6 @@
 """The command line: every mistake is one line with exit code 2, and nothing is left half-written."""
 
+import ctypes.util
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sampler import finch
+from sampler import blas, finch
 from sampler.results.jsonl import ReportError, read_run
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,12 @@ def sampler(*arguments: object, blocked: str = "", **environment: str) -> subpro
         timeout=300,
         env=os.environ | environment,
     )
+
+
+def threads() -> list[str]:
+    """What a line to reproduce says of threads in this environment."""
+    count = blas.threads_by_setting()
+    return [] if count is None else ["--threads", str(count)]
 
 
 QUICK = """
@@ -228,7 +235,19 @@ def test_other_weights_are_run_and_named_in_the_line_to_reproduce(tmp_path):
     failed = [verdict for verdict in read_run(tmp_path / "out" / "run.jsonl").verdicts if verdict.outcome == "failed"]
     assert [verdict.check for verdict in failed] == ["stops"]
     assert "request 0 hit its cap of 5 tokens" in failed[0].message
-    assert failed[0].reproduce == f"sampler replay short/base/stops --seed 0 --weights {folder} --matrix {path}"
+    expected = [
+        "sampler",
+        "replay",
+        "short/base/stops",
+        "--seed",
+        "0",
+        "--weights",
+        folder,
+        "--matrix",
+        path,
+        *threads(),
+    ]
+    assert failed[0].reproduce == shlex.join(map(str, expected))
     again = sampler(*failed[0].reproduce.split()[1:])
     assert again.returncode == 1
     assert failed[0].message in again.stdout
@@ -285,8 +304,18 @@ def test_a_line_to_reproduce_is_quoted_for_the_shell(tmp_path):
     result = sampler("run", path, "--out", folder / "out")
     line = next(line for line in result.stdout.splitlines() if "Reproduce with: " in line)
     arguments = shlex.split(line.split("Reproduce with: ")[1])
-    assert arguments == ["sampler", "replay", "short one/base/stops", "--seed", "0", "--matrix", str(path)]
+    assert arguments == ["sampler", "replay", "short one/base/stops", "--seed", "0", "--matrix", str(path), *threads()]
     assert sampler(*arguments[1:]).returncode == 1
+
+
+@pytest.mark.skipif(ctypes.util.find_library("openblas") is None, reason="there is no OpenBLAS on this system")
+def test_replay_takes_the_threads_of_the_run(tmp_path):
+    """Whatever the environment says now; a BLAS with one thread says so."""
+    case = "smoke/temperature:0.8+cfg_weight:0.5/allowed"
+    assert ", 2 threads (" in sampler("replay", case, "--threads", "2").stdout
+    assert ", 1 thread (" in sampler("replay", case, "--threads", "1").stdout
+    result = sampler("replay", case, "--threads", "2", SAMPLER_BLAS="none")
+    assert_one_clear_line(result, "2 threads (bundled with MLX runs on 1)")
 
 
 def test_replay_of_what_cannot_be_looked_at_exits_with_3():

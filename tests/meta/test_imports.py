@@ -15,7 +15,7 @@ GROUND = {"config", "errors", "statistics", "version", "blas", "compiled"}
 EVERYTHING = None
 
 ALLOWED: dict[str, set[str] | None] = {
-    "blas": set(),
+    "blas": {"errors"},
     "compiled": set(),
     "version": set(),
     "errors": set(),
