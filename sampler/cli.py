@@ -23,13 +23,13 @@ from sampler.results import terminal
 from sampler.results.crash import remove_crashes, write_crashes
 from sampler.results.jsonl import write_run
 from sampler.run import Session
+from sampler.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Stochastic-sampling and long-form regression checks for autoregressive token generators.",
 )
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the run; a nightly run takes its run number.")]
 EngineName = Annotated[
@@ -38,6 +38,23 @@ EngineName = Annotated[
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="Folder with upstream's own files, or the weights file in it.")
 ]
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if wanted:
+        typer.echo(f"sampler {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def sampler(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Stochastic-sampling and long-form regression checks for autoregressive token generators."""
 
 
 @app.command(epilog="Example: `sampler run stochastic --seed 7 --out runs/seven`")

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -316,6 +317,11 @@ def test_replay_takes_the_threads_of_the_run(tmp_path):
     assert ", 1 thread (" in sampler("replay", case, "--threads", "1").stdout
     result = sampler("replay", case, "--threads", "2", SAMPLER_BLAS="none")
     assert_one_clear_line(result, "2 threads (bundled with MLX runs on 1)")
+
+
+def test_the_version_is_that_of_the_package():
+    result = sampler("--version")
+    assert (result.returncode, result.stdout) == (0, f"sampler {version('sampler-suite')}\n")
 
 
 def test_replay_of_what_cannot_be_looked_at_exits_with_3():
