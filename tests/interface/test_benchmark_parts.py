@@ -68,10 +68,12 @@ def test_a_long_text_is_filled_in_and_steps_are_computed():
         layer._layer = Counted(layer._layer, rows)
     asked = [Request(tuple(random_text(TINY, 30, seed)), SamplingConfig(), seed, 1) for seed in range(4)]
     Generator(made, width=4).generate(asked)
-    assert not rows
+    assert rows == [6] * TINY.num_layers  # the voice, once
+    rows.clear()
     longer = [Request(request.prompt, request.config, request.seed, 3) for request in asked]
     answers = Generator(made, width=4).generate(longer)
-    assert set(rows) == {8}
+    assert rows[: TINY.num_layers] == [6] * TINY.num_layers
+    assert set(rows[TINY.num_layers :]) == {8}
     assert all(np.isfinite(each.record.logprob).all() for each in answers)
 
 
