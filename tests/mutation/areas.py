@@ -37,7 +37,7 @@ CHAIN = Area(
 )
 LONGFORM = Area(
     "longform",
-    ("alignment.py", "batching.py", "generation.py", "slots.py", "t3/cache.py", "t3/slot_cache.py"),
+    ("alignment.py", "batching.py", "generation.py", "prefixes.py", "slots.py", "t3/cache.py", "t3/slot_cache.py"),
     ("longform",),
     Path(__file__).with_name("survivors-longform.toml"),
     ROOT / "docs" / "mutation-longform.md",
