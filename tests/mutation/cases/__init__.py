@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from tests.mutation.cases import analyzer, blocks, loop, parts
+from tests.mutation.cases import analyzer, blocks, loop, parts, room
 from tests.mutation.cases.bench import Bench
 
 CASES: Mapping[str, Callable[[Bench], None]] = {
@@ -20,6 +20,12 @@ CASES: Mapping[str, Callable[[Bench], None]] = {
     "every pair of flags": analyzer.every_pair_of_flags,
     "cache": parts.cache,
     "refusals": parts.refusals,
+    "room": room.room,
+    "shared rows": room.shared_rows,
+    "memory": room.memory,
+    "decode caches": room.decode_caches,
+    "prefixes": room.prefixes,
+    "forgotten": room.forgotten,
     "first chunk": loop.first_chunk,
     "loop/en-0.1.2-nocfg": partial(loop.follows_upstream, name="en-0.1.2-nocfg"),
     "loop/en-0.1.2": partial(loop.follows_upstream, name="en-0.1.2"),
@@ -34,6 +40,7 @@ CASES: Mapping[str, Callable[[Bench], None]] = {
     "replays/upstream-0.1.0": partial(analyzer.decides_as_upstream, name="upstream-0.1.0"),
     "replays/upstream": partial(analyzer.decides_as_upstream, name="upstream"),
     "loop/mtl-0.1.6": partial(loop.follows_upstream, name="mtl-0.1.6"),
+    "loop/mtl-0.1.6 by MLX": partial(loop.follows_upstream, name="mtl-0.1.6", attention="mlx"),
     "looking back": blocks.looking_back,
     "alone": blocks.alone,
     "orders": blocks.orders,

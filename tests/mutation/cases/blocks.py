@@ -237,6 +237,9 @@ def capped(bench: Bench) -> None:
     for ends, expected in ((True, (eos,)), (False, (eos, eos))):
         (answer,) = Generator(bench.llama, width=1, chain=only(eos), first_token_ends=ends).generate([asked])
         needs((answer.tokens, answer.stop_reason) == (expected, "eos"), "EOS as the first token")
+    earlier = Generator(bench.checkpoint("llama", eos_id=40), width=1, chain=only(50))
+    (answer,) = earlier.generate([replace(asked, max_new_tokens=2)])
+    needs((answer.tokens, answer.stop_reason) == ((50, 50), "length"), "an id beyond that of EOS")
     large = bench.with_large_ids()
     (answer,) = Generator(large, width=1, chain=only(large.config.eos_id)).generate([asked])
     needs((answer.tokens, answer.stop_reason) == ((large.config.eos_id,), "eos"), "a large id of EOS")

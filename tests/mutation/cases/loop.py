@@ -14,10 +14,10 @@ UNDERFLOW = 80.0
 """Nats; probabilities of float32 are 0 somewhat further down."""
 
 
-def follows_upstream(bench: Bench, name: str) -> None:
+def follows_upstream(bench: Bench, name: str, attention: str = "auto") -> None:
     """All runs of a variant: tokens, ends, flags and every figure of the records."""
     runs, rules = bench.runs(name), variant(name)
-    further = {"keep_logits": True, "keep_attention": True}
+    further = {"keep_logits": True, "keep_attention": True, "attention": attention}
     generator = Generator.of(bench.checkpoint(runs.network), rules, width=WIDTH, **further)
     answers = generator.generate([request(asked) for asked in runs.asked])
     for answer, asked, said in zip(answers, runs.asked, runs.said, strict=True):
