@@ -65,7 +65,8 @@ with guidance, one with the GPT-2 backbone) and deterministic noise, so that not
 - with knobs that look back, every token beside the reference in NumPy float64;
 - what `generate` promises by itself: a request alone in its slot gets what it got among others, to the bit; slots by
   queue, progress, seeds, coins, caps, what lies beyond them, broken rows, refusals at their very limits;
-- the cache beside what was written to it, in two types and across every growth.
+- the cache beside what was written to it, in two types and across every growth; both caches of a step beside attention
+  by its definition in float64; prefixes in parts beside one pass; room, memory and shared rows at their very limits.
 
 A mutation is killed by the first case that raises, by an error on the way, and by more than {seconds} seconds of
 processor time. One whose statement no case runs survives without being asked.

@@ -247,8 +247,9 @@ def _longest(bench: Bench, asked: Request) -> int:
 def _limit(generator: Generator, requests: Sequence[Request], processes: int, needed: int, words: str) -> None:
     prompts = [each.prompt for each in requests]
     ask = partial(generator.check_memory, requests, prompts, *([processes] if processes > 1 else []))
-    with mock.patch("psutil.virtual_memory", return_value=SimpleNamespace(available=needed)):
-        ask()
+    for enough in (needed, needed + 1):
+        with mock.patch("psutil.virtual_memory", return_value=SimpleNamespace(available=enough)):
+            ask()
     with mock.patch("psutil.virtual_memory", return_value=SimpleNamespace(available=needed - 1)):
         beside = f" in each of {processes} processes take" if processes > 1 else " positions take"
         refuses(ask, words, beside, f"take {needed / 1e9:.1f} GB", f"{(needed - 1) / 1e9:.1f} GB are free")
