@@ -117,4 +117,4 @@ def use_threads(count: int) -> None:
         next(getattr(before.library, name) for name in SETTERS if hasattr(before.library, name))(count)
         _current = _describe(before.library, before.path)
     if threads() != count:
-        raise ConfigError(f"{count} threads", hint=f"{prepare().name} runs on {threads()}")
+        raise ConfigError(f"{count} threads", hint=f"{prepare().name} runs on {threads()}; leave --threads out")

@@ -46,7 +46,10 @@ def _exponential(value):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 
 
 @partial(machine_code, fastmath=True, inline="always")
 def _score(query, keys, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Products of one query (head_size,) with a tile of keys (head_size, TILE), into sums (TILE,)."""
+    """Products of one query (head_size,) with a tile of keys (head_size, TILE), into sums (TILE,).
+
+    The loops are those of `_mix`, but the width is known here: as one function, `attend` took about a fifth longer.
+    """
     size = query.size
     sums[:] = _float32(0.0)
     for channel in range(0, size - size % BLOCK, BLOCK):

@@ -82,7 +82,7 @@ def goes_on(each: Both, decisions: Decisions, index: int, scores: np.ndarray) ->
 @settings(max_examples=30)
 def test_every_decision_is_upstreams(version, runs):
     """Logits to the bit, flags, position, and the step at which upstream breaks; S of 2 and more."""
-    compare(analyzer(ANALYZERS[version]), version, runs)
+    assert compare(analyzer(ANALYZERS[version]), version, runs)
 
 
 @given(replays(exact=False))
@@ -102,7 +102,7 @@ def test_attention_of_any_value(run):
 @pytest.mark.parametrize("version", ANALYZERS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_runs_made_by_hand(kind, version):
-    compare(analyzer(ANALYZERS[version]), version, list(hand_made(kind)))
+    assert compare(analyzer(ANALYZERS[version]), version, list(hand_made(kind)))
 
 
 def test_runs_made_by_hand_raise_every_flag_and_break_upstream():

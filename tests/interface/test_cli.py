@@ -316,7 +316,7 @@ def test_replay_takes_the_threads_of_the_run(tmp_path):
     assert ", 2 threads (" in sampler("replay", case, "--threads", "2").stdout
     assert ", 1 thread (" in sampler("replay", case, "--threads", "1").stdout
     result = sampler("replay", case, "--threads", "2", SAMPLER_BLAS="none")
-    assert_one_clear_line(result, "2 threads (bundled with MLX runs on 1)")
+    assert_one_clear_line(result, "2 threads (bundled with MLX runs on 1; leave --threads out)")
 
 
 def test_the_version_is_that_of_the_package():
