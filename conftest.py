@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from sampler import pytest_items
+from tests import skipped
 
 settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
 settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True, derandomize=True)
@@ -33,3 +34,5 @@ def pytest_collect_file(parent: pytest.Collector, file_path: Path):
 
 def pytest_terminal_summary(terminalreporter):
     pytest_items.summarize(terminalreporter)
+    for line in skipped.lines(terminalreporter.getreports("skipped")):
+        terminalreporter.write_line(line, yellow=True)

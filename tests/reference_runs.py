@@ -176,7 +176,7 @@ def write(matrix: Matrix, files: Mapping[str, Path]) -> Path:
             | {"steps": len(run["tokens"])}
             for run in found["runs"]
         ]
-        wheel = f"chatterbox-tts {found['version']}, SHA-256 {wheels.CHECKSUMS[found['version']]}"
+        wheel = f"chatterbox-tts {found['version']}, SHA-256 {wheels.ARCHIVES[found['version']]}"
         cells.append(ReferenceCell(case.cell, wheel, str(case.config), about, dict(columns(found["runs"]))))
     path = shipped_reference(matrix.name)
     write_reference(

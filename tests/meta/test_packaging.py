@@ -63,7 +63,10 @@ def test_readme_and_ci_say_the_same():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     lines = [line for line in readme.splitlines() if line.startswith("python -m pip install tox")]
-    assert lines == ["python -m pip install tox && tox -e stochastic", "python -m pip install tox && tox -e tests"]
+    assert lines == [
+        "python -m pip install -c constraints.txt tox && tox -e stochastic",
+        "python -m pip install -c constraints.txt tox && tox -e tests",
+    ]
     assert lines[1] in script.splitlines()
 
 

@@ -72,8 +72,8 @@ def test_every_case_and_matrix_exists():
 def test_ci_types_the_line_of_the_readme():
     lines = [line for block in blocks("") for line in block.splitlines() if line.startswith("python -m pip")]
     assert lines == [
-        "python -m pip install tox && tox -e stochastic",
-        "python -m pip install tox && tox -e tests",
+        "python -m pip install -c constraints.txt tox && tox -e stochastic",
+        "python -m pip install -c constraints.txt tox && tox -e tests",
     ]
     assert lines[1] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
