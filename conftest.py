@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from sampler import pytest_items
+from sampler import pytest_plugin
 from tests import skipped
 
 settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
@@ -21,18 +21,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 def pytest_addoption(parser: pytest.Parser):
-    pytest_items.add_options(parser.getgroup("sampler", "cells of a matrix"))
+    pytest_plugin.add_options(parser.getgroup("sampler", "cells of a matrix"))
 
 
 def pytest_report_header(config: pytest.Config):
-    return pytest_items.header(config)
+    return pytest_plugin.header(config)
 
 
 def pytest_collect_file(parent: pytest.Collector, file_path: Path):
-    return pytest_items.collect(parent, file_path)
+    return pytest_plugin.collect(parent, file_path)
 
 
 def pytest_terminal_summary(terminalreporter):
-    pytest_items.summarize(terminalreporter)
+    pytest_plugin.summarize(terminalreporter)
     for line in skipped.lines(terminalreporter.getreports("skipped")):
         terminalreporter.write_line(line, yellow=True)

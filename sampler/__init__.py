@@ -3,15 +3,27 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sampler import blas
-from sampler.checks.loops import LoopGuard
 from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.loops import LoopGuard
+from sampler.runtime import blas
 from sampler.version import __version__
 
 if TYPE_CHECKING:
     from sampler.chain import NoiseKey, draw, pick, process
+    from sampler.conformance import run_conformance
 
-__all__ = ["STAGES", "LoopGuard", "NoiseKey", "SamplingConfig", "Stage", "__version__", "draw", "pick", "process"]
+__all__ = [
+    "STAGES",
+    "LoopGuard",
+    "NoiseKey",
+    "SamplingConfig",
+    "Stage",
+    "__version__",
+    "draw",
+    "pick",
+    "process",
+    "run_conformance",
+]
 
 blas.prepare()  # before anything imports mlx.core
 
@@ -20,4 +32,6 @@ def __getattr__(name: str) -> Any:
     """What needs MLX is imported when it is asked for: a LoopGuard in a token loop of any framework does not."""
     if name in ("NoiseKey", "draw", "pick", "process"):
         return getattr(import_module("sampler.chain"), name)
+    if name == "run_conformance":
+        return import_module("sampler.conformance").run_conformance
     raise AttributeError(f"module 'sampler' has no attribute {name!r}")

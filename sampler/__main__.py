@@ -1,5 +1,5 @@
 """`python -m sampler` is the `sampler` command."""
 
-from sampler.cli import main
+from sampler.cli.app import main
 
 main()

@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sampler.check import LEVELS, Examination, Report
 from sampler.engines.base import Engine, Level
-from sampler.engines.host import Local
+from sampler.engines.isolation import Local
 from sampler.errors import ConfigError
+from sampler.run.conformance import LEVELS, ConformanceRun, Report
 
 
 def examine(engine: Engine, **settings: Any) -> Report:
-    """Examine an engine object in this process; settings as Examination has them."""
-    return Examination(Local(engine), engine.info.name, **settings).run()
+    """Examine an engine object in this process; settings as ConformanceRun has them."""
+    return ConformanceRun(Local(engine), engine.info.name, **settings).run()
 
 
 class Disagreement(AssertionError):
@@ -33,10 +33,10 @@ def run_conformance(engine: Engine, *, levels: Sequence[Level] = ("process", "dr
 
 
 def describe(report: Report) -> Iterator[str]:
-    """A report as lines: outcome, culprits, failures."""
+    """A report as lines: outcome, causes, failures."""
     yield f"{report.info.name} {report.info.version}: {report.outcome}"
-    for culprit in report.diagnosis:
-        yield f"  {culprit.explanation}"
+    for cause in report.diagnosis:
+        yield f"  {cause.explanation}"
     for verdict in report.verdicts:
         if verdict.outcome in ("failed", "errored"):
             yield f"  {verdict.outcome} {verdict.case} (stage {verdict.stage}): {verdict.message}"

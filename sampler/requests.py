@@ -18,7 +18,7 @@ class Request:
     """One text to speak. prompt: text, or ids as the tokenizer gives them. noise: step -> Gumbel noise (V,).
 
     Without noise the suite's own for (seed, "", 0) is used. slot: the slot that must serve it, or None for any.
-    coin: step -> uniform number in (0, 1), for XTC; without it the suite's own as well.
+    uniform: step -> uniform number in (0, 1), for XTC; without it the suite's own as well.
     """
 
     prompt: str | tuple[int, ...]
@@ -28,7 +28,7 @@ class Request:
     noise: Noise | None = None
     language: str = "en"
     slot: int | None = None
-    coin: Callable[[int], float] | None = None
+    uniform: Callable[[int], float] | None = None
 
 
 @dataclass(frozen=True)

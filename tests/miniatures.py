@@ -15,14 +15,14 @@ from sampler import NoiseKey, SamplingConfig
 from sampler.chain.pipeline import Scores, run_rows
 from sampler.engines.base import EngineInfo, Generation, Request
 from sampler.engines.core import CoreEngine
-from sampler.engines.reference import ReferenceEngine
+from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import Unsupported
-from sampler.generation import Generator
+from sampler.generation.generator import Generator
 
 try:
-    from tests.liars import FACTORIES
+    from tests.wrong_engines import FACTORIES
 except ModuleNotFoundError:  # this file is loaded by its path, from another folder
-    from liars import FACTORIES
+    from wrong_engines import FACTORIES
 
 globals().update(FACTORIES)  # those that process and draw
 

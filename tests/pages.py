@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sampler.checks.base import Outcome, Verdict
-from sampler.results.jsonl import write_run
-from sampler.results.recorded import TOKENS, AttentionRun, TokenRun, TokenWriter, write_attention
+from sampler.checks.verdict import Outcome, Verdict
+from sampler.results.store.attachments import TOKENS, AttentionRun, TokenRun, TokenWriter, write_attention
+from sampler.results.store.run_file import write_run
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from sampler import SamplingConfig, finch, process
-from sampler.finch.measure import held_out_speech
+from sampler.finch.training.measure import held_out_speech
 from sampler.t3.conditioning import Voice
 from sampler.t3.config import T3Config
 from sampler.t3.model import T3

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from sampler import finch
 from sampler.chain.noise import NoiseKey
 from sampler.finch import Prompt
-from sampler.groups import reference_key
-from sampler.matrix import Case, Matrix, find_matrix, load_matrix
-from sampler.prompts import prompts_of
-from sampler.results.reference_runs import COLUMNS, ReferenceCell, shipped_reference, write_reference
+from sampler.matrix.matrix import Case, Matrix, find_matrix, load_matrix
+from sampler.results.store.reference_runs import COLUMNS, ReferenceCell, shipped_reference, write_reference
+from sampler.run.groups import reference_key
+from sampler.run.prompts import prompts_of
 from sampler.t3.checkpoint import OWN_FILES, load_voice
 from sampler.t3.config import T3Config
 from sampler.variants import Variant, variant
@@ -100,9 +100,9 @@ def generate(case: Case, rules: Variant, prompts: list[Prompt]) -> dict[str, Any
     knobs = {name: getattr(case.config, name) for name in names}
     runs = []
     for index, prompt in enumerate(prompts):
-        for run in range(case.plan.runs):
-            key = reference_key(SEED, case.matrix, case.cell, index * case.plan.runs + run)
-            runs.append(speak(model, config, prompt, knobs, key, rules, case.plan.max_new_tokens))
+        for run in range(case.workload.runs):
+            key = reference_key(SEED, case.matrix, case.cell, index * case.workload.runs + run)
+            runs.append(speak(model, config, prompt, knobs, key, rules, case.workload.max_new_tokens))
     return {"version": version, "runs": runs}
 
 
@@ -145,7 +145,7 @@ def speak(
 def cell_file(work: Path, case: Case) -> Path:
     """Where a finished cell waits: its name says what it was made of."""
     weights = hashlib.sha256((finch.folder() / OWN_FILES[0]).read_bytes()).hexdigest()
-    made_of = repr((case, weights, [prompt.id for prompt in prompts_of(case.plan)]))
+    made_of = repr((case, weights, [prompt.id for prompt in prompts_of(case.workload)]))
     return work / f"{case.cell}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}.json"
 
 
@@ -153,7 +153,7 @@ def make(case: Case, work: Path) -> Path:
     """Generate a cell unless it is there, in a process of its own."""
     path = cell_file(work, case)
     if not path.exists():
-        found = wheel_runs.in_a_child(lambda: generate(case, variant(case.variant), prompts_of(case.plan)))
+        found = wheel_runs.in_a_child(lambda: generate(case, variant(case.variant), prompts_of(case.workload)))
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(found), encoding="utf-8")
         partial.replace(path)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import mlx.core as mx
 import numpy as np
 
-from sampler.chain.past import Rows
+from sampler.chain.history import Rows
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError
 

@@ -7,13 +7,13 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sampler.chain.left import Left, left_of
 from sampler.chain.measure import Measures, measure_left
 from sampler.chain.noise import NoiseKey, gumbel_left, gumbel_where
 from sampler.chain.pipeline import Scores, as_float32, process
-from sampler.compiled import compiled
+from sampler.chain.survivors import Left, left_of
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, LogitsError
+from sampler.runtime.compiled import compiled
 
 ROWS_AT_ONCE = 256
 
@@ -76,7 +76,7 @@ def draw(
     """Draw n tokens from one distribution, each as generation would: n equal rows, each with noise of its own.
 
     logits, uncond_logits: (V,). history: ids so far. prompt_length, step, eos_ids: as `process` has them. Returns int64
-    (n,); draw i uses the noise and the coin of request i at step 0. Raises ConfigError for n < 0, and what `process`
+    (n,); draw i uses the noise and the uniform of request i at step 0. Raises ConfigError for n < 0, and what `process`
     raises.
     """
     if n < 0:
@@ -97,7 +97,7 @@ def draw(
             prompt_length=prompt_length,
             step=step,
             eos_ids=eos_ids,
-            coins=[key.coin(0) for key in keys] if config.xtc_probability else None,
+            uniforms=[key.uniform(0) for key in keys] if config.xtc_probability else None,
         )
         noise = gumbel_where(keys, [0] * count, np.asarray(scores) > -np.inf)
         tokens.append(np.array(pick(scores, mx.array(noise)), dtype=np.int64))

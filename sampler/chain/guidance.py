@@ -3,7 +3,7 @@
 import numpy as np
 
 from sampler.chain.knobs import Knobs
-from sampler.chain.left import FloatRows
+from sampler.chain.survivors import FloatRows
 
 
 def guide(logits: FloatRows, uncond_logits: FloatRows, knobs: Knobs) -> FloatRows:

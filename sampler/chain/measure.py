@@ -7,9 +7,9 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.chain.left import Left, left_of
 from sampler.chain.pipeline import Scores
-from sampler.compiled import compiled
+from sampler.chain.survivors import Left, left_of
+from sampler.runtime.compiled import compiled
 
 
 class Measures(NamedTuple):

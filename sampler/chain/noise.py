@@ -8,7 +8,7 @@ make the same noise:
 - counter: (1 + token // 4, step, 0, 0); token t takes word t % 4 of its block;
 - u = (floor(word / 2^12) + 1/2) / 2^52, exact in float64 and never 0 or 1;
 - gumbel = -ln(-ln u), computed in float64, rounded to float32: from -3.61 to 36.75;
-- the coin of a step, for a stage that acts at random: u of the first word at counter (1, step, 1, 0), in float64.
+- the uniform of a step, for a stage that acts at random: u of the first word at counter (1, step, 1, 0), in float64.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.chain.left import Left, left_of
-from sampler.compiled import compiled
+from sampler.chain.survivors import Left, left_of
+from sampler.runtime.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class NoiseKey:
         row: NDArray[np.float32] = gumbel_rows([self], [step], vocab_size)[0]
         return row
 
-    def coin(self, step: int) -> float:
+    def uniform(self, step: int) -> float:
         """One uniform number in (0, 1) for a step, of which no token's noise knows."""
         return float(_uniform(random_words(self, step, 1, purpose=1))[0])
 
@@ -50,7 +50,7 @@ class NoiseKey:
 def random_words(key: NoiseKey, step: int, count: int, purpose: int = 0) -> NDArray[np.uint64]:
     """The first `count` random words of one step: uint64 (count,). NumPy adds one to the counter before each block.
 
-    purpose: 0 for the noise of tokens, 1 for coins.
+    purpose: 0 for the noise of tokens, 1 for uniforms.
     """
     return np.random.Philox(key=key.words(), counter=[0, step, purpose, 0]).random_raw(count)
 

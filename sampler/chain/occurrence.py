@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 
-from sampler.chain.past import Rows
+from sampler.chain.history import Rows
 from sampler.chain.penalties import count_tokens
 
 

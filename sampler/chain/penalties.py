@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.chain.knobs import Knobs
-from sampler.chain.left import FloatRows
-from sampler.compiled import compiled
+from sampler.chain.survivors import FloatRows
 from sampler.errors import LogitsError
+from sampler.runtime.compiled import compiled
 
 _BEYOND = 2**62
 """Stands for ids that do not fit into 64 bits: it is beyond every vocabulary."""

@@ -9,12 +9,12 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sampler.chain.further import FURTHER
 from sampler.chain.guidance import guide
+from sampler.chain.history import Past, Rows, window
 from sampler.chain.knobs import Knobs
-from sampler.chain.left import FloatRows
-from sampler.chain.past import Past, Rows, window
+from sampler.chain.optional import FURTHER
 from sampler.chain.penalties import count_tokens, penalize_repetition
+from sampler.chain.survivors import FloatRows
 from sampler.chain.temperature import keep_most_likely, temper
 from sampler.chain.truncation import keep_min_p, keep_nucleus, keep_top_k
 from sampler.config import SamplingConfig, Stage
@@ -206,15 +206,15 @@ def process(
     prompt_length: ArrayLike = 0,
     step: ArrayLike | None = None,
     eos_ids: Sequence[int] = (),
-    coins: ArrayLike | None = None,
+    uniforms: ArrayLike | None = None,
 ) -> mx.array:
     """Turn logits into the scores from whose softmax the next token is drawn.
 
     logits, uncond_logits: (B, V) of MLX (bfloat16 too) or NumPy, computed in float32; the inputs are never written.
     history: B lists of the ids so far. config: one for all rows, or one for each. What follows is for further stages,
     one number for all rows or (B,): prompt_length, how many ids of the history were given and not generated; step, how
-    many were generated, else all after the prompt; eos_ids, which min_new_tokens removes; coins, uniform numbers from
-    0 to 1 for XTC (`NoiseKey.coin`).
+    many were generated, else all after the prompt; eos_ids, which min_new_tokens removes; uniforms, numbers from 0 to 1
+    for XTC (`NoiseKey.uniform`).
     Returns float32 (B, V), -inf = removed. Raises LogitsError for NaN, +inf, a row without any token, a negative id in
     the history, or shapes that do not fit; ids of the history beyond the vocabulary are passed over. Raises
     ConfigError for a knob that needs what is not given.
@@ -227,7 +227,7 @@ def process(
     for name, count in (("history", len(history)), ("config", len(configs))):
         if count != rows.shape[0]:
             raise LogitsError(f"{name} has {count} rows", hint=f"the logits have {rows.shape[0]}")
-    past = Past.of(history, prompt_length, step, eos_ids, coins)
+    past = Past.of(history, prompt_length, step, eos_ids, uniforms)
     seen = penalized_tokens(past, configs, rows.shape[1])
     scores = run_rows(rows, seen, configs, uncond, past).final
     raise_problems(find_problems(rows, scores, uncond), configs)

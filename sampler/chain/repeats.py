@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.chain.past import Rows
+from sampler.chain.history import Rows
 from sampler.config import SamplingConfig
 
 Ids = NDArray[np.int64]

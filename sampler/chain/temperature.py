@@ -3,7 +3,7 @@
 import numpy as np
 
 from sampler.chain.knobs import Knobs
-from sampler.chain.left import FloatRows
+from sampler.chain.survivors import FloatRows
 
 
 def temper(scores: FloatRows, knobs: Knobs) -> FloatRows:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.chain.knobs import Knobs
-from sampler.chain.left import FloatRows, Left, left_of
-from sampler.compiled import compiled
+from sampler.chain.survivors import FloatRows, Left, left_of
+from sampler.runtime.compiled import compiled
 
 REMOVED = np.float32(-np.inf)
 SIGN, ALL_BITS = np.uint64(1 << 31), np.uint64((1 << 32) - 1)

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 
-from sampler.chain.past import Rows
+from sampler.chain.history import Rows
 from sampler.errors import ConfigError
 
 SUM_BLOCK = 256
@@ -48,10 +48,10 @@ def keep_near_best(scores: mx.array, rows: Rows) -> mx.array:
 def exclude_top(scores: mx.array, rows: Rows) -> mx.array:
     """XTC: of the tokens that reach `xtc_threshold`, remove all but the least likely; (B, V) -> (B, V).
 
-    A row acts where its coin is below `xtc_probability`, at probability 1 always. Nothing is removed where fewer than
-    min_tokens_to_keep would be left; tokens as likely as the least likely stay with it. Sources: text-generation-webui,
-    pull request 6335; `llama_sample_xtc_apply` in `src/llama-sampling.cpp` of llama.cpp (pull request 9742), which
-    keeps one of equally likely tokens; `apply_xtc` of mlx-lm 0.32.2, which keeps them all.
+    A row acts where its uniform number is below `xtc_probability`, at probability 1 always. Nothing is removed where
+    fewer than min_tokens_to_keep would be left; tokens as likely as the least likely stay with it. Sources: text-
+    generation-webui, pull request 6335; `llama_sample_xtc_apply` in `src/llama-sampling.cpp` of llama.cpp (pull
+    request 9742), which keeps one of equally likely tokens; `apply_xtc` of mlx-lm 0.32.2, which keeps them all.
     """
     threshold = rows.column(lambda config: np.log(config.xtc_threshold))
     above = _log_softmax(scores) >= threshold
@@ -63,17 +63,17 @@ def exclude_top(scores: mx.array, rows: Rows) -> mx.array:
 
 
 def _acting(rows: Rows) -> list[bool]:
-    """Which rows act. Raises ConfigError where a coin is needed and there is none."""
-    coins = rows.past.coins
+    """Which rows act. Raises ConfigError where a uniform number is needed and there is none."""
+    uniforms = rows.past.uniforms
     acting = []
     for row, config in enumerate(rows.configs):
         probability = config.xtc_probability
-        if 0 < probability < 1 and coins is None:
+        if 0 < probability < 1 and uniforms is None:
             raise ConfigError(
-                f"xtc_probability = {probability} in row {row} and there is no coin",
-                hint="give coins, one uniform number from 0 to 1 for each row; probability 1 needs none",
+                f"xtc_probability = {probability} in row {row} and there is no uniform number",
+                hint="give uniforms, one uniform number from 0 to 1 for each row; probability 1 needs none",
             )
-        acting.append(probability == 1 or (coins is not None and bool(coins[row] < probability)))
+        acting.append(probability == 1 or (uniforms is not None and bool(uniforms[row] < probability)))
     return acting
 
 

@@ -1,18 +1,17 @@
 """What an engine is: four small protocols with NumPy at the boundary, so that any framework can stand behind them."""
 
-import importlib
 import inspect
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sampler.config import ALL_STAGES, SamplingConfig, Stage
 from sampler.errors import SamplerError
-from sampler.generation import Generation, Record, Request, StopReason
+from sampler.requests import Generation, Record, Request, StopReason
 
 __all__ = [
     "EVERYTHING",
@@ -34,7 +33,6 @@ __all__ = [
     "Request",
     "StopReason",
     "call_process",
-    "run_conformance",
 ]
 
 Level = Literal["process", "draw", "predict", "generate"]
@@ -108,13 +106,13 @@ class Context:
     """Where rows stand, for engines whose `process` or `draw` has the keyword `context`.
 
     prompt_length: how many ids of each history were given, not drawn; step: how many were drawn; both int64 (B,).
-    coins: the suite's uniform numbers in (0, 1) of these steps, float64 (B,), for stages that act at random.
+    uniforms: the suite's uniform numbers in (0, 1) of these steps, float64 (B,), for stages that act at random.
     """
 
     prompt_length: NDArray[np.int64]
     step: NDArray[np.int64]
     eos_ids: tuple[int, ...]
-    coins: NDArray[np.float64] | None = None
+    uniforms: NDArray[np.float64] | None = None
 
 
 @runtime_checkable
@@ -251,14 +249,6 @@ class Explains(Processes, Bounds, Protocol):
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """What must be kept and what may be."""
         ...
-
-
-def run_conformance(engine: Engine, **settings: Any) -> Any:
-    """Put an engine under every check that it offers: `sampler.conformance.run_conformance`, where its authors look.
-
-    Raises `sampler.conformance.Disagreement` with the diagnosis. It lies above the engines, so it is found by name.
-    """
-    return importlib.import_module("sampler.conformance").run_conformance(engine, **settings)
 
 
 def call_process(

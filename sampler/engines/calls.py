@@ -60,7 +60,7 @@ class Offer:
     methods: frozenset[str] = field(default_factory=frozenset)
 
 
-class Asks(Protocol):
+class EngineClient(Protocol):
     """Whoever puts calls to an engine: here, or in a process of its own."""
 
     @property

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sampler import chain, finch
 from sampler.config import SamplingConfig
 from sampler.engines.base import EVERYTHING, Context, EngineInfo, Generation, Logits, Request
-from sampler.generation import Generator
+from sampler.generation.generator import Generator
 from sampler.t3.checkpoint import load_checkpoint
 from sampler.t3.weights import Dtype
 from sampler.version import __version__
@@ -67,7 +67,7 @@ class CoreEngine:
         uncond_logits: Logits | None = None,
         context: Context | None = None,
     ) -> NDArray[np.int64]:
-        """`sampler.draw` on NumPy arrays; the coins are its own, as its noise is."""
+        """`sampler.draw` on NumPy arrays; the uniforms are its own, as its noise is."""
         if context is None:
             return np.array(chain.draw(logits, history, config, n, seed, uncond_logits))
         place = {"prompt_length": int(context.prompt_length[0]), "step": int(context.step[0])}

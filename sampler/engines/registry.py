@@ -7,11 +7,11 @@ from typing import Final
 
 from sampler.engines.base import Engine
 from sampler.engines.core import CoreEngine
-from sampler.engines.huggingface import HuggingFaceEngine
+from sampler.engines.huggingface.chain import HuggingFaceEngine
 from sampler.engines.load import load_engine
-from sampler.engines.mlx_audio import MlxAudioEngine
-from sampler.engines.mlx_lm import MlxLmEngine
-from sampler.engines.reference import ReferenceEngine
+from sampler.engines.mlx.audio import MlxAudioEngine
+from sampler.engines.mlx.lm import MlxLmEngine
+from sampler.engines.reference.chain import ReferenceEngine
 from sampler.t3.weights import Dtype
 
 CORES: Final[dict[str, Dtype]] = {"core": "float32", "core-float16": "float16", "core-bfloat16": "bfloat16"}

@@ -9,8 +9,8 @@ import math
 import mlx.core as mx
 import numpy as np
 
-from sampler import blas
-from sampler.t3.threads import in_parts
+from sampler.runtime import blas
+from sampler.runtime.threads import in_parts
 
 
 def compiled(rows: mx.array) -> bool:

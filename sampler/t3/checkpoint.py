@@ -14,13 +14,7 @@ from safetensors.numpy import load_file
 
 from sampler.errors import MissingPackage, WeightsError
 from sampler.t3.conditioning import Voice
-from sampler.t3.config import (
-    CHATTERBOX_ENGLISH,
-    CHATTERBOX_MULTILINGUAL,
-    CHATTERBOX_NANO,
-    CHATTERBOX_TURBO,
-    T3Config,
-)
+from sampler.t3.config import CHATTERBOX_ENGLISH, CHATTERBOX_MULTILINGUAL, CHATTERBOX_NANO, CHATTERBOX_TURBO, T3Config
 from sampler.t3.model import T3
 from sampler.t3.tokenizer import TextTokenizer
 from sampler.t3.weights import Dtype, read_weights

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.compiled import machine_code
+from sampler.runtime.compiled import machine_code
 
 TILE = 32
 """Positions of a tile of keys. A tile is (head_size, TILE), so that one instruction scores many positions."""

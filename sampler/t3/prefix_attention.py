@@ -3,9 +3,9 @@
 import mlx.core as mx
 import numpy as np
 
-from sampler import blas
+from sampler.runtime import blas
+from sampler.runtime.threads import in_parts
 from sampler.t3.activations import compiled
-from sampler.t3.threads import in_parts
 
 
 def causal_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:

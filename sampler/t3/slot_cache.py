@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.errors import TextError
+from sampler.runtime.threads import in_parts
 from sampler.t3.cache import AttentionRow, KeyValueCache
 from sampler.t3.config import T3Config
 from sampler.t3.kernels import TILE, attend
 from sampler.t3.rotary import Angles
-from sampler.t3.threads import in_parts
 
 IDLE = -1
 FIRST = 256

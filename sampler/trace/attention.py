@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +9,11 @@ from numpy.typing import NDArray
 from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.config import SamplingConfig
 from sampler.engines.base import Engine, EngineError, Generates, Generation, Request, StopReason
+from sampler.engines.capabilities import checked_generations, offered
 from sampler.engines.core import CoreEngine
 from sampler.engines.load import load_engine
-from sampler.engines.offer import checked_generations, offered
 from sampler.engines.registry import known_engines
 from sampler.errors import Unsupported
-from sampler.results.plots import attention_map
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -34,10 +29,6 @@ class AttentionTrace:
     attention: NDArray[np.float32]
     pieces: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
-
-    def draw(self) -> "Figure":
-        """The picture, as wide as the tokens need."""
-        return attention_map(self.attention, self.tokens, self.stop_reason, self.pieces, self.flags)
 
 
 def load(name: str | None, weights: Path | None) -> Engine:
@@ -56,7 +47,7 @@ def suite_request(
     """A request with the suite's noise, which an engine with a generator of its own may pass over."""
     key, size = NoiseKey(seed), engine.info.vocab_size
     noise = None if size is None else RequestNoise(key, size)
-    return Request(text, config, seed, max_new_tokens, noise=noise, language=language, coin=key.coin)
+    return Request(text, config, seed, max_new_tokens, noise=noise, language=language, uniform=key.uniform)
 
 
 def trace_attention(engine: Engine, request: Request) -> AttentionTrace:
@@ -110,5 +101,5 @@ def _pieces(engine: Engine, request: Request) -> tuple[str, ...]:
     """Pieces of the text of a request, as far as they can be known."""
     if not isinstance(engine, CoreEngine):
         return ()
-    (ids,) = engine.generator.check([request])
+    (ids,) = engine.generator.tokenize([request])
     return engine.generator.checkpoint.tokenizer.pieces(ids)

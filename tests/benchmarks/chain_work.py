@@ -14,7 +14,7 @@ from sampler import NoiseKey, SamplingConfig
 from sampler.chain.draw import draw_rows
 from sampler.chain.noise import RequestNoise
 from sampler.chain.pipeline import find_problems, run_rows
-from sampler.engines.mlx_lm import MlxLmEngine
+from sampler.engines.mlx.lm import MlxLmEngine
 
 PAST = 300
 PENALTY, TEMPERATURE, MIN_P = 1.2, 0.8, 0.05

@@ -10,7 +10,7 @@ import os
 import resource
 from pathlib import Path
 
-from sampler import blas
+from sampler.runtime import blas
 
 STATUS = Path("/proc/self/status")
 PEAK_MEMORY = "peak memory"

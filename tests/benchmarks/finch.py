@@ -48,7 +48,7 @@ def requests(prompts: list[tuple[int, ...]], tokens: int) -> list[Any]:
 
 def ours(*, quick: bool) -> Iterator[tuple[str, float]]:
     """Tokens a second of a block of 64 slots."""
-    from sampler.generation import Generator
+    from sampler.generation.generator import Generator
 
     generator = Generator(endless.checkpoint(*endless.finch_tensors()), width=WIDTH)
     generator.generate(requests(encoded(150), 5))

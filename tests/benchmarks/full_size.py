@@ -40,7 +40,7 @@ def mean_rate(step_at: Callable[[int], float], requests: int) -> Iterator[tuple[
 def ours(*, quick: bool) -> Iterator[tuple[str, float]]:
     """A block of 32 slots, each with a text of its own."""
     from sampler.config import SamplingConfig
-    from sampler.generation import Generator
+    from sampler.generation.generator import Generator
     from sampler.requests import Request
     from tests.support import random_text
 

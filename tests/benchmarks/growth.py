@@ -30,7 +30,7 @@ BACK = [(LONGEST_AT, length) for length in (*LENGTHS, *reversed(LENGTHS[:-1]))]
 def ours(*, quick: bool) -> Iterator[tuple[str, float]]:
     """Milliseconds a token for each width and length, and what the line says at 4,000."""
     from sampler.config import SamplingConfig
-    from sampler.generation import Generator
+    from sampler.generation.generator import Generator
     from sampler.requests import Request
     from tests.support import random_text
 

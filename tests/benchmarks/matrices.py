@@ -33,9 +33,9 @@ temperature = {temperatures}
 
 def seconds(cells: int, tokens: int) -> tuple[float, int]:
     """Time of a matrix and the tokens that it drew."""
-    from sampler.matrix import load_matrix
-    from sampler.matrix_run import run_matrix
-    from sampler.run import Session
+    from sampler.matrix.matrix import load_matrix
+    from sampler.run.session import Session
+    from sampler.run.suite import run_matrix
 
     temperatures = [round(0.7 + 0.02 * cell, 2) for cell in range(cells)]
     with tempfile.TemporaryDirectory() as folder:

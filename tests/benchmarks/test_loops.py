@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from sampler import LoopGuard
-from sampler.checks.loops import LoopRule, LoopRules
+from sampler.loops import LoopRule, LoopRules
 
 ROUND = 100
 EXACT = LoopRules((LoopRule(1, 64, 4),), low_entropy=None)

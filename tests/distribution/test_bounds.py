@@ -18,7 +18,7 @@ from sampler.statistics.stratified import StratifiedCounts
 from sampler.statistics.support import judge_support
 from sampler.statistics.two_sample import TwoCounts, TwoSamples
 from sampler.statistics.variation import chernoff, expected_variation
-from tests.calibration.distributions import DISTRIBUTIONS, PEAKED, ZIPF, wrong_distributions
+from tests.tools.calibration.distributions import DISTRIBUTIONS, PEAKED, ZIPF, wrong_distributions
 
 N = 500
 """The fewest draws with which the calibration tries any check."""

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import binom, chi2, multinomial, multivariate_hypergeom
 
-from tests.calibration.checks import CELLS, CHECKS, IN_USE, RUNS, Check
-from tests.calibration.distributions import DISTRIBUTIONS, UNIFORM, Distribution, wrong_distributions
-from tests.calibration.experiments import BinomialExperiment, ConsecutiveExperiment, MultinomialExperiment
-from tests.calibration.measure import measure
-from tests.calibration.rates import ALPHA, NOMINAL, Row, TailProbability, all_faults, exceeds, interval
-from tests.calibration.report import COLUMNS, cells, markdown, table
-from tests.calibration.separable import tail_probability
-from tests.calibration.terms import multinomial_terms, split_terms
-from tests.calibration.two_experiments import DistributionFunctionExperiment, TwoSamplesExperiment
-from tests.calibration.whole_runs import WholeRuns
+from tests.tools.calibration.checks import CELLS, CHECKS, IN_USE, RUNS, Check
+from tests.tools.calibration.distributions import DISTRIBUTIONS, UNIFORM, Distribution, wrong_distributions
+from tests.tools.calibration.experiments import BinomialExperiment, ConsecutiveExperiment, MultinomialExperiment
+from tests.tools.calibration.measure import measure
+from tests.tools.calibration.rates import ALPHA, NOMINAL, Row, TailProbability, all_faults, exceeds, interval
+from tests.tools.calibration.report import COLUMNS, cells, markdown, table
+from tests.tools.calibration.separable import tail_probability
+from tests.tools.calibration.terms import multinomial_terms, split_terms
+from tests.tools.calibration.two_experiments import DistributionFunctionExperiment, TwoSamplesExperiment
+from tests.tools.calibration.whole_runs import WholeRuns
 
 THREE = Distribution("three", np.array([0.6, 0.3, 0.1]))
 SMALL = Distribution("100 tokens, of which 2 draws each are expected", np.full(100, 0.01))

@@ -180,7 +180,7 @@ def test_marked_runs_false_alarms_by_enumeration(alpha, rates):
 
 
 def test_pooled_over_texts_the_same_counts_would_be_judged_too_harshly():
-    """One run a side of each text: given the texts of which one run is marked, each is a coin, as in a sign test."""
+    """One run a side of each text: given the texts with one marked run, each is a fair coin (sign test)."""
     first, second = [1] * 10 + [0] * 40, [0] * 50
     judged = MarkedRuns(0.01).judge(first, [1] * 50, second, [1] * 50)
     assert judged.p_value == pytest.approx(2 * 0.5**10, rel=1e-8)

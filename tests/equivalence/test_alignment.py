@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from sampler import finch
 from sampler.alignment import LARGE, AlignmentStreamAnalyzer, AnalyzerConfig, Decisions
-from sampler.finch.measure import speak
-from sampler.generation import Generator, Request
+from sampler.finch.training.measure import speak
+from sampler.generation.generator import Generator, Request
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.variants import analyzer, variant

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from sampler import STAGES, SamplingConfig, process
-from sampler.engines.huggingface import HuggingFaceEngine
-from sampler.engines.reference import ReferenceEngine
+from sampler.engines.huggingface.chain import HuggingFaceEngine
+from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import LogitsError
 from sampler.statistics.distance import total_variation
 from tests.support import chain_inputs, configs

@@ -6,10 +6,10 @@ import pytest
 from scipy.special import log_softmax
 
 from sampler import NoiseKey, SamplingConfig, draw, pick, process
+from sampler.chain.history import Past, Rows
 from sampler.chain.knobs import Knobs
 from sampler.chain.measure import measure
 from sampler.chain.noise import gumbel_rows, random_words
-from sampler.chain.past import Past, Rows
 from sampler.chain.penalties import token_ids
 from sampler.chain.pipeline import Inputs, Scores, apply_further, apply_stage, as_float32, run_rows
 from sampler.chain.typical import _log_softmax, running_sum
@@ -109,7 +109,7 @@ def test_rows_of_different_processors_are_what_they_are_alone(orders):
     past = {
         "prompt_length": np.arange(count) % 4,
         "step": np.arange(count) % 6,
-        "coins": (np.arange(count) + 0.5) / count,
+        "uniforms": (np.arange(count) + 0.5) / count,
         "eos_ids": (0, 5),
     }
     together = np.array(process(logits, history, configs, **past))
@@ -192,7 +192,7 @@ def refusal(logits=((0.0, 1.0, 2.0),), history=((),), config=NEUTRAL, uncond=Non
 LEFT = "-inf removes a token; nothing else may be infinite"
 UNCONDITIONAL = SamplingConfig(order=("cfg",), cfg_convention="unconditional")
 EXTREME = "all logits of the row are -inf, or the knobs are extreme"
-COINS = "give coins, one uniform number from 0 to 1 for each row; probability 1 needs none"
+COINS = "give uniforms, one uniform number from 0 to 1 for each row; probability 1 needs none"
 NEGATIVE = "token ids are 0 or more"
 
 
@@ -221,17 +221,18 @@ NEGATIVE = "token ids are 0 or more"
         ({"prompt_length": 0.5}, "prompt_length = 0.5 does not fit (expected integers >= 0, one or 1 of them)"),
         ({"step": -1}, "step = -1 does not fit (expected integers >= 0, one or 1 of them)"),
         ({"step": [1, 2]}, "step = [1, 2] does not fit (expected integers >= 0, one or 1 of them)"),
-        ({"coins": [0.1, 0.2]}, "coins = [0.1, 0.2] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
-        ({"coins": []}, "coins = [] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
-        ({"coins": [-0.1]}, "coins = [-0.1] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
-        ({"coins": [1.1]}, "coins = [1.1] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
+        ({"uniforms": [0.1, 0.2]},
+         "uniforms = [0.1, 0.2] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
+        ({"uniforms": []}, "uniforms = [] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
+        ({"uniforms": [-0.1]}, "uniforms = [-0.1] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
+        ({"uniforms": [1.1]}, "uniforms = [1.1] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
         ({"config": SamplingConfig(min_new_tokens=4)}, "min_new_tokens = 4 and no EOS id is known (give eos_ids)"),
         ({"config": SamplingConfig(logit_bias={1: 1.0, 3: 1.0})},
          "logit_bias names the id 3 (the vocabulary has 3 ids)"),
         ({"config": SamplingConfig(suppressed_tokens=(1, 9))},
          "suppressed_tokens names the id 9 (the vocabulary has 3 ids)"),
         ({"config": SamplingConfig(xtc_probability=0.5)},
-         f"xtc_probability = 0.5 in row 0 and there is no coin ({COINS})"),
+         f"xtc_probability = 0.5 in row 0 and there is no uniform number ({COINS})"),
         ({"history": [[], []]}, "history has 2 rows (the logits have 1)"),
         ({"config": [NEUTRAL] * 2}, "config has 2 rows (the logits have 1)"),
         ({"uncond": np.zeros((1, 2))}, "uncond_logits have shape (1, 2) (expected that of the logits, (1, 3))"),
@@ -266,8 +267,8 @@ def test_extremes_that_are_no_fault_pass():
     assert np.array(draw(**one)).tolist() == [0, 0]
     with pytest.raises(LogitsError, match=r"logits have shape \(\) \(draw takes one row, \(vocabulary,\)\)"):
         draw(np.float32(1), [], NEUTRAL, 1, 0)
-    assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, coins=[0.0])).tolist() == [[0, 1]]
-    assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, coins=[1.0], prompt_length=0, step=0)).tolist() == [[0, 1]]
+    assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, uniforms=[0.0])).tolist() == [[0, 1]]
+    assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, uniforms=[1.0], prompt_length=0, step=0)).tolist() == [[0, 1]]
     assert np.array(process([[0.0, 1.0]], [[0]], NEUTRAL, prompt_length=1)).tolist() == [[0, 1]]
     assert np.array(process([[-np.inf, 1.0]], [[0]], NEUTRAL, eos_ids=[0])).tolist() == [[-np.inf, 1]]
 
@@ -325,8 +326,8 @@ def test_the_past_of_some_rows():
     some = past.only([2, 0])
     assert [row.tolist() for row in some.histories] == [[4, 5, 6], [1]]
     assert (some.prompt_length.tolist(), some.step.tolist(), some.eos_ids) == ([2, 0], [1, 1], (7, 9))
-    assert some.coins.tolist() == [0.3, 0.1]
-    assert Past.of([[1]]).only([0]).coins is None
+    assert some.uniforms.tolist() == [0.3, 0.1]
+    assert Past.of([[1]]).only([0]).uniforms is None
     assert Past.of([[1, 2]]).step.tolist() == [2]
     assert Past.of([[1, 2]]).eos_ids == ()
     with pytest.raises(ValueError, match="longer"):
@@ -366,7 +367,7 @@ def test_noise_by_default_is_that_of_tokens():
     assert (key.case, key.request) == ("", 0)
     np.testing.assert_array_equal(random_words(key, 2, 5), random_words(key, 2, 5, purpose=0))
     np.testing.assert_array_equal(key.gumbel(2, 5), gumbel_rows([NoiseKey(9), key], [1, 2], 5)[1])
-    assert key.coin(2) == ((int(random_words(key, 2, 1, purpose=1)[0]) >> 12) + 0.5) * 2.0**-52
+    assert key.uniform(2) == ((int(random_words(key, 2, 1, purpose=1)[0]) >> 12) + 0.5) * 2.0**-52
     with pytest.raises(ValueError, match="longer"):
         gumbel_rows([key], [1, 2], 5)
     with pytest.raises(AttributeError):
@@ -384,7 +385,7 @@ def test_draws_of_every_number():
 
 
 def test_draws_of_every_knob():
-    """Guidance, coins, the prompt, the step and EOS ids reach the chain."""
+    """Guidance, uniforms, the prompt, the step and EOS ids reach the chain."""
     logits, uncond = np.array([0.0, 9.0, 0.0], np.float32), np.array([0.0, 90.0, 0.0], np.float32)
     guided = SamplingConfig(order=("cfg",), cfg_weight=1.0)
     assert 1 not in np.array(draw(logits, [], guided, 40, 0, uncond)).tolist()
@@ -398,6 +399,6 @@ def test_draws_of_every_knob():
     tossed = SamplingConfig(order=("xtc_probability",), xtc_probability=0.5, xtc_threshold=0.1)
     keys = [NoiseKey(2, "", index) for index in range(300)]
     both = np.array([0.0, 3.0, 2.0], np.float32)
-    scores = process(np.stack([both] * 300), [[]] * 300, tossed, coins=[key.coin(0) for key in keys])
+    scores = process(np.stack([both] * 300), [[]] * 300, tossed, uniforms=[key.uniform(0) for key in keys])
     expected = np.array(pick(scores, mx.array(gumbel_rows(keys, [0] * 300, 3)))).tolist()
     assert np.array(draw(both, [], tossed, 300, 2)).tolist() == expected

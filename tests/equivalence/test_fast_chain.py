@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from sampler import STAGES, NoiseKey, SamplingConfig, pick, process
 from sampler.chain.draw import draw_rows
 from sampler.chain.knobs import Knobs
-from sampler.chain.left import left_of
 from sampler.chain.measure import measure
 from sampler.chain.noise import RequestNoise, gumbel_left, gumbel_rows, gumbel_where, random_words
 from sampler.chain.noise import _words_at as words_at
 from sampler.chain.pipeline import Scores, find_problems, run_rows
+from sampler.chain.survivors import left_of
 from sampler.chain.truncation import keep_min_p, keep_nucleus
-from sampler.compiled import compiled
+from sampler.runtime.compiled import compiled
 
 VOCAB = 8_194
 

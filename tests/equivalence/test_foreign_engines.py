@@ -10,12 +10,12 @@ from scipy.special import log_softmax, softmax
 
 from sampler import SamplingConfig
 from sampler.engines.base import Draws, EngineError, Processes
+from sampler.engines.capabilities import offered
 from sampler.engines.load import load_engine
-from sampler.engines.mlx_audio import MlxAudioEngine
-from sampler.engines.mlx_lm import MlxLmEngine
-from sampler.engines.mlx_sampling import ORDER, Source
-from sampler.engines.offer import offered
-from sampler.engines.reference import ReferenceEngine
+from sampler.engines.mlx.audio import MlxAudioEngine
+from sampler.engines.mlx.lm import MlxLmEngine
+from sampler.engines.mlx.sampling import ORDER, Source
+from sampler.engines.reference.chain import ReferenceEngine
 from sampler.engines.registry import ENGINES, known_engines
 from sampler.errors import LogitsError, MissingPackage, Unsupported
 from sampler.statistics.multinomial import Multinomial

@@ -12,8 +12,8 @@ import torch
 
 from sampler import SamplingConfig, finch
 from sampler.chain.noise import NoiseKey
-from sampler.engines.reference import ReferenceEngine
-from sampler.generation import Generation, Generator, Request
+from sampler.engines.reference.chain import ReferenceEngine
+from sampler.generation.generator import Generation, Generator, Request
 from tests import upstream
 
 GREEDY_STEPS = 300

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
 from sampler import NoiseKey, SamplingConfig, draw, pick, process
-from sampler.chain.further import FURTHER as CHAIN
 from sampler.chain.noise import gumbel_rows
+from sampler.chain.optional import FURTHER as CHAIN
 from sampler.config import FURTHER_STAGES, STAGES
 from sampler.engines.base import Context
 from sampler.engines.core import CoreEngine
-from sampler.engines.huggingface import HuggingFaceEngine
-from sampler.engines.huggingface_further import FURTHER as HUGGINGFACE_HAS
-from sampler.engines.reference import ReferenceEngine
-from sampler.engines.reference_further import FURTHER as REFERENCE_HAS
+from sampler.engines.huggingface.chain import HuggingFaceEngine
+from sampler.engines.huggingface.optional import FURTHER as HUGGINGFACE_HAS
+from sampler.engines.reference.chain import ReferenceEngine
+from sampler.engines.reference.optional import FURTHER as REFERENCE_HAS
 from sampler.errors import ConfigError, LogitsError, Unsupported
 from tests.support import chain_inputs, configs
 
@@ -177,7 +177,7 @@ def test_penalties_equal_those_of_mlx_lm(inputs, presence, frequency, repetition
 
 @given(past_inputs(), st.floats(0.001, 0.5))
 def test_xtc_equals_that_of_mlx_lm(inputs, threshold):
-    """One row at a time, and with the probability at which its coin says yes; it keeps p equal to the threshold."""
+    """One row at a time, and with the probability at which its uniform says yes; it keeps p equal to the threshold."""
     utils = pytest.importorskip("mlx_lm.sample_utils")
     logits, _, history, _ = inputs
     config = SamplingConfig(order=("xtc_probability",), xtc_probability=1, xtc_threshold=threshold)
@@ -251,7 +251,7 @@ def test_a_row_has_its_own_knobs_and_ignores_its_neighbours(inputs, configuratio
                     prompt_length=context.prompt_length[row],
                     step=context.step[row],
                     eos_ids=context.eos_ids,
-                    coins=context.coins[row : row + 1],
+                    uniforms=context.uniforms[row : row + 1],
                 )
             )
         )
@@ -355,20 +355,20 @@ def test_every_stage_stands_in_the_tables():
     assert tuple(CHAIN) == tuple(REFERENCE_HAS) == FURTHER_STAGES
 
 
-@pytest.mark.parametrize("coin", [0.0, 0.29, 0.31, 1.0])
-def test_a_coin_decides_for_its_row(coin):
+@pytest.mark.parametrize("uniform", [0.0, 0.29, 0.31, 1.0])
+def test_a_coin_decides_for_its_row(uniform):
     logits = np.log(np.array([[0.6, 0.4]] * 2, dtype=np.float32))
     config = SamplingConfig(order=("xtc_probability",), xtc_probability=0.3)
-    kept = np.array(process(logits, [[], []], config, coins=[coin, 0.1])) > -np.inf
-    assert kept.tolist() == [[coin > 0.3, True], [False, True]]
+    kept = np.array(process(logits, [[], []], config, uniforms=[uniform, 0.1])) > -np.inf
+    assert kept.tolist() == [[uniform > 0.3, True], [False, True]]
 
 
 def test_draws_toss_a_coin_each():
-    """Draw i is what the chain gives with the noise and the coin of request i."""
+    """Draw i is what the chain gives with the noise and the uniform of request i."""
     logits = np.log(np.array([0.5, 0.3, 0.2], dtype=np.float32))
     config = SamplingConfig(order=("xtc_probability",), xtc_probability=0.5)
     keys = [NoiseKey(5, "", index) for index in range(40)]
-    scores = process(np.stack([logits] * 40), [[]] * 40, config, coins=[key.coin(0) for key in keys])
+    scores = process(np.stack([logits] * 40), [[]] * 40, config, uniforms=[key.uniform(0) for key in keys])
     expected = np.array(pick(scores, mx.array(gumbel_rows(keys, [0] * 40, 3))))
     assert np.array(draw(logits, [], config, 40, 5)).tolist() == expected.tolist()
     assert 0 in expected
@@ -398,9 +398,14 @@ def test_the_core_engine_takes_a_context():
         ({"min_new_tokens": 5}, {"eos_ids": [-1]}, LogitsError, "eos_ids contain -1 (token ids are 0 or more)"),
         ({"logit_bias": {3: 1.0}}, {}, ConfigError, "logit_bias names the id 3 (the vocabulary has 3 ids)"),
         ({"suppressed_tokens": (7,)}, {}, ConfigError, "suppressed_tokens names the id 7 (the vocabulary has 3 ids)"),
-        ({"xtc_probability": 0.5}, {}, ConfigError, "xtc_probability = 0.5 in row 0 and there is no coin (give coins"),
-        ({"xtc_probability": 0.5}, {"coins": [1.5]}, LogitsError, "coins = [1.5] do not fit (expected 1 numbers"),
-        ({"xtc_probability": 0.5}, {"coins": [np.nan]}, LogitsError, "coins = [nan] do not fit"),
+        (
+            {"xtc_probability": 0.5},
+            {},
+            ConfigError,
+            "xtc_probability = 0.5 in row 0 and there is no uniform number (give uniforms",
+        ),
+        ({"xtc_probability": 0.5}, {"uniforms": [1.5]}, LogitsError, "uniforms = [1.5] do not fit (expected 1 numbers"),
+        ({"xtc_probability": 0.5}, {"uniforms": [np.nan]}, LogitsError, "uniforms = [nan] do not fit"),
         ({"presence_penalty": 1}, {"prompt_length": 3}, LogitsError, "prompt_length = 3 in row 0 (its history has 2"),
         ({"presence_penalty": 1}, {"prompt_length": -1}, LogitsError, "prompt_length = -1 does not fit (expected int"),
         ({"presence_penalty": 1}, {"step": [1, 2]}, LogitsError, "step = [1, 2] does not fit (expected integers >= 0"),
@@ -442,9 +447,9 @@ def xtc_with_threshold_zero(logits, history, config, context):
 
 
 def xtc_with_one_coin(logits, history, config, context):
-    """One coin for all rows [N20]."""
-    coins = np.full(len(logits), context.coins[0])
-    return scores_of(logits, history, config, None, Context(context.prompt_length, context.step, (), coins))
+    """One uniform for all rows [N20]."""
+    uniforms = np.full(len(logits), context.uniforms[0])
+    return scores_of(logits, history, config, None, Context(context.prompt_length, context.step, (), uniforms))
 
 
 def counts_the_prompt(logits, history, config, context):

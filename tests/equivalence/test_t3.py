@@ -13,7 +13,7 @@ import torch
 from scipy.special import expit
 
 from sampler import finch
-from sampler.finch.measure import held_out_speech
+from sampler.finch.training.measure import held_out_speech
 from sampler.t3.activations import swiglu
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache

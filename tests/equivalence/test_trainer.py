@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import save_file
 from scipy.special import log_softmax
 
-from sampler.finch import fitting
-from sampler.finch.backbone import run_layers
-from sampler.finch.batches import Batches, Recipe
-from sampler.finch.corpus import Corpus, Utterance
-from sampler.finch.fitting import fit
-from sampler.finch.network import T3Network
-from sampler.finch.vocabulary import build_tokenizer
+from sampler.finch.training import fitting
+from sampler.finch.training.backbone import run_layers
+from sampler.finch.training.batches import Batches, Recipe
+from sampler.finch.training.corpus import Corpus, Utterance
+from sampler.finch.training.fitting import fit
+from sampler.finch.training.network import T3Network
+from sampler.finch.training.vocabulary import build_tokenizer
 from sampler.t3.conditioning import Voice
 from sampler.t3.model import T3
 from sampler.t3.weights import read_weights

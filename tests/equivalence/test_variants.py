@@ -21,16 +21,16 @@ import pytest
 from sampler import SamplingConfig, finch
 from sampler.alignment import FINDING
 from sampler.chain.noise import NoiseKey
-from sampler.engines.reference import ReferenceEngine
+from sampler.engines.reference.chain import ReferenceEngine
 from sampler.finch import Prompt
-from sampler.generation import Generation, Generator, Request
+from sampler.generation.generator import Generation, Generator, Request
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.model import T3
 from sampler.t3.weights import read_weights
 from sampler.variants import Variant, load_variants
 from tests import wheels
-from tests.liars.rules import LIES
 from tests.wheel_runs import POSITIONS, Push, pushed
+from tests.wrong_engines.rules import LIES
 
 VARIANTS = load_variants()
 CASES = [(name, version) for name, variant in VARIANTS.items() for version in variant.wheels]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sampler import SamplingConfig, finch
-from sampler.generation import Generator
+from sampler.generation.generator import Generator
 from sampler.requests import Request
 from sampler.t3.config import CHATTERBOX_ENGLISH
 from sampler.t3.weights import expected_shapes

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sampler import blas
+from sampler.runtime import blas
 
-ASK = "import sampler.blas as b; told = b.prepare(); print(told.name, told.hint, told.threads, sep='|')"
+ASK = "import sampler.runtime.blas as b; told = b.prepare(); print(told.name, told.hint, told.threads, sep='|')"
 
 
 def told(setting: str) -> list[str]:
@@ -45,7 +45,7 @@ def test_openblas_says_its_version_and_threads():
 @pytest.mark.skipif(ctypes.util.find_library("openblas") is None, reason="there is no OpenBLAS on this system")
 @pytest.mark.parametrize(("given", "found"), [({}, "20"), ({blas.WAITING: "9"}, "9")])
 def test_the_threads_of_openblas_do_not_spin_for_long_unless_a_setting_says_so(given, found):
-    ask = f"import os, sampler.blas as b; b.prepare(); print(os.environ['{blas.WAITING}'])"
+    ask = f"import os, sampler.runtime.blas as b; b.prepare(); print(os.environ['{blas.WAITING}'])"
     environment = {"PYTHONPATH": str(Path(__file__).parents[2]), **given}
     done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == found

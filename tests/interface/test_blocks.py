@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from sampler.blocks import TURNS, blocks_of, count, slots_of
-from sampler.matrix import load_matrix, shipped_matrices
-from sampler.run import Session
+from sampler.matrix.matrix import load_matrix, shipped_matrices
+from sampler.run.blocks import TURNS, blocks_of, count, slots_of
+from sampler.run.session import Session
 
 SHIPPED = shipped_matrices()
 
@@ -21,11 +21,11 @@ def test_every_cell_is_in_one_block_of_its_variant(cases):
     assert sorted(case.cell for block in blocks for case in block) == sorted(case.cell for case in cases)
     assert all(len({case.variant for case in block}) == 1 for block in blocks)
     for block in blocks:
-        assert sum(map(count, block[:-1])) < TURNS * block[0].plan.width
+        assert sum(map(count, block[:-1])) < TURNS * block[0].workload.width
 
 
 def test_requests_spread_over_all_slots_and_first_ones_of_neighbours_differ(cases):
-    width = cases[0].plan.width
+    width = cases[0].workload.width
     slots = [slots_of(cases, case, count(case), width) for case in cases]
     used = [list(itertools.chain(*slots)).count(slot) for slot in range(width)]
     assert max(used) - min(used) <= len(cases)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sampler.checks.draw_plan import DrawPlan
+from sampler.checks.conformance.draw.plan import DrawPlan
+from sampler.checks.longform.power import announced
 from sampler.conformance import Disagreement, examine, run_conformance
 from sampler.engines import base
-from sampler.engines.huggingface import HuggingFaceEngine
-from sampler.engines.reference import ReferenceEngine
+from sampler.engines.huggingface.chain import HuggingFaceEngine
+from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import ConfigError
-from sampler.token_plan import announced
 from tests import miniatures
 
 FILE = Path(__file__).parents[1] / "miniatures.py"

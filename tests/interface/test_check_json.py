@@ -123,10 +123,10 @@ def assert_contract(report):
             assert verdict["reproduce"].startswith(f"sampler replay {verdict['case']} --seed ")
     cases = [verdict["case"] for verdict in report["verdicts"]]
     assert len(set(cases)) == len(cases)
-    for culprit in report["diagnosis"]:
-        assert list(culprit) == ["stage", "explanation", "cases"]
-        assert culprit["cases"]
-        assert set(culprit["cases"]) <= set(cases)
+    for cause in report["diagnosis"]:
+        assert list(cause) == ["stage", "explanation", "cases"]
+        assert cause["cases"]
+        assert set(cause["cases"]) <= set(cases)
 
 
 def failed(report):

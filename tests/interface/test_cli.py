@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sampler import blas, finch
-from sampler.results.jsonl import ReportError, read_run
+from sampler import finch
+from sampler.results.store.run_file import ReportError, read_run
+from sampler.runtime import blas
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +24,7 @@ def sampler(*arguments: object, blocked: str = "", **environment: str) -> subpro
     """Run the command in a process of its own; `blocked` names a package that cannot be imported there."""
     start = f"import sys; sys.modules[{blocked!r}] = None; " if blocked else "import sys; "
     program = (
-        f"{start}sys.argv[1:] = {[str(argument) for argument in arguments]!r}; from sampler.cli import main; main()"
+        f"{start}sys.argv[1:] = {[str(argument) for argument in arguments]!r}; from sampler.cli.app import main; main()"
     )
     return subprocess.run(
         [sys.executable, "-c", program],

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sampler import NoiseKey, SamplingConfig, process
-from sampler.checks.base import Step, Verdict
+from sampler.checks.verdict import Step, Verdict
 from sampler.errors import SamplerError
-from sampler.replay import replay_crash
-from sampler.results.crash import read_crash, remove_crashes, write_crashes
+from sampler.results.store.crash import read_crash, remove_crashes, write_crashes
+from sampler.run.replay import replay_crash
 
 CONFIG = SamplingConfig(temperature=0.8, min_p=0.1)
 LOGITS = np.array([2.0, 0.0, -np.inf, -9.0, 1.5], dtype=np.float32)

@@ -7,7 +7,7 @@ import pytest
 
 from sampler import STAGES, SamplingConfig
 from sampler.errors import MatrixError
-from sampler.matrix import MULTILINGUAL, find_matrix, load_matrix, shipped_matrices
+from sampler.matrix.matrix import MULTILINGUAL, find_matrix, load_matrix, shipped_matrices
 
 GOOD = 'why = "to see"\n'
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sampler.errors import ConfigError, OutputError
-from sampler.results.figures import colours_of, inline_svg, picture_file, png, svg
-from sampler.results.plots import RasterRow, attention_map, token_raster
+from sampler.results.report.figures import colours_of, inline_svg, picture_file, png, svg
+from sampler.results.report.plots import RasterRow, attention_map, token_raster
 from tests.pages import Found
 
 ROOT = Path(__file__).parents[2]

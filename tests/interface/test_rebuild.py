@@ -9,10 +9,11 @@ import pytest
 
 from sampler import SamplingConfig
 from sampler.errors import ConfigError
-from sampler.finch import audio, card, measure, prompts_in, publish, train
-from sampler.finch.batches import Recipe
-from sampler.finch.corpus import Plan
-from sampler.finch.measure import held_out_speech, speak
+from sampler.finch import audio, prompts_in
+from sampler.finch.training import card, measure, publish, train
+from sampler.finch.training.batches import Recipe
+from sampler.finch.training.corpus import Plan
+from sampler.finch.training.measure import held_out_speech, speak
 from sampler.t3.checkpoint import load_checkpoint
 
 PLAN = replace(Plan(), languages=("en", "it"), texts=60, texts_for_codes=24, codes=64, most_sentences=2, voices=2)
@@ -85,7 +86,7 @@ def test_too_few_texts_are_named(folder):
 
 
 def test_a_language_without_a_grammar_is_one_line(tmp_path):
-    command = [sys.executable, "-m", "sampler.finch.train", "--out", str(tmp_path / "x"), "--language", "tlh"]
+    command = [sys.executable, "-m", "sampler.finch.training.train", "--out", str(tmp_path / "x"), "--language", "tlh"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 2
     assert result.stderr.strip() == "error: there is no grammar for the language 'tlh' (known: de, en, es, fr, it)"

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sampler.cli import app
-from sampler.matrix import find_matrix, load_matrix
-from sampler.results import html
-from sampler.results.cells import cells_of
-from sampler.results.grid import grid_of
-from sampler.results.html import write_report
-from sampler.results.jsonl import read_run
-from sampler.results.recorded import read_tokens
-from sampler.results.words import summary
-from sampler.run import Session
+from sampler.cli.app import app
+from sampler.matrix.matrix import find_matrix, load_matrix
+from sampler.results.report import html
+from sampler.results.report.cells import cells_of
+from sampler.results.report.grid import grid_of
+from sampler.results.report.html import write_report
+from sampler.results.report.words import summary
+from sampler.results.store.attachments import read_tokens
+from sampler.results.store.run_file import read_run
+from sampler.run.session import Session
 from tests.pages import HEADER, Found, Page, attention_run, cells, token_run, verdict, write_made
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,9 @@ import pytest
 from transformers.audio_utils import mel_filter_bank
 
 from sampler import finch
-from sampler.finch import audio, speech
-from sampler.finch.measure import held_out_speech
+from sampler.finch import audio
+from sampler.finch.training import speech
+from sampler.finch.training.measure import held_out_speech
 from tests.interface.test_cli import assert_one_clear_line, sampler
 
 
@@ -82,7 +83,7 @@ def test_a_file_is_written(tmp_path, language, text):
 
 def test_neither_torch_nor_transformers_is_needed(tmp_path):
     program = (
-        "import sys; from sampler.cli_say import say; from pathlib import Path; "
+        "import sys; from sampler.cli.say import say; from pathlib import Path; "
         f"say('Wait a moment.', Path({str(tmp_path / 'a.wav')!r})); "
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
@@ -122,14 +123,14 @@ def test_a_folder_is_no_file(tmp_path):
 
 def test_a_text_that_ends_at_once_is_named(monkeypatch, tmp_path):
     """No token of speech: nothing to write."""
-    from sampler import cli_say
+    from sampler.cli import say
     from sampler.errors import SilenceError
-    from sampler.generation import Generation, Generator
+    from sampler.generation.generator import Generation, Generator
 
     eos = finch.load().config.eos_id
     monkeypatch.setattr(Generator, "generate", lambda *_: [Generation((eos,), "eos")])
     with pytest.raises(SilenceError, match=r"'Hush\.' ended before the first token of speech \(give another seed"):
-        cli_say.say("Hush.", tmp_path / "x.wav")
+        say.say("Hush.", tmp_path / "x.wav")
     assert not list(tmp_path.iterdir())
 
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from sampler.errors import TokensError
-from sampler.matrix import find_matrix, load_matrix
-from sampler.prompts import prompts_of
-from sampler.results.reference_runs import (
+from sampler.matrix.matrix import find_matrix, load_matrix
+from sampler.results.store.reference_runs import (
     COLUMNS,
     ReferenceCell,
     as_kept,
@@ -21,7 +20,8 @@ from sampler.results.reference_runs import (
     shipped_runs,
     write_reference,
 )
-from sampler.run import Session
+from sampler.run.prompts import prompts_of
+from sampler.run.session import Session
 
 STEPS = {
     "tokens": [3, 7, 9, 4, 9],
@@ -95,9 +95,9 @@ def test_runs_are_found_by_matrix_and_cell():
 def port():
     """What the core speaks of the same texts, four runs each."""
     matrix = load_matrix(find_matrix("sentences"))
-    case = replace(matrix.cases[0], plan=matrix.plan.model_copy(update={"runs": 4}))
+    case = replace(matrix.cases[0], plan=matrix.workload.model_copy(update={"runs": 4}))
     session = Session(matrix, 77)
-    ids = [prompt.id for prompt in prompts_of(case.plan) for _ in range(4)]
+    ids = [prompt.id for prompt in prompts_of(case.workload) for _ in range(4)]
     return list(zip(ids, session.answers(case, session.requests(case), lambda tokens, finished: None), strict=True))
 
 

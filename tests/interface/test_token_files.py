@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler.checks.runs import SCALARS, STEPS, TokenRun, positions, token_run
+from sampler.checks.longform.runs import SCALARS, STEPS, TokenRun, positions, token_run
 from sampler.engines.base import Generation, Record
 from sampler.errors import OutputError, TokensError
-from sampler.results import recorded
-from sampler.results.token_runs import read_token_runs, write_token_runs
+from sampler.results.store import attachments
+from sampler.results.store.tokens import read_token_runs, write_token_runs
 from tests.interface.test_check_json import OUTCOMES, TYPES
 from tests.interface.test_cli import ROOT, assert_one_clear_line, sampler
-from tests.liars.token_runs import RIGHT, WRONG
+from tests.wrong_engines.token_runs import RIGHT, WRONG
 
 LINE = {"prompt": "a", "tokens": [5, 3, 40], "stop_reason": "eos", "logprobs": [-1.5, 0, -0.25]}
 
@@ -71,7 +71,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, runs):
 
 
 def test_the_tokens_of_a_run_of_a_matrix_are_such_a_file(tmp_path):
-    cells = [recorded.TokenRun(f"m/a:{cell}", 0, "en-sentence-000", (5, 6), "length") for cell in (1, 2)]
+    cells = [attachments.TokenRun(f"m/a:{cell}", 0, "en-sentence-000", (5, 6), "length") for cell in (1, 2)]
     path = tmp_path / "tokens.jsonl"
     path.write_text("".join(f"{json.dumps(asdict(run))}\n" for run in cells), encoding="utf-8")
     assert [run.text for run in read_token_runs(path)] == ["m/a:1 en-sentence-000", "m/a:2 en-sentence-000"]

@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from sampler import SamplingConfig
-from sampler.cli import app
+from sampler.cli.app import app
 from sampler.engines.base import EngineError, EngineInfo, Generation, Record, Request
 from sampler.engines.core import CoreEngine
 from sampler.errors import Unsupported
+from sampler.results.report.plots import attention_map
 from sampler.trace.attention import suite_request, trace_attention
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +130,8 @@ def test_attention_that_others_recorded_is_drawn_with_its_flags():
     found = trace_attention(engine, suite_request(engine, TEXT, SamplingConfig(), 0, 3, "en"))
     assert (found.tokens, found.stop_reason, found.flags, found.pieces) == ((4, 5, 6), "length", flags, ())
     assert found.attention.shape == (3, 7)
-    assert "long_tail" in {label.get_text() for axes in found.draw().axes for label in axes.get_yticklabels()}
+    figure = attention_map(found.attention, found.tokens, found.stop_reason, found.pieces, found.flags)
+    assert "long_tail" in {label.get_text() for axes in figure.axes for label in axes.get_yticklabels()}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from sampler.checks.loops import LoopRule, LoopRules, LowEntropyRule
+from sampler.loops import LoopRule, LoopRules, LowEntropyRule
 
 Told = tuple[str, int, int | None, int, int]
 """kind, onset, period, extent, step."""

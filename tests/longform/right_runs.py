@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from scipy.stats import binomtest
 
-from sampler.checks.runs import TokenRun
-from sampler.generation import Generator
-from sampler.token_check import findings
-from tests.liars.token_runs import RIGHT, Source
-from tests.liars.wrong_generators import RIGHT_GENERATORS
-from tests.liars.wrong_generators.table import Plan
+from sampler.checks.longform.runs import TokenRun
+from sampler.generation.generator import Generator
+from sampler.run.tokens import findings
 from tests.longform.wrong_runs import CAP, WIDTH, checkpoint, speak
+from tests.wrong_engines.token_runs import RIGHT, Source
+from tests.wrong_engines.wrong_generators import RIGHT_GENERATORS
+from tests.wrong_engines.wrong_generators.table import Plan
 
 RATE = 0.05
 CHEAP = 500

@@ -13,7 +13,7 @@ from sampler.alignment import FINDING, AlignmentStreamAnalyzer, AnalyzerConfig
 from sampler.chain.pipeline import run_rows
 from sampler.config import STAGES
 from sampler.errors import ConfigError
-from sampler.generation import Generation, Generator, Request
+from sampler.generation.generator import Generation, Generator, Request
 from sampler.variants import analyzer, load_variants, variant
 from tests.longform.test_generation import CHECKPOINT, assert_bit_equal, only, tiny_checkpoint
 from tests.support import TINY, random_text

@@ -6,11 +6,11 @@ import pytest
 
 from sampler import SamplingConfig, finch
 from sampler.chain.noise import NoiseKey
-from sampler.checks.drift import drift
-from sampler.checks.runs import TwoSides, token_run
-from sampler.generation import Generator, Request
+from sampler.checks.longform.drift import drift
+from sampler.checks.longform.runs import TwoSides, token_run
+from sampler.generation.generator import Generator, Request
+from sampler.run.tokens import WEIGHTS, findings
 from sampler.statistics.budget import Budget
-from sampler.token_check import WEIGHTS, findings
 
 TEXTS, RUNS, RATE = 8, 8, 1e-2
 """Paragraphs of about 185 tokens. At the default rate of 1e-6 twice as many runs are needed (docs/tokens.md)."""

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binomtest
 
 from sampler import SamplingConfig, finch
-from sampler.finch.measure import (
+from sampler.finch.training.measure import (
     LONG_CAP,
     SpeechMeasures,
     held_out_speech,
@@ -22,8 +22,8 @@ from sampler.finch.measure import (
     speak,
     text_losses,
 )
-from sampler.finch.sentences import SLOT, Grammar, joined, sentences
-from sampler.finch.vocabulary import CHARACTERS
+from sampler.finch.training.sentences import SLOT, Grammar, joined, sentences
+from sampler.finch.training.vocabulary import CHARACTERS
 from sampler.t3.tokenizer import lower_nfkd, normalize_punctuation
 
 CONFIG = SamplingConfig(temperature=0.8)

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from sampler import NoiseKey, SamplingConfig, blas, process
+from sampler import NoiseKey, SamplingConfig, process
 from sampler.chain.pipeline import Scores, run_rows
 from sampler.errors import ConfigError, TextError
-from sampler.generation import Generation, Generator, Request
+from sampler.generation.generator import Generation, Generator, Request
+from sampler.runtime import blas
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint
@@ -140,7 +141,7 @@ def test_a_prefix_is_computed_once_for_all_requests_of_its_text(monkeypatch):
 def test_the_width_is_checked_against_memory(monkeypatch):
     asked = request(0, cap=100)
     generator = Generator(CHECKPOINT, width=7)
-    prompts = generator.check([asked])
+    prompts = generator.tokenize([asked])
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10_000_000))
     positions = generator.positions(asked, prompts[0])
     needed = 2 * 14 * positions * TINY.num_layers * TINY.hidden_size * 4

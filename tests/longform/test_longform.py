@@ -5,20 +5,20 @@ from dataclasses import replace
 
 import pytest
 
-from sampler.checks.by_itself import Expectation, complete, looping
-from sampler.checks.questions import WEIGHTS
-from sampler.checks.runs import TokenRun
+from sampler.checks.longform.absolute import Expectation, complete, looping
+from sampler.checks.longform.questions import WEIGHTS
+from sampler.checks.longform.runs import TokenRun
 from sampler.engines.base import EngineInfo, Generation
 from sampler.errors import MatrixError, TokensError
-from sampler.groups import ALL, BY_ITSELF, alphas_of, find_group, groups_of
-from sampler.longform import LongFormRun
-from sampler.longform_plan import prospects
-from sampler.matrix import find_matrix, load_matrix
-from sampler.matrix_run import run_matrix
-from sampler.prompts import prompts_of
-from sampler.replay import replay_case
-from sampler.run import Session
-from tests.liars.token_runs import EOS, RIGHT, Source
+from sampler.matrix.matrix import find_matrix, load_matrix
+from sampler.run.groups import ALL, BY_ITSELF, alphas_of, find_group, groups_of
+from sampler.run.longform import LongFormRun
+from sampler.run.plan import prospects
+from sampler.run.prompts import prompts_of
+from sampler.run.replay import replay_case
+from sampler.run.session import Session
+from sampler.run.suite import run_matrix
+from tests.wrong_engines.token_runs import EOS, RIGHT, Source
 
 TEXTS = ["one", "two", "three", "four"]
 MATRIX = """
@@ -39,7 +39,7 @@ false_alarms = 1e-6
 
 
 class SourceEngine:
-    """The Markov chain of `tests/liars/token_runs.py` behind the protocol of engines; a request's seed is its noise."""
+    """The Markov chain of `tests/wrong_engines/token_runs.py` as an engine; a request's seed is its noise."""
 
     info = EngineInfo(name="source", version="1", eos_ids=(EOS,))
 
@@ -92,7 +92,7 @@ def run(folder, factory, seed=0):
 
 def test_groups_are_all_cells_then_axes_then_cells(folder):
     matrix = load_matrix(folder / "mine.toml")
-    names = [(group.name, group.level, len(group.cases)) for group in groups_of(matrix)]
+    names = [(group.name, group.scope, len(group.cases)) for group in groups_of(matrix)]
     assert names == [
         ("all", "all", 3),
         ("variant", "axes", 1),
@@ -167,7 +167,7 @@ def test_reference_runs_that_are_not_there_are_said_before_anything_runs(tmp_pat
 
 def test_a_group_is_found_by_its_name(folder):
     matrix = load_matrix(folder / "mine.toml")
-    assert find_group(matrix, "temperature").level == "axes"
+    assert find_group(matrix, "temperature").scope == "axes"
     with pytest.raises(MatrixError, match="has no cell 'top_p'"):
         find_group(matrix, "top_p")
 
@@ -211,7 +211,7 @@ def test_loops_are_counted_by_themselves():
 
 
 def test_prompts_are_taken_from_each_language_in_turn():
-    plan = load_matrix(find_matrix("longform")).plan
+    plan = load_matrix(find_matrix("longform")).workload
     prompts = prompts_of(plan)
     assert [prompt.language for prompt in prompts] == ["en", "de", "fr", "es", "it"] * 2
     assert all(500 <= prompt.tokens <= 900 for prompt in prompts)

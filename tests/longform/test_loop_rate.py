@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from sampler import finch
-from sampler.checks.loop_rate import LoopingRuns, loops
-from sampler.checks.loops import LoopRule, LoopRules, foremost
-from sampler.finch.measure import held_out_speech
+from sampler.checks.longform.loop_rate import LoopingRuns, loops
+from sampler.finch.training.measure import held_out_speech
+from sampler.loops import LoopRule, LoopRules, foremost
 from sampler.statistics.stratified import StratifiedCounts
-from tests.liars.generators import RIGHT_STREAMS, WRONG_STREAMS
+from tests.wrong_engines.generators import RIGHT_STREAMS, WRONG_STREAMS
 
 ALPHA, DETECT, TEXTS = 1e-8, 0.9, 6
 RUNS = -(-StratifiedCounts(ALPHA).samples_needed(0.0, DETECT) // TEXTS)

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sampler import LoopGuard
-from sampler.checks.loops import KINDS, LoopRule, LoopRules, LowEntropyRule, find_loops
 from sampler.errors import RuleError
+from sampler.loops import KINDS, LoopRule, LoopRules, LowEntropyRule, find_loops
 from tests.longform.loop_definition import all_loops, vllm_stops
 
 ROWS = re.compile(r"^\| `(L\w+Rule\(.*?\))` \|", re.MULTILINE)

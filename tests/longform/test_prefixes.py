@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from sampler.prefixes import BLANK_PART, Prefix, Prefixes
+from sampler.generation.prefix import BLANK_PART, Prefix, Prefixes
 from sampler.t3.backbone import AttentionRequest, Backbone
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.model import T3

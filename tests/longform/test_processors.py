@@ -1,4 +1,4 @@
-"""Further processors in generation: they see what was generated, the EOS id of the model, and a coin for each step."""
+"""Further processors in generation see what was generated, the EOS id of the model and a uniform number a step."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from sampler import NoiseKey, SamplingConfig, process
 from sampler.config import STAGES
 from sampler.errors import ConfigError
-from sampler.generation import Generator
+from sampler.generation.generator import Generator
 from tests.longform.test_generation import CHECKPOINT, request
 from tests.support import TINY
 
@@ -35,7 +35,7 @@ def test_generation_draws_what_the_chain_gives_at_every_step(config):
             unconditional[None],
             prompt_length=1,
             eos_ids=[TINY.eos_id],
-            coins=[NoiseKey(0).coin(step)],
+            uniforms=[NoiseKey(0).uniform(step)],
         )
         assert token == int(np.argmax(np.array(scores)[0] + asked.noise(step)))
 
@@ -62,8 +62,10 @@ def test_no_text_ends_before_its_minimum():
 def test_a_coin_of_the_request_is_taken():
     config = replace(NEUTRAL, temperature=0, xtc_probability=0.5, xtc_threshold=0.0001)
     never, always = (
-        Generator(CHECKPOINT, width=1).generate([replace(request(0, config), coin=lambda step, coin=coin: coin)])[0]
-        for coin in (0.9, 0.1)
+        Generator(CHECKPOINT, width=1).generate(
+            [replace(request(0, config), uniform=lambda step, uniform=uniform: uniform)]
+        )[0]
+        for uniform in (0.9, 0.1)
     )
     plain = Generator(CHECKPOINT, width=1).generate([request(0, replace(NEUTRAL, temperature=0))])[0]
     assert never.tokens == plain.tokens != always.tokens

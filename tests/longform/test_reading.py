@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from sampler import finch
-from sampler.checks.alignment import QUESTIONS, REACH, TOLERATED, Reading, alignment, disorder, setback, unread
-from sampler.checks.runs import TokenRun, TwoSides, token_run
+from sampler.checks.longform.reading import QUESTIONS, REACH, TOLERATED, Reading, alignment, disorder, setback, unread
+from sampler.checks.longform.runs import TokenRun, TwoSides, token_run
 from sampler.config import SamplingConfig
-from sampler.generation import Generator, Request
+from sampler.generation.generator import Generator, Request
 from sampler.statistics.marks import MarkedRuns
-from tests.liars.readers import (
+from tests.wrong_engines.readers import (
     Reader,
     backwards,
     ends_early,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from sampler import finch
-from sampler.checks.runs import token_run
-from sampler.generation import Generator, Request
-from sampler.groups import reference_key
-from sampler.matrix import find_matrix, load_matrix
-from sampler.prompts import prompts_of
-from sampler.results.reference_runs import as_kept, read_reference, shipped_reference
+from sampler.checks.longform.runs import token_run
+from sampler.generation.generator import Generator, Request
+from sampler.matrix.matrix import find_matrix, load_matrix
+from sampler.results.store.reference_runs import as_kept, read_reference, shipped_reference
+from sampler.run.groups import reference_key
+from sampler.run.prompts import prompts_of
 from sampler.variants import variant
 from tests import wheels
 from tests.reference_runs import SEED
@@ -42,7 +42,7 @@ def test_they_come_from_wheels_whose_checksum_is_known_and_from_these_weights(na
         version = variant(case.variant).wheels[-1]
         assert cell.source == f"chatterbox-tts {version}, SHA-256 {wheels.ARCHIVES[version]}"
         assert cell.config == str(case.config)
-        assert len(cell.runs) == case.plan.count * case.plan.runs
+        assert len(cell.runs) == case.workload.count * case.workload.runs
 
 
 @pytest.mark.parametrize("name", MATRICES)
@@ -60,7 +60,7 @@ def test_every_run_is_one(name):
 
 def requests(case):
     size = finch.load().config.speech_vocab_size
-    prompts = [prompt for prompt in prompts_of(case.plan) for _ in range(case.plan.runs)]
+    prompts = [prompt for prompt in prompts_of(case.workload) for _ in range(case.workload.runs)]
     chosen = list(range(0, len(prompts), max(1, len(prompts) // COMPARED)))[:COMPARED]
     keys = [reference_key(SEED, case.matrix, case.cell, index) for index in chosen]
     return chosen, [
@@ -68,7 +68,7 @@ def requests(case):
             prompts[index].text,
             case.config,
             0,
-            case.plan.max_new_tokens,
+            case.workload.max_new_tokens,
             noise=partial(key.gumbel, vocab_size=size),
             language=prompts[index].language,
         )

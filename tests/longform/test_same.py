@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sampler.checks.runs import TokenRun
-from sampler.checks.same import NEAR_TIE, parting, same
+from sampler.checks.longform.runs import TokenRun
+from sampler.checks.longform.same_noise import NEAR_TIE, parting, same
 from sampler.engines.core import CoreEngine
-from sampler.groups import find_group
-from sampler.longform import LongFormRun
-from sampler.matrix import find_matrix, load_matrix
-from sampler.run import Session
+from sampler.matrix.matrix import find_matrix, load_matrix
+from sampler.run.groups import find_group
+from sampler.run.longform import LongFormRun
+from sampler.run.session import Session
 
 START = tuple(range(100, 120))
 THEIRS = TokenRun("a", (*START, 3, 1, 4, 1, 5), "eos", margin=np.array([1.0] * 20 + [1.0, 2.0, NEAR_TIE / 2, 0.5, 3.0]))
@@ -72,7 +72,7 @@ def deaf():
 def longform():
     """The base of `sentences` with one run of two texts."""
     matrix = load_matrix(find_matrix("sentences"))
-    plan = matrix.plan.model_copy(update={"runs": 1, "requests": 12})
+    plan = matrix.workload.model_copy(update={"runs": 1, "requests": 12})
     return replace(matrix, cases=(replace(matrix.cases[0], plan=plan),))
 
 

@@ -6,11 +6,11 @@ from functools import cache
 import pytest
 
 from sampler import SamplingConfig, finch
-from sampler.checks.loop_rate import LoopingRuns
+from sampler.checks.longform.loop_rate import LoopingRuns
 from sampler.engines.base import Request
 from sampler.engines.core import CoreEngine
-from sampler.matrix import load_matrix
-from sampler.run import Session
+from sampler.matrix.matrix import load_matrix
+from sampler.run.session import Session
 from tests import miniatures
 from tests.interface.test_cli import ROOT, sampler
 

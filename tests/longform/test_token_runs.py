@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from sampler.checks import alignment, drift, series
-from sampler.checks.runs import TokenRun, TwoSides
+from sampler.checks.longform import drift, series
+from sampler.checks.longform import reading as alignment
+from sampler.checks.longform.runs import TokenRun, TwoSides
+from sampler.run.tokens import WEIGHTS, diagnosis, findings
 from sampler.statistics.budget import Budget
 from sampler.statistics.exceedances import Exceedances
 from sampler.statistics.marks import MarkedRuns
 from sampler.statistics.ranks import RankSum, superiority
-from sampler.token_check import WEIGHTS, diagnosis, findings
-from tests.liars.token_runs import RIGHT, WRONG
+from tests.wrong_engines.token_runs import RIGHT, WRONG
 
 ALPHAS = Budget(1e-6).split(WEIGHTS)
 TEXTS = len(RIGHT.lengths)
@@ -126,17 +127,17 @@ def test_where_a_drift_begins_is_said():
 
 
 def test_the_most_likely_culprit_comes_first():
-    def culprits(name):
+    def causes(name):
         made = [
             finding.verdict(*case.rsplit("/", 1), "line") for case, finding in judged(WRONG[name].source, 30).items()
         ]
         return list(diagnosis(made))
 
-    assert culprits("frozen_noise")[0].stage == "seed"
-    assert culprits("warmer")[0].stage == "draw"
-    assert "entropy" in culprits("warmer")[0].explanation
-    assert [culprit.stage for culprit in culprits("eos_never")] == ["stop"]
-    assert culprits("eos_never")[0].explanation.startswith("stop: missing, length; ")
+    assert causes("frozen_noise")[0].stage == "seed"
+    assert causes("warmer")[0].stage == "draw"
+    assert "entropy" in causes("warmer")[0].explanation
+    assert [cause.stage for cause in causes("eos_never")] == ["stop"]
+    assert causes("eos_never")[0].explanation.startswith("stop: missing, length; ")
 
 
 def test_one_equal_pair_of_long_runs_is_proof():

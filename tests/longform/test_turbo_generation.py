@@ -8,7 +8,7 @@ import pytest
 from sampler import NoiseKey, SamplingConfig, process
 from sampler.engines.core import CoreEngine
 from sampler.errors import ConfigError
-from sampler.generation import Generator, Request
+from sampler.generation.generator import Generator, Request
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint

@@ -1,7 +1,7 @@
 """Wrong generators are caught with the runs that the plan announces; right ones are left alone.
 
 Generating is what costs time: a quarter of the table, chosen by a hash of the names, is looked at here, on sentences;
-`tox -e wrong-generators` looks at all of it and writes docs/wrong-generators.md.
+`tox -e wrong-generators` looks at all of it and writes docs/evidence/wrong-generators.md.
 """
 
 import re
@@ -9,13 +9,10 @@ from hashlib import sha256
 
 import pytest
 
-from sampler.checks.runs import TokenRun
-from sampler.checks.same import same
-from sampler.token_check import findings
-from sampler.token_plan import announced
-from tests.liars.token_runs import RIGHT
-from tests.liars.wrong_generators import RIGHT_GENERATORS, WRONG_GENERATORS
-from tests.liars.wrong_generators.table import PARAGRAPHS, PLANS
+from sampler.checks.longform.power import announced
+from sampler.checks.longform.runs import TokenRun
+from sampler.checks.longform.same_noise import same
+from sampler.run.tokens import findings
 from tests.longform.right_runs import RATE, Alarms, cheap
 from tests.longform.wrong_runs import (
     CAP,
@@ -29,6 +26,9 @@ from tests.longform.wrong_runs import (
     with_upstreams_noise,
 )
 from tests.longform.wrong_table import DOCUMENT, Totals, document, row_of
+from tests.wrong_engines.token_runs import RIGHT
+from tests.wrong_engines.wrong_generators import RIGHT_GENERATORS, WRONG_GENERATORS
+from tests.wrong_engines.wrong_generators.table import PARAGRAPHS, PLANS
 
 SHARE = 4
 

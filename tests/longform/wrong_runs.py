@@ -9,19 +9,19 @@ import numpy as np
 
 from sampler import SamplingConfig, finch
 from sampler.chain.noise import NoiseKey
-from sampler.checks import drift, series
-from sampler.checks.base import Announced, Finding
-from sampler.checks.loop_rate import LoopingRuns
-from sampler.checks.runs import TokenRun, TwoSides, by_text, token_run
-from sampler.checks.same import same
+from sampler.checks.longform import drift, series
+from sampler.checks.longform.loop_rate import LoopingRuns
+from sampler.checks.longform.power import QUANTITY_NAMES, announced
+from sampler.checks.longform.runs import TokenRun, TwoSides, by_text, token_run
+from sampler.checks.longform.same_noise import same
+from sampler.checks.verdict import Announced, Finding
 from sampler.finch import Prompt
-from sampler.generation import Request
-from sampler.groups import reference_key
-from sampler.results.reference_runs import as_kept, read_reference, shipped_reference, shipped_runs
+from sampler.generation.generator import Request
+from sampler.results.store.reference_runs import as_kept, read_reference, shipped_reference, shipped_runs
+from sampler.run.groups import reference_key
+from sampler.run.tokens import diagnosis, findings
 from sampler.statistics.ranks import superiority
-from sampler.token_check import diagnosis, findings
-from sampler.token_plan import QUANTITY_NAMES, announced
-from tests.liars.wrong_generators.table import Plan, RightGenerator, WrongGenerator
+from tests.wrong_engines.wrong_generators.table import Plan, RightGenerator, WrongGenerator
 
 RATE = 1e-6
 CAP = 400
@@ -125,7 +125,7 @@ class Seen:
     def stage(self) -> str:
         """The stage that the diagnosis names first."""
         verdicts = [finding.verdict(*case.rsplit("/", 1), "line") for case, finding in self.found.items()]
-        return next((culprit.stage for culprit in diagnosis(verdicts)), "")
+        return next((cause.stage for cause in diagnosis(verdicts)), "")
 
     @cached_property
     def sides(self) -> TwoSides:

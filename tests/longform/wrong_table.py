@@ -1,4 +1,4 @@
-"""Every wrong and right generator beside reference runs: docs/wrong-generators.md.
+"""Every wrong and right generator beside reference runs: docs/evidence/wrong-generators.md.
 
 Run by `tox -e wrong-generators` as `python -m tests.longform.wrong_table --write`. Exit code 1 where one is not caught,
 a right one is accused, or right runs are accused more often than the budget says.
@@ -18,24 +18,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.liars.wrong_generators import RIGHT_GENERATORS, WRONG_GENERATORS
 from tests.longform import right_runs
 from tests.longform.right_runs import Alarms
 from tests.longform.wrong_runs import Seen, look_at_right, look_at_wrong
+from tests.wrong_engines.wrong_generators import RIGHT_GENERATORS, WRONG_GENERATORS
 
 ABOUT = """
-Made by `tox -e wrong-generators`: Finch on the MLX core with one defect each, from `tests/liars/wrong_generators`, at
-T = 0.8, min-p 0.05, penalty 1.2 and guidance 0.5. Its runs stand beside as many reference runs of the same texts, at a
-rate of 1e-6 for all questions together. *By* is the question that sees it most clearly; *does* and *plan sees* are in
-the unit of `sampler plan --texts N --runs M`, which announces *plan sees* before a run is made: a share of runs, or of
-pairs of runs of one text ([tokens.md](tokens.md)). Where a lie does less than that it was caught all the same. *Same
-noise*: whether a run with the noise of one of upstream's is upstream's token for token, or at which step it parts.
-*Stage first* is the first of the diagnosis. Figures may differ a
-little on a machine that rounds otherwise.
-"""
+Made by `tox -e wrong-generators`: Finch on the MLX core with one defect each, from
+`tests/wrong_engines/wrong_generators`, at T = 0.8, min-p 0.05, penalty 1.2 and guidance 0.5. Its runs stand beside as
+many reference runs of the same texts, at a rate of 1e-6 for all questions together. *By* is the question that sees it
+most clearly; *does* and *plan sees* are in the unit of `sampler plan --texts N --runs M`, which announces *plan sees*
+before a run is made: a share of runs, or of pairs of runs of one text ([tokens.md](../tokens.md)). Where a lie does
+less than that it was caught all the same. *Same noise*: whether a run with the noise of one of upstream's is upstream's
+token for token, or at which step it parts. *Stage first* is the first of the diagnosis. Figures may differ a little on
+a machine that rounds otherwise."""
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "sampler"
-DOCUMENT = HERE.parents[1] / "docs" / "wrong-generators.md"
+DOCUMENT = HERE.parents[1] / "docs" / "evidence" / "wrong-generators.md"
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def _names(rows: Sequence[Row]) -> str:
 
 
 def document(totals: Totals) -> str:
-    """docs/wrong-generators.md."""
+    """docs/evidence/wrong-generators.md."""
     names = ("wrong generator", "lie", "texts", "caught", "stage first", "by", "does", "plan sees", "same noise")
     lines = [
         "# Wrong and right generators",

@@ -1,1 +1,1 @@
-"""Does the suite catch liars, keep its own rules, and ship what it says? Tests of the tests."""
+"""Does the suite catch wrong engines, keep its own rules, and ship what it says? Tests of the tests."""

@@ -1,6 +1,6 @@
 """`sampler check` over every wrong and every right engine: caught, stage named first, explanation, seconds.
 
-Run by `tox -e meta` as `python -m tests.meta.table`. The table of docs/wrong-engines.md is the same without seconds.
+Run by `tox -e meta` as `python -m tests.meta.table`; docs/evidence/wrong-engines.md has the table without seconds.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sampler.check import Examination, Report
 from sampler.engines.base import Engine, Level
-from sampler.engines.host import Isolated, Local
-from tests.liars import FACTORIES, RIGHT, WRONG
+from sampler.engines.isolation import Isolated, Local
+from sampler.run.conformance import ConformanceRun, Report
+from tests.wrong_engines import FACTORIES, RIGHT, WRONG
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "wrong-engines.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence" / "wrong-engines.md"
 ENDLESS = frozenset({"hangs", "exits", "draw_hangs", "draw_exits"})
 """Engines that hang or end their process: asked in a process of their own, and slow by nature."""
 
@@ -56,7 +56,7 @@ class Row:
             return ""
         entry = WRONG[self.name]
         if not entry.seen:
-            return "no level asks for this"
+            return "no level client for this"
         if entry.total_variation is not None and self.sees is not None and entry.total_variation < self.sees:
             return f"this level cannot see it (sees >= {self.sees:.3f})"
         return ""
@@ -105,12 +105,12 @@ def look(name: str) -> Row:
 def _examined(name: str, level: Level) -> tuple[Report, float]:
     """The report of a new engine at one level, and the seconds of CPU time that it took."""
     start = time.process_time()
-    asks = Isolated(functools.partial(load, name)) if name in ENDLESS else Local(load(name))
+    client = Isolated(functools.partial(load, name)) if name in ENDLESS else Local(load(name))
     try:
-        return Examination(asks, name, (level,)).run(), time.process_time() - start
+        return ConformanceRun(client, name, (level,)).run(), time.process_time() - start
     finally:
-        if isinstance(asks, Isolated):
-            asks.close()
+        if isinstance(client, Isolated):
+            client.close()
 
 
 def load(name: str) -> Engine:
@@ -227,11 +227,11 @@ def shown(rows: Sequence[Row], *, wrong: bool) -> Table:
 
 
 def document(totals: Totals) -> str:
-    """docs/wrong-engines.md: what does not depend on the machine."""
+    """docs/evidence/wrong-engines.md: what does not depend on the machine."""
     lines = [
         "# Wrong and right engines under `sampler check`",
         "",
-        "Made by `tox -e meta`, seed 0, levels process and draw: the engines of `tests/liars/`, each with one lie.",
+        "Made by `tox -e meta`, seed 0, levels process and draw: the engines of `tests/wrong_engines/`.",
         "A change here is a change of what `sampler check` finds. *Expected* names the stage that should come first,",
         "and in brackets those that would be right as well; *draws alone* is the stage named first at `--level draw`.",
         "",

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from sampler.checks.inputs import bfloat16
+from sampler.checks.conformance.rows import bfloat16
 from sampler.conformance import examine
 from sampler.engines.base import EngineInfo
 from sampler.engines.core import CoreEngine
-from sampler.engines.reference import ReferenceEngine
-from tests.liars.limits import RefusesAll
+from sampler.engines.reference.chain import ReferenceEngine
+from tests.wrong_engines.limits import RefusesAll
 
 SIZE = 31
 

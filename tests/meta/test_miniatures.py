@@ -16,12 +16,12 @@ import pytest
 
 from sampler.config import STAGES
 from sampler.engines.base import Draws, Processes
-from sampler.engines.offer import offered
+from sampler.engines.capabilities import offered
 from sampler.errors import Unsupported
 from tests import miniatures
-from tests.liars import FACTORIES, RIGHT, WRONG
-from tests.liars.shows import draws, draws_lie, has_ties, law, lies, picks_lie
-from tests.liars.tables import PLAIN, TWO_ROWS, example, spread
+from tests.wrong_engines import FACTORIES, RIGHT, WRONG
+from tests.wrong_engines.shows import draws, draws_lie, has_ties, law, lies, picks_lie
+from tests.wrong_engines.tables import PLAIN, TWO_ROWS, example, spread
 
 ROOT = Path(__file__).parent.parent.parent
 LEVELS = {"process": Processes, "draw": Draws}
@@ -155,7 +155,7 @@ def test_the_tables_are_long_enough_and_no_name_is_taken():
 @pytest.mark.parametrize(("name", "level"), [("exits", "process"), ("draw_exits", "draw"), ("hangs", "process")])
 def test_an_engine_that_never_comes_back_does_not(name, level):
     inputs = {"process": "np.zeros((1, 4), np.float32), [[]], C()", "draw": "np.zeros(4), [], C(), 1, 0"}[level]
-    code = "from tests.liars import WRONG; import numpy as np; from sampler.config import SamplingConfig as C\n"
+    code = "from tests.wrong_engines import WRONG; import numpy as np; from sampler.config import SamplingConfig as C\n"
     code += f"engine = WRONG[{name!r}].factory()\nprint('called', flush=True)\nengine.{level}({inputs})\nprint('back')"
     program = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
     assert program.stdout.readline() == b"called\n"

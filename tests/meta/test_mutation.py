@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from tests import wheels
-from tests.mutation.areas import AREAS, CHAIN, LONGFORM, ROOT, path_of
-from tests.mutation.judge import Order, baseline, examine
-from tests.mutation.mutations import Mutation, mutations_of
-from tests.mutation.report import sentence, tallies
-from tests.mutation.session import Result, copies, reaches, runs
-from tests.mutation.survivors import Argument, faults, read_arguments
+from tests.tools.mutation.areas import AREAS, CHAIN, LONGFORM, ROOT, path_of
+from tests.tools.mutation.judge import Order, baseline, examine
+from tests.tools.mutation.mutations import Mutation, mutations_of
+from tests.tools.mutation.report import sentence, tallies
+from tests.tools.mutation.session import Result, copies, reaches, runs
+from tests.tools.mutation.survivors import Argument, faults, read_arguments
 
 
 def mutation(file: str, was: str, becomes: str) -> Mutation:
@@ -61,7 +61,7 @@ def test_mutations_of_the_long_form_modules_are_judged_beside_upstream():
                 return examine(Order(str(copy.tree), "longform", changed.file, (), base.questions, (case,)))
 
         turbo, cache = "longform/loop/turbo", "longform/cache"
-        wrong = asked(turbo, "batching.py", "len(slot.tokens) > 1 or", "len(slot.tokens) > 0 or")
+        wrong = asked(turbo, "block.py", "len(slot.tokens) > 1 or", "len(slot.tokens) > 0 or")
         same = asked(
             turbo, "generation.py", "guided = is_guided(request.config, self.checkpoint.config)", "guided = False"
         )
@@ -71,9 +71,9 @@ def test_mutations_of_the_long_form_modules_are_judged_beside_upstream():
     assert (same.killed, same.by) == (False, "")
     assert (broken.killed, broken.by) == (True, "raises ModuleNotFoundError")
     assert (late.killed, late.by) == (True, cache)
-    lines = path_of("slots.py").read_text(encoding="utf-8").splitlines()
+    lines = path_of("slot.py").read_text(encoding="utf-8").splitlines()
     at = next(number for number, line in enumerate(lines, 1) if "self.tokens.append" in line)
-    drawn = replace(mutation("slots.py", "self.tokens.append(token)", "pass"), statement=(at, at))
+    drawn = replace(mutation("slot.py", "self.tokens.append(token)", "pass"), statement=(at, at))
     assert (runs(drawn, base.by_case[turbo]), runs(drawn, base.by_case[cache])) == (True, False)
 
 
@@ -144,5 +144,14 @@ def test_the_sentence_counts():
 def test_no_two_modules_of_all_areas_share_a_name():
     names = [name for area in AREAS.values() for name in area.files()]
     assert len(set(names)) == len(names)
-    longform = {"alignment.py", "batching.py", "generation.py", "prefixes.py", "slots.py", "cache.py", "slot_cache.py"}
+    longform = {
+        "alignment.py",
+        "block.py",
+        "generator.py",
+        "prefix.py",
+        "settings.py",
+        "slot.py",
+        "cache.py",
+        "slot_cache.py",
+    }
     assert set(LONGFORM.files()) == longform

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sampler.cases import find_case
-from sampler.check import Examination
-from sampler.checks.probes import all_cells
-from sampler.engines.host import Local
+from sampler.checks.conformance.probes import all_cells
+from sampler.engines.isolation import Local
 from sampler.engines.load import load_engine
-from sampler.matrix import load_matrix, shipped_matrices
-from sampler.replay import LEVELS
+from sampler.matrix.matrix import load_matrix, shipped_matrices
+from sampler.run.cases import find_case
+from sampler.run.conformance import ConformanceRun
+from sampler.run.replay import LEVELS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,9 +43,9 @@ def test_the_engine_is_judged_as_the_text_says(tmp_path):
     text, _ = blocks("python")
     path = tmp_path / "mine.py"
     path.write_text(text, encoding="utf-8")
-    report = Examination(Local(load_engine(f"{path}:Mine", {})), "mine.py:Mine", ("process",)).run()
+    report = ConformanceRun(Local(load_engine(f"{path}:Mine", {})), "mine.py:Mine", ("process",)).run()
     assert report.outcome == "disagrees"
-    assert [culprit.stage for culprit in report.diagnosis] == ["temperature"]
+    assert [cause.stage for cause in report.diagnosis] == ["temperature"]
 
 
 def test_the_python_runs():

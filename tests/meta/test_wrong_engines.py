@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sampler.engines.huggingface import HuggingFaceEngine
-from sampler.matrix import load_matrix
-from sampler.results.jsonl import read_run
-from sampler.run import CHECKS, Session
+from sampler.engines.huggingface.chain import HuggingFaceEngine
+from sampler.matrix.matrix import load_matrix
+from sampler.results.store.run_file import read_run
+from sampler.run.session import CHECKS, Session
 
 HERE = Path(__file__).parent.parent
 MATRIX = """
@@ -52,7 +52,7 @@ LIES = [
 
 @pytest.fixture(scope="module")
 def matrix_file(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("liars") / "liars.toml"
+    path = tmp_path_factory.mktemp("wrong") / "wrong.toml"
     path.write_text(MATRIX, encoding="utf-8")
     return path
 
@@ -70,7 +70,7 @@ def test_a_liar_is_caught_and_its_stage_is_named(matrix_file, engine, top_p, che
     assert verdicts[check].outcome == "failed"
     assert verdicts[check].stage == stage
     assert verdicts[check].message
-    assert f"liars/top_p:{top_p}/{check} --seed 0 --engine" in verdicts[check].reproduce
+    assert f"wrong/top_p:{top_p}/{check} --seed 0 --engine" in verdicts[check].reproduce
 
 
 RIGHT = [

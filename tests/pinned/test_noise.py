@@ -99,11 +99,11 @@ def test_a_coin_follows_its_description(step):
     """The first word of the block after counter (0, step, 1, 0), which no token of any step uses."""
     digest = hashlib.blake2b(b"7/case/3", digest_size=16).digest()
     word = philox((1, step, 1, 0), struct.unpack("<QQ", digest))[0]
-    assert NoiseKey(7, "case", 3).coin(step) == ((word >> 12) + 0.5) / 2**52
+    assert NoiseKey(7, "case", 3).uniform(step) == ((word >> 12) + 0.5) / 2**52
 
 
 def test_pinned_coins():
-    assert [NoiseKey(0, "pinned", 0).coin(step) for step in range(3)] == PINNED_COINS
+    assert [NoiseKey(0, "pinned", 0).uniform(step) for step in range(3)] == PINNED_COINS
 
 
 PINNED_COINS = [0.19051838364577323, 0.15636641199072054, 0.9352340672005927]

@@ -1,0 +1,1 @@
+"""Checks of `process`, `draw` and `predict` against the reference."""

@@ -1,0 +1,143 @@
+"""An answer of an engine beside what the reference expects: which rows cannot be reconciled, and in what words."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from sampler.checks.conformance.probes import Mask, Probe
+from sampler.checks.verdict import some_ids
+from sampler.engines.calls import Answer
+from sampler.statistics.distance import total_variation
+
+Array = NDArray[np.float64]
+
+VARIATION = 1e-5
+"""Total variation that float32 rounding may cause between two right chains, beside what it does to the scores."""
+
+NEGLIGIBLE = 5_000.0
+"""A score so far under the best is removed: its probability is 0 in every floating-point format."""
+
+UNSEEN = 80.0
+"""A token so far under the best may be removed: its probability is less than the smallest normal float32, and an engine
+that works on probabilities rounds it to 0. No draw can tell."""
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What the reference says of a probe. must, may: bool (B, V); scores: float64; tolerance: total variation (B,)."""
+
+    must: Mask
+    may: Mask
+    scores: Array
+    tolerance: Array
+    counts: NDArray[np.int64] | None
+    unfiltered: Array | None = None
+    """Scores (B, V) without any filter, where which of equal ones a filter keeps is left to a dialect."""
+
+    rounding: float = 0.0
+    """Part of `counts` that may be off: lower precision does not add equal probabilities exactly."""
+
+    def other_count(self, kept: Mask) -> Mask:
+        """Rows that keep another number of equal tokens, (B,)."""
+        if self.counts is None:
+            return np.zeros(len(kept), dtype=np.bool_)
+        return np.asarray(np.abs(kept.sum(axis=-1) - self.counts) > np.ceil(self.counts * self.rounding))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """One answer beside what was expected. failure: why there are no scores to compare."""
+
+    probe: Probe
+    expected: Expected
+    answer: Answer
+    failure: str = ""
+
+    @cached_property
+    def scores(self) -> Array:
+        """The engine's scores, float64 (B, V), what cannot be drawn as -inf."""
+        assert self.answer.value is not None  # noqa: S101 - only asked for without a failure
+        scores = self.answer.value.astype(np.float64)
+        best = np.max(np.where(np.isfinite(scores), scores, -np.inf), axis=-1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            return np.where(scores < best - NEGLIGIBLE, -np.inf, scores)
+
+    @cached_property
+    def broken(self) -> Mask:
+        """Rows with NaN or +inf."""
+        return np.asarray((np.isnan(self.scores) | (self.scores == np.inf)).any(axis=-1))
+
+    @cached_property
+    def variation(self) -> Array:
+        """Total variation on the tokens that must be kept and are, (B,)."""
+        both = self.expected.must & (self.scores > -np.inf) & ~self.broken[:, None]
+        result = np.zeros(len(both))
+        rows = both.any(axis=-1)
+        if rows.any():
+            mine, other = (np.where(both, scores, -np.inf)[rows] for scores in (self.scores, self.expected.scores))
+            result[rows] = total_variation(mine, other)
+        return result
+
+    @cached_property
+    def wrong(self) -> Mask:
+        """Rows that the reference cannot be reconciled with, (B,)."""
+        if self.failure:
+            return np.ones(len(self.probe.logits), dtype=np.bool_)
+        kept = self.scores > -np.inf
+        outside = (self.expected.must & ~kept) | (kept & ~self.expected.may)
+        others = outside.any(axis=-1)
+        others |= self.expected.other_count(kept)
+        if self.expected.unfiltered is not None:
+            others &= ~_among_equals(outside, kept, self.expected.unfiltered)
+        return np.asarray(self.broken | others | (self.variation > self.expected.tolerance))
+
+    @property
+    def distance(self) -> float:
+        """The largest total variation of a row, whole rows included; 1 without scores."""
+        return 1.0 if self.failure else float(self.total.max())
+
+    @cached_property
+    def total(self) -> Array:
+        """Total variation between what the engine answers and what is defined, (B,); 1 where a row is no answer."""
+        mine = np.where(self.broken[:, None], 0.0, self.scores)
+        result = np.ones(len(mine))
+        rows = ~self.broken & (mine > -np.inf).any(axis=-1) & (self.expected.scores > -np.inf).any(axis=-1)
+        if rows.any():
+            result[rows] = total_variation(mine[rows], self.expected.scores[rows])
+        return result
+
+    def describe(self, row: int) -> str:
+        """Kept tokens as sets first, then the worst token and what is allowed."""
+        name = f"{self.probe.name}, row {row} ({self.probe.kinds[row]})"
+        if self.failure:
+            return f"{self.probe.name}: {self.failure}"
+        ours, theirs = self.scores[row], self.expected.scores[row]
+        if self.broken[row]:
+            bad = np.flatnonzero(np.isnan(ours) | (ours == np.inf))
+            return f"{name}: {len(bad)} scores are NaN or +inf, {some_ids(bad)}"
+        kept = ours > -np.inf
+        more = np.flatnonzero(kept & ~self.expected.may[row])
+        less = np.flatnonzero(self.expected.must[row] & ~kept)
+        sets = [f"it {verb} {some_ids(ids)}" for verb, ids in (("keeps also", more), ("removes", less)) if len(ids)]
+        if not sets and self.expected.counts is not None and kept.sum() != self.expected.counts[row]:
+            sets = [f"it keeps {kept.sum()} of equal tokens, {self.expected.counts[row]} are expected"]
+        if sets:
+            return (
+                f"{name}: {' and '.join(sets)}; it keeps {kept.sum()} tokens, the reference {(theirs > -np.inf).sum()}"
+            )
+        mine, other = softmax(ours), softmax(theirs)
+        token = int(np.argmax(np.abs(mine - other)))
+        return (
+            f"{name}: the same tokens are kept, token {token} has p = {mine[token]:.6g} instead of {other[token]:.6g} "
+            f"(total variation {self.variation[row]:.2g}, allowed {self.expected.tolerance[row]:.2g})"
+        )
+
+
+def _among_equals(outside: Mask, kept: Mask, scores: Array) -> Mask:
+    """Rows in which all tokens that are wrongly kept or removed have one and the same score, and some token is kept."""
+    low = np.where(outside, scores, np.inf).min(axis=-1)
+    high = np.where(outside, scores, -np.inf).max(axis=-1)
+    return np.asarray(kept.any(axis=-1) & ((low == high) | ~outside.any(axis=-1)))

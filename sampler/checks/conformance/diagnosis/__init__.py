@@ -1,0 +1,1 @@
+"""From what failed to its most likely cause."""

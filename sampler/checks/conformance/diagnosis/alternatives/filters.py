@@ -1,0 +1,287 @@
+"""What is known to go wrong in top_k, min_p and top_p."""
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+from sampler.checks.conformance.diagnosis.alternatives.base import (
+    IGNORED,
+    Alternative,
+    Array,
+    Inputs,
+    largest,
+    misplaced,
+    ranks,
+    with_knob,
+    without,
+)
+from sampler.checks.conformance.rows import bfloat16
+
+
+def at_least(inputs: Inputs) -> int:
+    """How many tokens top_k keeps."""
+    return max(inputs.config.top_k, inputs.config.min_tokens_to_keep)
+
+
+def top_k(scores: Array, count: int) -> Array:
+    """Scores below the count-th are removed; for 0 or less only the best stay."""
+    return without(scores, scores < largest(scores, max(1, count)))
+
+
+def exactly_k(inputs: Inputs) -> Array:
+    """As many tokens as asked for, the lower id first among equals."""
+    return without(inputs.scores, ranks(inputs.scores) >= at_least(inputs))
+
+
+def _capped(most: int) -> Alternative:
+    return Alternative("top_k", f"is at most {most}", lambda i: top_k(i.scores, min(at_least(i), most)))
+
+
+def _of_magnitudes(inputs: Inputs) -> Array:
+    sizes = np.where(inputs.scores == -np.inf, -np.inf, np.abs(inputs.scores))
+    return without(inputs.scores, top_k(sizes, at_least(inputs)) == -np.inf)
+
+
+TOP_K = (
+    Alternative("top_k", IGNORED, lambda i: i.scores),
+    Alternative("top_k", "keeps exactly k at ties", exactly_k, up_to_ties=True),
+    Alternative("top_k", "keeps one token too many", lambda i: top_k(i.scores, at_least(i) + 1)),
+    Alternative(
+        "top_k", "keeps one token too many", lambda i: top_k(i.scores, max(i.config.top_k + 1, i.kept_at_least))
+    ),
+    Alternative("top_k", "keeps one token too few", lambda i: top_k(i.scores, at_least(i) - 1)),
+    Alternative(
+        "top_k", "keeps one token too few", lambda i: top_k(i.scores, max(i.config.top_k - 1, i.kept_at_least))
+    ),
+    Alternative("top_k", "min_tokens_to_keep is ignored", lambda i: top_k(i.scores, i.config.top_k)),
+    Alternative(
+        "top_k", "min_tokens_to_keep is added", lambda i: top_k(i.scores, i.config.top_k + i.kept_at_least - 1)
+    ),
+    Alternative(
+        "top_k", "1 filters nothing", lambda i: i.scores if i.config.top_k == 1 else top_k(i.scores, at_least(i))
+    ),
+    Alternative("top_k", "always keeps one token", lambda i: without(i.scores, ranks(i.scores) > 0)),
+    Alternative(
+        "top_k", "ties with the k-th are removed",
+        lambda i: without(i.scores, i.scores <= largest(i.scores, at_least(i))),
+    ),
+    Alternative(
+        "top_k", "only scores above the next one are kept, so that ties go altogether",
+        lambda i: i.scores if at_least(i) >= i.scores.shape[1] else without(
+            i.scores, i.scores <= largest(i.scores, at_least(i) + 1)
+        ),
+    ),
+    Alternative(
+        "top_k", "keeps the least likely tokens",
+        lambda i: without(i.scores, i.scores > -largest(-i.scores, i.config.top_k)),
+    ),
+    Alternative("top_k", "keeps the largest magnitudes, very negative scores too", _of_magnitudes),
+    *(_capped(most) for most in (20, 40, 50, 64, 100, 128, 200, 256, 500, 512, 1_000, 1_024)),
+    *misplaced("top_k", lambda i: top_k(i.scores, at_least(i))),
+)  # fmt: skip
+
+
+def min_p(scores: Array, share: float, *, strict: bool = False) -> Array:
+    """Tokens less likely than a share of the most likely are removed."""
+    with np.errstate(divide="ignore"):
+        threshold = largest(scores, 1) + np.log(share)
+    return without(scores, scores <= threshold if strict else scores < threshold)
+
+
+def _spared(inputs: Inputs, kept: Array, further: int = 0) -> Array:
+    """What a filter keeps, and the most likely tokens that no filter removes."""
+    spared = ranks(inputs.scores) < inputs.kept_at_least + further
+    return without(inputs.scores, (kept == -np.inf) & ~spared)
+
+
+def _of_probability(inputs: Inputs, scale: float) -> Array:
+    """Removed where scale times p is less than min_p."""
+    return _spared(inputs, without(inputs.scores, softmax(inputs.scores, axis=-1) * scale < inputs.config.min_p))
+
+
+def _right_min_p(inputs: Inputs, further: int = 0) -> Array:
+    return _spared(inputs, min_p(inputs.scores, inputs.config.min_p), further)
+
+
+MIN_P = (
+    Alternative("min_p", IGNORED, lambda i: i.scores),
+    Alternative(
+        "min_p", "compares raw logits: l < min_p x largest l",
+        lambda i: _spared(i, without(i.scores, i.scores < i.config.min_p * largest(i.scores, 1))),
+    ),
+    Alternative(
+        "min_p", "compares raw logits: l < min_p x largest l",
+        with_knob(lambda s, m: without(s, s < m * largest(s, 1)), "min_p"),
+    ),
+    Alternative(
+        "min_p", "is an absolute threshold: p < min_p, not relative to the largest p", lambda i: _of_probability(i, 1.0)
+    ),
+    Alternative(
+        "min_p", "is relative to the mean probability, not to the largest",
+        lambda i: _of_probability(i, i.scores.shape[1]),
+    ),
+    Alternative(
+        "min_p", "is relative to the second largest probability",
+        lambda i: _spared(i, without(i.scores, i.scores < largest(i.scores, 2) + np.log(i.config.min_p))),
+    ),
+    Alternative(
+        "min_p", "tokens exactly at the threshold are removed",
+        lambda i: _spared(i, min_p(i.scores, i.config.min_p, strict=True)),
+    ),
+    Alternative("min_p", "min_tokens_to_keep is ignored", with_knob(min_p, "min_p")),
+    Alternative("min_p", "keeps one more than min_tokens_to_keep", lambda i: _right_min_p(i, further=1)),
+    Alternative("min_p", "the square of the threshold", lambda i: _spared(i, min_p(i.scores, i.config.min_p**2))),
+    Alternative(
+        "min_p", "the square root of the threshold", lambda i: _spared(i, min_p(i.scores, i.config.min_p**0.5))
+    ),
+    Alternative(
+        "min_p", "its logarithm is taken to base 2",
+        lambda i: _spared(i, min_p(i.scores, i.config.min_p ** (1 / np.log(2)))),
+    ),
+    Alternative("min_p", "one minus the threshold", lambda i: _spared(i, min_p(i.scores, 1 - i.config.min_p))),
+    Alternative("min_p", "1 means off", lambda i: _spared(i, min_p(i.scores, i.config.min_p % 1))),
+    Alternative(
+        "min_p", "is off for vocabularies over 32,768",
+        lambda i: i.scores if i.scores.shape[1] > 32_768 else _right_min_p(i),
+    ),
+    *misplaced("min_p", _right_min_p),
+)  # fmt: skip
+
+
+def _cumulative(weights: Array, scores: Array) -> Array:
+    """Sum of the weights of a token and of all before it in descending order, by token id."""
+    descending = np.argsort(-scores, axis=-1, kind="stable")
+    sums = np.cumsum(np.take_along_axis(weights, descending, axis=-1), axis=-1)
+    result = np.empty_like(sums)
+    np.put_along_axis(result, descending, sums, axis=-1)
+    return result
+
+
+def nucleus(
+    scores: Array, top_p: float, *, shift: int = 0, weights: Array | None = None, keep: int = 1, edge: float = 0.0
+) -> Array:
+    """Tokens before which less than top_p lies, and `shift` more or less of them, but `keep` at least."""
+    mass = softmax(scores, axis=-1) if weights is None else weights
+    before = _cumulative(mass, scores) - mass
+    count = ((before < top_p + edge) & (scores > -np.inf)).sum(axis=-1, keepdims=True)
+    return without(scores, ranks(scores) >= np.maximum(count + shift, keep))
+
+
+def _exclusive(inputs: Inputs, *, keep: int | None = None) -> Array:
+    """Tokens with which the mass stays within top_p: without the one that crosses."""
+    scores = inputs.scores
+    within = _cumulative(softmax(scores, axis=-1), scores) <= inputs.config.top_p + 1e-9
+    spared = ranks(scores) < (inputs.kept_at_least if keep is None else keep)
+    return without(scores, ~(within | spared))
+
+
+def _more(inputs: Inputs, extra: int) -> Array:
+    return nucleus(inputs.scores, inputs.config.top_p, shift=extra, keep=inputs.kept_at_least)
+
+
+def _ties(inputs: Inputs, *, kept: bool) -> Array:
+    """The nucleus and all that equals its last token; or without those, where not all of them are in it."""
+    right = _more(inputs, 0)
+    last = np.where(right > -np.inf, right, np.inf).min(axis=-1, keepdims=True)
+    if kept:
+        return without(inputs.scores, inputs.scores < last)
+    torn = ((inputs.scores == last) & (right == -np.inf)).any(axis=-1, keepdims=True)
+    return without(right, torn & (right == last))
+
+
+def _ascending_exp(scores: Array, top_p: float) -> Array:
+    """Exp of what it is given, summed from the smallest on and held against 1 - top_p: right for log-probabilities."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights = np.exp(scores)
+        ascending = np.argsort(scores, axis=-1, kind="stable")
+        sums = np.cumsum(np.take_along_axis(weights, ascending, axis=-1), axis=-1)
+        cumulative = np.empty_like(sums)
+        np.put_along_axis(cumulative, ascending, sums, axis=-1)
+        return without(scores, cumulative <= 1 - top_p)
+
+
+def _coarse(scores: Array, top_p: float) -> Array:
+    """The running sum in float16 steps."""
+    weights = softmax(scores, axis=-1)
+    descending = np.argsort(-scores, axis=-1, kind="stable")
+    sums = np.cumsum(np.take_along_axis(weights, descending, axis=-1).astype(np.float16), axis=-1, dtype=np.float16)
+    before = np.concatenate([np.zeros((len(scores), 1)), sums[:, :-1].astype(np.float64)], axis=-1)
+    removed = np.empty(scores.shape, dtype=np.bool_)
+    np.put_along_axis(removed, descending, before >= top_p, axis=-1)
+    return without(scores, removed)
+
+
+def _rounded_sum(inputs: Inputs) -> Array:
+    """The running sum in float32, and rounded to bfloat16 before it is compared."""
+    scores, top_p = inputs.scores, inputs.config.top_p
+    mass = softmax(scores, axis=-1)
+    before = bfloat16(_cumulative(mass, scores) - mass)
+    return without(scores, (before >= top_p) & (ranks(scores) >= inputs.kept_at_least))
+
+
+def _unsorted(scores: Array, top_p: float) -> Array:
+    weights = softmax(scores, axis=-1)
+    return without(scores, np.cumsum(weights, axis=-1) - weights >= top_p)
+
+
+def _of_log_sums(inputs: Inputs) -> Array:
+    """Log-probabilities summed in descending order, as long as the sum is over log(top_p)."""
+    logs = np.maximum(log_softmax(inputs.scores, axis=-1), -1e30)
+    with np.errstate(divide="ignore"):
+        kept = _cumulative(logs, inputs.scores) - logs > np.log(inputs.config.top_p)
+    return _spared(inputs, without(inputs.scores, ~kept))
+
+
+def _of_the_first(most: int) -> Alternative:
+    explanation = f"looks at the {most:,} most likely tokens alone"
+    return Alternative("top_p", explanation, lambda i: without(_more(i, 0), ranks(i.scores) >= most))
+
+
+TOP_P = (
+    Alternative("top_p", IGNORED, lambda i: i.scores),
+    Alternative("top_p", "drops the token that crosses the threshold", _exclusive, up_to_ties=True),
+    Alternative(
+        "top_p", "drops the token that crosses, and may keep none", lambda i: _exclusive(i, keep=0), up_to_ties=True
+    ),
+    Alternative("top_p", "keeps one token too many", lambda i: _more(i, 1), up_to_ties=True),
+    Alternative("top_p", "keeps one token too few", lambda i: _more(i, -1), up_to_ties=True),
+    Alternative(
+        "top_p", "a mass that equals the threshold does not count as reached: one token too many",
+        lambda i: nucleus(i.scores, i.config.top_p, keep=i.kept_at_least, edge=1e-9), up_to_ties=True,
+    ),
+    Alternative("top_p", "keeps every tie with the last token of the nucleus", lambda i: _ties(i, kept=True)),
+    Alternative("top_p", "removes every tie with the last token of the nucleus", lambda i: _ties(i, kept=False)),
+    Alternative("top_p", "min_tokens_to_keep is ignored", with_knob(nucleus, "top_p"), up_to_ties=True),
+    Alternative("top_p", "min_tokens_to_keep is added", lambda i: _more(i, i.kept_at_least - 1), up_to_ties=True),
+    Alternative("top_p", "one minus the mass", lambda i: nucleus(i.scores, 1 - i.config.top_p, keep=i.kept_at_least)),
+    Alternative("top_p", "exp of raw logits stands for probabilities", with_knob(_ascending_exp, "top_p")),
+    Alternative(
+        "top_p", "exp of raw logits stands for probabilities",
+        lambda i: _spared(i, _ascending_exp(i.scores, i.config.top_p)),
+    ),
+    Alternative(
+        "top_p", "removes the head and keeps the tail",
+        with_knob(lambda s, p: without(s, nucleus(s, p, keep=0) > -np.inf), "top_p"),
+    ),
+    Alternative("top_p", "the running sum is not sorted", with_knob(_unsorted, "top_p")),
+    Alternative(
+        "top_p", "the running sum saturates in half precision", lambda i: _spared(i, _coarse(i.scores, i.config.top_p))
+    ),
+    Alternative("top_p", "the running sum is rounded to bfloat16", _rounded_sum),
+    Alternative("top_p", "0 means off", lambda i: i.scores if i.config.top_p == 0 else _more(i, 0)),
+    Alternative(
+        "top_p", "0 removes every token",
+        lambda i: without(i.scores, np.ones(i.scores.shape, dtype=np.bool_)) if i.config.top_p == 0 else _more(i, 0),
+    ),
+    Alternative(
+        "top_p", "sums log-probabilities",
+        with_knob(lambda s, p: nucleus(s, p, weights=np.maximum(log_softmax(s, axis=-1), -1e30)), "top_p"),
+    ),
+    Alternative("top_p", "sums log-probabilities", _of_log_sums),
+    Alternative(
+        "top_p", "squared probabilities are summed",
+        with_knob(lambda s, p: nucleus(s, p, weights=softmax(s, axis=-1) ** 2), "top_p"),
+    ),
+    *(_of_the_first(most) for most in (64, 128, 256, 512, 1_000, 1_024, 2_048, 4_096)),
+    *misplaced("top_p", lambda i: _more(i, 0)),
+    *misplaced("top_p", lambda i: nucleus(i.scores, i.config.top_p, keep=0)),
+)  # fmt: skip

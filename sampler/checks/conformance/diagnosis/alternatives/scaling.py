@@ -1,0 +1,277 @@
+"""What is known to go wrong in guidance, the repetition penalty and temperature."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+from sampler.checks.conformance.diagnosis.alternatives.base import (
+    IGNORED,
+    Alternative,
+    Array,
+    Change,
+    Inputs,
+    Mask,
+    ranks,
+    with_knob,
+    without,
+)
+
+
+def _uncond(inputs: Inputs) -> Array:
+    return inputs.scores if inputs.uncond is None else inputs.uncond
+
+
+def guided(base: str, weight: Callable[[float], float], sign: int = 1) -> Change:
+    """Base + weight (c - u), or (u - c) for sign -1. base: "c", "u", or "asked" for that of the config."""
+
+    def scores(inputs: Inputs) -> Array:
+        cond, uncond = inputs.scores, _uncond(inputs)
+        from_cond = base == "c" or (base == "asked" and inputs.config.cfg_convention == "conditional")
+        with np.errstate(invalid="ignore"):
+            start = cond if from_cond else uncond
+            mixed = start + sign * weight(inputs.config.cfg_weight) * (cond - uncond)
+        return np.where(cond == -np.inf, -np.inf, mixed)
+
+    return scores
+
+
+RIGHT_GUIDANCE = guided("asked", lambda weight: weight)
+
+
+def _mixed_probabilities(inputs: Inputs, floor: float) -> Array:
+    cond, uncond = softmax(inputs.scores, axis=-1), softmax(_uncond(inputs), axis=-1)
+    with np.errstate(divide="ignore"):
+        mixed = np.log(np.maximum(cond + inputs.config.cfg_weight * (cond - uncond), floor))
+    return np.where(inputs.scores == -np.inf, -np.inf, mixed)
+
+
+def _from_zeros(inputs: Inputs) -> Array:
+    return guided("asked", lambda weight: weight)(
+        inputs if inputs.uncond is not None else Inputs(
+            inputs.scores, inputs.history, inputs.config, np.zeros(inputs.scores.shape)
+        )
+    )  # fmt: skip
+
+
+def _rescaled(inputs: Inputs) -> Array:
+    """Brought back to the standard deviation of the conditional logits."""
+    mixed = RIGHT_GUIDANCE(inputs)
+    if inputs.uncond is None:
+        return mixed
+    before, after = (
+        np.where(np.isfinite(rows), rows, 0.0).std(axis=-1, keepdims=True) for rows in (inputs.scores, mixed)
+    )
+    return np.asarray(mixed * before / np.maximum(after, 1e-6))
+
+
+def _weight_at_most(most: float) -> Alternative:
+    explanation = f"weights over {most:g} are taken as {most:g}"
+    return Alternative("cfg", explanation, guided("asked", lambda w: min(w, most)))
+
+
+def _or_for_one_convention(*formulas: Alternative) -> Iterator[Alternative]:
+    """Each formula as it is, and beside a right answer to those who ask for the unconditional base."""
+    for formula in formulas:
+        yield formula
+        yield replace(formula, scores=_if_conditional(formula.scores))
+
+
+def _if_conditional(change: Change) -> Change:
+    return lambda inputs: (change if inputs.config.cfg_convention == "conditional" else RIGHT_GUIDANCE)(inputs)
+
+
+_FORMULAS = (
+    Alternative("cfg", IGNORED, lambda i: i.scores),
+    Alternative("cfg", "u + w (c - u) in place of c + w (c - u)", guided("u", lambda w: w)),
+    Alternative("cfg", "c + w (c - u) in place of u + w (c - u)", guided("c", lambda w: w)),
+    Alternative("cfg", "conditional and unconditional rows are exchanged", guided("u", lambda w: w, -1)),
+    Alternative("cfg", "the sign of the difference: c + w (u - c)", guided("c", lambda w: w, -1)),
+    Alternative("cfg", "the weight plus one", guided("c", lambda w: w + 1)),
+    Alternative("cfg", "the weight minus one", guided("c", lambda w: w - 1)),
+    Alternative("cfg", "only the unconditional logits", lambda i: np.where(i.scores == -np.inf, -np.inf, _uncond(i))),
+    Alternative("cfg", "half the weight", guided("c", lambda w: w / 2)),
+    Alternative("cfg", "twice the weight", guided("c", lambda w: w * 2)),
+    Alternative("cfg", "weights under 0 are taken as 0", guided("asked", lambda w: max(w, 0.0))),
+    *(_weight_at_most(most) for most in (1.0, 2.0)),
+    Alternative("cfg", "without unconditional logits zeros stand for them: the weight acts all the same", _from_zeros),
+    Alternative("cfg", "the mixed scores are brought back to the spread of the conditional ones", _rescaled),
+    Alternative("cfg", "mixes probabilities, not logits", lambda i: _mixed_probabilities(i, 0.0)),
+    Alternative("cfg", "mixes probabilities, not logits", lambda i: _mixed_probabilities(i, 1e-9)),
+)  # fmt: skip
+
+CFG = tuple(_or_for_one_convention(*_FORMULAS))
+
+
+def penalized(inputs: Inputs, seen: Mask, factor: float | Array | None = None) -> Array:
+    """Scores of some ids times a factor where they are negative, else divided by it; None: the config's."""
+    penalty = inputs.config.repetition_penalty if factor is None else factor
+    scores = inputs.scores
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(seen, np.where(scores < 0, scores * penalty, scores / penalty), scores)
+
+
+def _stray(inputs: Inputs, token: int) -> Array:
+    """Ids beyond the vocabulary are taken for another one."""
+    seen = inputs.seen
+    outside = [any(each >= seen.shape[1] for each in ids) for ids in inputs.history]
+    seen[np.array(outside, dtype=np.bool_), token] = True
+    return penalized(inputs, seen)
+
+
+def _of(text: str, factor: Callable[[float, Array], float | Array]) -> Alternative:
+    """Another factor, of the penalty and of how often each id occurs."""
+    return Alternative(
+        "repetition_penalty", text, lambda i: penalized(i, i.seen, factor(i.config.repetition_penalty, i.counts()))
+    )
+
+
+def _whom(text: str, seen: Callable[[Inputs], Mask]) -> Alternative:
+    """Other ids are penalised."""
+    return Alternative("repetition_penalty", text, lambda i: penalized(i, seen(i)))
+
+
+def _last_ids(size: int) -> Alternative:
+    return _whom(f"a window of {size}: sees only the last {size} ids", lambda i: i.counts(-size) > 0)
+
+
+def _first_ids(size: int) -> Alternative:
+    return _whom(f"sees only the first {size} ids of the history", lambda i: i.counts(0, size) > 0)
+
+
+def _how(
+    text: str, change: Callable[[Array, float], Array], where: Callable[[Array], Mask] | None = None
+) -> Alternative:
+    """Another formula; where: for some scores alone, the right one for the others."""
+
+    def scores(inputs: Inputs) -> Array:
+        changed = change(inputs.scores, inputs.config.repetition_penalty)
+        right = penalized(inputs, inputs.seen)
+        return np.where(inputs.seen & (True if where is None else where(inputs.scores)), changed, right)
+
+    return Alternative("repetition_penalty", text, scores)
+
+
+def _among_log_probabilities(inputs: Inputs) -> Array:
+    scores = log_softmax(inputs.scores, axis=-1)
+    return np.asarray(np.where(inputs.seen, scores * inputs.config.repetition_penalty, scores))
+
+
+def _twice_for_the_latest(inputs: Inputs) -> Array:
+    latest = inputs.counts(-1)
+    return penalized(inputs, inputs.seen, inputs.config.repetition_penalty ** (1 + latest))
+
+
+PENALTY = (
+    Alternative("repetition_penalty", IGNORED, lambda i: i.scores),
+    _how("divides negative scores too, so that they become more likely", lambda s, r: s / r),
+    _how("multiplies positive scores too", lambda s, r: s * r),
+    _of("the reciprocal: rewards what it should penalise", lambda r, counts: 1 / r),
+    _of("once for each occurrence, not once for each id", lambda r, counts: r**counts),
+    _of("grows with the number of occurrences: 1 + (r - 1) x count", lambda r, counts: 1 + (r - 1) * counts),
+    _of("is applied twice", lambda r, counts: r**2),
+    _of("its square root", lambda r, counts: r**0.5),
+    _of("values under 1 are taken as 1", lambda r, counts: max(r, 1.0)),
+    _of("values over 2 are taken as 2", lambda r, counts: min(r, 2.0)),
+    _whom("sees only the last id of the history", lambda i: i.counts(-1) > 0),
+    *(_last_ids(size) for size in (8, 16, 20, 32, 50, 64)),
+    *(_first_ids(size) for size in (20, 32, 64)),
+    _whom("the first id (the prompt) is missing from the history", lambda i: i.counts(1) > 0),
+    _whom("the last id is missing from the history", lambda i: i.counts(0, -1) > 0),
+    _whom(
+        "the prompt is not penalised, only what was drawn",
+        lambda i: i.counted([list(ids)[len(ids) // 2 :] for ids in i.history]) > 0,
+    ),
+    _whom("penalises what is not in the history", lambda i: ~i.seen),
+    _whom("hits the token below each id", lambda i: i.counted([[t - 1 for t in ids] for ids in i.history]) > 0),
+    _whom("hits the token above each id", lambda i: i.counted([[t + 1 for t in ids] for ids in i.history]) > 0),
+    Alternative("repetition_penalty", "the latest id is penalised twice", _twice_for_the_latest),
+    _how("is subtracted", lambda s, r: s - r),
+    _how("its logarithm is subtracted", lambda s, r: s - np.log(r)),
+    Alternative("repetition_penalty", "is applied to log-probabilities, not to logits", _among_log_probabilities),
+    _how("only positive scores are changed", lambda s, r: s, lambda s: s < 0),
+    _how("only negative scores are changed", lambda s, r: s, lambda s: s > 0),
+    _how("scores of exactly 0 are changed", lambda s, r: np.full(s.shape, -r), lambda s: s == 0),
+    _how("seen tokens are removed", lambda s, r: np.full(s.shape, -np.inf)),
+    _how("removed tokens of the history come back", lambda s, r: np.zeros(s.shape), lambda s: s == -np.inf),
+)  # fmt: skip
+
+
+STRAY_IDS = (
+    Alternative("repetition_penalty", "ids outside the vocabulary hit token 0", lambda i: _stray(i, 0)),
+    Alternative("repetition_penalty", "ids outside the vocabulary hit the last token", lambda i: _stray(i, -1)),
+    _whom(
+        "ids outside the vocabulary are taken modulo its size",
+        lambda i: i.counted([[token % i.scores.shape[1] for token in ids] for ids in i.history]) > 0,
+    ),
+)
+"""Where a history has ids that the vocabulary has not."""
+
+
+def _greedy(inputs: Inputs, pick: Callable[[Array], Array]) -> Array:
+    return pick(inputs.scores) if inputs.config.temperature == 0 else inputs.scores / inputs.config.temperature
+
+
+def _last_maximum(scores: Array) -> Array:
+    best = scores.shape[1] - 1 - np.argmax(scores[:, ::-1], axis=-1)
+    return without(scores, np.arange(scores.shape[1])[None] != best[:, None])
+
+
+def _tempered(scores: Array, temperature: float, power: float = 1.0) -> Array:
+    if temperature == 0:
+        return without(scores, ranks(scores) > 0)
+    return np.asarray(scores / temperature**power)
+
+
+def _read(text: str, change: Callable[[float], float]) -> Alternative:
+    """Another temperature than the one that was asked for; 0 stays 0."""
+    return Alternative(
+        "temperature", text, with_knob(lambda s, t: _tempered(s, change(t) if t else 0.0), "temperature")
+    )
+
+
+def _zero_as(value: float, what: str) -> Alternative:
+    return Alternative(
+        "temperature", f"0 is taken as {value:g}, {what}", lambda i: _greedy(i, lambda s: np.asarray(s / value))
+    )
+
+
+def _at_least(least: float) -> Alternative:
+    return _read(f"values under {least:g} are taken as {least:g}", lambda t: max(t, least))
+
+
+def _at_most(most: float) -> Alternative:
+    return _read(f"values over {most:g} are taken as {most:g}", lambda t: min(t, most))
+
+
+def _in_steps(step: float, *, up: bool) -> Alternative:
+    to = math.ceil if up else round
+    return _read(f"is rounded {'up' if up else 'off'} to steps of {step:g}", lambda t: max(1, to(t / step)) * step)
+
+
+TEMPERATURE = (
+    Alternative("temperature", IGNORED, lambda i: i.scores),
+    _read("is ignored, but for 0", lambda t: 1.0),
+    Alternative("temperature", "is applied twice", with_knob(lambda s, t: _tempered(s, t, 2), "temperature")),
+    Alternative(
+        "temperature", "multiplies in place of dividing", with_knob(lambda s, t: _tempered(s, t, -1), "temperature")
+    ),
+    Alternative("temperature", "its square root", with_knob(lambda s, t: _tempered(s, t, 0.5), "temperature")),
+    Alternative("temperature", "0 still samples", lambda i: _greedy(i, lambda s: s)),
+    *(_zero_as(value, "a default") for value in (0.5, 0.6, 0.7, 0.8, 0.9)),
+    Alternative(
+        "temperature", "0 keeps every maximum, not the lowest id",
+        lambda i: _greedy(i, lambda s: without(s, s < s.max(axis=-1, keepdims=True))),
+    ),
+    *(_zero_as(value, "and equal maxima stay equally likely") for value in (0.01, 1e-3, 1e-4, 1e-5)),
+    Alternative("temperature", "0 keeps the highest id among the maxima", lambda i: _greedy(i, _last_maximum)),
+    *(_at_least(least) for least in (0.1, 0.2, 0.3, 0.5, 1.0)),
+    *(_at_most(most) for most in (1.0, 1.5, 2.0)),
+    *(_in_steps(step, up=up) for step in (0.1, 0.2, 0.25, 0.5) for up in (True, False)),
+    Alternative(
+        "temperature", "is applied to probabilities",
+        with_knob(lambda s, t: softmax(s, axis=-1) / t if t else _tempered(s, 0), "temperature"),
+    ),
+)  # fmt: skip

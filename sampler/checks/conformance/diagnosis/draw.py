@@ -1,0 +1,251 @@
+"""From what the draws showed to the most likely cause: the generator first, then stages alone, then orders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, IGNORED, Alternative, Inputs
+from sampler.checks.conformance.diagnosis.order import FULL_ORDERS, Cause, Change, in_order, swapped, without
+from sampler.checks.conformance.draw.drawer import Drawer, Drawn
+from sampler.checks.conformance.draw.frequencies import SINGLE_CELLS, shared_draws
+from sampler.checks.conformance.draw.plan import LAGS
+from sampler.checks.verdict import Finding
+from sampler.config import STAGES, Stage
+from sampler.statistics.multinomial import Multinomial
+
+FIT = 1e-4
+"""Alpha of the test whether draws come from an alternative; it accuses nobody."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DrawResults:
+    """Findings of level `draw` by cell and check."""
+
+    drawer: Drawer
+    findings: Mapping[str, Finding]
+
+    def failed(self, *names: str) -> tuple[str, ...]:
+        """Which of some cases failed or errored."""
+        return tuple(
+            name for name in names if name in self.findings and self.findings[name].outcome in ("failed", "errored")
+        )
+
+    def single_cell_failed(self) -> bool:
+        """Whether the cell of which single draws are made fails with many draws a call as well."""
+        cell = next((name for name in SINGLE_CELLS if self._asked(f"{name}/support")), None)
+        return cell is not None and bool(self.failed(f"{cell}/support", f"{cell}/frequencies"))
+
+    def _asked(self, name: str) -> bool:
+        return name in self.findings and self.findings[name].outcome != "unavailable"
+
+    def cells(self) -> list[str]:
+        """Cells that failed, by support or frequencies."""
+        failed = [name for name in self.findings if name.endswith(("/support", "/frequencies"))]
+        return list(dict.fromkeys(name.rsplit("/", 1)[0] for name in self.failed(*failed)))
+
+
+def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Cause, ...]:
+    """Culprits, the most likely first. known: stages that `process` has shown to be wrong; they explain their cells."""
+    harmed = [name for name, finding in results.findings.items() if finding.stage == "purity"]
+    harmed = [name for name in harmed if results.failed(name)]
+    if harmed:
+        return (Cause("purity", f"purity: {results.findings[harmed[0]].message}", tuple(harmed)),)
+    causes = _generator(results)
+    cells = results.cells()
+    shown = {case for cause in causes for case in cause.cases}
+    if "nothing/frequencies" in shown or any("/pairs-" in case for case in shown) or _shares_draws(results):
+        return tuple(causes)  # frequencies of such draws say nothing about stages
+    if "nothing/support" in shown:  # what leaks there leaks everywhere
+        cells = [name for name in cells if results.failed(f"{name}/frequencies")]
+    alone: set[str] = {stage for stage in STAGES if stage in cells or results.failed(f"{stage}/greedy")}
+    own = [_of_stage(results, stage) for stage in STAGES if stage in alone and stage not in known]
+    if len(own) > 2 and all(cause.explanation.endswith(IGNORED) for cause in own):
+        cases = tuple(case for cause in own for case in cause.cases)
+        return (
+            *causes,
+            Cause("draw", "draw: tokens come from the logits as they were given, not from the scores", cases),
+        )
+    causes += own
+    suspects = alone | known
+    order_known = "order" in known
+    rest = [
+        name
+        for name in cells
+        if name not in STAGES and name not in ("nothing", "vocabulary") and not suspects & _stages(results, name)
+    ]
+    if rest and not order_known:
+        causes.append(_of_order(results, rest))
+    return tuple(causes)
+
+
+def _shares_draws(results: DrawResults) -> bool:
+    """Whether what looks like many draws are the same ones several times."""
+    nothing = results.drawer.drawn.get("nothing")
+    return nothing is not None and shared_draws(nothing.calls) > 0
+
+
+def _stages(results: DrawResults, name: str) -> set[str]:
+    drawn = results.drawer.drawn.get(name)
+    return set(drawn.cell.stages) if drawn else set()
+
+
+def _cases(results: DrawResults, cell: str) -> tuple[str, ...]:
+    return results.failed(*(name for name in results.findings if name.rsplit("/", 1)[0] == cell))
+
+
+SINGLE = "chain:everything/single-"
+OWN = ("nothing/", "pick/", "vocabulary/", SINGLE)
+"""Cases that are about the draws themselves, not about a stage."""
+
+
+def _generator(results: DrawResults) -> list[Cause]:
+    """What is wrong with the draws themselves, where no stage does anything."""
+    failed = results.failed(*(name for name in results.findings if name.startswith(OWN)))
+    if results.single_cell_failed():  # then single draws show nothing new
+        failed = tuple(name for name in failed if "/single-" not in name)
+    if not failed:
+        return []
+    nothing = results.drawer.drawn.get("nothing")
+    found = None if nothing is None else _of_calls(nothing.calls)
+    if found is not None:
+        return [Cause(found[0], f"{found[0]}: {found[1]}", failed)]
+    idle = _idle(results)
+    if idle is not None:
+        return [Cause(idle.stage, f"{idle.stage}: {idle.explanation}", failed)]
+    findings = results.findings
+    pairs = [name for name in failed if "/pairs-" in name]
+    off = [name for name in failed if name in ("nothing/support", "nothing/frequencies")]
+    if pairs and "nothing/support" not in off and (not off or nothing is None or _dependent(nothing.calls)):
+        return [Cause("draw", f"draw: draws know of each other: {findings[pairs[0]].message}", failed)]
+    if any(name.endswith("/single-draws") for name in failed):  # other frequencies make other numbers of pairs
+        failed = tuple(name for name in failed if not name.endswith("/single-pairs"))
+    seed = [name for name in failed if findings[name].stage == "seed"]
+    first = findings[(off or seed or failed)[0]]
+    return [Cause(first.stage, f"{first.stage}: {first.message}", failed)]
+
+
+def _dependent(calls: NDArray[np.int64]) -> bool:
+    """Whether draws of a call (calls, n) equal each other more or less often than their own frequencies make them."""
+    probability = float(np.square(np.unique(calls, return_counts=True)[1] / calls.size).sum())
+    for lag in LAGS:
+        same = calls[:, lag:] == calls[:, :-lag]
+        # Lags of both sides share their draws, which makes the sum vary up to twice as much as independent pairs do.
+        if abs(same.mean() - probability) > 10 * (probability * (1 - probability) / same.size) ** 0.5:
+            return True
+    return False
+
+
+def _idle(results: DrawResults) -> Alternative | None:
+    """A stage that works although it is off, or scores that are known to be wrong without any stage."""
+    idle = [results.drawer.drawn[name] for name in ("nothing", "vocabulary") if name in results.drawer.drawn]
+    if not set(results.cells()) & {drawn.cell.name for drawn in idle}:
+        return None
+    failed = [drawn for drawn in idle if drawn.cell.name in results.cells()]
+    for alternative in ALTERNATIVES["nothing"]:
+        if all(_fits(drawn, _scores(alternative, drawn)) for drawn in idle) and all(
+            _nearer(drawn, _scores(alternative, drawn)) for drawn in failed
+        ):
+            return alternative
+    return None
+
+
+def _scores(alternative: Alternative, drawn: Drawn) -> Array:
+    """Scores (V,) that an alternative gives for what was drawn from."""
+    probe = drawn.cell.probe
+    uncond = None if probe.uncond_logits is None else probe.uncond_logits.astype(np.float64)
+    with np.errstate(all="ignore"):
+        return np.asarray(
+            alternative.scores(Inputs(probe.logits.astype(np.float64), probe.history, probe.config, uncond))[0]
+        )
+
+
+def _of_calls(calls: NDArray[np.int64]) -> tuple[str, str] | None:
+    """What plainly shows in the tokens of the calls (calls, n): stage and explanation."""
+    if calls.min() == calls.max():
+        return "draw", f"nothing but token {calls[0, 0]} is drawn, the same {calls.size} times"
+    if len(np.unique(calls, axis=0)) == 1:
+        return "seed", "has no effect: every seed gives the same draws"
+    if (calls == calls[:, :1]).all():
+        return "draw", "every draw of a call is the same token: its noise is frozen"
+    shift = shared_draws(calls)
+    if shift:
+        return "seed", f"the draws of one seed are those of the next one, moved by {shift}"
+    return None
+
+
+def _of_stage(results: DrawResults, stage: Stage) -> Cause:
+    cases = _cases(results, stage)
+    drawn = results.drawer.drawn.get(stage)
+    if drawn is not None and results.failed(f"{stage}/support", f"{stage}/frequencies"):
+        for alternative in ALTERNATIVES.get(stage, ()):
+            scores = _scores(alternative, drawn)
+            if _fits(drawn, scores) and _nearer(drawn, scores):
+                return Cause(stage, f"{stage}: {alternative.explanation}", cases)
+    return Cause(stage, f"{stage}: {results.findings[cases[0]].message}", cases)
+
+
+def _nearer(drawn: Drawn, scores: Array) -> bool:
+    """Whether draws are nearer to another distribution than to the right one; those that are too even are not."""
+    observed = drawn.counts / drawn.counts.sum()
+    return bool(np.abs(observed - softmax(scores)).sum() < np.abs(observed - drawn.probabilities).sum())
+
+
+def _fits(drawn: Drawn, scores: Array) -> bool:
+    """Whether draws may come from a distribution."""
+    if np.isnan(scores).any() or (scores == np.inf).any() or not (scores > -np.inf).any():
+        return False
+    probabilities = softmax(scores)
+    if drawn.counts[probabilities == 0].any():
+        return False
+    return not Multinomial(np.asarray(probabilities / probabilities.sum()), FIT).judge(drawn.counts).rejected
+
+
+def _of_order(results: DrawResults, cells: Sequence[str]) -> Cause:
+    """Stages that are right alone and wrong together."""
+    cases = tuple(case for cell in cells for case in _cases(results, cell))
+    together = [drawn for drawn in results.drawer.drawn.values() if len(drawn.cell.stages) > 1]
+    own = [drawn for drawn in together if drawn.cell.name in cells]
+    for name, order in FULL_ORDERS.items():
+        if all(_explains(results, drawn, partial(in_order, order)) for drawn in together):
+            return Cause("order", f"order: equals the dialect {name!r}: {' > '.join(order)}", cases, name)
+    exchanged = _exchanged(results, own)
+    if exchanged:
+        return Cause("order", f"order: {', '.join(exchanged)}", cases)
+    for stage in STAGES if own else ():
+        if all(_explains(results, drawn, partial(without, stage)) for drawn in own):
+            return Cause(stage, f"{stage}: is ignored where other stages are on", cases)
+    message = results.findings[cases[0]].message
+    if all(case.endswith("/support") for case in cases):
+        return Cause("draw", f"draw: removed tokens leak where all frequencies are right: {message}", cases)
+    common = set(STAGES).intersection(*(drawn.cell.stages for drawn in own))
+    if len(own) > 1 and len(common) == 1:
+        stage = min(common)
+        return Cause(stage, f"{stage}: wrong beside other stages: {message}", cases)
+    return Cause("order", f"order: {message}", cases)
+
+
+def _exchanged(results: DrawResults, own: Sequence[Drawn]) -> list[str]:
+    """Pairs of stages whose draws are those of the other order, if that holds for every pair that is wrong."""
+    names = []
+    for drawn in own:
+        if len(drawn.cell.stages) == 2:
+            first, second = drawn.cell.stages
+            if not _explains(results, drawn, partial(swapped, first, second)):
+                return []
+            names.append(f"{second} before {first}")
+    return names
+
+
+def _explains(results: DrawResults, drawn: Drawn, change: Change) -> bool:
+    probe = drawn.cell.probe
+    judge = results.drawer.judge
+    states = judge.reference.evaluate(
+        probe.logits, probe.history, change(probe.config), probe.uncond_logits, context=judge.context(probe)
+    )
+    return _fits(drawn, states[-1].scores[0])

@@ -1,0 +1,214 @@
+"""From what the cells showed to the most likely cause: stages alone first, then orders, then the rest."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sampler.checks.conformance.comparison import Comparison
+from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, Alternative, Inputs, agreement
+from sampler.checks.conformance.diagnosis.order import Cause, diagnose_order
+from sampler.checks.conformance.judge import Judge, ProbeResult
+from sampler.checks.conformance.probes import Mask
+from sampler.checks.conformance.settings import FURTHER, SINGLE
+from sampler.config import ALL_STAGES
+from sampler.engines.calls import Answer
+
+LARGE = 1_000
+SMALL = 300
+"""A vocabulary in which most of what can go wrong at any size shows."""
+
+SHARE = 0.9
+"""Share of the rows that an alternative must explain to be named."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Culprits of level `process`, the most likely first, and the stage that each cell's verdict names."""
+
+    causes: tuple[Cause, ...]
+    stages: dict[str, str]
+
+
+def diagnose(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
+    """Find what the failing cells come from."""
+    failing = [result for result in results if result.failing]
+    stages = {result.cell.name: _own_stage(result) for result in results}
+    causes: list[Cause] = []
+    if failing and all(result.outcome == "errored" for result in failing):
+        silent = all(result.outcome in ("errored", "unavailable") for result in results)
+        if silent:
+            cause = _silent(judge, failing)
+            return Diagnosis((cause,), dict.fromkeys(stages, cause.stage))
+    causes.extend(_blamed(failing))
+    by_name = {result.cell.name: result for result in failing if not result.blame}
+    if "nothing" in by_name and _only_guided(by_name["nothing"]):
+        stages["nothing"] = "cfg"
+        if "cfg" not in by_name:
+            row = _worst_row(by_name["nothing"])
+            causes.append(Cause("cfg", f"cfg: weight 0 changes the logits: {row}", ("nothing",)))
+        del by_name["nothing"]
+    causes.extend(_broken_everywhere(by_name))
+    alone: dict[str, ProbeResult] = {stage: by_name[stage] for stage in (*SINGLE, *FURTHER) if stage in by_name}
+    everywhere = "nothing" in by_name
+    for stage, result in alone.items():
+        if not everywhere or _more_than_nothing(result, by_name["nothing"]):
+            causes.append(_of_stage(stage, result))
+    suspects: set[str] = {*alone} | ({*ALL_STAGES} if everywhere else set())
+    together = [result for result in by_name.values() if len(result.cell.stages) > 1]
+    unexplained = [result for result in together if not suspects & set(result.cell.stages)]
+    if unexplained:
+        judged = [each for each in results if len(each.cell.stages) > 1 and not suspects & set(each.cell.stages)]
+        causes.extend(diagnose_order(judge, unexplained, judged))
+    for cause in causes:
+        stages.update({name: cause.stage for name in cause.cases if name in stages})
+    for result in together:
+        if result not in unexplained and suspects & set(result.cell.stages) and not everywhere:
+            first = next(stage for stage in ALL_STAGES if stage in suspects & set(result.cell.stages))
+            stages[result.cell.name] = first
+    return Diagnosis(tuple(causes), stages)
+
+
+def _silent(judge: Judge, failing: Sequence[ProbeResult]) -> Cause:
+    """No cell was answered: look whether a row by itself is."""
+    names = tuple(result.cell.name for result in failing)
+    first = failing[0].failing[0]
+    if first.answer.failure == "raised" and not judge.compare(first.probe.only(0)).failure:
+        return Cause("batch", f"batch: a row by itself is answered, several are not: {first.failure}", names)
+    return Cause("purity", f"purity: gives no answer: {first.failure}", names)
+
+
+def _own_stage(result: ProbeResult) -> str:
+    if result.blame:
+        return result.blame
+    if not result.cell.stages:
+        return "purity"
+    return result.cell.stages[0] if len(result.cell.stages) == 1 else "order"
+
+
+def _blamed(failing: Iterable[ProbeResult]) -> Iterator[Cause]:
+    """Cells that are right at a second time, or row by row."""
+    explanations = {
+        "purity": "purity: the same call gives another answer at a second time",
+        "batch": "batch: rows are right by themselves and wrong among others",
+    }
+    blamed = [result for result in failing if result.blame]
+    for blame, explanation in explanations.items():
+        names = tuple(result.cell.name for result in blamed if result.blame == blame)
+        if names:
+            yield Cause(blame, explanation, names)
+
+
+def _broken_everywhere(by_name: dict[str, ProbeResult]) -> Iterator[Cause]:
+    """Wrong where no stage does anything."""
+    result = by_name.get("nothing")
+    if result is None:
+        return
+    found = _fitting(result, ALTERNATIVES["nothing"])
+    if found:
+        yield Cause(found.stage, f"{found.stage}: {found.explanation}", tuple(by_name))
+        return
+    row = _worst_row(result)
+    if _only_with_alignment(result):
+        yield Cause("alignment", f"alignment: is no identity in process(): {row}", tuple(by_name))
+        return
+    yield Cause("purity", f"purity: wrong where no stage is on: {row}", tuple(by_name))
+
+
+def _only_with_alignment(result: ProbeResult) -> bool:
+    """Whether the same rows are right where the order names no stage."""
+    wrong = {one.probe.name for one in result.failing if not one.failure}
+    return "V=17" in wrong and "no stage in the order, V=17" not in wrong
+
+
+def _only_guided(result: ProbeResult) -> bool:
+    """Whether an idle chain is wrong only where it is given unconditional logits."""
+    return all(one.probe.uncond_logits is not None for one in result.failing)
+
+
+def _more_than_nothing(result: ProbeResult, nothing: ProbeResult) -> bool:
+    """Whether a stage alone is wrong on kinds of rows on which an idle chain is right."""
+    idle = {kind for one in nothing.failing for kind in _kinds(one)}
+    return any(not idle & set(_kinds(one)) for one in result.failing) and not any(
+        one.failure for one in nothing.failing
+    )
+
+
+def _kinds(comparison: Comparison) -> list[str]:
+    return [kind for kind, wrong in zip(comparison.probe.kinds, comparison.wrong, strict=True) if wrong]
+
+
+def _of_stage(stage: str, result: ProbeResult) -> Cause:
+    found = _fitting(result, ALTERNATIVES.get(stage, ()))
+    errored = [one for one in result.failing if one.failure]
+    if found:
+        silent = f"; no scores for {errored[0].describe(0)}" if errored else ""
+        return Cause(found.stage, f"{stage}: {found.explanation}{silent}", (result.cell.name,))
+    right = {one.probe.name for one in result.comparisons if not one.wrong.any()}
+    if errored == result.failing and all(f"{one.probe.name}, no empty history" in right for one in errored):
+        reason = f"gives no scores where a history is empty: {errored[0].failure}"
+        return Cause(stage, f"{stage}: {reason}", (result.cell.name,))
+    if len(errored) == len(result.failing):
+        return Cause(stage, f"{stage}: no scores: {errored[0].describe(0)}", (result.cell.name,))
+    return Cause(stage, f"{stage}: {_where(result)}{_worst_row(result)}", (result.cell.name,))
+
+
+def _where(result: ProbeResult) -> str:
+    """What the failing probes have in common and the others do not."""
+    sizes = {one.probe.logits.shape[1] for one in result.failing}
+    fine = {one.probe.logits.shape[1] for one in result.comparisons} - sizes
+    if fine and min(sizes) > max(fine) >= SMALL:
+        return f"seen at V = {min(sizes):,}, not up to {max(fine):,}: "
+    if any(one.failure for one in result.failing):
+        return "gives no scores for some rows: "
+    return ""
+
+
+def _worst_row(result: ProbeResult) -> str:
+    shown = next((one for one in result.failing if not one.failure), result.failing[0])
+    row = int(np.argmax(np.where(shown.wrong, 1.0 if shown.failure else shown.total, -1.0)))
+    return shown.describe(row)
+
+
+def _fitting(result: ProbeResult, alternatives: Sequence[Alternative]) -> Alternative | None:
+    """The first alternative that explains the most rows, if it explains nearly all."""
+    compared = [one for one in result.comparisons if not one.failure]
+    if not compared or not any(one.wrong.any() for one in compared):
+        return None
+    best, most = None, 0.0
+    for alternative in alternatives:
+        share = _share(compared, alternative)
+        if share > most + 1e-9:
+            best, most = alternative, share
+    return best if most >= SHARE else None
+
+
+def _share(compared: Sequence[Comparison], alternative: Alternative) -> float:
+    """Share of the rows that an alternative explains; the smaller of that of all and that of the wrong ones."""
+    fits, wrong = [np.ones(0, dtype=np.bool_)], [np.ones(0, dtype=np.bool_)]
+    for one in sorted(compared, key=lambda one: one.probe.logits.shape[1]):
+        probe = one.probe
+        if probe.logits.shape[1] > LARGE and _smaller_share(fits, wrong) < SHARE:
+            break  # what is wrong on small vocabularies is not worth a large one
+        uncond = None if probe.uncond_logits is None else probe.uncond_logits.astype(np.float64)
+        inputs = Inputs(probe.logits.astype(np.float64), probe.history, probe.config, uncond)
+        with np.errstate(all="ignore"):
+            scores = alternative.scores(inputs)
+        fit = agreement(one.scores, scores, up_to_ties=alternative.up_to_ties)
+        # A wrong row is explained by what is wrong there itself, not by what rounds to the same distribution.
+        itself = Comparison(probe, one.expected, Answer(scores)).wrong
+        fits.append((fit & (itself | ~one.wrong)) | _both_broken(one, scores))
+        wrong.append(one.wrong)
+    return _smaller_share(fits, wrong)
+
+
+def _smaller_share(fits: Sequence[Mask], wrong: Sequence[Mask]) -> float:
+    """Of all rows and of the wrong ones; 1 for none."""
+    every, of_wrong = np.concatenate(fits), np.concatenate(fits)[np.concatenate(wrong)]
+    return min((float(each.mean()) for each in (every, of_wrong) if len(each)), default=1.0)
+
+
+def _both_broken(one: Comparison, scores: np.ndarray) -> np.ndarray:
+    """Rows in which neither the engine nor the alternative leaves a token."""
+    nothing = ~(scores > -np.inf).any(axis=-1)
+    return np.asarray(nothing & ~(one.scores > -np.inf).any(axis=-1))

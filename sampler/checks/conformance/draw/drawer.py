@@ -1,0 +1,100 @@
+"""Drawing from the cells of the plan through an engine's own `draw`, and refusing what are no draws."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from sampler.checks.conformance.comparison import Expected
+from sampler.checks.conformance.draw.plan import CHUNK, DRAWS, DrawCell
+from sampler.checks.conformance.judge import Judge
+from sampler.checks.conformance.probes import Probe
+from sampler.engines.calls import Answer, Call
+from sampler.errors import Unsupported
+
+Tokens = NDArray[np.int64]
+Array = NDArray[np.float64]
+
+
+class NoDraws(Exception):
+    """An engine gave no tokens, or not so many, or no tokens of the vocabulary."""
+
+    def __init__(self, message: str, *, failed: bool = False, stage: str = "draw") -> None:
+        super().__init__(message)
+        self.failed = failed
+        self.stage = stage
+
+
+@dataclass
+class Drawn:
+    """What was drawn from a cell. calls: tokens of each call, (calls, CHUNK)."""
+
+    cell: DrawCell
+    expected: Expected
+    calls: Tokens
+
+    @property
+    def tokens(self) -> Tokens:
+        """All of them."""
+        return self.calls.ravel()
+
+    @property
+    def counts(self) -> Tokens:
+        """Draws of each token, (V,)."""
+        return np.bincount(self.tokens, minlength=self.cell.probe.logits.shape[1])
+
+    @property
+    def probabilities(self) -> Array:
+        """What the reference draws with, (V,)."""
+        return np.asarray(softmax(self.expected.scores[0]))
+
+
+@dataclass
+class Drawer:
+    """Draws through the engine's own `draw`. base: seed of the run."""
+
+    judge: Judge
+    base: int
+    drawn: dict[str, Drawn] = field(default_factory=dict)
+
+    def draw(self, probe: Probe, n: int, seed: int, *, thread: bool = False) -> Tokens:
+        """N tokens of one call. Raises NoDraws and Unsupported."""
+        config = self.judge.asked(probe.config)
+        arguments = {
+            "logits": self.judge.filled(probe.logits[0]),
+            "history": probe.history[0],
+            "config": config,
+            "n": n,
+            "seed": seed,
+            "uncond_logits": None if probe.uncond_logits is None else self.judge.filled(probe.uncond_logits[0], 0.0),
+        }
+        answer = self.judge.client.ask(Call("draw", arguments, self.judge.context(probe), thread))
+        return _tokens(answer, n, probe.logits.shape[1])
+
+    def cell(self, cell: DrawCell) -> Drawn:
+        """All draws of a cell, made once."""
+        if cell.name not in self.drawn:
+            first = 1_000_003 * (self.base + 1)
+            calls = [self.draw(cell.probe, CHUNK, first + index) for index in range(DRAWS // CHUNK)]
+            asked = replace(cell.probe, config=self.judge.asked(cell.probe.config))
+            self.drawn[cell.name] = Drawn(cell, self.judge.expect(asked), np.stack(calls))
+        return self.drawn[cell.name]
+
+
+def _tokens(answer: Answer, n: int, size: int) -> Tokens:
+    if answer.failure == "unsupported":
+        raise Unsupported(answer.message)
+    if answer.value is None:
+        raise NoDraws(answer.message)
+    if answer.wrote:
+        raise NoDraws(f"draw() writes into {', '.join(answer.wrote)}", failed=True, stage="purity")
+    if answer.value.shape != (n,):
+        raise NoDraws(f"draw() gave tokens of shape {answer.value.shape}, expected ({n},)")
+    tokens = answer.value
+    if tokens.dtype.kind == "f" and not np.array_equal(tokens, np.round(tokens)):
+        raise NoDraws(f"draw() gave {tokens[tokens != np.round(tokens)][0]}, expected ids of tokens")
+    outside = tokens[(tokens < 0) | (tokens >= size)]
+    if len(outside):
+        raise NoDraws(f"draw() gave the token {int(outside[0])}, expected 0 to {size - 1}", failed=True)
+    return tokens.astype(np.int64)

@@ -1,0 +1,183 @@
+"""What is drawn, how often, and what each statistical check must be able to see: fixed before anything runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.checks.conformance.probes import Maker, Probe
+from sampler.checks.conformance.settings import ALL_ON, NEUTRAL, PAIRED
+from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.statistics.binomial import Binomial
+from sampler.statistics.budget import Budget
+from sampler.statistics.multinomial import Multinomial
+from sampler.statistics.scalar import DistributionFunction
+
+DRAWS = 20_000
+CHUNK = 2_000
+"""Draws of one call; every call has a seed of its own."""
+
+SINGLE_DRAWS = 2_000
+"""Calls of one draw each: the path that a decoder takes."""
+
+SIZE = 17
+IDLE_SIZE = 37
+"""No multiple of anything that a kernel may take for a block."""
+
+REMOVED = (4, 9, 14)
+"""Ranks of the tokens that are removed before anything is drawn."""
+
+FILLER = REMOVED * 8
+RANKS = (
+    5, 0, 0, 3, 3, 3, 1, 1, 1, *FILLER, 6, *FILLER[:16], 12, *FILLER[:13], 15, *FILLER[:7], 8, *FILLER[:5], 10,
+    *FILLER[:10], 7,
+)  # fmt: skip
+"""The history, by rank: a first id, repeated ones, then one at place 57, 40, 26, 18 and 12 from the end, so that
+windows of 64, 50, 32, 20 and 16 part; a last id. Removed tokens, which the penalty cannot change, lie between them."""
+
+LAGS = (1, 2, 64, CHUNK // 2)
+"""How far draws are apart that are looked at for dependence, within one call."""
+
+ALONE: dict[Stage, Mapping[str, Any]] = {
+    "cfg": {"cfg_weight": 0.8},
+    "repetition_penalty": {"repetition_penalty": 3.0},
+    "temperature": {"temperature": 0.5},
+    "top_k": {"top_k": 5},
+    "min_p": {"min_p": 0.2},
+    "top_p": {"top_p": 0.7},
+}
+
+TOGETHER: tuple[tuple[Stage, Stage], ...] = (
+    ("cfg", "repetition_penalty"),
+    ("cfg", "top_p"),
+    ("repetition_penalty", "top_p"),
+    ("temperature", "min_p"),
+    ("temperature", "top_p"),
+    ("top_k", "top_p"),
+    ("min_p", "top_p"),
+)
+"""Stages whose order can be seen in draws."""
+
+WHOLE: dict[str, Mapping[str, Any]] = {
+    "chatterbox": {},
+    "everything": {**ALL_ON, "temperature": 2.0},
+}
+
+
+@dataclass(frozen=True)
+class StatisticalCheck:
+    """One test of a hypothesis. n: observations; detect: the discrepancy that it must see; weight: of the budget."""
+
+    name: str
+    n: int
+    detect: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class DrawCell:
+    """One distribution to draw from. probe: of one row. stages: those that are on."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    probe: Probe
+    detect: float = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class DrawPlan:
+    """All cells of level `draw` with the checks that they get, and the alpha of each."""
+
+    seed: int
+    rate: float = 1e-6
+
+    @cached_property
+    def cells(self) -> tuple[DrawCell, ...]:
+        """In the order in which they are drawn."""
+        alone = (self._cell(stage, (stage,), knobs) for stage, knobs in ALONE.items())
+        pairs = (
+            self._cell(f"{first}+{second}", (first, second), {**PAIRED[first][0], **PAIRED[second][0]})
+            for first, second in TOGETHER
+        )
+        return (self._cell("nothing", (), {}), *alone, *pairs, *(self._whole(name) for name in WHOLE), self._wide())
+
+    @cached_property
+    def checks(self) -> tuple[StatisticalCheck, ...]:
+        """Every statistical check; exact ones take nothing from the budget."""
+        frequencies = [StatisticalCheck(f"{cell.name}/frequencies", DRAWS, cell.detect) for cell in self.cells]
+        pairs = [StatisticalCheck(f"nothing/pairs-{lag}", DRAWS // 2, 0.03) for lag in LAGS]
+        return (
+            *frequencies,
+            *pairs,
+            StatisticalCheck("nothing/pairs-shifted", DRAWS // 2 - DRAWS // CHUNK, 0.03),
+            StatisticalCheck("nothing/seeds", DRAWS // 2, 0.03),
+            StatisticalCheck("chain:everything/single-draws", SINGLE_DRAWS, 0.15),
+            StatisticalCheck("chain:everything/single-pairs", SINGLE_DRAWS // 2, 0.15),
+            StatisticalCheck("vocabulary/ranks", DRAWS, 0.05),
+        )
+
+    @cached_property
+    def alphas(self) -> dict[str, float]:
+        """Alpha of each check by name: together the rate, whatever the engine offers."""
+        return Budget(self.rate).split({check.name: check.weight for check in self.checks})
+
+    def check(self, name: str) -> StatisticalCheck:
+        """A check by name."""
+        return next(check for check in self.checks if check.name == name)
+
+    def cell(self, check: str) -> DrawCell:
+        """The cell that a check draws from."""
+        return next(cell for cell in self.cells if cell.name == check.split("/", maxsplit=1)[0])
+
+    def vocabulary(self, check: str) -> int:
+        """How many tokens there are to draw."""
+        return int(self.cell(check).probe.logits.shape[1])
+
+    def detectable(self, name: str, probabilities: NDArray[np.float64]) -> float:
+        """What a check sees with its n, missed at most once in a hundred; probabilities: of its cell, (V,)."""
+        check, alpha = self.check(name), self.alphas[name]
+        if name.endswith("/ranks"):
+            return DistributionFunction(alpha).detectable(check.n)
+        if name.endswith(("/frequencies", "/single-draws")):
+            return Multinomial(probabilities, alpha).detectable(check.n)
+        return Binomial(float(np.square(probabilities).sum()), alpha).detectable(check.n)
+
+    def _cell(self, name: str, stages: Sequence[Stage], knobs: Mapping[str, Any]) -> DrawCell:
+        return DrawCell(
+            name, tuple(stages), self._probe(name, replace(NEUTRAL, **knobs), SIZE if stages else IDLE_SIZE)
+        )
+
+    def _whole(self, name: str) -> DrawCell:
+        config = replace(SamplingConfig(), **WHOLE[name])
+        stages = tuple(stage for stage in STAGES if stage in config.active_stages())
+        return DrawCell(f"chain:{name}", stages, self._probe(name, config, SIZE))
+
+    def _wide(self) -> DrawCell:
+        """As many tokens as a model has, most of them rare; judged by rank, since no token alone is seen often."""
+        maker = Maker("vocabulary", self.seed)
+        return DrawCell("vocabulary", (), maker.make("V=8194", NEUTRAL, 8_194, ("ordinary",)), 0.25)
+
+    def _probe(self, name: str, config: SamplingConfig, size: int) -> Probe:
+        """Logits of even steps in a random order, so that no threshold is near; three tokens are removed already."""
+        rng = np.random.default_rng([self.seed, *name.encode()])
+        row = np.linspace(2.2, -1.4, size) + rng.uniform(-0.02, 0.02, size)
+        if config.repetition_penalty != 1:
+            row -= 1.8  # most of what is likely is negative, where a wrong sign shows
+        order = rng.permutation(size)
+        logits = row[order]
+        logits[np.isin(order, REMOVED)] = -np.inf
+        places = np.argsort(order)
+        history = [int(places[rank]) for rank in RANKS]
+        uncond = (row[::-1][order] * 0.4 + rng.uniform(-0.1, 0.1, size)).astype(np.float32)
+        return Probe(
+            name,
+            f"V={size}",
+            config,
+            logits.astype(np.float32)[None],
+            [history],
+            ("steps",),
+            uncond[None] if "cfg" in config.active_stages() else None,
+        )

@@ -1,0 +1,249 @@
+"""Whether a chain computes what the reference computes: each stage alone, then together, on rows made to tell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from sampler.checks.conformance.comparison import UNSEEN, VARIATION, Comparison, Expected
+from sampler.checks.conformance.dialects import DIALECTS, STRICT
+from sampler.checks.conformance.probes import Probe, ProbeSet
+from sampler.checks.conformance.rows import Logits
+from sampler.checks.conformance.settings import NEUTRAL
+from sampler.checks.verdict import Finding
+from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.engines.base import Bounds, Context, EngineInfo, Evaluation
+from sampler.engines.calls import Answer, Call, EngineClient
+from sampler.engines.capabilities import offered, trimmed
+from sampler.errors import Unsupported
+
+Array = NDArray[np.float64]
+
+Blame = Literal["purity", "batch"] | None
+
+
+@dataclass
+class Judge:
+    """Puts probes to an engine and compares. tolerance: total variation allowed beyond rounding."""
+
+    client: EngineClient
+    reference: Bounds
+    tolerance: float = 0.0
+    known: dict[Probe, Expected] = field(default_factory=dict)
+    width: int | None = None
+    """The one vocabulary that the engine takes; rows of smaller ones are filled up with removed tokens."""
+
+    rounding: float = 0.0
+    """Relative error of the engine's scores beyond float32's."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Of the engine."""
+        return self.client.offer.info
+
+    def asked(self, config: SamplingConfig) -> SamplingConfig:
+        """The config as the engine is to be asked for it, without stages that it lacks. Raises Unsupported."""
+        return offered(self.info, trimmed(self.info, config))
+
+    def expect(self, probe: Probe) -> Expected:
+        """What the reference says, worked out once."""
+        found = self.known.get(probe)
+        if found is None:
+            found = self.known[probe] = self._expect(probe)
+        return found
+
+    def _expect(self, probe: Probe) -> Expected:
+        inputs = probe.logits, probe.history, probe.config, probe.uncond_logits
+        must, may, final = self.reference.bounds(*inputs, self.context(probe))
+        if probe.kept is not None:
+            must = may = probe.kept
+            final = replace(final, scores=np.where(probe.kept, probe.logits.astype(np.float64), -np.inf))
+        must = must & (final.scores >= final.scores.max(axis=-1, keepdims=True) - UNSEEN)
+        tolerance = VARIATION + self.tolerance + _rounding(final)
+        return Expected(must, may, final.scores, tolerance, probe.counts, self._unfiltered(probe), self.rounding)
+
+    def _unfiltered(self, probe: Probe) -> Array | None:
+        if not DIALECTS.get(self.info.dialect or "", STRICT).ties_are_open:
+            return None
+        config = probe.config.without(["top_k", "min_p", "top_p"])
+        if config.greedy:
+            return None
+        inputs = probe.logits, probe.history, config, probe.uncond_logits
+        return self.reference.evaluate(*inputs, context=self.context(probe))[-1].scores
+
+    def context(self, probe: Probe) -> Context:
+        """Where the rows stand: half of their history was given, half was drawn."""
+        lengths = np.array([len(row) for row in probe.history], dtype=np.int64)
+        uniforms = (np.arange(len(lengths)) + 0.5) / len(lengths)
+        return Context(lengths // 2, lengths - lengths // 2, probe.eos_ids or self.info.eos_ids, uniforms)
+
+    def find_width(self) -> None:
+        """Look whether an engine of a stated vocabulary takes others."""
+        size = self.info.vocab_size
+        if size is None:
+            return
+        probe = Probe("width", "V=17", NEUTRAL, np.zeros((1, 17), dtype=np.float32), [[]], ("flat",))
+        try:
+            answer = self.ask(replace(probe, config=self.asked(probe.config)))
+        except Unsupported:
+            return
+        if answer.value is None or answer.value.shape != (1, 17):
+            self.width = size
+
+    def filled(self, rows: Logits, value: float = -np.inf) -> Logits:
+        """Rows (..., V) filled up to the engine's vocabulary. Raises Unsupported for larger ones."""
+        missing = 0 if self.width is None else self.width - rows.shape[-1]
+        if missing < 0:
+            raise Unsupported(f"{self.info.name} takes vocabularies of {self.width} alone")
+        if missing == 0:
+            return rows
+        widths = [(0, 0)] * (rows.ndim - 1) + [(0, missing)]
+        return np.pad(rows, widths, constant_values=np.float32(value))
+
+    def ask(self, probe: Probe, *, thread: bool = False, then: Probe | None = None) -> Answer:
+        """Put a probe as it is; then: a further one, while the answer is held."""
+        further = None if then is None else self._call(then)
+        answer = self.client.ask(replace(self._call(probe), thread=thread, then=further))
+        size = probe.logits.shape[1]
+        if self.width is None or answer.value is None or answer.value.shape != (len(probe.logits), self.width):
+            return answer
+        if (answer.value[:, size:] > -np.inf).any():
+            return replace(answer, value=None, failure="type", message="tokens whose logits are -inf have scores")
+        return replace(answer, value=answer.value[:, :size])
+
+    def _call(self, probe: Probe) -> Call:
+        uncond = probe.uncond_logits if self.info.cfg else None  # whoever has no guidance may not take them at all
+        arguments = {
+            "logits": self.filled(probe.logits),
+            "history": probe.history,
+            "config": probe.config,
+            "uncond_logits": None if uncond is None else self.filled(uncond, 0.0),
+        }
+        return Call("process", arguments, self.context(probe))
+
+    def compare(self, probe: Probe) -> Comparison:
+        """Ask, and set what is expected beside it. Raises Unsupported where the engine does."""
+        answer = self.ask(probe)
+        if answer.failure == "unsupported":
+            raise Unsupported(answer.message)
+        return Comparison(probe, self.expect(probe), answer, _unusable(answer, probe.logits.shape))
+
+    def blame(self, comparison: Comparison) -> Blame:
+        """Look whether the rows that are wrong are right by themselves, or at a second time."""
+        if comparison.failure:
+            return None
+        rows = np.flatnonzero(comparison.wrong)[:3].tolist()
+        if not self.compare(comparison.probe).wrong[rows].all():
+            return "purity"
+        if len(comparison.probe.logits) == 1:
+            return None
+        alone = [self.compare(comparison.probe.only(row)) for row in rows]
+        return None if any(each.wrong.any() for each in alone) else "batch"
+
+
+def _rounding(state: Evaluation) -> Array:
+    """How far rounding of the scores moves their distribution, at most: sum of p times error; (B,).
+
+    Where every score is off by e, the worst is half of the mass up and half down: tanh(e) / 2, half of what is allowed.
+    """
+    left = np.where(state.kept.any(axis=-1, keepdims=True), state.scores, 0.0)
+    return np.asarray(np.minimum(1.0, (softmax(left, axis=-1) * state.error).sum(axis=-1)))
+
+
+def _unusable(answer: Answer, shape: tuple[int, ...]) -> str:
+    if answer.failure:
+        return answer.message
+    assert answer.value is not None  # noqa: S101 - no failure
+    if answer.value.shape != shape:
+        return f"scores of shape {answer.value.shape}, expected {shape}"
+    return ""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a cell showed. comparisons: all that could be made. blame: what its failures come from, beside a stage."""
+
+    cell: ProbeSet
+    comparisons: Sequence[Comparison]
+    refused: Sequence[str]
+    blame: Blame = None
+
+    @property
+    def failing(self) -> list[Comparison]:
+        """Comparisons with a wrong row or without an answer."""
+        return [comparison for comparison in self.comparisons if comparison.wrong.any()]
+
+    @property
+    def outcome(self) -> Literal["passed", "failed", "errored", "unavailable"]:
+        """Failed if scores are wrong, errored if there are none."""
+        if not self.comparisons:
+            return "unavailable"
+        if any(not comparison.failure for comparison in self.failing):
+            return "failed"
+        return "errored" if self.failing else "passed"
+
+    def finding(self, stage: str) -> Finding:
+        """The cell's verdict; stage: what is to be named."""
+        if not self.comparisons:
+            return Finding("process", stage, "unavailable", 0, self.refused[0])
+        rows = sum(len(comparison.probe.logits) for comparison in self.comparisons)
+        bound = max(float(comparison.expected.tolerance.max()) for comparison in self.comparisons)
+        statistic = max(
+            comparison.distance if comparison.failure else _worst(comparison) for comparison in self.comparisons
+        )
+        return Finding(
+            "process", stage, self.outcome, rows, self._message(rows), statistic, bound, detectable=min(1.0, bound)
+        )
+
+    def _message(self, rows: int) -> str:
+        if self.failing:
+            wrong = sum(int(comparison.wrong.sum()) for comparison in self.failing)
+            shown = next((one for one in self.failing if not one.failure), self.failing[0])
+            row = int(np.argmax(np.where(shown.wrong, _severity(shown), -1.0)))
+            return f"{wrong} of {rows} rows are wrong; {shown.describe(row)}"
+        grey = sum(int((one.expected.must != one.expected.may).any(axis=-1).sum()) for one in self.comparisons)
+        refused = f"; not asked: {self.refused[0]}" if self.refused else ""
+        left_out = f"; without {', '.join(self.left_out)}, which it lacks" if self.left_out else ""
+        return f"{rows} rows equal the reference ({grey} with a grey zone){left_out}{refused}"
+
+    @property
+    def left_out(self) -> list[Stage]:
+        """Stages of the cell that were off in what was asked, because the engine lacks them."""
+        asked = {stage for one in self.comparisons for stage in one.probe.config.active_stages()}
+        wanted = {stage for probe in self.cell.probes for stage in probe.config.active_stages()}
+        return [stage for stage in STAGES if stage in wanted - asked]
+
+
+def _worst(comparison: Comparison) -> float:
+    """Largest total variation; of whole rows where the kept tokens differ."""
+    return float(np.where(comparison.wrong, _severity(comparison), comparison.variation).max())
+
+
+def _severity(comparison: Comparison) -> Array:
+    return np.ones(len(comparison.probe.logits)) if comparison.failure else comparison.total
+
+
+def ask_cell(judge: Judge, cell: ProbeSet) -> ProbeResult:
+    """Put the probes of a cell; what an engine refuses is left out, and the rest where it hung or its process ended."""
+    comparisons: list[Comparison] = []
+    refused: list[str] = []
+    for probe in cell.probes:
+        try:
+            config = judge.asked(probe.config)
+            asked = probe if config == probe.config else replace(probe, config=config)
+            comparison = judge.compare(asked)
+        except Unsupported as error:
+            refused.append(error.message)
+            continue
+        comparisons.append(comparison)
+        if comparison.answer.failure in ("hung", "died"):
+            break
+        filled = asked.with_filled_histories()
+        if comparison.answer.failure == "raised" and filled is not None:  # what it makes of the others still counts
+            comparisons.append(judge.compare(filled))
+    result = ProbeResult(cell, comparisons, refused)
+    wrong = next((one for one in result.failing if not one.failure), None)
+    return result if wrong is None else replace(result, blame=judge.blame(wrong))

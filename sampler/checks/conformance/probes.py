@@ -1,0 +1,278 @@
+"""What is put to a chain: each stage alone, then pairs, then whole chains and orders."""
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.checks.conformance.rows import FEW_KINDS, FINITE, KINDS, Logits, histories, logit_rows, repeats
+from sampler.checks.conformance.settings import (
+    ALL_ON,
+    CHAINS,
+    FURTHER,
+    LOOPING,
+    NEUTRAL,
+    ORDERS,
+    PAIRED,
+    SINGLE,
+    WINDOWED,
+)
+from sampler.config import ALL_STAGES, FURTHER_STAGES, STAGES, SamplingConfig, Stage
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One call of `process`. logits, uncond_logits: float32 (B, V). kinds: of each row.
+
+    kept: bool (B, V), where the definition leaves one answer and float32 computes it exactly. counts: (B,), how many
+    tokens are kept, where which of some equal ones is open.
+    """
+
+    cell: str
+    name: str
+    config: SamplingConfig
+    logits: Logits
+    history: list[list[int]]
+    kinds: tuple[str, ...]
+    uncond_logits: Logits | None = None
+    eos_ids: tuple[int, ...] = ()
+    kept: Mask | None = None
+    counts: NDArray[np.int64] | None = None
+
+    def only(self, row: int) -> "Probe":
+        """One row by itself."""
+        at = slice(row, row + 1)
+        return replace(
+            self,
+            logits=self.logits[at],
+            history=self.history[at],
+            kinds=self.kinds[at],
+            uncond_logits=None if self.uncond_logits is None else self.uncond_logits[at],
+            kept=None if self.kept is None else self.kept[at],
+            counts=None if self.counts is None else self.counts[at],
+        )
+
+    def with_filled_histories(self) -> "Probe | None":
+        """The same rows where every one has a history, or None if every one has."""
+        if all(self.history):
+            return None
+        return replace(self, name=f"{self.name}, no empty history", history=[ids or [0] for ids in self.history])
+
+    def before(self, stage: Stage, scores: NDArray[np.float64]) -> "Probe":
+        """The same rows with one stage alone, on the scores (B, V) that the stages before it have left."""
+        config = self.config.without([other for other in ALL_STAGES if other != stage])
+        uncond = self.uncond_logits if stage == "cfg" else None
+        return replace(
+            self, config=config, logits=scores.astype(np.float32), uncond_logits=uncond, kept=None, counts=None
+        )
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Probes that are one question. stages: those that are on."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    probes: tuple[Probe, ...] = field(repr=False)
+    further: bool = False
+    """Whether it is about stages that only engines are asked for which name them."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes probes of one cell, each with random numbers of its own."""
+
+    cell: str
+    seed: int
+
+    def make(self, name: str, config: SamplingConfig, size: int, kinds: Sequence[str], **known: Any) -> Probe:
+        """Rows of some kinds with histories and unconditional logits to go with them."""
+        words = [self.seed, size, *f"{self.cell}/{name}".encode()]
+        rng = np.random.default_rng(words)
+        logits = known.pop("logits", None)
+        rows = logit_rows(rng, size, kinds) if logits is None else logits
+        uncond = None
+        if known.pop("guided", "cfg" in config.active_stages()):
+            noise = rng.normal(0, 1.5, rows.shape).astype(np.float32)
+            uncond = (np.where(rows > -np.inf, rows, 0) * np.float32(0.7) + noise).astype(np.float32)
+        history = histories(rng, rows)
+        return Probe(self.cell, name, config, rows, history, tuple(kinds), uncond, (0, rows.shape[1] - 1), **known)
+
+
+@functools.lru_cache(maxsize=2)
+def all_cells(seed: int) -> tuple[ProbeSet, ...]:
+    """Every question at level `process`, in the order in which they are put."""
+    return (_nothing(seed), *_alone(seed), *_pairs(seed), *_chains(seed), *_orders(seed), *_further(seed))
+
+
+def _nothing(seed: int) -> ProbeSet:
+    maker = Maker("nothing", seed)
+    empty = replace(NEUTRAL, order=())
+    return ProbeSet(
+        "nothing",
+        (),
+        (
+            *(maker.make(f"V={size}", NEUTRAL, size, KINDS) for size in (2, 17, 300)),
+            *(maker.make(f"V={size}, weight 0", NEUTRAL, size, FINITE, guided=True) for size in (17, 300)),
+            maker.make("no stage in the order, V=17", empty, 17, KINDS),
+            maker.make("one row, V=17", NEUTRAL, 17, ("ordinary",)),
+            *(maker.make(f"V={size}", NEUTRAL, size, ("ordinary", "removed")) for size in (8_194, 151_936)),
+        ),
+    )
+
+
+def _alone(seed: int) -> Iterator[ProbeSet]:
+    for stage, settings in SINGLE.items():
+        maker = Maker(stage, seed)
+        yield ProbeSet(stage, (stage,), tuple(_stage_alone(maker, stage, settings)))
+
+
+def _stage_alone(maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any]]) -> Iterator[Probe]:
+    for knobs in settings:
+        config = replace(NEUTRAL, **knobs)
+        label = _label(knobs)
+        # -inf minus -inf: with a negative weight the formula has no value for a removed token.
+        kinds = FINITE if config.cfg_weight < 0 else KINDS
+        yield maker.make(f"{label}, V=300", config, 300, kinds)
+        yield maker.make(f"{label}, V=17", config, 17, kinds)
+    first = replace(NEUTRAL, **settings[0])
+    yield maker.make(f"{_label(settings[0])}, V=2", first, 2, KINDS)
+    yield maker.make(f"{_label(settings[0])}, V=8194", first, 8_194, ("ordinary", "flat", "tied"))
+    large = replace(NEUTRAL, **settings[1])
+    yield maker.make(f"{_label(settings[1])}, V=151936", large, 151_936, ("flat", "ordinary"))
+    if stage == "top_k":  # beyond what a kernel may hold
+        yield maker.make("top_k=5000, V=8194", replace(NEUTRAL, top_k=5_000), 8_194, ("ordinary", "flat"))
+    if stage == "repetition_penalty":
+        yield _long(maker, first)
+    yield from _exact(maker, stage)
+
+
+def _long(maker: Maker, config: SamplingConfig) -> Probe:
+    """A history as long as a long generation, with likely tokens at its very ends alone."""
+    probe = maker.make("a history of 10,002 ids, V=300", config, 300, ("ordinary",))
+    first, last, *others = np.argsort(-probe.logits[0], kind="stable").tolist()
+    return replace(probe, history=[[first, *(others[50:150] * 100), last]])
+
+
+def _label(knobs: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in knobs.items())
+
+
+def _exact(maker: Maker, stage: Stage) -> Iterator[Probe]:
+    """Equal logits and powers of two, where every sum is exact and the answer is unique but for which of the equals."""
+    if stage == "top_p":
+        for size, top_p, count in ((64, 0.5, 32), (64, 0.25, 16), (1_024, 0.75, 768), (64, 0.3, 20), (2, 0.5, 1)):
+            yield _equal(maker, size, {"top_p": top_p}, count)
+    if stage == "top_k":
+        yield _equal(maker, 64, {"top_k": 5}, 64)
+        kept = np.zeros((1, 12), dtype=np.bool_)
+        kept[0, [1, 3, 4, 7]] = True
+        row = np.where(kept, np.float32(1.5), np.float32(-0.5))
+        row[0, 4] = 2.5
+        yield replace(
+            maker.make("ties with the second, top_k=2", replace(NEUTRAL, top_k=2), 12, ("tied",), logits=row), kept=kept
+        )
+    if stage == "min_p":
+        yield _equal(maker, 64, {"min_p": 1.0}, 64)
+        yield _equal(maker, 64, {"min_p": 0.5}, 64)
+    if stage == "cfg":
+        config = replace(NEUTRAL, cfg_weight=0.5)
+        yield maker.make("no unconditional logits, V=17", config, 17, KINDS, guided=False)
+    if stage == "temperature":
+        row = np.array([[0.5, 2.0, -1.0, 2.0, 2.0], [-3.0, -3.0, -3.0, -3.0, -3.0]], dtype=np.float32)
+        kept = np.zeros((2, 5), dtype=np.bool_)
+        kept[0, 1] = kept[1, 0] = True
+        config = replace(NEUTRAL, temperature=0.0)
+        yield maker.make("ties, temperature=0", config, 5, ("tied", "tied"), logits=row, kept=kept)
+
+
+def _equal(maker: Maker, size: int, knobs: Mapping[str, Any], count: int) -> Probe:
+    """Equal logits, once over the whole vocabulary and once with as many removed tokens among them."""
+    whole = np.full(size, 0.25, dtype=np.float32)
+    spread = np.full((2, 2 * size), -np.inf, dtype=np.float32)
+    spread[0, :size] = whole
+    spread[1, ::2] = whole
+    config = replace(NEUTRAL, **knobs)
+    counts = np.array([count, count])
+    name = f"{size} equal logits, {_label(knobs)}"
+    return maker.make(name, config, 2 * size, ("equal", "equal"), logits=spread, counts=counts)
+
+
+def _pairs(seed: int) -> Iterator[ProbeSet]:
+    for first, second in itertools.combinations(PAIRED, 2):
+        maker = Maker(f"{first}+{second}", seed)
+        probes = []
+        for edition in (0, 1):
+            knobs = {**PAIRED[first][edition], **PAIRED[second][edition]}
+            config = replace(NEUTRAL, **knobs)
+            probes += [maker.make(f"{_label(knobs)}, V={size}", config, size, FEW_KINDS) for size in (17, 300)]
+        yield ProbeSet(maker.cell, (first, second), tuple(probes))
+
+
+def _chains(seed: int) -> Iterator[ProbeSet]:
+    for name, knobs in CHAINS.items():
+        maker = Maker(f"chain:{name}", seed)
+        config = replace(SamplingConfig(), **knobs)
+        probes = [maker.make("V=300", config, 300, KINDS), maker.make("V=8194", config, 8_194, ("ordinary", "wide"))]
+        stages = tuple(stage for stage in STAGES if stage in config.active_stages() or config.greedy)
+        yield ProbeSet(maker.cell, stages, tuple(probes))
+
+
+def _further(seed: int) -> Iterator[ProbeSet]:
+    for stage, settings in FURTHER.items():
+        maker = Maker(stage, seed)
+        kinds = tuple(kind for kind in KINDS if kind != "single")  # where that one is removed, nothing is left
+        probes = [
+            maker.make(f"{_label(knobs)}, V={size}", replace(NEUTRAL, **knobs), size, kinds)
+            for knobs in settings
+            for size in (300, 17)
+        ]
+        special = _further_special(maker, stage, settings, kinds)
+        yield ProbeSet(stage, (stage,), (*probes, *special), further=True)
+    maker = Maker("penalty_window", seed)
+    probes = [maker.make(f"{_label(knobs)}, V=300", replace(NEUTRAL, **knobs), 300, KINDS) for knobs in WINDOWED]
+    yield ProbeSet("penalty_window", ("repetition_penalty",), tuple(probes), further=True)
+    maker = Maker("chain:further", seed)
+    knobs = {name: value for stage in FURTHER_STAGES for name, value in FURTHER[stage][0].items()}
+    config = SamplingConfig(**{**ALL_ON, **knobs, "no_repeat_ngram_size": 3})
+    probe = maker.make("V=300", config, 300, FEW_KINDS)
+    stages = tuple(stage for stage in ALL_STAGES if stage in config.active_stages())
+    yield ProbeSet("chain:further", stages, (probe,), further=True)
+
+
+def _further_special(
+    maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any]], kinds: Sequence[str]
+) -> Iterator[Probe]:
+    """What needs histories, EOS ids or logits of its own: repeats, ids outside the vocabulary, an exact threshold."""
+    if stage in ("dry_multiplier", "no_repeat_ngram_size"):
+        for knobs in settings:
+            probe = maker.make(f"{_label(knobs)}, short repeats, V=17", replace(NEUTRAL, **knobs), 17, kinds)
+            yield replace(probe, history=repeats(len(kinds)))
+    if stage == "dry_multiplier":
+        for knobs in LOOPING:
+            probe = maker.make(f"{_label(knobs)}, a loop, V=17", replace(NEUTRAL, **knobs), 17, ("ordinary",))
+            yield replace(probe, history=[[3, 5, 2] * 45])
+    if stage == "min_new_tokens":
+        probe = maker.make(f"{_label(settings[0])}, EOS outside", replace(NEUTRAL, **settings[0]), 17, kinds)
+        yield replace(probe, eos_ids=(16, 17, 40))
+    if stage == "top_n_sigma":
+        row = np.array([[3, 1, 1, 3, 3, 1, 1, 3]], dtype=np.float32)  # mean 2, deviation 1
+        yield replace(
+            maker.make("exactly two deviations, V=8", replace(NEUTRAL, top_n_sigma=2.0), 8, ("tied",), logits=row),
+            kept=np.ones((1, 8), dtype=np.bool_),
+        )
+
+
+def _orders(seed: int) -> Iterator[ProbeSet]:
+    for name, order in ORDERS.items():
+        maker = Maker(f"order:{name.replace(',', '').replace(' ', '-')}", seed)
+        config = SamplingConfig(**ALL_ON, order=order)
+        greedy = replace(config, temperature=0.0)
+        probes = [maker.make("V=300", config, 300, FEW_KINDS), maker.make("greedy, V=300", greedy, 300, FEW_KINDS)]
+        yield ProbeSet(maker.cell, order, tuple(probes))

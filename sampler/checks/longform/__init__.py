@@ -1,0 +1,1 @@
+"""Checks of whole token runs beside reference runs."""

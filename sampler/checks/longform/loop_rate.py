@@ -1,0 +1,85 @@
+"""Whether an engine's runs loop more often, or less often, than the reference's runs of the same texts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sampler.checks.verdict import Finding, Outcome
+from sampler.loops import Loop, LoopRules, find_loops, foremost
+from sampler.statistics.stratified import StratifiedCounts
+
+Runs = Mapping[str, Sequence[Sequence[int]]]
+"""Name of a text -> tokens of each of its runs."""
+
+
+@dataclass(frozen=True)
+class LoopingRuns:
+    """The loops of some runs. found: name of a text -> for each of its runs the loops, empty for a run without."""
+
+    found: Mapping[str, tuple[tuple[Loop, ...], ...]]
+
+    @classmethod
+    def of(cls, runs: Runs, rules: LoopRules | None = None) -> "LoopingRuns":
+        """Look for loops in every run."""
+        return cls({text: tuple(find_loops(tokens, rules) for tokens in each) for text, each in runs.items()})
+
+    @property
+    def counts(self) -> list[int]:
+        """Runs that loop, by text."""
+        return [sum(bool(loops) for loops in runs) for runs in self.found.values()]
+
+    @property
+    def runs(self) -> list[int]:
+        """All runs, by text."""
+        return [len(runs) for runs in self.found.values()]
+
+    @property
+    def rate(self) -> float:
+        """Share of all runs that loop; there is a run."""
+        return sum(self.counts) / sum(self.runs)
+
+    @property
+    def worst(self) -> tuple[str, int, Loop] | None:
+        """A text, which of its runs has the longest loop, from 0, and that loop (`foremost`)."""
+        runs = [(text, run, loops) for text, each in self.found.items() for run, loops in enumerate(each) if loops]
+        looping = [(text, run, foremost(loops)) for text, run, loops in runs]
+        return max(looping, key=lambda found: found[2].extent, default=None)
+
+    def __str__(self) -> str:
+        text = f"{sum(self.counts)} of {sum(self.runs)} runs loop"
+        if self.worst is None:
+            return text
+        name, run, loop = self.worst
+        onset = min(loop.onset for runs in self.found.values() for loops in runs for loop in loops)
+        return f"{text}, the earliest from token {onset} on, the worst in run {run} of {name!r}: {loop}"
+
+
+def loops(engine: Runs, reference: Runs, alpha: float, detect: float, rules: LoopRules | None = None) -> Finding:
+    """The share of runs that loop, two samples, text by text: `StratifiedCounts`.
+
+    detect: a rise of the mean loop rate that has to be seen; nothing passes with too few runs for it. Texts of which
+    one side has no runs are left out. The stage is `draw`, since that runs loop does not show what makes them.
+    """
+    texts = [text for text in engine if engine[text] and reference.get(text)]
+    if not texts:
+        message = "there is no text of which both the engine and the reference have runs"
+        return Finding("generate", "draw", "unavailable", 0, message)
+    ours, theirs = (LoopingRuns.of({text: runs[text] for text in texts}, rules) for runs in (engine, reference))
+    test = StratifiedCounts(alpha)
+    judged = test.judge(theirs.counts, theirs.runs, ours.counts, ours.runs)
+    detectable = test.detectable(theirs.rate, theirs.runs, ours.runs)
+    outcome: Outcome = "failed" if judged.rejected else "passed" if detectable <= detect else "unavailable"
+    notes = [_power(theirs.rate, detectable)]
+    if outcome == "failed":
+        notes.insert(0, f"p <= {judged.p_value:.2g}")
+    if outcome == "unavailable":
+        notes = ["too few runs", *notes, f"must see {theirs.rate + detect:.3g}"]
+    message = f"{ours}; of the reference, {theirs} ({', '.join(notes)})"
+    return Finding(
+        "generate", "draw", outcome, judged.n, message, judged.statistic, judged.bound, alpha, detectable
+    )  # fmt: skip
+
+
+def _power(rate: float, detectable: float) -> str:
+    if detectable == 1:
+        return f"would see no rise above a rate of {rate:.3g}"
+    return f"would see a rate of {rate + detectable:.3g} in place of {rate:.3g}"

@@ -1,0 +1,68 @@
+"""Shares of an engine's runs beside those of the reference, as findings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sampler.checks.longform.runs import TwoSides
+from sampler.checks.verdict import Finding, Outcome
+from sampler.statistics.judgement import Judgement
+from sampler.statistics.marks import MarkedRuns
+
+
+@dataclass(frozen=True)
+class Power:
+    """seen: the share that would be seen. detect: that which must be. needed: runs of a text that do it, 0: unknown."""
+
+    seen: float
+    detect: float
+    needed: int
+
+
+def marked_finding(
+    sides: TwoSides,
+    engine: Sequence[int],
+    reference: Sequence[int],
+    stage: str,
+    words: str,
+    alpha: float,
+    detect: float,
+) -> Finding:
+    """Whether marks are as frequent on both sides. engine, reference: how many runs of each text have one.
+
+    detect: a rise over the reference's share that `passed` must be able to see.
+    """
+    n_engine, n_reference = zip(*sides.sizes, strict=True)
+    test = MarkedRuns(alpha)
+    judgement = test.judge(engine, n_engine, reference, n_reference)
+    seen = test.detectable(n_engine, n_reference, sum(reference))
+    message = (
+        f"{sum(engine)} of {sum(n_engine)} runs {words}, of the reference's {sum(reference)} of {sum(n_reference)} "
+        f"(p = {judgement.p_value:.2g})"
+    )
+    if judgement.rejected:
+        shares = [mark / runs for mark, runs in zip(engine, n_engine, strict=True)]
+        worst = int(np.argmax(shares))
+        message += f"; most in text {sides.texts[worst]!r} ({engine[worst]} of {n_engine[worst]})"
+    rate = sum(reference) / sum(n_reference)
+    asked = min(1.0, rate + detect)
+    needed = test.samples_needed(asked, len(sides.texts), rate) if seen > asked and rate <= asked / 2 < 0.5 else 0
+    return judged(sides, judgement, alpha, Power(seen, asked, needed), message, stage)
+
+
+def judged(sides: TwoSides, judgement: Judgement, alpha: float, power: Power, message: str, stage: str) -> Finding:
+    """The finding of a judgement about a share of the engine's runs: passed only with the power that is asked for."""
+    enough = power.seen <= power.detect and power.seen < 1
+    outcome: Outcome = "failed" if judgement.rejected else "passed" if enough else "unavailable"
+    if outcome == "passed":
+        message += f"; would see {power.seen:.1%}"
+    if outcome == "unavailable":
+        shown = f">= {power.seen:.0%} of the runs" if power.seen < 1 else "nothing"
+        more = f"; with {len(sides.texts)} texts {power.needed} runs of each on either side would do"
+        asked = f"{power.detect:.0%} is asked for{more if power.needed else ''}"
+        message = f"too few runs (would see {shown}, {asked}); {message}"
+    return Finding(
+        "generate", stage, outcome, sides.count, message,
+        statistic=judgement.statistic, bound=judgement.bound, alpha=alpha, detectable=power.seen,
+    )  # fmt: skip

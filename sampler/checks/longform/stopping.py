@@ -1,0 +1,147 @@
+"""Whether every run came to its own end where the reference does, and whether its end is what it says.
+
+Runs are compared with reference runs, text by text: early and late ends by the bounds that reference runs give
+(`statistics.exceedances`), missing and forced ends by their counts (`statistics.marks`). A run that hit its cap is
+missing its end and is no success, however long the cap.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.checks.longform.rates import Power, judged, marked_finding
+from sampler.checks.longform.runs import NO_TEXT_IN_COMMON, TokenRun, TwoSides, end_tokens
+from sampler.checks.verdict import Finding, Outcome
+from sampler.engines.base import StopReason
+from sampler.statistics.exceedances import BEYOND, Exceedances
+
+Array = NDArray[np.float64]
+
+SHARE = 0.5
+"""`passed` needs that an engine would have been seen that does it in so many of its runs."""
+
+HELD_OUT = 4
+"""Without expected lengths one in so many reference runs of a text, at least one, tells how long it is."""
+
+MOST_END_TOKENS = 8
+
+
+def ends(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
+    """Every run that says that it ended does so with EOS, and no other has one. EOS is what the reference ends with."""
+    eos = end_tokens(reference or runs)
+    said = sum(run.ended for run in reference or runs)
+    total = len(runs)
+    if not eos or sum(eos.values()) < 0.9 * said or len(eos) > MOST_END_TOKENS:
+        whose = "reference runs" if reference else "runs"
+        why = f"{said} of {len(reference or runs)} {whose} say that they ended, with no token in common that may be EOS"
+        return Finding("generate", "stop", "unavailable", total, why)
+    wrong = [(place, run.text, _wrong_end(run, eos)) for place, run in enumerate(runs)]
+    problems = [f"run {place + 1}, text {text!r}, {what}" for place, text, what in wrong if what]
+    message = f"EOS is {', '.join(map(str, sorted(eos)))}; {len(problems)} of {total} runs do not end as they say"
+    shown = "; ".join([message, *problems[:3]])
+    outcome: Outcome = "failed" if problems else "passed"
+    return Finding("generate", "stop", outcome, total, shown, statistic=len(problems), bound=0)
+
+
+def _wrong_end(run: TokenRun, eos: Mapping[int, int]) -> str:
+    """What is wrong with the end of one run; empty if nothing."""
+    if run.stop_reason == "error":
+        return f"broke off after {len(run.tokens)} tokens"
+    inside = next((step for step, token in enumerate(run.tokens[:-1]) if token in eos), None)
+    if inside is not None:
+        return f"went on after EOS at step {inside}"
+    at_the_end = bool(run.tokens) and run.tokens[-1] in eos
+    if run.ended and not at_the_end:
+        return f"says {run.stop_reason} and ends with {run.tokens[-1] if run.tokens else 'no token at all'}"
+    return f"says {run.stop_reason} and ends with EOS" if at_the_end and not run.ended else ""
+
+
+def missing_alone(runs: Sequence[TokenRun]) -> Finding:
+    """Without a reference a run that hit its cap is a failure: nothing says how many of them are usual."""
+    capped = [run for run in runs if run.stop_reason == "length"]
+    message = f"{len(capped)} of {len(runs)} runs never ended"
+    if capped:
+        message += f", the first of them, text {capped[0].text!r}, within {len(capped[0].tokens)} tokens"
+    outcome: Outcome = "failed" if capped else "passed"
+    return Finding("generate", "stop", outcome, len(runs), message, statistic=len(capped), bound=0)
+
+
+def stopping(sides: TwoSides, alphas: Mapping[str, float], detect: float = SHARE) -> dict[str, Finding]:
+    """One finding for each of early, late, missing and forced ends that `alphas` names.
+
+    detect: the share of the engine's runs at which `passed` must be able to see it.
+    """
+    found = {}
+    if "early" in alphas:
+        found["early"] = _beyond(sides, alphas["early"], detect, early=True)
+    if "late" in alphas:
+        found["late"] = _beyond(sides, alphas["late"], detect, early=False)
+    if "missing" in alphas:
+        found["missing"] = _counted(sides, "length", "never ended", alphas["missing"], detect)
+    if "forced" in alphas:
+        found["forced"] = _counted(sides, "forced_eos", "were forced to end", alphas["forced"], detect)
+    return found
+
+
+def relative_lengths(sides: TwoSides) -> tuple[list[Array], list[Array]]:
+    """Lengths of the runs that ended by themselves, divided by that of their text, on both sides.
+
+    A text's length is what the runs expect; else the median of the first reference runs, which are then left out.
+    """
+    engine, reference = [], []
+    for mine, theirs in zip(sides.engine, sides.reference, strict=True):
+        expected = next((run.expected for run in (*theirs, *mine) if run.expected), None)
+        held_out = 0 if expected else min(max(1, len(theirs) // HELD_OUT), len(theirs))
+        known = _natural(theirs[:held_out])
+        unit = expected or (float(np.median(known)) if len(known) else 0.0)
+        engine.append(_natural(mine) / unit if unit else np.empty(0))
+        reference.append(_natural(theirs[held_out:]) / unit if unit else np.empty(0))
+    return engine, reference
+
+
+def _natural(runs: Sequence[TokenRun]) -> Array:
+    return np.array([float(run.length) for run in runs if run.stop_reason == "eos"])
+
+
+def _beyond(sides: TwoSides, alpha: float, detect: float, *, early: bool) -> Finding:
+    """Whether too many runs end beyond the bound of the reference runs on one side."""
+    engine, reference = relative_lengths(sides)
+    sign = -1.0 if early else 1.0
+    mine, theirs = [sign * values for values in engine], [sign * values for values in reference]
+    test = Exceedances(alpha)
+    judgement, seen = test.judge(mine, theirs), test.detectable(mine, theirs)
+    count = sum(len(one) for one, other in zip(mine, theirs, strict=True) if len(one) and len(other))
+    if judgement.n == 0 or not np.isfinite(judgement.bound):
+        why = _why_no_bound(sides, count)
+        return Finding("generate", "stop", "unavailable", sides.count, why, alpha=alpha, detectable=1.0)
+    limit = sign * test.bound([other for one, other in zip(mine, theirs, strict=True) if len(one) and len(other)])
+    message = (
+        f"{judgement.statistic:.1%} of {count} runs that ended by themselves are {'shorter' if early else 'longer'} "
+        f"than {limit:.3g} times their text's length, which {BEYOND:.0%} of reference runs are; up to "
+        f"{judgement.bound:.1%} allowed"
+    )
+    if judgement.rejected:
+        beyond = [(one > sign * limit).mean() if len(one) else 0.0 for one in mine]
+        worst = int(np.argmax(beyond))
+        message += f"; most in text {sides.texts[worst]!r} ({beyond[worst]:.0%})"
+    needed = test.samples_needed(detect, max(1, len(sides.texts))) if seen > detect else 0
+    return judged(sides, judgement, alpha, Power(seen, detect, needed), message, "stop")
+
+
+def _why_no_bound(sides: TwoSides, count: int) -> str:
+    if not sides.texts:
+        return NO_TEXT_IN_COMMON
+    if not count:
+        return "no text has runs that ended by themselves on both sides, beside those that tell how long it is"
+    return "too few reference runs for a bound: at least 19 that ended by themselves are needed (would see nothing)"
+
+
+def _counted(sides: TwoSides, reason: StopReason, words: str, alpha: float, detect: float) -> Finding:
+    """Whether as many runs have that stop reason on both sides."""
+    if not sides.texts:
+        return Finding("generate", "stop", "unavailable", 0, NO_TEXT_IN_COMMON, alpha=alpha)
+    engine, reference = (
+        [sum(run.stop_reason == reason for run in runs) for runs in side] for side in (sides.engine, sides.reference)
+    )
+    return marked_finding(sides, engine, reference, "stop", words, alpha, detect)

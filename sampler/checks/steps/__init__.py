@@ -1,0 +1,1 @@
+"""Checks of the recorded steps of a cell's runs."""

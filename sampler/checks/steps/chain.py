@@ -1,0 +1,153 @@
+"""Whether an engine's chain is the chain that others wrote: scores, on the logits that a run recorded."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from sampler.checks.steps.recorded import Logits, Mask, Steps, kept_bounds, nothing_recorded, recorded_steps
+from sampler.checks.verdict import Evidence, Finding, some_ids
+from sampler.config import ALL_STAGES
+from sampler.engines.base import Explains, Processes, call_process
+from sampler.errors import Unsupported
+from sampler.statistics.distance import total_variation
+
+LARGEST_VARIATION = 1e-5
+"""Total variation that float32 rounding may cause between two right chains."""
+
+
+def chain(evidence: Evidence) -> Finding:
+    """On the recorded logits, the distribution after the chain equals that of HuggingFace's processors."""
+    if not isinstance(evidence.engine, Processes):
+        return Finding("process", "order", "unavailable", 0, "the engine has no process()")
+    oracle = evidence.oracle
+    if not isinstance(oracle, Processes):
+        return Finding("process", "order", "unavailable", 0, evidence.oracle_missing)
+    checked = grey = 0
+    largest, failure = 0.0, None
+    for steps in recorded_steps(evidence):
+        compared = ChainComparison(evidence.engine, oracle, evidence.reference, steps, kept_bounds(evidence, steps))
+        if compared.wrote_input:
+            message = "process() writes into the logits that it is given"
+            return Finding("process", "purity", "failed", checked, message)
+        if compared.doubtful.any():
+            index = int(np.argmax(compared.doubtful))
+            message = f"{oracle.info.version} and the float64 reference disagree; {compared.describe_doubt(index)}"
+            return Finding("process", "order", "errored", checked, message, step=steps.step(index))
+        checked += len(steps.tokens)
+        grey += int((compared.must != compared.may).any(axis=-1).sum())
+        largest = max(largest, float(compared.variation.max()))
+        if failure is None and largest > LARGEST_VARIATION:
+            index = int(np.argmax(compared.variation))
+            failure = compared.cause(index), compared.describe(index), steps.step(index, compared.ours[index])
+    if checked == 0:
+        return nothing_recorded(evidence, "process", "order")
+    figures: dict[str, Any] = {"statistic": largest, "bound": LARGEST_VARIATION, "detectable": LARGEST_VARIATION}
+    versions = oracle.info.version
+    if failure is None:
+        message = (
+            f"{checked} distributions equal those of {versions}: total variation at most {largest:.1e} "
+            f"({grey} with a grey zone)"
+        )
+        return Finding("process", "order", "passed", checked, message, **figures)
+    message = f"the distribution differs from that of {versions}; {failure[1]}"
+    return Finding("process", failure[0], "failed", checked, message, **figures, step=failure[2])
+
+
+class ChainComparison:
+    """An engine beside an oracle on the same steps, with the reference to say where rounding may decide.
+
+    variation: (T,), total variation on the tokens that must be kept; 1 where the engine keeps what it may not keep,
+    removes what it must keep, or answers with NaN or +inf. doubtful: bool (T,), where the oracle itself does so.
+    """
+
+    def __init__(
+        self,
+        engine: Processes,
+        oracle: Processes,
+        reference: Explains,
+        steps: Steps,
+        bounds: tuple[Mask, Mask] | None = None,
+    ) -> None:
+        self._engine, self._oracle, self._reference, self._steps = engine, oracle, reference, steps
+        inputs, context = steps.inputs(), steps.context()
+        self.must, self.may = bounds or reference.kept_bounds(*inputs, context=context)
+        lent = [None if rows is None else rows.copy() for rows in (steps.logits, steps.uncond_logits)]
+        histories = [list(row) for row in steps.histories]
+        answer = call_process(engine, np.asarray(lent[0]), histories, steps.config, lent[1], context)
+        self.ours = np.array(answer, dtype=np.float32)
+        given = [np.asarray(rows) for rows in (steps.logits, steps.uncond_logits) if rows is not None]
+        returned = [rows for rows in lent if rows is not None]
+        self.wrote_input = not all(map(np.array_equal, given, returned))
+        self.theirs = call_process(oracle, *inputs, context)
+        if self.ours.shape != self.theirs.shape:
+            raise ValueError(f"process() gave scores of shape {self.ours.shape}, expected {self.theirs.shape}")
+        self.doubtful = self._outside(self.theirs)
+        self.variation = self._variation()
+
+    def _outside(self, scores: Logits) -> Mask:
+        """Rows with NaN or +inf, without a token that must be kept, or with one that may not be."""
+        kept = scores > -np.inf
+        broken = (np.isnan(scores) | (scores == np.inf)).any(axis=-1)
+        return np.asarray(broken | (self.must & ~kept).any(axis=-1) | (kept & ~self.may).any(axis=-1))
+
+    def _variation(self) -> NDArray[np.float64]:
+        outside = self._outside(self.ours)
+        result = np.where(outside, 1.0, 0.0)
+        compared = ~outside & ~self.doubtful & self.must.any(axis=-1)
+        if compared.any():
+            mine, other = (
+                np.where(self.must, scores, -np.inf)[compared].astype(np.float64) for scores in (self.ours, self.theirs)
+            )
+            result[compared] = total_variation(mine, other)
+        return result
+
+    def cause(self, index: int) -> str:
+        """What makes one row wrong: `batch` where it is right by itself, `purity` where no stage is on.
+
+        Else the stage that is wrong by itself, on the reference's scores before it; `order` where none is.
+        """
+        row = self._steps.only(index)
+        if not self._differs(row):
+            return "batch"
+        config = row.config
+        try:
+            if self._differs(row.with_config(config.without(ALL_STAGES))):
+                return "purity"
+            for stage, before in zip(
+                config.order, self._reference.evaluate(*row.inputs(), context=row.context()), strict=False
+            ):
+                if stage in config.active_stages() and self._differs(row.before(stage, before.scores)):
+                    return stage
+        except Unsupported:  # not every engine takes every config
+            return "order"
+        return "order"
+
+    def _differs(self, steps: Steps) -> bool:
+        compared = ChainComparison(self._engine, self._oracle, self._reference, steps)
+        return bool(compared.variation.max() > LARGEST_VARIATION)
+
+    def describe_doubt(self, index: int) -> str:
+        """What the oracle keeps against the reference, or that it is no distribution."""
+        kept = self.theirs[index] > -np.inf
+        more, less = np.flatnonzero(kept & ~self.may[index]), np.flatnonzero(self.must[index] & ~kept)
+        return f"{self._steps.name(index)}: it keeps also {some_ids(more)} and removes {some_ids(less)}"
+
+    def describe(self, index: int) -> str:
+        """Kept sets first, then the worst token, as both sides have them."""
+        ours, theirs, name = self.ours[index], self.theirs[index], self._steps.name(index)
+        broken = np.flatnonzero(np.isnan(ours) | (ours == np.inf))
+        if len(broken):
+            return f"{name}: {len(broken)} scores are NaN or +inf, {some_ids(broken)}"
+        more = np.flatnonzero((ours > -np.inf) & (theirs == -np.inf))
+        less = np.flatnonzero((theirs > -np.inf) & (ours == -np.inf))
+        sets = [f"it {verb} {some_ids(ids)}" for verb, ids in (("keeps also", more), ("removes", less)) if len(ids)]
+        if sets:
+            return f"{name}: {' and '.join(sets)}"
+        mine, other = softmax(ours.astype(np.float64)), softmax(theirs.astype(np.float64))
+        token = int(np.argmax(np.abs(mine - other)))
+        return (
+            f"{name}: the same tokens are kept, token {token} has p = {mine[token]:.6g} instead of "
+            f"{other[token]:.6g} (total variation allowed {LARGEST_VARIATION:g})"
+        )

@@ -1,0 +1,210 @@
+"""Whether the tokens that were drawn are the right ones: kept by the chain, and winners under the suite's noise."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtrc, log_softmax, softmax
+
+from sampler.checks.steps.recorded import Mask, Steps, kept_bounds, nothing_recorded, recorded_steps
+from sampler.checks.verdict import Evidence, Finding, Step, some_ids
+from sampler.config import Stage
+from sampler.engines.base import Evaluation, Explains
+
+COINCIDENCE = 1e-9
+"""Probability at which equal tokens under other seeds and other noise are no coincidence any more."""
+
+RARE = 1e-3
+"""A token drawn from a distribution is among its rarest ones of so much mass no more often than that."""
+
+FILTERS: tuple[Stage, ...] = ("top_n_sigma", "top_k", "min_p", "top_p", "typical_p", "xtc_probability")
+
+
+def allowed(evidence: Evidence) -> Finding:
+    """Every token drawn is one that the float64 reference keeps, or one in the grey zone.
+
+    The stage that is named is the earliest without which the reference would have drawn every token of the runs. Where
+    there is none, it is `draw` if such tokens are too rare even without any filter, else the earliest stage that
+    removes a token that was drawn: what a later one removes may follow from it.
+    """
+    checked = grey = 0
+    wrong: list[_Removal] = []
+    for steps in recorded_steps(evidence):
+        must, may = kept_bounds(evidence, steps)
+        rows = np.arange(len(steps.tokens))
+        checked += len(rows)
+        grey += int((may & ~must)[rows, steps.tokens].sum())
+        outside = np.flatnonzero(~may[rows, steps.tokens]).tolist()
+        if outside:
+            states = evidence.reference.evaluate(*steps.inputs(), context=steps.context())
+            wrong.extend(_removal(steps, states, index) for index in outside)
+    if checked == 0:
+        return nothing_recorded(evidence, "draw", "draw")
+    if not wrong:
+        message = f"{checked} tokens drawn, all kept by the float64 chain ({grey} in the grey zone)"
+        return Finding("draw", "draw", "passed", checked, message, statistic=0, bound=0)
+    first = min(wrong, key=lambda removal: removal.place)
+    missing = missing_stages(evidence)
+    rare = 0 if missing else _too_rare(evidence, checked)
+    message = f"{len(wrong)} of {checked} tokens drawn were not allowed; {first.message}{_as_if(missing)}"
+    if rare:
+        message += f"; no filter is the cause: {rare} tokens are rarer than the rarest {RARE:.1%} without any of them"
+    stage = missing[0] if missing else "draw" if rare else first.stage
+    return Finding("draw", stage, "failed", checked, message, statistic=len(wrong), bound=0, step=first.step)
+
+
+def _too_rare(evidence: Evidence, checked: int) -> int:
+    """How many tokens lie in the rarest thousandth of the distribution without filters; 0 if that may be chance."""
+    rare = 0
+    for steps in recorded_steps(evidence):
+        bare = steps.with_config(steps.config.without(FILTERS))
+        scores = evidence.reference.evaluate(*bare.inputs(), context=bare.context())[-1].scores
+        p = softmax(scores, axis=-1)
+        own = p[np.arange(len(p)), steps.tokens][:, None]
+        rare += int(((p * (p <= own)).sum(axis=-1) < RARE).sum())
+    return rare if rare and bdtrc(rare - 1, checked, RARE) < COINCIDENCE else 0
+
+
+@dataclass(frozen=True)
+class _Removal:
+    """A drawn token that the reference removes. place: of the stage in the order."""
+
+    stage: str
+    place: int
+    message: str
+    step: Step | None
+
+
+def _removal(steps: Steps, states: Sequence[Evaluation], index: int) -> _Removal:
+    """Which stage of the reference removed the token of one step, and the figures for it."""
+    token = int(steps.tokens[index])
+    for place, (before, after) in enumerate(pairwise(states)):
+        if before.kept[index, token] and not after.kept[index, token]:
+            ratio = np.exp(before.scores[index, token] - before.scores[index].max())
+            stage = "temperature" if after.stage == "greedy" else after.stage
+            kept = np.flatnonzero(after.kept[index])
+            message = (
+                f"{steps.name(index)}: token {token} was drawn, {stage} removes it: {ratio:.3g} times as likely as "
+                f"the best; {len(kept)} tokens are kept, {some_ids(kept)}"
+            )
+            return _Removal(stage, place, message, steps.step(index))
+    message = f"{steps.name(index)}: token {token} was drawn, whose logit is -inf"
+    return _Removal("draw", -1, message, steps.step(index))
+
+
+def draws(evidence: Evidence) -> Finding:
+    """Every token drawn is the one that the reference draws with the same noise, unless rounding may decide.
+
+    Rounding may decide between tokens whose score plus noise is within the reach of float32 errors, and for a token
+    in the grey zone whether it takes part.
+    """
+    checked = close = 0
+    wrong: list[tuple[str, Step | None]] = []
+    for steps in recorded_steps(evidence):
+        if steps.gumbel is None:
+            return Finding("draw", "draw", "unavailable", 0, "the engine does not take the suite's noise")
+        race = _Race.of(evidence.reference, steps, *kept_bounds(evidence, steps))
+        checked += len(race.lost)
+        close += int(((race.best != steps.tokens) & ~race.lost).sum())
+        wrong.extend((race.describe(steps, index), steps.step(index)) for index in np.flatnonzero(race.lost).tolist())
+    if checked == 0:
+        return nothing_recorded(evidence, "draw", "draw")
+    if not wrong:
+        message = f"{checked} draws equal the reference's with the same noise ({close} decided by rounding)"
+        return Finding("draw", "draw", "passed", checked, message, statistic=0, bound=0)
+    if evidence.ignores_noise():
+        return _noise_of_its_own(evidence, checked)
+    missing = missing_stages(evidence)
+    message = f"{len(wrong)} of {checked} draws differ from the reference's; {wrong[0][0]}{_as_if(missing)}"
+    stage = missing[0] if missing else "draw"
+    return Finding("draw", stage, "failed", checked, message, statistic=len(wrong), bound=0, step=wrong[0][1])
+
+
+def _noise_of_its_own(evidence: Evidence, checked: int) -> Finding:
+    """Answer for an engine to which the suite's noise makes no difference: the seed has to make one."""
+    if not evidence.ignores_seed():
+        message = "the engine draws with noise of its own: other noise from the suite gives the same tokens"
+        return Finding("draw", "draw", "unavailable", 0, message)
+    probability = float(np.exp(sum(_log_probabilities(evidence))))
+    same = f"another seed and other noise gave the same {len(evidence.alone[0].tokens)} tokens"
+    message = f"{same}, which the chain's distribution does with probability {probability:.1g}"
+    if probability > COINCIDENCE:
+        return Finding("draw", "draw", "unavailable", checked, f"{message}: too likely to tell")
+    return Finding(
+        "draw", "draw", "failed", checked, message, statistic=probability, bound=COINCIDENCE, alpha=COINCIDENCE
+    )
+
+
+def _log_probabilities(evidence: Evidence) -> Iterator[float]:
+    """Log-probability, under the reference, of each token of request 0; 0 where the reference removes it."""
+    for steps in recorded_steps(evidence):
+        if steps.request == 0:
+            final = evidence.reference.evaluate(*steps.inputs(), context=steps.context())[-1].scores
+            rows = np.arange(len(steps.tokens))
+            values = log_softmax(final, axis=-1)[rows, steps.tokens]
+            yield float(np.where(np.isfinite(values), values, 0.0).sum())
+
+
+@dataclass(frozen=True)
+class _Race:
+    """Score plus noise at T steps. best: of the tokens that must be kept; gap: how far it is ahead of the token drawn.
+
+    reach: how far rounding may reach; lost: whether the token drawn cannot have won; all (T,).
+    """
+
+    best: NDArray[np.int64]
+    gap: NDArray[np.float64]
+    reach: NDArray[np.float64]
+    lost: Mask
+
+    @classmethod
+    def of(cls, reference: Explains, steps: Steps, must: Mask, may: Mask) -> "_Race":
+        final = reference.evaluate(*steps.inputs(), reading="generous", context=steps.context())[-1]
+        rows = np.arange(len(steps.tokens))
+        raced = final.scores + np.asarray(steps.gumbel)
+        best = np.where(must, raced, -np.inf).argmax(axis=-1)
+        with np.errstate(invalid="ignore"):
+            gap = raced[rows, best] - raced[rows, steps.tokens]
+        reach = final.error[rows, best] + final.error[rows, steps.tokens] + 1e-6 * np.abs(raced[rows, best])
+        ran = must.any(axis=-1) & final.kept[rows, steps.tokens]
+        lost = ~may[rows, steps.tokens] | (ran & (gap > reach))
+        return cls(best, gap, reach, lost)
+
+    def describe(self, steps: Steps, index: int) -> str:
+        """What was drawn, what should have been, and by how much."""
+        lead = f"ahead by {self.gap[index]:.3g} (rounding explains {self.reach[index]:.1g})"
+        return (
+            f"{steps.name(index)}: token {steps.tokens[index]} was drawn, the reference draws {self.best[index]} "
+            f"with the same noise, {lead if np.isfinite(self.gap[index]) else 'and removes the other'}"
+        )
+
+
+def missing_stages(evidence: Evidence) -> list[Stage]:
+    """Stages, in their order, each of which alone could be missing: without it every token drawn is the right one.
+
+    A single step, as a crash file has it, is too little to tell.
+    """
+    if sum(len(generation.tokens) for generation in evidence.generations) < 2:
+        return []
+    config = evidence.requests[0].config
+    return [stage for stage in config.order if stage in config.active_stages() and _explains(evidence, stage)]
+
+
+def _explains(evidence: Evidence, stage: Stage) -> bool:
+    for recorded in recorded_steps(evidence):
+        steps = recorded.with_config(recorded.config.without([stage]))
+        must, may = evidence.reference.kept_bounds(*steps.inputs(), context=steps.context())
+        if steps.gumbel is None:
+            explained = bool(may[np.arange(len(steps.tokens)), steps.tokens].all())
+        else:
+            explained = not _Race.of(evidence.reference, steps, must, may).lost.any()
+        if not explained:
+            return False
+    return True
+
+
+def _as_if(missing: Sequence[Stage]) -> str:
+    stages = ", or without ".join(missing)
+    return f"; without {stages}, the reference draws every token of the runs" if missing else ""

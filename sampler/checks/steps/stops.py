@@ -1,0 +1,42 @@
+"""Whether every run of a cell came to its own end, without anything to compare it with."""
+
+from collections import Counter
+
+from sampler.checks.verdict import Evidence, Finding
+from sampler.engines.base import Generation, Request
+
+
+def stops(evidence: Evidence) -> Finding:
+    """Every run ends with EOS: one that hits the cap or breaks off is a failure, however good it sounds."""
+    total = len(evidence.generations)
+    eos_ids = evidence.engine.info.eos_ids
+    if not eos_ids:
+        return Finding("generate", "stop", "unavailable", total, "the engine's info names no EOS")
+    pairs = zip(evidence.requests, evidence.generations, strict=True)
+    problems = [(index, _problem(*pair, eos_ids)) for index, pair in enumerate(pairs)]
+    bad = [f"request {index} {problem}" for index, problem in problems if problem]
+    reasons = Counter(generation.stop_reason for generation in evidence.generations)
+    longest = max(len(generation.tokens) for generation in evidence.generations)
+    ended = reasons["eos"] + reasons["forced_eos"]
+    message = "; ".join(
+        [f"{ended} of {total} runs say that they ended with EOS, the longest after {longest} tokens", *bad]
+    )
+    return Finding("generate", "stop", "failed" if bad else "passed", total, message, statistic=len(bad), bound=0)
+
+
+def _problem(request: Request, generation: Generation, eos_ids: tuple[int, ...]) -> str:
+    """What is wrong with the end of one run; empty if nothing."""
+    tokens, count = generation.tokens, len(generation.tokens)
+    if generation.stop_reason == "error":
+        reason = generation.record.error if generation.record else "no reason given"
+        return f"broke off after {count} tokens: {reason}"
+    if count > request.max_new_tokens:
+        return f"has {count} tokens, {request.max_new_tokens} were asked for"
+    if generation.stop_reason == "length":
+        return f"hit its cap of {request.max_new_tokens} tokens"
+    inside = next((step for step, token in enumerate(tokens[:-1]) if token in eos_ids), None)
+    if inside is not None:
+        return f"went on after EOS at step {inside}"
+    if not tokens or tokens[-1] not in eos_ids:
+        return f"says {generation.stop_reason} and does not end with EOS"
+    return ""

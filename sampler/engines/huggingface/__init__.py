@@ -1,0 +1,1 @@
+"""The chain from the logits processors of `transformers`."""

@@ -1,0 +1,155 @@
+"""The same chain from the logits processors of `transformers`, in the order of the config."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.config import ALL_STAGES, FURTHER_STAGES, SamplingConfig, Stage
+from sampler.engines.base import Context, EngineInfo, Logits
+from sampler.engines.huggingface.optional import FURTHER, FURTHER_PROCESSORS, Given
+from sampler.errors import MissingPackage, Unsupported
+
+if TYPE_CHECKING:
+    import torch
+
+PROCESSORS = (
+    "ClassifierFreeGuidanceLogitsProcessor",
+    "DiaClassifierFreeGuidanceLogitsProcessor",
+    "MinPLogitsWarper",
+    "RepetitionPenaltyLogitsProcessor",
+    "TemperatureLogitsWarper",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+    *FURTHER_PROCESSORS,
+)
+ROWS_AT_ONCE = 256
+INSTALL = "pip install 'sampler-suite[reference]'"
+
+
+class HuggingFaceEngine:
+    """HuggingFace's processors, called as a program that uses `transformers` calls them."""
+
+    def __init__(self) -> None:
+        """Raises MissingPackage without torch, transformers or one of the processors that are called."""
+        try:
+            import torch
+            import transformers
+            from transformers.generation import logits_process
+
+            for name in PROCESSORS:
+                getattr(logits_process, name)
+        except (ImportError, OSError, AttributeError) as error:  # OSError: a library of torch that cannot be loaded
+            missing = getattr(error, "name", None)
+            reason = f"torch or transformers cannot be used: {' '.join(str(error).split())}"
+            if isinstance(error, ModuleNotFoundError) and missing in ("torch", "transformers"):
+                reason = f"{missing} is not installed"
+            raise MissingPackage(reason, hint=INSTALL) from error
+        self._torch = torch
+        self._processors: Any = logits_process
+        self._version = f"transformers {transformers.__version__}, torch {torch.__version__}"
+
+    @property
+    def info(self) -> EngineInfo:
+        """Versions of transformers and torch, and the stages for which they have a processor."""
+        missing = {stage for stage in FURTHER_STAGES if stage not in FURTHER}
+        supports = {*ALL_STAGES, "min_tokens_to_keep", "cfg_convention", "penalty_window"} - missing
+        return EngineInfo(name="huggingface", version=self._version, supports=frozenset(supports))
+
+    def process(
+        self,
+        logits: Logits,
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond_logits: Logits | None = None,
+        context: Context | None = None,
+    ) -> Logits:
+        """Scores (B, V) after every stage of the order. Raises Unsupported for one that transformers does not have."""
+        torch = self._torch
+        scores = torch.from_numpy(np.array(logits, dtype=np.float32))
+        uncond = None if uncond_logits is None else torch.from_numpy(np.array(uncond_logits, dtype=np.float32))
+        given = Given(self._processors, history, config, context)
+        for stage in config.order:
+            if stage in FURTHER:
+                scores = FURTHER[stage](scores, given)
+            elif stage in config.active_stages() and stage in FURTHER_STAGES:
+                raise Unsupported(f"transformers has no {stage}")
+            else:
+                scores = self._stage(stage, scores, history, config, uncond)
+        if config.greedy:
+            best = torch.argmax(scores, dim=-1, keepdim=True)
+            scores = torch.full_like(scores, -torch.inf).scatter(1, best, scores.gather(1, best))
+        result: Logits = scores.numpy()
+        return result
+
+    def draw(
+        self,
+        logits: Logits,
+        history: Sequence[int],
+        config: SamplingConfig,
+        n: int,
+        seed: int,
+        uncond_logits: Logits | None = None,
+        context: Context | None = None,
+    ) -> NDArray[np.int64]:
+        """Draw n tokens as `_sample` does: softmax, then torch.multinomial, one token a row of n equal rows."""
+        torch = self._torch
+        uncond = None if uncond_logits is None else np.asarray(uncond_logits)[None]
+        scores = self.process(np.asarray(logits)[None], [history], config, uncond, context)
+        probabilities = torch.nn.functional.softmax(torch.from_numpy(scores), dim=-1)
+        generator = torch.Generator().manual_seed(seed)
+        tokens = [
+            torch.multinomial(probabilities.expand(min(ROWS_AT_ONCE, n - start), -1), 1, generator=generator)[:, 0]
+            for start in range(0, n, ROWS_AT_ONCE)
+        ]
+        drawn: NDArray[np.int64] = torch.cat(tokens).numpy() if tokens else np.zeros(0, dtype=np.int64)
+        return drawn
+
+    def _penalize(self, scores: "torch.Tensor", history: Sequence[Sequence[int]], penalty: float) -> Any:
+        """Histories become one tensor: a row is filled up with an id that it has, which changes no set of ids.
+
+        The processor takes neither an empty history nor ids beyond the scores; the chain has no penalty for them.
+        """
+        torch = self._torch
+        rows = [[token for token in row if token < scores.shape[-1]] for row in history]
+        longest = max((len(row) for row in rows), default=0)
+        if longest == 0:
+            return scores
+        ids = torch.tensor([[*row, *[row[-1] if row else 0] * (longest - len(row))] for row in rows])
+        penalized = self._processors.RepetitionPenaltyLogitsProcessor(penalty)(ids, scores)
+        penalizes = torch.tensor([[bool(row)] for row in rows])
+        return torch.where(penalizes, penalized, scores)
+
+    def _stage(
+        self,
+        stage: Stage,
+        scores: "torch.Tensor",
+        history: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        uncond: "torch.Tensor | None",
+    ) -> Any:
+        processors, keep = self._processors, config.min_tokens_to_keep
+        unread: Any = self._torch.zeros((len(scores), 0), dtype=self._torch.long)  # ids, which these four do not read
+        if stage == "cfg" and uncond is not None:
+            return self._guide(scores, uncond, config)
+        if stage == "repetition_penalty":
+            seen = [ids[-config.penalty_window :] for ids in history]
+            return self._penalize(scores, seen, float(config.repetition_penalty))
+        if stage == "temperature" and config.temperature > 0:
+            return processors.TemperatureLogitsWarper(float(config.temperature))(unread, scores)
+        if stage == "top_k" and config.top_k > 0:
+            return processors.TopKLogitsWarper(config.top_k, min_tokens_to_keep=keep)(unread, scores)
+        if stage == "min_p" and config.min_p > 0:
+            return processors.MinPLogitsWarper(config.min_p, min_tokens_to_keep=keep)(unread, scores)
+        if stage == "top_p" and config.top_p < 1:
+            return processors.TopPLogitsWarper(config.top_p, min_tokens_to_keep=keep)(unread, scores)
+        return scores
+
+    def _guide(self, scores: "torch.Tensor", uncond: "torch.Tensor", config: SamplingConfig) -> Any:
+        prefix = "Dia" if config.cfg_convention == "conditional" else ""
+        processor = getattr(self._processors, f"{prefix}ClassifierFreeGuidanceLogitsProcessor")(guidance_scale=2.0)
+        processor.guidance_scale = config.cfg_weight  # the constructors refuse 1 and less, their formulas do not
+        unread = self._torch.zeros((len(scores), 0), dtype=self._torch.long)
+        mixed = processor(unread, self._torch.cat([scores, uncond]))
+        return mixed.masked_fill(scores == -self._torch.inf, -self._torch.inf)  # their formulas make NaN of -inf

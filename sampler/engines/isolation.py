@@ -1,0 +1,263 @@
+"""Asking an engine that may hang or take its process along: here with an alarm, or in a process of its own."""
+
+import contextlib
+import functools
+import multiprocessing
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from sampler.engines.base import Engine, EngineError
+from sampler.engines.calls import Answer, Call, Interrupted, Method, Offer, describe, offer_of, perform
+from sampler.errors import SamplerError
+
+WARM_UP_TIMEOUT = 30.0
+"""Seconds that an engine's very first call may take: it may import a framework or compile."""
+
+FIRST_TIMEOUT = 10.0
+"""Seconds that a call may take until an engine has hung for the first time, and its first call when started again."""
+
+NEXT_TIMEOUT = 3.0
+MOST_HANGS = 4
+"""An engine that hung so often is asked no more."""
+
+MOST_DEATHS = 4
+"""A method that has never answered is asked no more after its process has ended so often."""
+
+MOST_DEATHS_BETWEEN = 30
+"""Likewise for one that answers at times: each new start takes seconds."""
+
+START_TIMEOUT = 120.0
+"""Seconds in which an engine must be loaded."""
+
+STARVED = 10
+"""On a busy machine a call that works all the time may take so many times its seconds, if it has not had them yet."""
+
+LOOK = 1.0
+"""Seconds between two looks at whether it works."""
+
+
+class _Effort:
+    """Whether a call that is late works, or waits for something that does not come."""
+
+    def __init__(self, seconds: float, spent: Callable[[], float]) -> None:
+        self._seconds, self._spent = seconds, spent
+        self._start, self._first = time.monotonic(), spent()
+        self._seen, self._looked = self._first, self._start
+
+    def goes_on(self) -> bool:
+        """Whether it has worked since the last look and not had its seconds of processor time yet."""
+        now, spent = time.monotonic(), self._spent()
+        works = spent - self._seen > 0.01 * (now - self._looked)
+        self._seen, self._looked = spent, now
+        return works and spent - self._first < self._seconds and now - self._start < STARVED * self._seconds
+
+
+def _processor_time(number: int) -> float:
+    """Seconds of all cores that a process has had."""
+    try:
+        times = psutil.Process(number).cpu_times()
+    except psutil.Error:  # it has ended, which the pipe tells
+        return 0.0
+    return float(times.user + times.system)
+
+
+class _Patience:
+    """How long to wait, and whether at all."""
+
+    def __init__(self) -> None:
+        self.hangs = 0
+        self.deaths: Counter[Method] = Counter()
+        self.answers: Counter[Method] = Counter()
+        self.fresh = True
+
+    @property
+    def seconds(self) -> float:
+        if not self.answers:
+            return NEXT_TIMEOUT if self.hangs else WARM_UP_TIMEOUT
+        return FIRST_TIMEOUT if self.fresh or not self.hangs else NEXT_TIMEOUT
+
+    def answered(self, method: Method) -> None:
+        self.answers[method] += 1
+        self.fresh = False
+
+    def refuse(self, method: Method) -> Answer | None:
+        if self.hangs >= MOST_HANGS:
+            return Answer(None, "unsupported", f"not asked any more: {self.hangs} calls had no answer")
+        deaths = self.deaths[method]
+        if deaths >= (MOST_DEATHS_BETWEEN if self.answers[method] else MOST_DEATHS):
+            reason = f"not asked any more: {method}() has ended its process {deaths} times"
+            return Answer(None, "unsupported", reason)
+        return None
+
+    def hung(self) -> Answer:
+        answer = Answer(None, "hung", f"no answer within {self.seconds:g} s")
+        self.hangs += 1
+        return answer
+
+    def died(self, method: Method, reason: str) -> Answer:
+        self.deaths[method] += 1
+        return Answer(None, "died", reason)
+
+
+class Local:
+    """EngineClient an engine in this process. On the main thread of a Unix system a call that hangs is broken off."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.offer = offer_of(engine)
+        self._patience = _Patience()
+
+    def ask(self, call: Call) -> Answer:
+        """Put one call."""
+        refused = self._patience.refuse(call.method)
+        if refused:
+            return refused
+        try:
+            with _alarm(self._patience.seconds):
+                answer = _in_thread(self._engine, call) if call.thread else perform(self._engine, call)
+        except Interrupted:
+            return self._patience.hung()
+        self._patience.answered(call.method)
+        return answer
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise Interrupted after some seconds, where signals can be had."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    effort = _Effort(seconds, time.process_time)
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        if not effort.goes_on():
+            raise Interrupted
+        signal.setitimer(signal.ITIMER_REAL, LOOK)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _in_thread(engine: Engine, call: Call) -> Answer:
+    answers: list[Answer] = []
+    worker = threading.Thread(target=lambda: answers.append(perform(engine, call)), daemon=True)
+    worker.start()
+    worker.join()
+    return answers[0] if answers else Answer(None, "died", "its thread ended without an answer")
+
+
+class Isolated:
+    """EngineClient an engine in a process of its own, which is started again when it hung or died.
+
+    load: picklable, gives the engine there. Raises what `load` raises, as far as it is a SamplerError.
+    """
+
+    def __init__(self, load: Callable[[], Engine]) -> None:
+        self._load = load
+        self._patience = _Patience()
+        self._process: Any = None
+        self._pipe: Connection | None = None
+        self.offer = self._start()
+
+    def ask(self, call: Call) -> Answer:
+        """Put one call."""
+        refused = self._patience.refuse(call.method)
+        if refused:
+            return refused
+        if self._pipe is None:
+            try:
+                self._start()
+            except SamplerError as error:
+                return Answer(None, "died", f"it cannot be started again: {error.message}")
+        answer: Any = self._exchange(call, self._patience.seconds)
+        if isinstance(answer, Answer):
+            self._patience.answered(call.method)
+            return answer
+        broken = self._patience.hung() if answer is None else self._patience.died(call.method, str(answer))
+        self._patience.fresh = True
+        return broken
+
+    def close(self) -> None:
+        """End the engine's process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+
+    def _start(self) -> Offer:
+        # spawn: a fork would copy the locks of threads that a framework has started in this process.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._load), daemon=True)
+        self._process.start()
+        theirs.close()
+        answer = self._receive(START_TIMEOUT)
+        if isinstance(answer, Offer):
+            return answer
+        if isinstance(answer, SamplerError):
+            self.close()
+            raise answer
+        reason = f"it was not loaded within {START_TIMEOUT:g} s" if answer is None else str(answer)
+        self.close()
+        raise EngineError(f"the engine cannot be started: {reason}", hint="load it in Python to see where")
+
+    def _exchange(self, call: Call, seconds: float) -> Any:
+        assert self._pipe is not None  # noqa: S101 - ask made sure
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # then it died, which the receiver tells
+            self._pipe.send(call)
+        return self._receive(seconds)
+
+    def _receive(self, seconds: float) -> Any:
+        """Return what came, None for nothing in time, a text where the process has ended."""
+        assert self._pipe is not None  # noqa: S101 - the callers made sure
+        effort = _Effort(seconds, functools.partial(_processor_time, self._process.pid))
+        try:
+            there = self._pipe.poll(seconds)
+            while not there and effort.goes_on():
+                there = self._pipe.poll(LOOK)
+            if there:
+                return self._pipe.recv()
+        except (EOFError, ConnectionResetError, BrokenPipeError):
+            self._process.join(1)
+            code = self._process.exitcode
+            self.close()
+            how = f"with signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+            return f"its process ended {how}"
+        self.close()
+        return None
+
+
+def _serve(pipe: Connection, load: Callable[[], Engine]) -> None:
+    """Answer calls until the pipe closes: the engine's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    try:
+        engine = load()
+        pipe.send(offer_of(engine))
+    except SamplerError as error:
+        pipe.send(EngineError(error.message, hint=error.hint) if isinstance(error, EngineError) else error)
+        return
+    while True:
+        try:
+            call = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(_in_thread(engine, call) if call.thread else perform(engine, call))
+        except KeyboardInterrupt as error:  # the engine's own, since no signal comes through
+            pipe.send(Answer(None, "raised", describe(error)))

@@ -1,0 +1,293 @@
+"""The further processors in NumPy float64, straight from their definitions, with the reach of float32 rounding.
+
+As in the chain's reference, each threshold is read as defined, generously or strictly; `sign` is 0, 1 or -1.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.config import SamplingConfig, Stage
+from sampler.engines.base import Context, Evaluation
+from sampler.errors import ConfigError, LogitsError
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+ROUNDING = 2.0**-21
+"""Relative error of one float32 operation as it is counted here: eight half units in the last place, since exp and the
+sums of softmax are not correctly rounded in every framework (MLX's exp: six)."""
+
+LARGEST_EXPONENT = 88.7
+"""Of e, in what DRY subtracts: just under the largest float32."""
+
+LARGEST_PENALTY = 1e30
+"""DRY subtracts no more; nothing outweighs it."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a further stage reads beside the scores, for B rows."""
+
+    history: Sequence[Sequence[int]]
+    config: SamplingConfig
+    prompt_length: Sequence[int]
+    step: Sequence[int]
+    eos_ids: Sequence[int]
+    uniforms: Sequence[float] | None
+
+    @classmethod
+    def of(cls, history: Sequence[Sequence[int]], config: SamplingConfig, context: Context | None) -> "Given":
+        """Without a context nothing of the histories was given and everything was drawn."""
+        for row, ids in enumerate(history):
+            if len(ids) and min(ids) < 0:
+                raise LogitsError(f"the history of row {row} contains {min(ids)}", hint="token ids are 0 or more")
+        if context is None:
+            return cls(history, config, [0] * len(history), [len(ids) for ids in history], (), None)
+        uniforms = None if context.uniforms is None else context.uniforms.tolist()
+        return cls(history, config, context.prompt_length.tolist(), context.step.tolist(), context.eos_ids, uniforms)
+
+    def counts(self, size: int) -> Array:
+        """How often each id was generated, within the window: (B, V)."""
+        counts = np.zeros((len(self.history), size))
+        for row, (ids, length) in enumerate(zip(self.history, self.prompt_length, strict=True)):
+            for token in list(ids[length:])[-self.config.penalty_window :]:
+                if token < size:
+                    counts[row, token] += 1
+        return counts
+
+
+def _bias(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001 - there is no threshold
+    _check("logit_bias", given.config.logit_bias, state)
+    bias = np.zeros(state.scores.shape)
+    for token, value in given.config.logit_bias.items():
+        bias[:, token] = value
+    return _shifted("logit_bias", state, bias)
+
+
+def _frequency(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
+    counts = given.counts(state.scores.shape[-1])
+    return _shifted("frequency_penalty", state, -given.config.frequency_penalty * counts)
+
+
+def _presence(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
+    seen = np.minimum(given.counts(state.scores.shape[-1]), 1)
+    return _shifted("presence_penalty", state, -given.config.presence_penalty * seen)
+
+
+def _dry(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
+    config = given.config
+    penalty = np.zeros(state.scores.shape)
+    for row, ids in enumerate(given.history):
+        for place in range(1, len(ids)):
+            token, length = ids[place], _common_end(ids[:place], ids, config.dry_breakers)
+            if (
+                length >= config.dry_allowed_length
+                and token < state.scores.shape[-1]
+                and token not in config.dry_breakers
+            ):
+                penalty[row, token] = max(penalty[row, token], _dry_penalty(length, config))
+    return _shifted("dry_multiplier", state, -penalty)
+
+
+def _dry_penalty(length: int, config: SamplingConfig) -> float:
+    most = LARGEST_EXPONENT // np.log(config.dry_base) if config.dry_base > 1.000001 else 0
+    exponent = min(length - config.dry_allowed_length, most)
+    return float(min(config.dry_multiplier * config.dry_base**exponent, LARGEST_PENALTY))
+
+
+def _common_end(left: Sequence[int], right: Sequence[int], breakers: Iterable[int]) -> int:
+    """How many ids from the end two sequences share, up to a breaker."""
+    length = 0
+    while length < len(left) and left[-1 - length] == right[-1 - length] and right[-1 - length] not in breakers:
+        length += 1
+    return length
+
+
+def _ngrams(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
+    size = given.config.no_repeat_ngram_size
+    removed = np.zeros(state.scores.shape, dtype=np.bool_)
+    for row, ids in enumerate(given.history):
+        end = list(ids[len(ids) - size + 1 :])
+        for start in range(len(ids) - size + 1 if size else 0):
+            if list(ids[start : start + size - 1]) == end and ids[start + size - 1] < state.scores.shape[-1]:
+                removed[row, ids[start + size - 1]] = True
+    return _without(state, "no_repeat_ngram_size", removed)
+
+
+def _min_new(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
+    least, ids = given.config.min_new_tokens, np.arange(state.scores.shape[-1])
+    if least and not given.eos_ids:
+        raise ConfigError(f"min_new_tokens = {least} and no EOS id is known", hint="give eos_ids")
+    early = np.array(given.step, dtype=np.int64)[:, None] < least
+    return _without(state, "min_new_tokens", early & np.isin(ids, given.eos_ids)[None])
+
+
+def _suppress(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
+    _check("suppressed_tokens", given.config.suppressed_tokens, state)
+    ids = np.arange(state.scores.shape[-1])
+    removed = np.isin(ids, given.config.suppressed_tokens)[None]
+    return _without(state, "suppressed_tokens", np.broadcast_to(removed, state.scores.shape))
+
+
+def _sigma(state: Evaluation, given: Given, sign: float) -> Evaluation:
+    """Kept where score >= largest - n x standard deviation of what is left."""
+    sigmas, kept = given.config.top_n_sigma, state.kept
+    removed = np.zeros(state.scores.shape, dtype=np.bool_)
+    for row in np.flatnonzero(kept.any(axis=-1)) if sigmas else ():
+        scores, error = state.scores[row, kept[row]], state.error[row, kept[row]]
+        threshold = scores.max() - sigmas * scores.std()
+        # The deviation moves by no more than the root mean square of what its terms move by, and its own rounding.
+        moved = error + ROUNDING * _terms(len(scores)) * np.abs(scores)
+        reach = error + error[scores.argmax()] + sigmas * (np.sqrt(np.mean(moved**2)) + ROUNDING * scores.std())
+        removed[row, kept[row]] = scores < threshold - sign * (reach + 2 * ROUNDING * np.abs(scores).max())
+        near = (scores < scores.max()) & (scores >= scores.max() - error - error[scores.argmax()])
+        if not near.any():  # the largest is not below itself, however small the deviation
+            removed[row, kept[row]] &= scores < scores.max()
+    return _without(state, "top_n_sigma", removed)
+
+
+def _typical(state: Evaluation, given: Given, sign: float) -> Evaluation:
+    """Kept where the tokens nearer to the entropy have less than the mass, and the nearest `min_tokens_to_keep`."""
+    mass, least = given.config.typical_p, given.config.min_tokens_to_keep
+    removed = np.zeros(state.scores.shape, dtype=np.bool_)
+    for row in np.flatnonzero(state.kept.any(axis=-1)) if mass < 1 else ():
+        left = np.flatnonzero(state.kept[row])
+        scores, error = state.scores[row, left], state.error[row, left]
+        surprise, probability, slack = _surprise(scores, error)
+        entropy = float(probability @ surprise)
+        distance = np.abs(surprise - entropy)
+        # First order in the errors of the scores: dH = -sum of p (ln p + H) times the error; then H's own rounding.
+        drift = 2 * float(probability @ (error * distance)) + ROUNDING * entropy * _terms(len(left))
+        reach = 2 * (error + slack + drift + ROUNDING * (np.abs(scores - scores.max()) + surprise + entropy))
+        order = np.argsort(distance)
+        before = np.concatenate([[0.0], np.cumsum(probability[order])])
+        edge = np.searchsorted(distance[order], distance - sign * reach, side="right" if sign < 0 else "left")
+        nearer = before[edge] - (_of_equals(scores, probability) if sign < 0 else 0.0)
+        removed[row, left] = ~((nearer < mass + sign * slack) | _nearest(distance, reach, least, sign))
+    return _without(state, "typical_p", removed)
+
+
+def _of_equals(scores: Array, probability: Array) -> Array:
+    """Probability of all tokens with the same score: these stay equal in float32, and come neither before nor after."""
+    _, group = np.unique(scores, return_inverse=True)
+    return np.asarray(np.bincount(group, weights=probability)[group])
+
+
+def _nearest(distance: Array, reach: Array, count: int, sign: float) -> Mask:
+    """The `count` smallest distances; generously all that may belong to them, strictly those that surely do."""
+    if sign == 0:
+        nearest = np.zeros(len(distance), dtype=np.bool_)
+        nearest[np.argsort(distance, kind="stable")[:count]] = True
+        return nearest
+    # Strictly, all that may come before, itself included; generously, those that surely do.
+    rivals = np.searchsorted(np.sort(distance + sign * reach), distance - sign * reach, side="right")
+    return np.asarray(rivals < count if sign > 0 else rivals <= count)
+
+
+def _xtc(state: Evaluation, given: Given, sign: float) -> Evaluation:
+    """Of the tokens that reach the threshold all but the least likely are removed, where its uniform number says so."""
+    config = given.config
+    removed = np.zeros(state.scores.shape, dtype=np.bool_)
+    for row in np.flatnonzero(state.kept.any(axis=-1)):
+        if _acts(config.xtc_probability, given.uniforms, int(row)):
+            left = np.flatnonzero(state.kept[row])
+            inputs = state.scores[row, left], state.error[row, left], config.xtc_threshold
+            # Whether enough are left is read the other way: more removed ones may be too many, and then all stay.
+            if len(left) - _excluded(*inputs, -sign).sum() >= config.min_tokens_to_keep:
+                removed[row, left] = _excluded(*inputs, sign)
+    return _without(state, "xtc_probability", removed)
+
+
+def _excluded(scores: Array, error: Array, threshold: float, sign: float) -> Mask:
+    """The tokens that XTC removes. Read generously, fewer reach the threshold, and fewer are removed."""
+    surprise, _, slack = _surprise(scores, error)
+    limit = -float(np.log(threshold))
+    reach = error + slack + ROUNDING * (np.abs(scores - scores.max()) + limit + 1)
+    above = surprise <= limit - sign * reach
+    if not above.any():
+        return np.zeros(len(scores), dtype=np.bool_)
+    least = np.flatnonzero(above)[np.argmin(scores[above])]
+    near = above & (np.abs(scores - scores[least]) <= error + error[least])
+    excluded = above & (scores > scores[least])
+    if sign > 0:
+        excluded &= ~near
+    if sign < 0 and near.sum() > 1:  # any of them may be the last; llama.cpp keeps one of equally likely ones
+        excluded |= near
+    return np.asarray(excluded)
+
+
+def _acts(probability: float, uniforms: Sequence[float] | None, row: int) -> bool:
+    if probability in (0, 1):
+        return probability == 1
+    if uniforms is None:
+        what = f"xtc_probability = {probability} in row {row} and there is no uniform number"
+        raise ConfigError(what, hint="give uniforms")
+    return uniforms[row] < probability
+
+
+FURTHER: Final[Mapping[Stage, Callable[[Evaluation, Given, float], Evaluation]]] = {
+    "logit_bias": _bias,
+    "frequency_penalty": _frequency,
+    "presence_penalty": _presence,
+    "dry_multiplier": _dry,
+    "no_repeat_ngram_size": _ngrams,
+    "min_new_tokens": _min_new,
+    "suppressed_tokens": _suppress,
+    "top_n_sigma": _sigma,
+    "typical_p": _typical,
+    "xtc_probability": _xtc,
+}
+
+RANKING: Final = frozenset(
+    {"cfg", "repetition_penalty", "logit_bias", "frequency_penalty", "presence_penalty", "dry_multiplier"}
+)
+"""Stages that rank tokens anew."""
+
+TAILS: Final = frozenset({"top_k", "min_p", "top_p", "top_n_sigma"})
+"""Filters that remove the least likely tokens."""
+
+HEADS: Final = frozenset({"typical_p", "xtc_probability"})
+"""Filters that may remove the most likely ones."""
+
+_AFTER_TAILS: Final = RANKING | HEADS | {"top_n_sigma"}
+_AFTER_HEADS: Final = RANKING | HEADS | TAILS | {"greedy"}
+
+
+def disturbed_after(stage: str) -> frozenset[str]:
+    """Stages whose outcome changes in no one direction where rounding leaves open what `stage` removed."""
+    return _AFTER_TAILS if stage in TAILS else _AFTER_HEADS if stage in HEADS else frozenset()
+
+
+def _shifted(stage: Stage, state: Evaluation, by: Array) -> Evaluation:
+    """Add to every score that is left."""
+    scores = state.scores + by
+    error = np.where(state.kept, ROUNDING * (np.abs(by) + np.abs(np.where(state.kept, scores, 0.0))), 0.0)
+    return Evaluation(stage, scores, state.error + np.where(by == 0, 0.0, error))
+
+
+def _without(state: Evaluation, stage: Stage, removed: Mask) -> Evaluation:
+    return Evaluation(stage, np.where(removed, -np.inf, state.scores), state.error)
+
+
+def _surprise(scores: Array, error: Array) -> tuple[Array, Array, float]:
+    """-ln p and p of each token, and by how much the sum of the weights may be off, relative to itself."""
+    below = scores - scores.max()
+    total = np.exp(below).sum()
+    probability = np.exp(below) / total
+    slack = 2 * float(probability @ error) + ROUNDING * _terms(len(scores))
+    return np.log(total) - below, probability, slack
+
+
+def _terms(count: int) -> float:
+    """Roundings that a sum of so many float32 terms is counted for."""
+    return 2 + float(count**0.5) / 4
+
+
+def _check(name: str, ids: Iterable[int], state: Evaluation) -> None:
+    largest, size = max(ids, default=0), state.scores.shape[-1]
+    if largest >= size:
+        raise ConfigError(f"{name} names the id {largest}", hint=f"the vocabulary has {size} ids")

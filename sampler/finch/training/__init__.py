@@ -1,0 +1,1 @@
+"""Rebuilding Finch: all that needs torch or espeak-ng."""

@@ -1,0 +1,110 @@
+"""Requests in, finished generations out: blocks of a fixed width over the shared core."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import psutil
+
+from sampler.chain.bias import check_ids
+from sampler.config import SamplingConfig
+from sampler.errors import ConfigError, TextError
+from sampler.generation.block import Block
+from sampler.generation.settings import Settings
+from sampler.requests import Generation, Noise, Record, Request, StopReason
+from sampler.t3.checkpoint import Checkpoint
+from sampler.t3.config import T3Config
+from sampler.t3.model import T3
+from sampler.variants import Variant
+
+__all__ = ["Generation", "Generator", "Noise", "Record", "Request", "StopReason", "is_guided"]
+
+
+@dataclass(frozen=True)
+class Generator(Settings):
+    """Generates with one checkpoint, under its settings."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, variant: Variant, **further: Any) -> Self:
+        """A generator that follows a variant's rules; further: other fields. Its knobs are `variant.config`."""
+        return cls(checkpoint, **variant.rules(), **further)
+
+    def generate(
+        self, requests: Sequence[Request], on_step: Callable[[int, int], None] = lambda tokens, finished: None
+    ) -> list[Generation]:
+        """Serve all requests; the answers stand in the order of the requests.
+
+        on_step gets, after each step, how many tokens were drawn and how many requests were finished in it.
+        Raises TextError and ConfigError before anything is generated.
+        """
+        prompts = self.tokenize(requests)
+        answers: dict[int, Generation] = {}
+        for kind in itertools.product((True, False), (True, False)):
+            queue = deque(index for index, request in enumerate(requests) if self._kind(request) == kind)
+            if queue:
+                guided, analyzed = kind
+                answers |= self._block(requests, prompts, guided=guided, analyzed=analyzed).run(queue, on_step)
+        return [answers[index] for index in range(len(requests))]
+
+    def _block(
+        self, requests: Sequence[Request], prompts: Sequence[tuple[int, ...]], *, guided: bool, analyzed: bool
+    ) -> Block:
+        return Block(self, requests, prompts, guided=guided, analyzed=analyzed)
+
+    def tokenize(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
+        """Text ids of all requests; raises TextError or ConfigError for the first one that cannot be served."""
+        for request in requests:
+            self._check(request)
+        return [self._text(request) for request in requests]
+
+    def _text(self, request: Request) -> tuple[int, ...]:
+        if isinstance(request.prompt, str):
+            return tuple(self.checkpoint.tokenizer.encode(request.prompt, request.language))
+        if not request.prompt:
+            raise TextError("the prompt has no ids", hint="give ids as the tokenizer does")
+        self.checkpoint.model.check_text(request.prompt)
+        return tuple(request.prompt)
+
+    def check_memory(self, requests: Sequence[Request], prompts: Sequence[tuple[int, ...]], processes: int = 1) -> None:
+        """Raise ConfigError where the keys and values of a block, all slots full, do not fit into free memory.
+
+        processes: how many such blocks there are at once.
+        """
+        rows = 2 if any(is_guided(request.config, self.checkpoint.config) for request in requests) else 1
+        longest = max(map(self.positions, requests, prompts), default=0)
+        needed = processes * cache_bytes(self.checkpoint.model, self.width * rows, longest)
+        free = psutil.virtual_memory().available
+        if needed > free:
+            beside = f" in each of {processes} processes" if processes > 1 else ""
+            raise ConfigError(
+                f"width = {self.width} slots of {longest:,} positions{beside} take {needed / 1e9:.1f} GB for keys and "
+                f"values, and {free / 1e9:.1f} GB are free",
+                hint="lower width or max_new_tokens in the matrix, or free memory",
+            )
+
+    def _kind(self, request: Request) -> tuple[bool, bool]:
+        """Whether a request is guided, and whether the analyzer looks at it; a block has requests of one kind."""
+        guided = is_guided(request.config, self.checkpoint.config)
+        return guided, self.analyzer is not None and "alignment" in request.config.order
+
+    def _check(self, request: Request) -> None:
+        check_ids([request.config], self.checkpoint.config.speech_vocab_size)
+        most = self.checkpoint.config.speech_positions - self.beyond_cap
+        if not 1 <= request.max_new_tokens <= most:
+            hint = f"expected 1 to {most}, as many as {self.checkpoint.config.name} has speech positions"
+            raise ConfigError(f"max_new_tokens = {request.max_new_tokens}", hint=hint)
+        if request.slot is not None and not 0 <= request.slot < self.width:
+            raise ConfigError(f"slot = {request.slot}", hint=f"expected 0 to {self.width - 1}")
+
+
+def cache_bytes(model: T3, rows: int, positions: int) -> int:
+    """Memory for keys and values of so many rows of so many positions."""
+    config, size = model.config, 4 if model.dtype == "float32" else 2
+    return 2 * rows * positions * config.num_layers * config.hidden_size * size
+
+
+def is_guided(config: SamplingConfig, model: T3Config) -> bool:
+    """Whether a request needs unconditional logits: with weight 0, c + 0 (c - u) is c, to the last bit."""
+    return model.guidance and "cfg" in config.active_stages()

@@ -1,0 +1,98 @@
+"""One rule each, asked after every token whether a loop goes up to it."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Self
+
+from sampler.loops.loop import Loop, grown
+from sampler.loops.matches import LagMatches
+from sampler.loops.rules import ROUNDING, LoopRule, LowEntropyRule
+
+ONE = 1 << 40
+"""Terms of the entropy are whole multiples of 1 / ONE, so that sums are exact however long the run."""
+
+
+class CycleWatch:
+    """A pattern that follows itself often enough. A token costs nothing for a size at which it does not match."""
+
+    def __init__(self, rule: LoopRule) -> None:
+        self._rule = rule
+        self._limits = {size: _Limits.of(rule, size) for size in rule.sizes}
+        self._last: Loop | None = None
+
+    def look(self, matches: LagMatches, matching: list[tuple[int, int]], step: int) -> Loop | None:
+        """The loop that token `step` ends for now; matching: what `matches` said of it."""
+        for size, bits in matching:
+            limits = self._limits.get(size)
+            if limits and limits.loops(bits) and not any(limits.explains(matches.at(each)) for each in limits.shorter):
+                self._last = grown(self._last, step, self._rule.kind(size), step + 1 - limits.extent, size)
+                return self._last
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """A rule for one size as bits. shorter: sizes of which this one is a multiple."""
+
+    extent: int
+    oldest: int
+    window: int
+    needed: int
+    shorter: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rule: LoopRule, size: int) -> Self:
+        compared = rule.compared(size)
+        needed = compared - rule.allowed(size)
+        shorter = tuple(part for part in range(1, size) if size % part == 0)
+        return cls(rule.extent(size), 1 << (compared - 1), (1 << compared) - 1, needed, shorter)
+
+    def loops(self, bits: int) -> bool:
+        """Whether the tokens compared begin with a match, as the last one is, and have enough of them."""
+        return bool(bits & self.oldest) and self.explains(bits)
+
+    def explains(self, bits: int) -> bool:
+        """Whether there are as few substitutions as allowed."""
+        return (bits & self.window).bit_count() >= self.needed
+
+
+class EntropyWatch:
+    """Few tokens in turn. A token costs two counters and two sums, and once for each loop a look over the window.
+
+    H = log2 n - sum(c log2 c) / n for counts c of n tokens: the entropy is low where that sum is large.
+    """
+
+    def __init__(self, rule: LowEntropyRule) -> None:
+        size = rule.window
+        self._size = size
+        self._terms = [0, *(round(count * math.log2(count) * ONE) for count in range(1, size + 1))]
+        self._least = math.ceil(size * (math.log2(size) - rule.bits - ROUNDING) * ONE)
+        self._window: deque[int] = deque()
+        self._counts: dict[int, int] = {}
+        self._sum = 0
+        self._last: Loop | None = None
+
+    def look(self, token: int, step: int) -> Loop | None:
+        """The loop that token `step` ends for now."""
+        if len(self._window) == self._size:
+            self._change(self._window.popleft(), -1)
+        self._window.append(token)
+        self._change(token, 1)
+        if len(self._window) < self._size or self._sum < self._least:
+            return None
+        onset = step + 1 - self._size
+        if self._last is not None and onset <= self._last.end:
+            onset = self._last.onset
+        else:  # a token that comes once belongs to what was before
+            onset += next(place for place, each in enumerate(self._window) if self._counts[each] > 1)
+        self._last = grown(self._last, step, "low_entropy", onset)
+        return self._last
+
+    def _change(self, token: int, by: int) -> None:
+        before = self._counts.get(token, 0)
+        self._sum += self._terms[before + by] - self._terms[before]
+        if before + by:
+            self._counts[token] = before + by
+        else:
+            del self._counts[token]

@@ -1,0 +1,216 @@
+"""A matrix: a hand-written TOML file that asks one question, and the cells that it spans."""
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sampler.config import SamplingConfig
+from sampler.errors import ConfigError, MatrixError
+from sampler.matrix.schema import Detect, Known, LongForm, MatrixFile, Scope, Workload, nearest, read_matrix_file
+from sampler.variants import load_variants
+
+__all__ = ["Case", "Detect", "Known", "LongForm", "Matrix", "Scope", "Workload", "find_matrix", "load_matrix"]
+
+KNOBS = tuple(field.name for field in fields(SamplingConfig))
+FEATURES = ("multilingual", "variant")
+"""Axes that are no knob. multilingual: generation follows MULTILINGUAL, whose alignment analyzer is on, or no variant.
+variant: a name of `variants.toml`, whose rules are followed and whose knobs hold where the cell has none of its own."""
+
+MULTILINGUAL = "mtl-0.1.6"
+
+BASE = "base"
+"""The cell of a matrix that varies one axis at a time in which nothing is varied."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell. cell: readable and stable, as `temperature:0.8+cfg_weight:0.5`. variant: whose rules, empty for none.
+
+    axes: names of the axes that it varies.
+    """
+
+    matrix: str
+    cell: str
+    config: SamplingConfig
+    workload: Workload
+    variant: str = ""
+    axes: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """matrix/cell, unique over the shipped matrices: seed input, pytest id and report key."""
+        return f"{self.matrix}/{self.cell}"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix and all its cells, in the order of the axes. checksum: SHA-256 of the file, hexadecimal.
+
+    groups: cells that are asked together, by the name of the axis that they vary; empty without `longform`.
+    """
+
+    name: str
+    why: str
+    workload: Workload
+    cases: tuple[Case, ...]
+    path: Path
+    checksum: str
+    longform: LongForm | None = None
+    known: tuple[Known, ...] = ()
+
+    @property
+    def base_variant(self) -> str:
+        """The variant of the first cell, empty for none."""
+        return self.cases[0].variant
+
+    @property
+    def groups(self) -> dict[str, tuple[Case, ...]]:
+        """Cells by the axis that they vary."""
+        names = dict.fromkeys(axis for case in self.cases for axis in case.axes) if self.longform else {}
+        return {name: tuple(case for case in self.cases if name in case.axes) for name in names}
+
+
+def shipped_folder() -> Path:
+    """Where the matrices are: inside an installed package, beside it in a checkout."""
+    inside = Path(str(resources.files("sampler"))) / "matrices"
+    return inside if inside.is_dir() else inside.parent.parent / "matrices"
+
+
+def shipped_matrices() -> list[Path]:
+    """All shipped matrix files, by name."""
+    return sorted(shipped_folder().glob("*.toml"))
+
+
+def find_matrix(name: str) -> Path:
+    """A path as it is, or a shipped matrix by its name. Raises MatrixError with the nearest name."""
+    if name.endswith(".toml") or "/" in name:
+        return Path(name)
+    names = [file.stem for file in shipped_matrices()]
+    if name not in names:
+        raise MatrixError(f"there is no matrix {name!r}", hint=nearest(name, names))
+    return shipped_folder() / f"{name}.toml"
+
+
+def is_shipped(matrix: Matrix) -> bool:
+    """Whether a matrix is the shipped one of its name."""
+    try:
+        return find_matrix(matrix.name).resolve() == matrix.path.resolve()
+    except MatrixError:
+        return False
+
+
+def load_matrix(path: Path) -> Matrix:
+    """Read a matrix file. Raises MatrixError naming file, key, value and the nearest valid key."""
+    file = read_matrix_file(path)
+    _check_names(path, file)
+    cells = _without_excluded(path, _cells(file), file)
+    cases = tuple(_case(path, file, cell) for cell in cells)
+    if not cases:
+        raise MatrixError(f"{path}: no cell is left", hint="[[exclude]] removes them all")
+    cell, count = Counter(case.cell for case in cases).most_common(1)[0]
+    if count > 1:
+        raise MatrixError(f"{path}: the cell {cell!r} comes {count} times", hint="an axis names a value twice")
+    _check_known(path, file, [case.cell for case in cases])
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Matrix(path.stem, file.why, file.generation, cases, path, checksum, file.longform, tuple(file.known))
+
+
+def _check_names(path: Path, file: MatrixFile) -> None:
+    """Every key and value of knobs, axes and cells."""
+    for name, value in file.knobs.items():
+        _check_key(path, "knobs", name, KNOBS)
+        _check_value(path, f"knobs.{name}", name, value)
+    for name, values in file.axes.items():
+        _check_key(path, "axes", name, (*KNOBS, *FEATURES))
+        if name in file.knobs:
+            raise MatrixError(f"{path}: {name!r} stands in both [knobs] and [axes]", hint="give it once")
+        for value in values:
+            _check_value(path, f"axes.{name}", name, value)
+    for cell in file.cells:
+        for name, value in cell.items():
+            _check_key(path, "cells", name, (*KNOBS, *FEATURES))
+            _check_value(path, f"cells.{name}", name, value)
+
+
+def _cells(file: MatrixFile) -> list[dict[str, Any]]:
+    """What each cell varies: every combination, or each value beside the first ones of the other axes."""
+    if file.design == "all":
+        varied = [dict(zip(file.axes, values, strict=True)) for values in itertools.product(*file.axes.values())]
+    else:
+        varied = [{}, *({name: value} for name, values in file.axes.items() for value in values[1:])]
+    return [*varied, *file.cells]
+
+
+def _check_known(path: Path, file: MatrixFile, cells: Sequence[str]) -> None:
+    if file.known and file.longform is None:
+        raise MatrixError(f"{path}: [[known]] without [longform]", hint="only a long-form matrix knows bad cells")
+    twice = Counter((known.cell, known.check) for known in file.known).most_common(1)
+    if twice and twice[0][1] > 1:
+        raise MatrixError(f"{path}: known {' '.join(twice[0][0])!r} comes twice", hint="leave one of them out")
+    for known in file.known:
+        if known.cell not in cells:
+            raise MatrixError(f"{path}: known.cell = {known.cell!r}", hint=nearest(known.cell, cells))
+
+
+def _check_key(path: Path, section: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise MatrixError(f"{path}: unknown key {f'{section}.{name}'!r}", hint=nearest(name, known))
+
+
+def _check_value(path: Path, key: str, name: str, value: object) -> None:
+    if name == "multilingual":
+        if not isinstance(value, bool):
+            raise MatrixError(f"{path}: {key} = {value!r}", hint="expected true or false")
+        return
+    if name == "variant":
+        names = [each for each, found in load_variants().items() if found.backbone == "llama"]
+        if value not in names:
+            raise MatrixError(f"{path}: {key} = {value!r}", hint=nearest(str(value), names))
+        return
+    try:
+        knob: dict[str, Any] = {name: value}
+        SamplingConfig(**knob)
+    except ConfigError as error:
+        raise MatrixError(f"{path}: {key}: {error.message}", hint=error.hint) from error
+
+
+def _without_excluded(path: Path, cells: list[dict[str, Any]], file: MatrixFile) -> list[dict[str, Any]]:
+    for rule in file.exclude:
+        conditions = {name: value for name, value in rule.items() if name != "why"}
+        if not conditions or not rule.get("why"):
+            raise MatrixError(f"{path}: exclude = {rule!r}", hint="expected values of axes and a why")
+        for name in conditions:
+            _check_key(path, "exclude", name, list(file.axes))
+        kept = [cell for cell in cells if any(cell.get(name) != value for name, value in conditions.items())]
+        if len(kept) == len(cells):
+            raise MatrixError(f"{path}: exclude = {conditions!r} excludes no cell", hint="remove it or mend its values")
+        cells = kept
+    return cells
+
+
+def _case(path: Path, file: MatrixFile, cell: Mapping[str, Any]) -> Case:
+    """A cell: its own values, then those that hold for all, then those of its variant."""
+    base = {} if file.design == "all" else {name: values[0] for name, values in file.axes.items()}
+    chosen = base | dict(cell)
+    named = str(chosen.get("variant", ""))
+    config = load_variants()[named].config if named else SamplingConfig()
+    # A cell with another variant has that one's own knobs, not the first values of the other axes.
+    values = file.knobs | ({} if "variant" in cell else base) | dict(cell)
+    config = replace(config, **{name: value for name, value in values.items() if name in KNOBS})
+    name = "+".join(f"{key}:{_readable(getattr(config, key, value))}" for key, value in cell.items()) or BASE
+    variant = named or (MULTILINGUAL if chosen.get("multilingual") else "")
+    return Case(path.stem, name, config, file.generation, variant, tuple(cell))
+
+
+def _readable(value: object) -> str:
+    """A value as a cell id shows it: characters that a shell and `pytest -k` take as they are."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "_".join(f"{token}:{bias}" for token, bias in value.items()) or "none"
+    return ".".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

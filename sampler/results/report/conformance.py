@@ -1,0 +1,189 @@
+"""What `sampler check` and `sampler plan` show: a table, a diagnosis, failures with their line, the JSON file."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from sampler.checks.conformance.diagnosis.order import Cause
+from sampler.checks.conformance.draw.plan import DrawPlan
+from sampler.checks.longform.runs import TokenRun, TwoSides, shown_texts
+from sampler.checks.verdict import OUTCOMES, Announced, Prospect, Verdict, worst
+from sampler.matrix.matrix import Matrix
+from sampler.results.report.terminal import STYLES, verdict_notes
+from sampler.runtime.files import whole_file
+
+TOGETHER = ("properties", "itself")
+"""Cells whose checks are one line of the table."""
+
+SECONDS_A_DRAW = 6e-6
+"""Measured on the core, for a vocabulary of 17 on two cores: what a plan takes for its estimate."""
+
+
+def table(verdicts: Sequence[Verdict]) -> Table:
+    """One row for each level and check: how many cells, how much was looked at, what can be seen, the worst outcome."""
+    groups: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        cell = verdict.case.split("/")[1]
+        groups.setdefault((verdict.level, cell if cell in TOGETHER else verdict.check), []).append(verdict)
+    result = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("level", "check"):
+        result.add_column(name, no_wrap=True)
+    for name in ("cells", "looked at", "would see", "alpha"):
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("verdict", no_wrap=True)
+    for (level, check), group in groups.items():
+        outcome = worst([verdict.outcome for verdict in group])
+        counts = Counter(verdict.outcome for verdict in group)
+        shown = ", ".join(f"{counts[each]} {each}" for each in OUTCOMES if counts[each]) if len(group) > 1 else outcome
+        result.add_row(
+            level, check, str(len(group)), f"{sum(verdict.n for verdict in group):,}",
+            _largest([verdict.detectable for verdict in group], "any"),
+            _largest([verdict.alpha for verdict in group], "exact"),
+            Text(shown, style=STYLES[outcome]),
+        )  # fmt: skip
+    return result
+
+
+def token_header(
+    name: str, runs: Sequence[TokenRun], against: str | None, reference: Sequence[TokenRun], rate: float
+) -> Iterator[str]:
+    """What was read, what it is compared with, and which texts only one file has."""
+    compared = f", compared with {against}: {_amount(reference)}" if against else ", without reference runs"
+    yield f"{name}: {_amount(runs)}{compared}; at most {rate:g} false alarms in all checks together"
+    others = TwoSides.of(runs, reference).others if against else ()
+    if others:
+        yield f"left out, because only one of the files has them: {len(others)} texts, {shown_texts(others)}"
+
+
+def _amount(runs: Sequence[TokenRun]) -> str:
+    tokens = sum(len(run.tokens) for run in runs)
+    return f"{len(runs):,} runs of {len({run.text for run in runs}):,} texts, {tokens:,} tokens"
+
+
+def answers(verdicts: Sequence[Verdict]) -> Iterator[Text]:
+    """What was found where nothing failed, and what the column `would see` means for tokens."""
+    passed = [verdict for verdict in verdicts if verdict.outcome == "passed"]
+    for verdict in passed:
+        yield Text(f"{verdict.check}: {verdict.message}")
+    if any(verdict.detectable is not None for verdict in passed):
+        yield Text(
+            "would see: of distinct, early, late, missing and forced a share of the runs; of the others how often, "
+            "among pairs of runs of one text, the engine's value would be the larger one, or the smaller"
+        )
+
+
+def _largest(values: Sequence[float | None], unknown: str) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return unknown
+    return "exact" if max(known) == 0 else f"{max(known):.2g}"
+
+
+def lines(verdicts: Sequence[Verdict], diagnosis: Sequence[Cause], dialect: str | None) -> Iterator[Text]:
+    """The diagnosis, most likely first, then every failure with its line. dialect: that the engine declares."""
+    if diagnosis:
+        yield Text("most likely:", style="bold")
+        for place, cause in enumerate(diagnosis, 1):
+            cases = f"{cause.cases[0]}{f' and {len(cause.cases) - 1} more' if len(cause.cases) > 1 else ''}"
+            yield Text(f"  {place}. {cause.explanation}\n     ({cases})")
+    if dialect is not None:
+        yield Text(f"judged as the dialect {dialect!r}, which it declares")
+    shown = {case for cause in diagnosis for case in cause.cases[:3]}
+    failing = [verdict for verdict in verdicts if verdict.outcome in ("failed", "errored")]
+    chosen = [verdict for verdict in failing if verdict.case in shown] or failing[:6]
+    quiet = [verdict for verdict in verdicts if verdict.outcome == "unavailable"]
+    yield from verdict_notes([*chosen, *quiet])
+    if len(failing) > len(chosen):
+        yield Text(f"{len(failing) - len(chosen)} further failures that the diagnosis explains: --json has them all")
+
+
+@contextmanager
+def written_at_the_end(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Make sure first that a report can be written, then write it whole or not at all."""
+    if path is None:
+        yield lambda report: None
+        return
+    with whole_file(path) as write:
+        yield lambda report: write((json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+
+
+def draw_plan(plan: DrawPlan, detectable: Callable[[str], float]) -> Table:
+    """Every statistical check of `sampler check`: n, what it sees, alpha, expected time."""
+    result = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("check", "n", "must see", "sees", "alpha", "seconds"):
+        result.add_column(name, justify="left" if name == "check" else "right", no_wrap=True)
+    for check in plan.checks:
+        seconds = check.n * SECONDS_A_DRAW * plan.vocabulary(check.name) / 17
+        result.add_row(
+            check.name, f"{check.n:,}", f"{check.detect:g}", f"{detectable(check.name):.3f}",
+            f"{plan.alphas[check.name]:.2g}", f"{seconds:.1f}",
+        )  # fmt: skip
+    return result
+
+
+def draw_plan_total(plan: DrawPlan) -> str:
+    """The sum under the table."""
+    return (
+        f"{len(plan.checks)} statistical checks share {plan.rate:g} false alarms; all others are exact. Discrepancies: "
+        "total variation; of pairs, the probability of equal tokens; of ranks, the distance of distribution functions"
+    )
+
+
+def longform_plan(prospects: Iterable[Prospect]) -> Table:
+    """What all cells together, those of an axis and each of them will be able to see."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("cells", "runs", "of the reference", "sees a share of", "a superiority of", "not whole, by itself"):
+        table.add_column(name, justify="left" if name == "cells" else "right", no_wrap=True)
+    for each in prospects:
+        sees = [
+            f"{value:.2f}" if value is not None and value < 1 else "" if value is None else "nothing"
+            for value in (each.share, each.superiority, each.incomplete)
+        ]
+        table.add_row(each.name, f"{each.runs:,}", f"{each.reference:,}", *sees)
+    return table
+
+
+def matrix_plan(matrix: Matrix) -> Table:
+    """Cells of a matrix with the runs and steps that its exact checks will look at."""
+    result = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("cell", "runs", "steps at most", "false alarms"):
+        result.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)
+    for case in matrix.cases:
+        plan = case.workload
+        result.add_row(case.id, str(plan.count), f"{plan.count * plan.max_new_tokens:,}", "none: exact checks")
+    return result
+
+
+def token_plan(questions: Iterable[Announced]) -> Table:
+    """Every question about token runs: its alpha, what it sees, and whether that is enough for `passed`."""
+    result = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("question", "sees", "passes from", "alpha", "of what"):
+        result.add_column(name, justify="left" if name in ("question", "of what") else "right", no_wrap=True)
+    for each in questions:
+        result.add_row(
+            each.question,
+            "nothing" if each.sees >= 1 else f"{each.sees:.2g}",
+            "any" if each.asked is None else f"{each.asked:g}",
+            "exact" if each.alpha is None else f"{each.alpha:.2g}",
+            each.unit,
+            style="" if each.enough else "yellow",
+        )
+    return result
+
+
+def token_plan_notes(questions: Iterable[Announced], texts: int, runs: int, rate: float) -> Iterator[str]:
+    """What stands under that table."""
+    short = [each.question for each in questions if not each.enough]
+    yield (
+        f"{texts * runs:,} runs on either side, {texts:,} texts x {runs:,}, at most {rate:g} false alarms in all "
+        "checks together; what is seen is missed at most once in a hundred times. Pairs are of two runs of a text, of "
+        "which the engine's has the larger value, or the smaller"
+    )
+    if short:
+        yield f"too few runs to pass, though they may fail: {', '.join(short)}"

@@ -1,0 +1,163 @@
+"""What a run looks like on a terminal: progress, table, failures."""
+
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from sampler.checks.verdict import OUTCOMES, Outcome, Verdict
+from sampler.results.report.cells import cells_of, reasons_of
+
+STYLES: Mapping[Outcome, str] = {
+    "passed": "green",
+    "failed": "bold red",
+    "errored": "bold magenta",
+    "unavailable": "yellow",
+}
+
+
+WIDE = 200
+"""Columns where the output is no terminal and nobody says how many there are: a log loses nothing."""
+
+
+def plain_console() -> Console:
+    """A console that prints text as it is."""
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else WIDE
+    return Console(soft_wrap=True, markup=False, highlight=False, width=width)
+
+
+class RunProgress:
+    """Progress of a run: finished requests, tokens a second, time left, the cell that runs now."""
+
+    def __init__(self, progress: Progress, requests: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=requests, rate="")
+        self._tokens = 0
+
+    def cell(self, name: str) -> None:
+        """Say which cell runs now, or is the first of those that run together."""
+        self._progress.update(self._task, description=name)
+
+    def step(self, tokens: int, finished: int) -> None:
+        """Count tokens and finished requests."""
+        self._tokens += tokens
+        elapsed = self._progress.tasks[0].elapsed or 0.0
+        rate = f"{self._tokens / elapsed:,.0f} tokens/s" if elapsed > 1 else ""
+        self._progress.update(self._task, rate=rate, advance=finished)
+
+
+@contextmanager
+def run_progress(console: Console, requests: int) -> Iterator[RunProgress]:
+    """Show progress while a run goes on; nothing where the output is no terminal."""
+    columns = (
+        SpinnerColumn(), MofNCompleteColumn(), TextColumn("requests"), BarColumn(bar_width=20),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield RunProgress(progress, requests)
+
+
+@contextmanager
+def check_progress(console: Console) -> Iterator[Callable[[Verdict], None]]:
+    """Show which case was answered last, and how many; nothing where the output is no terminal."""
+    columns = (SpinnerColumn(), TextColumn("{task.completed} verdicts"), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda verdict: progress.update(task, advance=1, description=verdict.case)
+
+
+def verdict_table(verdicts: Iterable[Verdict]) -> Table:
+    """One row a cell: a column for each axis, the worst outcome, then each check with what it counted."""
+    cells = cells_of(verdicts)
+    axes = list(dict.fromkeys(axis for cell in cells for axis in cell.axes))
+    checks = list(dict.fromkeys(verdict.check for cell in cells for verdict in cell.verdicts))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for axis in axes:
+        table.add_column(axis.replace("_", "\n"), no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for check in checks:
+        table.add_column(check, no_wrap=True, justify="right")
+    for cell in cells:
+        row = {verdict.check: verdict for verdict in cell.verdicts}
+        shown = [_count(row[check]) if check in row else Text("") for check in checks]
+        outcome = Text(cell.outcome, style=STYLES[cell.outcome])
+        table.add_row(*(cell.axes.get(axis, "") for axis in axes), outcome, *shown)
+    return table
+
+
+def longform_table(verdicts: Iterable[Verdict]) -> Table:
+    """One row for all cells, for each axis and for each cell: what was found, and what would have been.
+
+    share: the smallest share of runs, of all questions that count runs; superiority: of those that compare them.
+    """
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    left = ("cells", "verdict", "else")
+    for name in ("cells", "verdict", "runs", "passed", "would see a share of", "a superiority of", "else"):
+        table.add_column(name, no_wrap=name != "else", justify="left" if name in left else "right")
+    for cell in cells_of(verdicts):
+        passed = [verdict for verdict in cell.verdicts if verdict.outcome == "passed"]
+        others = [f"{verdict.check} {verdict.outcome}" for verdict in cell.verdicts if verdict.outcome != "passed"]
+        known = [f"{verdict.check} known to be bad" for verdict in passed if verdict.message.startswith("known:")]
+        table.add_row(
+            cell.id.split("/", 1)[-1], Text(cell.outcome, style=STYLES[cell.outcome]),
+            f"{max(verdict.n for verdict in cell.verdicts):,}", f"{len(passed)} of {len(cell.verdicts)}",
+            _range(v.detectable for v in passed if v.check in COUNTED),
+            _range(v.detectable for v in passed if v.check not in COUNTED),
+            Text(", ".join([*others, *known])),
+        )  # fmt: skip
+    return table
+
+
+COUNTED = (
+    *("loops", "distinct", "early", "late", "missing", "forced"),
+    *("complete", "looping", "covering", "monotone", "back"),
+)
+"""Long-form questions whose detectable discrepancy is a share of runs."""
+
+
+def _range(values: Iterable[float | None]) -> str:
+    known = sorted(value for value in values if value is not None)
+    return f"{known[0]:.2f} to {known[-1]:.2f}" if known else ""
+
+
+def _count(verdict: Verdict) -> Text:
+    """How much a passed check looked at, a dash where one could not look, the outcome where it failed."""
+    shown = {"passed": f"{verdict.n:,}", "unavailable": "-"}.get(verdict.outcome, verdict.outcome)
+    return Text(shown, style=STYLES[verdict.outcome])
+
+
+def verdict_notes(verdicts: Sequence[Verdict], crashes: Mapping[str, Path] = MappingProxyType({})) -> list[Text]:
+    """Every failure with its lines to reproduce it, then every reason for `unavailable`, once.
+
+    crashes: the crash file of a case id, where there is one.
+    """
+    notes = []
+    for verdict in verdicts:
+        if verdict.outcome in ("failed", "errored"):
+            note = Text(f"{verdict.outcome} {verdict.case} (stage {verdict.stage})\n", style=STYLES[verdict.outcome])
+            note.append(f"  {verdict.message}\n  Reproduce with: {verdict.reproduce}", style="default")
+            if verdict.case in crashes:
+                command = shlex.join(["sampler", "replay", str(crashes[verdict.case])])
+                note.append(f"\n  or, without the engine: {command}", style="default")
+            notes.append(note)
+    for reason, checks in reasons_of(verdicts).items():
+        notes.append(Text(f"unavailable: {reason}: {', '.join(checks)}", style=STYLES["unavailable"]))
+    return notes
+
+
+def summary_line(verdicts: Sequence[Verdict], tokens: int, seconds: float) -> str:
+    """Cells by outcome, tokens, speed."""
+    cells = cells_of(verdicts)
+    counts = Counter(cell.outcome for cell in cells)
+    parts = [f"{counts[outcome]} {outcome}" for outcome in reversed(OUTCOMES) if counts[outcome]]
+    speed = f"{tokens:,} tokens in {seconds:.0f} s ({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
+    return f"{len(cells)} cells: {', '.join(parts)}; {speed}"

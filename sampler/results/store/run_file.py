@@ -1,0 +1,123 @@
+"""A run as JSON lines: header, verdicts, footer; a file without its footer is refused."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import TypeAdapter, ValidationError
+
+from sampler.checks.verdict import Verdict
+from sampler.errors import SamplerError
+from sampler.runtime.files import output_errors
+
+FORMAT = "sampler-run/1"
+
+
+class ReportError(SamplerError):
+    """A run file that cannot be trusted."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run: header and footer as they were written, verdicts in order."""
+
+    header: dict[str, Any]
+    verdicts: tuple[Verdict, ...]
+    footer: dict[str, Any]
+
+
+class RunWriter:
+    """Writes one line at a time; every write error becomes an OutputError."""
+
+    def __init__(self, file: TextIO, path: Path) -> None:
+        self._file, self._path = file, path
+
+    def write(self, kind: str, content: dict[str, Any]) -> None:
+        """Append one line and push it to the disk, so that a full disk shows at once."""
+        text = json.dumps({"kind": kind, **content}, allow_nan=False, ensure_ascii=False)
+        readable = json.loads(
+            text.encode("utf-8", "replace")
+        )  # half a character, as in a file name, cannot be read back
+        with output_errors(self._path):
+            self._file.write(json.dumps(readable) + "\n")
+            self._file.flush()
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Append a verdict."""
+        self.write("verdict", asdict(verdict))
+
+
+@contextmanager
+def write_run(folder: Path, header: dict[str, Any]) -> Iterator[RunWriter]:
+    """Write `folder/run.jsonl`, which appears under its name only when it is complete.
+
+    Until then it is `run.jsonl.partial`, which is removed if the run fails. The caller writes the footer.
+    """
+    final, partial = folder / "run.jsonl", folder / "run.jsonl.partial"
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = partial.open("w", encoding="utf-8")
+    try:
+        writer = RunWriter(file, partial)
+        writer.write("header", {"format": FORMAT, **header})
+        yield writer
+        with output_errors(partial):
+            os.fsync(file.fileno())
+            file.close()
+            partial.replace(final)
+    except BaseException:
+        _discard(file, partial)
+        raise
+
+
+def _discard(file: TextIO, partial: Path) -> None:
+    for action in (file.close, partial.unlink):
+        try:
+            action()
+        except OSError:  # closing flushes once more to the disk that is full
+            continue
+
+
+def read_run(path: Path) -> Run:
+    """Read a run. Raises ReportError for a truncated file, a wrong line or two verdicts of one case."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise ReportError(f"{path} cannot be read: {error.strerror}", hint="give the folder of a run") from error
+    except ValueError as error:
+        raise ReportError(f"{path} is no run: {error}", hint="was the run interrupted?") from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise ReportError(f"{path} has a line that is no object", hint="expected header, verdicts, footer")
+    kinds = [line.pop("kind", None) for line in lines]
+    if kinds[:1] != ["header"] or lines[0].get("format") != FORMAT:
+        raise ReportError(f"{path} has no header of the format {FORMAT}", hint="was it written by another version?")
+    if kinds[-1] != "footer" or len(kinds) < 2:
+        raise ReportError(f"{path} has no footer", hint="the run was interrupted; run it again")
+    if set(kinds[1:-1]) - {"verdict"}:
+        raise ReportError(
+            f"{path} has a line of kind {min(set(kinds[1:-1]) - {'verdict'})!r}", hint="expected verdicts"
+        )
+    verdicts = _verdicts(path, lines[1:-1])
+    case, count = Counter(verdict.case for verdict in verdicts).most_common(1)[0] if verdicts else ("", 0)
+    if count > 1:
+        raise ReportError(f"{path} has {count} verdicts of {case}", hint="were two runs joined?")
+    counted, written = Counter(verdict.outcome for verdict in verdicts), lines[-1].get("verdicts")
+    if counted != written:
+        raise ReportError(f"{path} has verdicts {dict(counted)}, its footer says {written}", hint="were lines removed?")
+    return Run(lines[0], verdicts, lines[-1])
+
+
+def _verdicts(path: Path, lines: list[dict[str, Any]]) -> tuple[Verdict, ...]:
+    try:
+        return tuple(TypeAdapter(list[Verdict]).validate_json(json.dumps(lines), strict=True))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ReportError(
+            f"{path}: verdict {place}: {first['msg']}", hint="was it written by another version?"
+        ) from error

@@ -1,0 +1,248 @@
+"""TOKENS.jsonl: runs of tokens as any port can write them, one JSON object a line (docs/tokens.md)."""
+
+import difflib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sampler.checks.longform.runs import STEPS, TokenRun
+from sampler.errors import TokensError
+from sampler.requests import StopReason
+from sampler.runtime.files import output_errors
+
+Array = NDArray[np.float64]
+HINT = "docs/tokens.md has an example"
+ROUNDING = 1e-3
+"""So far above 0 a logarithm, or below 0 an entropy, may be by rounding."""
+
+
+class _Line(BaseModel):
+    """One run. prompt: id of the text. margin: null where only one token was left. position: places from 0.
+
+    cell, request, slot, width: where `sampler run` made it; runs of one text in two cells are runs of two texts.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    prompt: str | int
+    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    stop_reason: StopReason
+    logprobs: list[Annotated[float, Field(le=ROUNDING)]] | None = None
+    entropy: list[Annotated[float, Field(ge=-ROUNDING)]] | None = None
+    rank: list[Annotated[int, Field(ge=0)]] | None = None
+    margin: list[float | None] | None = None
+    position: list[Annotated[int, Field(ge=0)]] | None = None
+    text_length: Annotated[int, Field(gt=0)] | None = None
+    expected_length: Annotated[float, Field(gt=0)] | None = None
+    seed: int | None = None
+    cell: str = ""
+    request: int | None = None
+    slot: int | None = None
+    width: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What runs are compared within."""
+        return f"{self.cell} {self.prompt}" if self.cell else str(self.prompt)
+
+
+def read_token_runs(path: Path) -> list[TokenRun]:
+    """Read a file of token runs.
+
+    Raises TokensError naming file, line, key and value for what is no run, for optional keys that only some lines have,
+    for two lengths of one prompt and for a prompt and seed that come twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise TokensError(f"{path} cannot be read: {error.strerror}", hint="give a file of token runs") from error
+    except UnicodeDecodeError as error:
+        raise TokensError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}", hint=HINT) from error
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise TokensError(f"{path} has no lines", hint=f"one run a line; {HINT}")
+    parsed = [(number, _parsed(f"{path}, line {number}", line)) for number, line in lines]
+    _check_together(path, parsed)
+    return [_run(line) for _, line in parsed]
+
+
+def _parsed(where: str, line: str) -> _Line:
+    try:
+        data = json.loads(line, object_pairs_hook=lambda pairs: _unique(where, pairs))
+    except ValueError as error:
+        raise TokensError(f"{where} is no JSON: {error}", hint=f"one run a line; {HINT}") from error
+    if not isinstance(data, dict):
+        raise TokensError(f"{where} is no object: {_short(data)}", hint=f"one run a line; {HINT}")
+    try:
+        made = _Line.model_validate(data)
+    except ValidationError as error:
+        raise _schema_error(where, error) from error
+    for name in STEPS:
+        values = getattr(made, name)
+        if values is not None and len(values) != len(made.tokens):
+            raise TokensError(
+                f"{where}: {name} has {len(values)} values for {len(made.tokens)} tokens", hint="one value a token"
+            )
+    if made.stop_reason in ("eos", "forced_eos") and not made.tokens:
+        raise TokensError(f"{where}: tokens = [] with stop_reason {made.stop_reason!r}", hint="tokens include EOS")
+    _check_positions(where, made)
+    return made
+
+
+def _check_positions(where: str, line: _Line) -> None:
+    if not line.position:
+        return
+    if line.text_length is None:
+        raise TokensError(f"{where}: key 'text_length' is missing", hint="position needs the length of the text")
+    last = max(line.position)
+    if last >= line.text_length:
+        place = line.position.index(last)
+        hint = f"expected less than text_length = {line.text_length}"
+        raise TokensError(f"{where}: position[{place}] = {last}", hint=hint)
+
+
+def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TokensError(f"{where}: the key {twice!r} comes twice", hint="leave one of them out")
+    return result
+
+
+def _schema_error(where: str, error: ValidationError) -> TokensError:
+    """The first complaint of the schema, in words: key and value, and what was expected."""
+    first = error.errors()[0]
+    name, *places = (str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, _Line.model_fields, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_Line.model_fields)}"
+        return TokensError(f"{where}: unknown key {name!r}", hint=hint)
+    if first["type"] == "missing":
+        return TokensError(f"{where}: key {name!r} is missing", hint=HINT)
+    expected = {
+        "prompt": "expected the id of a prompt, a text or a whole number",
+        "tokens": "expected a list of whole numbers from 0",
+        "stop_reason": "expected eos, forced_eos, length or error",
+        "logprobs": "expected natural logarithms of probabilities, at most 0, none of them NaN",
+        "entropy": "expected a list of numbers from 0, in nats",
+        "rank": "expected a list of whole numbers from 0",
+        "margin": "expected a list of numbers, null where only one token was left",
+        "position": "expected a list of whole numbers from 0, places in the text",
+        "text_length": "expected a whole number above 0, as many as the text has places",
+        "expected_length": "expected a number of tokens above 0",
+        "seed": "expected a whole number",
+        "cell": "expected the id of a cell, a text",
+        "request": "expected a whole number",
+    }
+    digits = [place for place in places if place.isdigit()]
+    place = f"[{digits[0]}]" if digits else ""
+    return TokensError(f"{where}: {name}{place} = {_short(first['input'])}", hint=expected.get(name, first["msg"]))
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _check_together(path: Path, lines: Sequence[tuple[int, _Line]]) -> None:
+    """What no line can say alone."""
+    first_number, first = lines[0]
+    lengths: dict[tuple[str, str], tuple[int, float | None]] = {}
+    seeds: dict[tuple[str, int], int] = {}
+    for number, line in lines:
+        for name in STEPS:
+            if (getattr(line, name) is None) != (getattr(first, name) is None):
+                has, lacks = (number, first_number) if getattr(first, name) is None else (first_number, number)
+                raise TokensError(
+                    f"{path}: line {has} has {name!r}, line {lacks} has not", hint="give it in all lines or in none"
+                )
+        prompt = line.text
+        for name in ("expected_length", "text_length") if line.tokens else ("expected_length",):
+            value = getattr(line, name)
+            before, known = lengths.setdefault((prompt, name), (number, value))
+            if value != known:
+                raise TokensError(
+                    f"{path}, line {number}: {name} = {value} of prompt {prompt!r}, line {before} has {known}",
+                    hint=f"a prompt has one {name.replace('_', ' ')}",
+                )
+        if line.seed is not None and seeds.setdefault((prompt, line.seed), number) != number:
+            raise TokensError(
+                f"{path}, line {number}: prompt {prompt!r} with seed {line.seed} is in line "
+                f"{seeds[prompt, line.seed]} too",
+                hint="were two files joined?",
+            )
+
+
+def _run(line: _Line) -> TokenRun:
+    margin = None if line.margin is None else [math.inf if value is None else value for value in line.margin]
+    logprobs, entropy, rank, margins = (
+        None if values is None else np.array(values, dtype=np.float64)
+        for values in (line.logprobs, line.entropy, line.rank, margin)
+    )
+    return TokenRun(
+        line.text,
+        tuple(line.tokens),
+        line.stop_reason,
+        logprobs,
+        entropy,
+        rank,
+        margins,
+        line.expected_length,
+        None if line.position is None else np.array(line.position, dtype=np.int64),
+        line.text_length,
+    )
+
+
+def write_token_runs(path: Path, runs: Sequence[TokenRun]) -> None:
+    """Write runs to a file that appears whole or not at all, at first as `path.part`.
+
+    Raises OutputError where it cannot be written, TokensError for a run that could not be read again.
+    """
+    part = path.with_name(f"{path.name}.part")
+    lines = list(_lines(path, runs))
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _lines(path: Path, runs: Sequence[TokenRun]) -> Iterator[str]:
+    written, positions = [], any(run.position is not None for run in runs)
+    for number, run in enumerate(runs, 1):
+        data: dict[str, Any] = {"prompt": run.text, "tokens": list(run.tokens), "stop_reason": run.stop_reason}
+        for name in ("logprobs", "entropy"):
+            if (values := getattr(run, name)) is not None:
+                data[name] = [_float(value) for value in values]
+        if run.rank is not None:
+            data["rank"] = [int(value) for value in run.rank]
+        if run.margin is not None:
+            data["margin"] = [_float(value) if value < math.inf else None for value in run.margin]
+        if run.position is not None:
+            data["position"] = [int(place) for place in run.position]
+        elif positions and not run.tokens:
+            data["position"] = []  # a run that broke off at once has nothing to record
+        if run.text_length is not None:
+            data["text_length"] = run.text_length
+        if run.expected is not None:
+            data["expected_length"] = run.expected
+        line = json.dumps(data)
+        written.append((number, _parsed(f"{path}, run {number}", line)))
+        yield line
+    if not written:
+        raise TokensError(f"{path} would have no lines", hint="give at least one run")
+    _check_together(path, written)
+
+
+def _float(value: float) -> float:
+    """Seven digits, as many as float32 has."""
+    return float(f"{value:.7g}")

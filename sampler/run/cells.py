@@ -1,0 +1,174 @@
+"""What the engine did in the cells of a long-form matrix: each cell is generated once."""
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from sampler.chain.noise import NoiseKey, RequestNoise
+from sampler.checks.longform.runs import TokenRun, token_run
+from sampler.checks.longform.same_noise import IGNORES_NOISE, parting
+from sampler.checks.steps.recorded import EXACT_DTYPES
+from sampler.checks.verdict import Finding
+from sampler.engines.base import Generation, Request
+from sampler.engines.core import CoreEngine
+from sampler.errors import Unsupported
+from sampler.matrix.matrix import Case
+from sampler.results.store.reference_runs import ReferenceRuns, as_kept
+from sampler.run.blocks import apart, count, shares
+from sampler.run.groups import reference_key
+from sampler.run.prompts import prompts_of
+from sampler.run.references import References
+from sampler.run.session import OnStep, Session
+
+SHARED = 2
+"""Runs of a cell that are spoken again with the reference's noise: of its first and of its last text."""
+
+
+@dataclass(frozen=True)
+class CellRuns:
+    """What a cell's engine did. shared: some runs with the reference's noise, or why there are none.
+
+    problem: why it did nothing at all.
+    """
+
+    requests: tuple[Request, ...] = ()
+    generations: tuple[Generation, ...] = ()
+    runs: tuple[TokenRun, ...] = ()
+    seconds: float = 0.0
+    shared: tuple[TokenRun, ...] | str = ""
+    problem: Finding | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens drawn."""
+        return sum(len(generation.tokens) for generation in self.generations)
+
+
+def cell_runs(case: Case, requests: Sequence[Request], generations: Sequence[Generation]) -> CellRuns:
+    """A cell's requests and what came of them, as the questions about runs take it."""
+    prompts = [prompt for prompt in prompts_of(case.workload) for _ in range(case.workload.runs)]
+    runs = [
+        as_kept(token_run(f"{case.cell} {prompt.id}", generation, float(prompt.tokens) if prompt.tokens else None))
+        for prompt, generation in zip(prompts, generations, strict=True)
+    ]
+    return CellRuns(tuple(requests), tuple(_without_attention(each) for each in generations), tuple(runs))
+
+
+def _without_attention(generation: Generation) -> Generation:
+    """A generation without what is large: a picture generates it once more."""
+    record = generation.record
+    return generation if record is None else replace(generation, record=replace(record, logits=None, attention=None))
+
+
+@dataclass
+class Cells:
+    """The runs of the cells of a long-form matrix."""
+
+    session: Session
+    references: References
+    on_step: OnStep = lambda tokens, finished: None
+    made: dict[str, CellRuns] = field(default_factory=dict)
+
+    def generate_block(self, cases: Sequence[Case]) -> None:
+        """Generate the cells of a block that were not yet, all at once; only the core can."""
+        waiting = [case for case in cases if case.cell not in self.made]
+        if len(waiting) > 1 and isinstance(self.session.engine, CoreEngine):
+            self.made |= self.generate_together(waiting)
+
+    def runs_of(self, case: Case) -> CellRuns:
+        """The runs of a cell, generated once. What an engine does wrong in it, it does wrong in this cell alone."""
+        if case.cell not in self.made:
+            self.made[case.cell] = self.generate(case)
+        return self.made[case.cell]
+
+    def generate_together(self, cases: Sequence[Case]) -> dict[str, CellRuns]:
+        """Cells of a block at once, by name; none where something went wrong: a cell by itself says which of them."""
+        start = time.perf_counter()
+        try:
+            own = [self.session.requests(case) for case in cases]
+            shared = [self._shared_requests(case) for case in cases]
+            queues = [*own, *(each for each in shared if not isinstance(each, str))]
+            answers = iter(apart(self.session.answers(cases[0], list(itertools.chain(*queues)), self.on_step), queues))
+        except Exception:  # noqa: BLE001
+            return {}
+        made = [cell_runs(case, asked, next(answers)) for case, asked in zip(cases, own, strict=True)]
+        told = [
+            self._shared(case, asked, () if isinstance(asked, str) else next(answers))
+            for case, asked in zip(cases, shared, strict=True)
+        ]
+        seconds = shares(time.perf_counter() - start, [each.tokens for each in made])
+        return {
+            case.cell: replace(each, shared=of_shared, seconds=took)
+            for case, each, of_shared, took in zip(cases, made, told, seconds, strict=True)
+        }
+
+    def generate(self, case: Case) -> CellRuns:
+        """Generate a cell and look at nothing."""
+        start = time.perf_counter()
+        try:
+            requests = self.session.requests(case)
+            generations = self.session.answers(case, requests, self.on_step)
+        except Unsupported as error:
+            return CellRuns(problem=Finding("generate", "draw", "unavailable", 0, str(error)))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
+            message = f"{type(error).__name__}: {error}"
+            return CellRuns(problem=Finding("generate", "draw", "errored", 0, message))
+        made = cell_runs(case, requests, generations)
+        return replace(made, shared=self._generate_shared(case), seconds=time.perf_counter() - start)
+
+    def _generate_shared(self, case: Case) -> "tuple[TokenRun, ...] | str":
+        try:
+            asked = self._shared_requests(case)
+            answers = () if isinstance(asked, str) else self.session.answers(case, asked, self.on_step)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the runs that are there are judged all the same
+            return _failed_shared(error)
+        return self._shared(case, asked, answers)
+
+    def _shared_requests(self, case: Case) -> "list[Request] | str":
+        """Requests for runs with the reference's noise, or why there are none."""
+        info, shipped, theirs = self.session.engine.info, self.references.shipped, self.references.shipped_of(case)
+        if shipped is None or not theirs:
+            return "no reference runs whose noise is known"
+        if info.vocab_size is None or info.dtype not in EXACT_DTYPES:
+            return f"{info.name} takes no noise, or computes in another precision than the reference"
+        runs = [(theirs[place].text, _key(shipped, case, place)) for place in shared_places(len(theirs))]
+        return self.session.requests_of(runs, case, first=count(case))
+
+    def _shared(
+        self, case: Case, requests: "Sequence[Request] | str", made: Sequence[Generation]
+    ) -> "tuple[TokenRun, ...] | str":
+        """The runs with the reference's noise, or why they are none."""
+        if isinstance(requests, str):
+            return requests
+        try:
+            theirs = self.references.of(case)
+            pairs = [(theirs[place], each) for place, each in zip(shared_places(len(theirs)), made, strict=True)]
+            runs = tuple(token_run(their.text, each) for their, each in pairs)
+            parted = any(parting(run.tokens, their.tokens) for run, (their, _) in zip(runs, pairs, strict=True))
+            return IGNORES_NOISE if parted and self._ignores_noise(case, requests[0], made[0]) else runs
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the runs that are there are judged all the same
+            return _failed_shared(error)
+
+    def _ignores_noise(self, case: Case, request: Request, answer: Generation) -> bool:
+        other = NoiseKey(self.session.seed, f"{case.id}/other", 0)
+        noise = RequestNoise(other, self.session.engine.info.vocab_size or 0)
+        if case.config.greedy:
+            return False
+        other_noise, once_more = (
+            self.session.answers(case, [each], self.on_step)[0] for each in (replace(request, noise=noise), request)
+        )
+        return other_noise.tokens == answer.tokens or once_more.tokens != answer.tokens
+
+
+def _key(reference: ReferenceRuns, case: Case, place: int) -> NoiseKey:
+    return reference_key(reference.provenance["seed"], reference.provenance["matrix"], case.cell, place)
+
+
+def shared_places(runs: int) -> list[int]:
+    """Which of a cell's reference runs are spoken again."""
+    return sorted({0, runs - 1})[:SHARED]
+
+
+def _failed_shared(error: BaseException) -> str:
+    return f"runs with the reference's noise: {type(error).__name__}: {error}"

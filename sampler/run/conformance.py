@@ -1,0 +1,261 @@
+"""`sampler check`: an engine put under every question of a level, with one budget of false alarms and a diagnosis."""
+
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from typing import Any, get_args
+
+import numpy as np
+from scipy.special import softmax
+
+from sampler.checks.conformance.diagnosis.draw import DrawResults, diagnose_draws
+from sampler.checks.conformance.diagnosis.merge import merged, name_stages, with_properties
+from sampler.checks.conformance.diagnosis.order import Cause
+from sampler.checks.conformance.diagnosis.process import diagnose
+from sampler.checks.conformance.draw.drawer import Drawer, NoDraws
+from sampler.checks.conformance.draw.frequencies import frequencies, other_checks, support
+from sampler.checks.conformance.draw.pick import picks
+from sampler.checks.conformance.draw.plan import DrawPlan
+from sampler.checks.conformance.judge import Judge, ProbeResult, ask_cell
+from sampler.checks.conformance.predict import CHECKS as PREDICTION
+from sampler.checks.conformance.predict import NoLogits, Predictor
+from sampler.checks.conformance.probes import all_cells
+from sampler.checks.conformance.properties import Subject, ask_properties, strange_ids, subject, unusual_rows
+from sampler.checks.verdict import Finding, Verdict
+from sampler.engines.base import EngineInfo, Level
+from sampler.engines.calls import EngineClient
+from sampler.engines.reference.chain import ReferenceEngine
+from sampler.errors import Unsupported
+
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+INPUT_ROUNDING = {"float32": 0.0, "float64": 0.0, "bfloat16": 2.0**-6, "float16": 2.0**-8}
+"""By dtype: relative error with which an engine may read and keep its scores: eight half units in the last place."""
+
+DEFAULT_RATE = 1e-6
+
+OnVerdict = Callable[[Verdict], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came out. dialect: that the engine declares or equals, None for the reference."""
+
+    info: EngineInfo
+    rate: float
+    verdicts: tuple[Verdict, ...]
+    diagnosis: tuple[Cause, ...]
+    dialect: str | None = None
+    against: str | None = None
+
+    @property
+    def outcome(self) -> str:
+        """One word for all verdicts."""
+        outcomes = {verdict.outcome for verdict in self.verdicts}
+        if "failed" in outcomes:
+            return "disagrees"
+        if "errored" in outcomes:
+            return "errored"
+        return "agrees" if "passed" in outcomes else "unavailable"
+
+    @property
+    def exit_code(self) -> int:
+        """0 agrees, 1 disagrees or errored, 3 only unavailable."""
+        return {"agrees": 0, "unavailable": 3}.get(self.outcome, 1)
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract of `--json`; numbers that are not finite become null."""
+        info = self.info
+        supports = None if info.supports is None else sorted(info.supports)
+        return {
+            "engine": {**asdict(info), "supports": supports},
+            "against": self.against,
+            "dialect": self.dialect,
+            "false_alarm_rate": self.rate,
+            "outcome": self.outcome,
+            "verdicts": [_finite(asdict(verdict)) for verdict in self.verdicts],
+            "diagnosis": [
+                {"stage": cause.stage, "explanation": cause.explanation, "cases": list(cause.cases)}
+                for cause in self.diagnosis
+            ],
+        }
+
+
+def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()
+    }
+
+
+@dataclass(frozen=True)
+class ConformanceRun:
+    """Whom to ask, and what. name: as the command line has it; tolerance: total variation beyond rounding."""
+
+    client: EngineClient
+    name: str
+    levels: tuple[Level, ...] = LEVELS
+    seed: int = 0
+    rate: float = DEFAULT_RATE
+    tolerance: float = 0.0
+    only: str | None = None
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The engine beside the reference. Raises Unsupported for a dtype without tolerance."""
+        dtype = self.client.offer.info.dtype
+        if dtype not in INPUT_ROUNDING:
+            raise Unsupported(f"it computes in {dtype}, for which no tolerance is known ({', '.join(INPUT_ROUNDING)})")
+        rounding = INPUT_ROUNDING[dtype]
+        judge = Judge(self.client, ReferenceEngine(rounding), self.tolerance, rounding=rounding)
+        if "process" in self.client.offer.methods:
+            judge.find_width()
+        return judge
+
+    def run(self, on_verdict: OnVerdict = lambda verdict: None) -> Report:
+        """Put every question of the levels; on_verdict is told each answer."""
+        verdicts: list[Verdict] = []
+        causes: list[Cause] = []
+        for level in self.levels:
+            try:
+                findings, found = self._level(level, {cause.stage for cause in causes})
+            except Unsupported as error:
+                name = f"{level}/all/unavailable"
+                findings, found = {name: Finding(level, "order", "unavailable", 0, error.message)}, ()
+            made = [self._verdict(name, finding) for name, finding in findings.items()]
+            for verdict in made:
+                on_verdict(verdict)
+            verdicts += made
+            causes = merged(causes, found)
+        info = self.client.offer.info
+        dialect = next((cause.dialect for cause in causes if cause.dialect), info.dialect)
+        return Report(info, self.rate, tuple(verdicts), tuple(causes), dialect)
+
+    def _level(self, level: Level, known: set[str]) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
+        if level not in self.client.offer.methods:
+            raise Unsupported(f"the engine has no {level}()")
+        if level == "process":
+            return self._process()
+        if level == "draw":
+            return self._draw(known)
+        if level == "predict":
+            return self._predict()
+        raise Unsupported("`sampler run` generates and checks; comparing two engines needs --against")
+
+    def _wanted(self, name: str) -> bool:
+        return self.only is None or self.only == name or self.only.startswith(f"{name}/")
+
+    def _process(self) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
+        judge = self.judge
+        asked = _subject(judge, self.seed)  # before all others: it holds the engine's very first answer
+        cells = [cell for cell in all_cells(self.seed) if self._wanted(f"process/{cell.name}")]
+        # One cell alone is shown again: what tells its stage are the idle chain and its stages by themselves.
+        needed = {"nothing", *(stage for cell in cells for stage in cell.stages)} if self.only and cells else set()
+        results = [ask_cell(judge, cell) for cell in all_cells(self.seed) if cell in cells or cell.name in needed]
+        diagnosis = diagnose(judge, results)
+        names = {cell.name for cell in cells}
+        findings = _of_cells([result for result in results if result.cell.name in names], diagnosis.stages)
+        causes = [
+            replace(cause, cases=tuple(f"process/{name}/scores" for name in cause.cases if name in names))
+            for cause in diagnosis.causes
+            if names & set(cause.cases)
+        ]
+        if self._wanted("process/properties"):
+            looked = {
+                f"process/properties/{each.name.replace(' ', '-')}": finding for each, finding in ask_properties(asked)
+            }
+            looked["process/properties/unusual-rows"] = unusual_rows(judge)
+            findings.update(looked)
+            causes = with_properties(causes, looked)
+        if self._wanted("process/repetition_penalty"):
+            name = "process/repetition_penalty/ids-outside"
+            findings[name] = finding = strange_ids(judge, self.seed)
+            if finding.outcome == "failed" and not any(each.stage == finding.stage for each in causes):
+                causes.append(Cause(finding.stage, f"{finding.stage}: {finding.message}", (name,)))
+        return findings, tuple(causes)
+
+    def _draw(self, known: set[str]) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
+        plan = DrawPlan(self.seed, self.rate)
+        drawer = Drawer(self.judge, self.seed)
+        findings: dict[str, Finding] = {}
+        for cell in plan.cells:
+            if self._wanted(f"draw/{cell.name}"):
+                findings[f"{cell.name}/support"] = _looked(partial(support, drawer, cell))
+                findings[f"{cell.name}/frequencies"] = _looked(partial(frequencies, drawer, cell, plan))
+        for names, check in other_checks(drawer, plan):
+            if any(self._wanted(f"draw/{name.split('/')[0]}") for name in names.split()):
+                found = _looked(check)
+                several = found if isinstance(found, tuple) else (found,) * len(names.split())
+                findings.update(zip(names.split(), several, strict=True))
+        if "pick" in self.client.offer.methods and self._wanted("draw/pick"):
+            findings["pick/extreme-noise"] = _looked(lambda: picks(self.judge, self.seed))
+        causes = diagnose_draws(DrawResults(drawer, findings), known)
+        name_stages(findings, causes, {cell.name: known.intersection(cell.stages) for cell in plan.cells})
+        named = [replace(each, cases=tuple(f"draw/{name}" for name in each.cases)) for each in causes]
+        return {f"draw/{name}": finding for name, finding in findings.items()}, tuple(named)
+
+    def _predict(self) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
+        predictor = Predictor(self.client, self.seed)
+        findings = {
+            f"predict/itself/{name}": _looked(partial(check, predictor), "predict")
+            for name, check in PREDICTION
+            if self._wanted("predict/itself")
+        }
+        causes = [
+            Cause(finding.stage, f"{finding.stage}: {finding.message}", (name,))
+            for name, finding in findings.items()
+            if finding.outcome in ("failed", "errored")
+        ]
+        return findings, tuple(causes)
+
+    def _verdict(self, name: str, finding: Finding) -> Verdict:
+        cell, check = name.rsplit("/", 1)
+        line = ["sampler", "replay", name, "--seed", str(self.seed), "--engine", self.name]
+        if self.rate != DEFAULT_RATE:
+            line += ["--false-alarm-rate", str(self.rate)]
+        if self.tolerance:
+            line += ["--tolerance", str(self.tolerance)]
+        return finding.verdict(cell, check, shlex.join(line))
+
+
+def _of_cells(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict[str, Finding]:
+    """One finding a cell; the further stages that an engine does not name are one finding together."""
+    silent = [result for result in results if result.cell.further and not result.comparisons]
+    findings = {
+        f"process/{result.cell.name}/scores": result.finding(stages[result.cell.name])
+        for result in results
+        if result not in silent
+    }
+    if silent:
+        names = ", ".join(result.cell.name for result in silent)
+        message = f"not asked, because `info.supports` does not name them: {names}"
+        findings["process/further-stages/scores"] = Finding("process", "order", "unavailable", 0, message)
+    return findings
+
+
+def _subject(judge: Judge, seed: int) -> Subject | str:
+    try:
+        return subject(judge, seed)
+    except Unsupported as error:
+        return error.message
+
+
+def _looked(check: Callable[[], Any], level: Level = "draw") -> Any:
+    """Run a check; what an engine does wrong becomes a finding."""
+    stage = "draw" if level == "draw" else "purity"
+    try:
+        return check()
+    except Unsupported as error:
+        return Finding(level, stage, "unavailable", 0, error.message)
+    except NoDraws as error:
+        return Finding(level, error.stage, "failed" if error.failed else "errored", 0, str(error))
+    except NoLogits as error:
+        return Finding(level, stage, "errored", 0, str(error))
+
+
+def detectable(plan: DrawPlan, name: str) -> float:
+    """What a check of a plan sees, by the reference's own distribution."""
+    probe = plan.cell(name).probe
+    final = ReferenceEngine().evaluate(probe.logits, probe.history, probe.config, probe.uncond_logits)[-1]
+    return plan.detectable(name, np.asarray(softmax(final.scores[0])))

@@ -1,0 +1,125 @@
+"""`sampler check TOKENS.jsonl`: what a file of token runs tells about the engine that wrote it."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from sampler.checks.conformance.diagnosis.order import Cause
+from sampler.checks.longform.distinct import distinct
+from sampler.checks.longform.drift import QUANTITIES
+from sampler.checks.longform.loop_rate import LoopingRuns
+from sampler.checks.longform.questions import ALIGNMENT, DRIFT, STOPPING, WEIGHTS, tokens_by_text, two_sided
+from sampler.checks.longform.runs import TokenRun, TwoSides
+from sampler.checks.longform.stopping import ends, missing_alone
+from sampler.checks.verdict import Finding, Verdict
+from sampler.engines.base import EngineInfo
+from sampler.results.store.reference_runs import as_kept, shipped_runs
+from sampler.results.store.tokens import read_token_runs
+from sampler.run.conformance import DEFAULT_RATE, OnVerdict, Report
+from sampler.statistics.budget import Budget
+
+CELLS: Mapping[str, str] = {
+    "loops": "loops/rate",
+    "distinct": "seeds/distinct",
+    **{name: f"stopping/{name}" for name in STOPPING},
+    **{name: f"alignment/{name}" for name in ALIGNMENT},
+    **{name: f"drift/{name}" for name in DRIFT},
+}
+"""Cell and check of each question."""
+
+NO_REFERENCE = "no reference runs: give some with --against (docs/tokens.md says how to make them)"
+
+Findings = Iterator[tuple[str, Finding]]
+
+
+@dataclass(frozen=True)
+class TokenFileRun:
+    """Runs beside reference runs, or alone. rate: of false alarms, of all checks together.
+
+    against: a TOKENS.jsonl, or reference runs that ship: `longform/base` for those of a cell, whose texts are called as
+    Finch's prompts are, `longform` for a tokens.jsonl of `sampler run longform`.
+    """
+
+    path: Path
+    against: str | None = None
+    rate: float = DEFAULT_RATE
+
+    def read(self) -> tuple[list[TokenRun], list[TokenRun]]:
+        """The runs of both sides. Raises TokensError for the first thing that is wrong with either."""
+        runs = read_token_runs(self.path)
+        if self.against is None:
+            return runs, []
+        if self.against.endswith(".jsonl"):
+            return runs, read_token_runs(Path(self.against))
+        return [as_kept(run) for run in runs], shipped_runs(self.against)
+
+    def run(
+        self, runs: Sequence[TokenRun], reference: Sequence[TokenRun], on_verdict: OnVerdict = lambda verdict: None
+    ) -> Report:
+        """Ask everything; on_verdict is told each answer."""
+        verdicts = []
+        for name, finding in findings(runs, reference, self.rate):
+            cell, check = name.rsplit("/", 1)
+            verdicts.append(finding.verdict(cell, check, self.reproduce))
+            on_verdict(verdicts[-1])
+        info = EngineInfo(name=str(self.path), version=sha256(self.path.read_bytes()).hexdigest()[:12])
+        return Report(info, self.rate, tuple(verdicts), tuple(diagnosis(verdicts)), against=self.against)
+
+    @property
+    def reproduce(self) -> str:
+        """The command itself: there is nothing random in it."""
+        parts = ["sampler", "check", str(self.path)]
+        if self.against:
+            parts += ["--against", self.against]
+        if self.rate != DEFAULT_RATE:
+            parts += ["--false-alarm-rate", str(self.rate)]
+        return shlex.join(parts)
+
+
+def findings(runs: Sequence[TokenRun], reference: Sequence[TokenRun], rate: float = DEFAULT_RATE) -> Findings:
+    """Every question with its name, `tokens/cell/check`. reference: empty if there is none."""
+    alphas = Budget(rate).split(WEIGHTS)
+    yield "tokens/stopping/ends", ends(runs, reference)
+    answers = two_sided(TwoSides.of(runs, reference), alphas) if reference else _alone(runs, alphas)
+    for name, finding in answers:
+        yield f"tokens/{CELLS[name]}", finding
+
+
+def _alone(runs: Sequence[TokenRun], alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
+    """What can be said without reference runs: whether runs repeat each other, and that a run hit its cap."""
+    stages = {quantity.name: quantity.stage for quantity in QUANTITIES} | dict.fromkeys(ALIGNMENT, "alignment")
+    for name in WEIGHTS:
+        if name == "loops":
+            message = f"{LoopingRuns.of(tokens_by_text(runs))}; {NO_REFERENCE}"
+            yield name, Finding("generate", "draw", "unavailable", len(runs), message)
+        elif name == "distinct":
+            yield name, distinct(runs, None, alphas[name])
+        elif name == "missing":
+            yield name, missing_alone(runs)
+        else:
+            yield name, Finding("generate", stages.get(name, "stop"), "unavailable", 0, NO_REFERENCE)
+
+
+def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Cause]:
+    """One entry a stage, the most likely first: runs that repeat, then how they read, then tokens, then ends.
+
+    Each of them may follow from those before. Where runs never end, what they babble after their end explains other
+    tokens and places, so `stop` comes before, unless they loop: a loop has no end.
+    """
+    failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
+    names_failed = {verdict.case for verdict in failed}
+    endless = "tokens/stopping/missing" in names_failed and "tokens/loops/rate" not in names_failed
+    stages = ("seed", "stop", "alignment", "draw") if endless else ("seed", "alignment", "draw", "stop")
+    for stage in stages:
+        of_stage = [verdict for verdict in failed if verdict.stage == stage]
+        if of_stage:
+            names = ", ".join(verdict.check for verdict in of_stage)
+            clearest = max(of_stage, key=_clearness)
+            yield Cause(stage, f"{stage}: {names}; {clearest.message}", tuple(each.case for each in of_stage))
+
+
+def _clearness(verdict: Verdict) -> float:
+    """How far a quantity is from its bound; ends that are counted come before lengths."""
+    return (verdict.statistic or 0.0) if verdict.case.startswith("tokens/drift/") else 2.0

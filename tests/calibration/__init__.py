@@ -1,1 +1,0 @@
-"""Whether the error rates that the statistical checks state are true: `python -m tests.calibration`."""

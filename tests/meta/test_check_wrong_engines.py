@@ -1,0 +1,55 @@
+"""`sampler check` finds ten lies of ten kinds and names them; `tox -e meta` looks at all of them."""
+
+import pytest
+
+from sampler.conformance import examine
+from sampler.run.conformance import Report
+from tests.wrong_engines import RIGHT, WRONG
+
+CAUGHT = [
+    ("top_p_drops_the_crossing_token", "top_p", "drops the token that crosses the threshold"),
+    ("temperature_after_the_filters", "order", "equals the dialect 'truncate, then temper'"),
+    ("rows_share_the_history", "batch", "rows are right by themselves and wrong among others"),
+    ("scores_overwrite_the_logits", "purity", "it writes into logits"),
+    ("rounds_logits_to_bfloat16", "precision", "logits are rounded to bfloat16"),
+    ("frequencies_are_10_percent_off", "draw", "from the distribution in total variation"),
+    ("seed_is_always_zero", "seed", "every seed gives the same draws"),
+    ("draw_has_a_window_of_20", "repetition_penalty", "a window of 20: sees only the last 20 ids"),
+]
+"""Engine, stage and a part of the explanation that come first."""
+
+
+def failing(report: Report) -> dict[str, object]:
+    return {verdict.case: verdict for verdict in report.verdicts if verdict.outcome in ("failed", "errored")}
+
+
+@pytest.mark.parametrize(("name", "stage", "explanation"), CAUGHT)
+def test_a_lie_is_caught_and_named(name, stage, explanation):
+    levels = ("process",) if stage not in ("draw", "seed") and "process" in WRONG[name].offers else ("draw",)
+    report = examine(WRONG[name].factory(), levels=levels)
+    assert (report.outcome, report.exit_code) == ("disagrees", 1)
+    first = report.diagnosis[0]
+    assert first.stage == stage
+    assert explanation in first.explanation
+    bad = failing(report)
+    assert first.cases
+    assert set(first.cases) <= set(bad)
+    for case, verdict in bad.items():
+        assert verdict.reproduce == f"sampler replay {case} --seed 0 --engine {report.info.name}"
+        assert verdict.message
+
+
+def test_a_wrong_order_names_its_dialect_and_accuses_no_stage():
+    report = examine(WRONG["temperature_after_the_filters"].factory(), levels=("process",))
+    assert report.dialect == "truncate, then temper"
+    assert [cause.stage for cause in report.diagnosis] == ["order"]
+    alone = [verdict for verdict in report.verdicts if verdict.case == f"process/{verdict.stage}/scores"]
+    assert {verdict.outcome for verdict in alone} <= {"passed", "unavailable"}
+
+
+@pytest.mark.parametrize("name", ["right_by_masks", "right_only_draws_by_gumbel_max"])
+def test_no_right_engine_is_accused(name):
+    report = examine(RIGHT[name]())
+    assert failing(report) == {}
+    assert (report.outcome, report.exit_code) == ("agrees", 0)
+    assert report.diagnosis == ()

@@ -1,0 +1,1 @@
+"""Tools that measure the checks and the tests themselves; their pages are in docs/evidence/."""

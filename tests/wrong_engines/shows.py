@@ -1,0 +1,153 @@
+"""Whether a lie shows at all: an answer beside the reference, by direct means and without statistics.
+
+This is for the tables only, whose inputs are chosen so that each lie shows; it is no substitute for `sampler check`.
+"""
+
+import copy
+import inspect
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from sampler.engines.base import Context, Picks, call_process
+from sampler.engines.reference.chain import ReferenceEngine
+from sampler.errors import Unsupported
+
+from .chain import softmax
+from .tables import PLAIN, Example
+
+REFERENCE = ReferenceEngine()
+
+
+def call(engine, inputs: Example) -> np.ndarray:
+    lengths = np.array([len(ids) for ids in inputs.history])
+    context = Context(lengths, np.zeros_like(lengths), ())
+    uncond = inputs.uncond if engine.info.cfg else None
+    return call_process(engine, inputs.logits, inputs.history, inputs.config, uncond, context)
+
+
+def in_a_thread(ask: Callable[..., np.ndarray], *inputs: object) -> np.ndarray:
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(ask(*inputs)))
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+def difference(answer: object, inputs: Example) -> str:
+    """What is wrong with the answer to an input; empty where nothing is."""
+    answer = np.asarray(answer)
+    if answer.dtype.kind not in "fiu" or answer.shape != inputs.logits.shape:
+        return f"{answer.dtype} of shape {answer.shape}"
+    truth = REFERENCE.process(inputs.logits, inputs.history, inputs.config, inputs.uncond)
+    answer, truth = (
+        np.where(each < each.max(axis=-1, keepdims=True) - 5_000, -np.inf, each) for each in (answer, truth)
+    )
+    if np.isnan(answer).any() or not np.array_equal((answer > -np.inf).sum(-1), (truth > -np.inf).sum(-1)):
+        return "kept sets"
+    if not np.array_equal(np.where(answer > -np.inf, truth, -np.inf).max(-1), truth.max(-1)):
+        return "the best token"
+    with np.errstate(all="ignore"):
+        far = np.abs(np.sort(softmax(answer), axis=-1) - np.sort(softmax(truth), axis=-1)).max()
+        apart = np.abs(softmax(answer) - softmax(truth)).max() > 1e-5 and not has_ties(inputs)
+    return f"probabilities, by {far}" if far > 1e-5 or apart else ""
+
+
+def has_ties(inputs: Example) -> bool:
+    return any(len(set(row)) < len(row) for row in inputs.logits.tolist())
+
+
+def lies(engine, inputs: Example) -> str:
+    """The first difference that calls in any manner show: once, again, row by row, in a thread."""
+    lent = copy.deepcopy(inputs)
+    try:
+        first = call(engine, lent)
+        wrong = difference(first, inputs)
+        if wrong:
+            return wrong
+        for ours, theirs in ((lent.logits, inputs.logits), (lent.uncond, inputs.uncond)):
+            if ours is not None and not np.array_equal(ours, theirs):
+                return "its input is written to"
+        if lent.history != inputs.history:
+            return "the history is written to"
+        kept = np.array(first)
+        other = replace(PLAIN, logits=np.broadcast_to(PLAIN.logits, inputs.logits.shape[:1] + PLAIN.logits.shape[1:]))
+        other = replace(other, history=[[14, 21] for _ in inputs.history])
+        if inputs.logits.shape[1] == PLAIN.logits.shape[1]:
+            call(engine, other)
+        if not np.array_equal(first, kept):
+            return "an answer is overwritten"
+        manners = (call(engine, inputs), in_a_thread(call, engine, inputs), call(engine, inputs))
+        return next(filter(None, (difference(answer, inputs) for answer in manners)), "")
+    except Unsupported:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a liar raises
+        return f"{type(error).__name__}: {error}"
+
+
+def draws(engine, inputs: Example, n: int, seed: int) -> np.ndarray:
+    uncond = None if inputs.uncond is None else inputs.uncond[0]
+    further = {}
+    if "context" in inspect.signature(engine.draw).parameters:
+        further["context"] = Context(np.array([len(inputs.history[0])]), np.array([0]), ())
+    return engine.draw(inputs.logits[0], inputs.history[0], inputs.config, n, seed, uncond, **further)
+
+
+def law(inputs: Example) -> np.ndarray:
+    uncond = None if inputs.uncond is None else inputs.uncond[:1]
+    return softmax(REFERENCE.process(inputs.logits[:1], inputs.history[:1], inputs.config, uncond))[0]
+
+
+def draws_lie(engine, inputs: Example, n: int = 20_000) -> str:
+    """What draws show in some manner, by bounds that right ones keep with the seeds at hand; empty where they do."""
+    p = law(inputs)
+    try:
+        tokens = draws(engine, inputs, n, 5)
+        single = np.array([draws(engine, inputs, 1, seed)[0] for seed in range(300)])
+        for each, count in ((tokens, n), (single, 300)):
+            if each.shape != (count,) or each.dtype != np.int64 or each.min() < 0 or each.max() >= len(p):
+                return f"{each.dtype} {each.shape}, {each.min()} to {each.max()}"
+            if (p[each] == 0).any():
+                return "a token that was removed"
+            if np.abs(np.bincount(each, minlength=len(p)) / count - p).sum() / 2 > 2 * np.sqrt(len(p) / count) / 2:
+                return "frequencies"
+        if p.max() == 1:
+            return ""
+        again = draws(engine, inputs, n, 5)
+        if not np.array_equal(tokens, again):
+            return "the seed decides nothing"
+        for other in (6, 4, 5 + 8, 5 + 2**16):
+            if (tokens == draws(engine, inputs, n, other)).mean() > (p**2).sum() + 0.1:
+                return "seeds give the same"
+        moved = draws(engine, inputs, n, 6)
+        pairs = {"seeds overlap": (tokens[1:], moved[:-1]), "a period of 1000": (tokens[1_000:], tokens[:-1_000])}
+        pairs |= {"draws depend": (tokens[1:], tokens[:-1]), "a period of 64": (tokens[64:], tokens[:-64])}
+        for told, (left, right) in pairs.items():
+            if abs((left == right).mean() - (p**2).sum()) > 0.02:
+                return told
+        halves = tokens[::2], tokens[1::2]
+        expected = (p**2).sum()
+        if abs((halves[0] == halves[1]).mean() - expected) > 0.03:
+            return "pairs"
+        far = [np.abs(np.bincount(draws(engine, inputs, 500, s), minlength=len(p)) - 500 * p).sum() for s in range(20)]
+        if np.mean(far) < 0.5 * np.sqrt(2 / np.pi * 500 * p * (1 - p)).sum():
+            return "too even"
+        return "" if np.array_equal(in_a_thread(draws, engine, inputs, n, 5), tokens) else "another thread"
+    except Unsupported:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a liar raises
+        return f"{type(error).__name__}: {error}"
+
+
+def picks_lie(engine, inputs: Example) -> bool:
+    if not isinstance(engine, Picks):
+        return False
+    scores = REFERENCE.process(inputs.logits, inputs.history, inputs.config, inputs.uncond)
+    scores = np.repeat(scores, 1_000, axis=0)
+    gumbel = np.random.default_rng(2).gumbel(size=scores.shape).astype(np.float32)
+    gumbel[::7, -1] = 44.0
+    gumbel[3::7, int(np.argmax(scores[0]))] = 20.0
+    gumbel[3::7, int(np.argmin(np.where(scores[0] > -np.inf, scores[0], np.inf)))] = 40.0
+    return not np.array_equal(engine.pick(scores.copy(), gumbel.copy()), (scores + gumbel).argmax(axis=-1))

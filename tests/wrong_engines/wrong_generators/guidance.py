@@ -1,0 +1,103 @@
+"""Guidance: the unconditional row, its weight, and how long it lasts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+
+from sampler.chain.pipeline import Scores, run_rows
+from sampler.config import SamplingConfig
+from sampler.generation.block import Block
+from sampler.generation.generator import Generator
+from sampler.generation.slot import Slot
+from sampler.t3.checkpoint import Checkpoint
+from sampler.t3.model import T3
+from tests.wrong_engines.wrong_generators.positions import with_model
+from tests.wrong_engines.wrong_generators.table import (
+    ANYTHING,
+    SENTENCES,
+    SHARPER,
+    UNSEEN,
+    Factory,
+    with_block,
+    with_chain,
+    wrong_generator,
+)
+
+
+def by_step(change: Any) -> Factory:
+    """The config of every step; change: from the config that was asked for and the number of tokens so far."""
+
+    class Changed(Block):
+        def _draw(self, active: Sequence[Slot]) -> None:
+            asked = [slot.request for slot in active]
+            for slot in active:
+                slot.request = replace(slot.request, config=change(slot.request.config, len(slot.tokens)))
+            super()._draw(active)
+            for slot, request in zip(active, asked, strict=True):
+                slot.request = request
+
+    return with_block(Changed)
+
+
+class TextTwice(T3):
+    """Two conditional rows."""
+
+    def prefix(self, *inputs: Any, **keywords: Any) -> mx.array:
+        made = super().prefix(*inputs, **keywords)
+        return mx.concatenate([made[:1]] * made.shape[0])
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
+def unconditional_row_keeps_the_text(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the text of the unconditional row is not zeroed, so that guidance does nothing [C06]."""
+    return with_model(TextTwice)(checkpoint, width)
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def guides_from_the_unconditional_row(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: conditional and unconditional logits are exchanged [C02]."""
+
+    def chain(logits: mx.array, seen: mx.array, configs: Sequence[SamplingConfig], uncond: mx.array) -> Scores:
+        return run_rows(uncond, seen, configs, logits)
+
+    return with_chain(chain)(checkpoint, width)
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def guides_by_the_other_convention(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: u + w (c - u), so that a weight of 0.5 pulls away from the text where it should push towards it [C01]."""
+
+    def change(config: SamplingConfig, step: int) -> SamplingConfig:
+        return replace(config, cfg_weight=config.cfg_weight - 1)
+
+    return by_step(change)(checkpoint, width)
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
+def drops_guidance_after_8_tokens(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: from token 8 on only the conditional row is computed, to save time [C03]."""
+
+    def change(config: SamplingConfig, step: int) -> SamplingConfig:
+        return replace(config, cfg_weight=config.cfg_weight if step < 8 else 0.0)
+
+    return by_step(change)(checkpoint, width)
+
+
+@wrong_generator(*SHARPER, plan=SENTENCES)
+def warms_up_along_the_run(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the temperature grows by a hundredth of itself with every token [T03]."""
+    return by_step(lambda config, step: replace(config, temperature=config.temperature * 1.01**step))(checkpoint, width)
+
+
+@wrong_generator(*SHARPER, plan=SENTENCES)
+def cools_down_along_the_run(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the temperature falls by a hundredth of itself with every token, towards one token for ever [T06]."""
+    return by_step(lambda config, step: replace(config, temperature=config.temperature * 0.99**step))(checkpoint, width)
+
+
+@wrong_generator(*SHARPER, plan=SENTENCES)
+def drops_min_p(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: min_p is accepted and ignored [N14]."""
+    return by_step(lambda config, step: replace(config, min_p=0.0))(checkpoint, width)

@@ -1,0 +1,122 @@
+"""What stands before the speech: voice, text, BOS, and whose they are."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from sampler.generation.block import Block
+from sampler.generation.generator import Generator, Request
+from sampler.t3.checkpoint import Checkpoint
+from sampler.t3.conditioning import Voice
+from sampler.t3.model import T3
+from tests.wrong_engines.wrong_generators.positions import with_model
+from tests.wrong_engines.wrong_generators.table import (
+    ANYTHING,
+    SENTENCES,
+    UNSEEN,
+    Around,
+    Factory,
+    with_block,
+    wrong_generator,
+)
+
+Texts = list[tuple[int, ...]]
+
+
+def reading(change: Callable[[Texts], Texts]) -> Factory:
+    """The model reads other ids than the tokenizer gave."""
+
+    class Changed(Block):
+        def __init__(self, generator: Generator, requests: Sequence[Request], prompts: Texts, **kind: Any) -> None:
+            super().__init__(generator, requests, change(list(prompts)), **kind)
+
+    return with_block(Changed)
+
+
+def speaking(change: Callable[[Voice], Voice]) -> Factory:
+    def make(checkpoint: Checkpoint, width: int) -> Generator:
+        return Generator(replace(checkpoint, voice=change(checkpoint.voice)), width)
+
+    return make
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
+def misses_the_second_bos(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: one BOS ends the prefix where upstream has two [C06]."""
+    return Generator(checkpoint, width, bos_count=1)
+
+
+class WithoutBos(T3):
+    """The prefix ends with the text."""
+
+    def prefix(self, *inputs: Any, **keywords: Any) -> mx.array:
+        return super().prefix(*inputs, **keywords)[:, : -self.config.bos_count]
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def misses_both_bos(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: speech follows on the text at once, without BOS [C06]."""
+    return with_model(WithoutBos)(checkpoint, width)
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def reads_the_text_of_another_row(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the conditioning is gathered after the batch was sorted: every row speaks its neighbour's text [S11]."""
+    return reading(lambda texts: [*texts[1:], texts[0]])(checkpoint, width)
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
+def text_lacks_its_start(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the start token is missing before the text, so that every position of it is one too small [C06]."""
+    return reading(lambda texts: [text[1:] for text in texts])(checkpoint, width)
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
+def text_lacks_its_stop(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the stop token is missing after the text [C06]."""
+    return reading(lambda texts: [text[:-1] for text in texts])(checkpoint, width)
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def text_is_cut_at_24_ids(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the text is cut at 24 ids without a word, start and stop included [U25]."""
+    return reading(lambda texts: [(*text[:23], text[-1]) if len(text) > 24 else text for text in texts])(
+        checkpoint, width
+    )
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def text_is_fed_twice(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: prefill and overlay both bring the text, which is spoken twice [E11]."""
+    return reading(lambda texts: [(*text[:-1], *text[1:]) for text in texts])(checkpoint, width)
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
+def voice_is_another_one(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the speaker of another request: the sign of its embedding is turned [S11]."""
+    return speaking(lambda voice: replace(voice, speaker=-voice.speaker))(checkpoint, width)
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def voice_has_no_prompt(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the speech prompt of the voice is dropped, and with it 32 rows of the prefix [P05]."""
+    return speaking(lambda voice: replace(voice, prompt=np.empty(0, dtype=np.int64)))(checkpoint, width)
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def voice_is_excited(checkpoint: Checkpoint, width: int) -> Generator:
+    """Lie: the emotion of another row, 1.0 in place of 0.5; Finch then speaks faster [S11]."""
+    return speaking(lambda voice: replace(voice, emotion=1.0))(checkpoint, width)
+
+
+@wrong_generator(*ANYTHING, plan=SENTENCES)
+def language_is_that_of_another_row(checkpoint: Checkpoint, width: int) -> Around:
+    """Lie: every text gets the language tag of the request before it [S11]."""
+
+    def ask(requests: list[Request]) -> list[Request]:
+        return [replace(request, language=requests[place - 1].language) for place, request in enumerate(requests)]
+
+    return Around(Generator(checkpoint, width), ask)
