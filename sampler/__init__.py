@@ -3,9 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.config import SamplingConfig
 from sampler.loops import LoopGuard
 from sampler.runtime import blas
+from sampler.stages import STAGES, Stage
 from sampler.version import __version__
 
 if TYPE_CHECKING:

@@ -117,7 +117,6 @@ class Decisions:
         return "+".join(name for name in FLAGS if getattr(self, name)[row])
 
     def only(self, rows: Sequence[int]) -> "Decisions":
-        """The decisions of some rows."""
         arrays = {each.name: getattr(self, each.name)[list(rows)] for each in fields(self) if each.name != "eos_id"}
         return Decisions(**arrays, eos_id=self.eos_id)
 

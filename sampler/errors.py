@@ -1,5 +1,9 @@
 """Every failure that a user can meet: one line that names the value, what was expected, and what to do."""
 
+import difflib
+from collections.abc import Iterable
+from typing import Literal
+
 
 class SamplerError(Exception):
     """Base of all errors that are shown without a traceback.
@@ -16,6 +20,13 @@ class SamplerError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint: the name that was probably meant, or all that are known."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
 
 
 class ConfigError(SamplerError, ValueError):
@@ -54,8 +65,19 @@ class SilenceError(SamplerError):
     """A generation without a single token of speech."""
 
 
+SkipReason = Literal[
+    "unsupported", "no_method", "missing_package", "no_reference", "no_common_text", "not_recorded", "refused",
+    "after_failure",
+]  # fmt: skip
+"""Why a check did not look. refused: the engine raised Unsupported; after_failure: it hung or ended too often."""
+
+
 class Unsupported(SamplerError):
-    """Something an engine does not do; becomes the verdict `unavailable`, never `failed`."""
+    """Something an engine does not do; becomes the outcome `skipped` with its reason, never `failed`."""
+
+    def __init__(self, message: str, *, hint: str = "", reason: SkipReason = "unsupported") -> None:
+        super().__init__(message, hint=hint)
+        self.reason: SkipReason = reason
 
 
 class MissingPackage(SamplerError):

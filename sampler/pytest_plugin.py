@@ -10,13 +10,10 @@ from rich.console import Console
 
 from sampler.checks.verdict import Verdict
 from sampler.errors import SamplerError
-from sampler.matrix.matrix import Case, load_matrix, shipped_folder
+from sampler.matrix.matrix import Group, load_matrix, shipped_folder
 from sampler.results.report import terminal
-from sampler.run.blocks import block_of
-from sampler.run.events import CaseResult
-from sampler.run.groups import Group, groups_of
-from sampler.run.longform import LongFormRun
 from sampler.run.session import Session
+from sampler.run.suite import Suite, ignore_event, suite_of
 from sampler.runtime import blas
 
 
@@ -45,92 +42,59 @@ class MatrixFile(pytest.File):
     """A matrix file."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One item for each cell; all of them share one session, so that the model is loaded once."""
+        """One item for each group of cells; all of them share one suite, so that the model is loaded once."""
         config = self.config
         try:
             matrix = load_matrix(self.path)
         except SamplerError as error:
             raise self.CollectError(str(error)) from error
-        session = Session(
-            matrix, config.getoption("--seed"), config.getoption("--engine"), config.getoption("--weights")
-        )
-        if matrix.longform:
-            made = LongFormRun(session)  # one for all items, so that every cell is generated once
-            for group in groups_of(matrix):
-                yield GroupItem.from_parent(self, name=group.name, made=made, group=group)
-            return
-        for case in matrix.cases:
-            yield Cell.from_parent(self, name=case.cell, session_of_run=session, case=case)
+        seed, engine, weights = (config.getoption(f"--{name}") for name in ("seed", "engine", "weights"))
+        suite = suite_of(Session(matrix, seed, engine, weights))
+        for group in suite.groups:
+            yield GroupItem.from_parent(self, name=group.name, suite=suite, group=group)
 
 
-class CellFailure(Exception):
-    """At least one check of a cell failed or errored."""
+class GroupFailure(Exception):
+    """At least one check of a group failed or errored."""
 
 
-class Asked(pytest.Item):
-    """What has verdicts."""
+class GroupItem(pytest.Item):
+    """One cell, or cells that are judged together: the checks and the verdicts of `sampler run`."""
 
-    case_id: str
-
-    def ask(self) -> CaseResult:
-        """Put all checks."""
-        raise NotImplementedError
+    def __init__(self, *, suite: Suite, group: Group, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.suite, self.group = suite, group
+        self.case_id = f"{suite.session.matrix.name}/{group.name}"
 
     def runtest(self) -> None:
-        """Fail where a check failed or errored, skip where one could not look."""
-        result = self.ask()
+        """Fail where a check failed or errored, skip where one was not answered."""
+        self.suite.session.validate(self.group.cases)
+        self.suite.generate(self._together(), ignore_event)
+        result = self.suite.result(self.group, ignore_event)
         self.user_properties.extend(("verdict", asdict(verdict)) for verdict in result.verdicts)
         self.user_properties.append(("generated", (result.tokens, result.seconds)))
         notes = "\n".join(note.plain for note in terminal.verdict_notes(result.verdicts))
         if result.outcome in ("failed", "errored"):
-            raise CellFailure(notes)
-        if result.outcome == "unavailable":
+            raise GroupFailure(notes)
+        if result.outcome in ("inconclusive", "skipped"):
             pytest.skip(notes)
+
+    def _together(self) -> list[Group]:
+        """The groups that run in this process of those that are generated at once; with xdist, nobody knows which."""
+        if hasattr(self.config, "workerinput"):
+            return [self.group]
+        items = [item for item in self.session.items if isinstance(item, GroupItem) and item.parent is self.parent]
+        return [group for group in self.suite.together(self.group) if any(item.group is group for item in items)]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: object) -> str:
         """Show a finding, or a user's mistake, as text, never as a traceback."""
-        if isinstance(excinfo.value, CellFailure | SamplerError):
+        if isinstance(excinfo.value, GroupFailure | SamplerError):
             return str(excinfo.value)
         return str(super().repr_failure(excinfo))
 
     def reportinfo(self) -> tuple[Path, None, str]:
-        """Where the cell comes from and what it is called."""
+        """Where the group comes from and what it is called."""
         return self.path, None, self.case_id
-
-
-class Cell(Asked):
-    """One cell: all checks of `sampler run`, with the same verdicts."""
-
-    def __init__(self, *, session_of_run: Session, case: Case, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.session_of_run, self.case, self.case_id = session_of_run, case, case.id
-
-    def ask(self) -> CaseResult:
-        """Generate the cell and look at it."""
-        self.session_of_run.validate(self.case)
-        self.session_of_run.generate_together(self._block())
-        return self.session_of_run.run(self.case)
-
-    def _block(self) -> list[Case]:
-        """The cells that run in this process of the block that this one is in; with xdist, nobody knows which."""
-        if hasattr(self.config, "workerinput"):
-            return [self.case]
-        selected = [item.case for item in self.session.items if isinstance(item, Cell) and item.parent is self.parent]
-        return [case for case in block_of(self.session_of_run.matrix.cases, self.case) if case in selected]
-
-
-class GroupItem(Asked):
-    """All cells of a long-form matrix, those of an axis, or one: the same verdicts as of `sampler run`."""
-
-    def __init__(self, *, made: LongFormRun, group: Group, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.made, self.group, self.case_id = made, group, f"{made.matrix.name}/{group.name}"
-
-    def ask(self) -> CaseResult:
-        """Generate the cells that were not yet, and compare them with the reference runs."""
-        for case in self.group.cases:
-            self.made.session.validate(case)
-        return self.made.result(self.group)
 
 
 def summarize(reporter: Any) -> None:
@@ -150,7 +114,7 @@ def summarize(reporter: Any) -> None:
         reporter.section("verdicts")
         console = Console(file=reporter._tw._file, width=max(reporter._tw.fullwidth, 100), highlight=False)  # noqa: SLF001
         console.print(terminal.verdict_table(verdicts))
-        for note in terminal.verdict_notes([verdict for verdict in verdicts if verdict.outcome == "unavailable"]):
+        for note in terminal.verdict_notes([verdict for verdict in verdicts if not verdict.bad]):
             console.print(note)
         tokens, seconds = (sum(column) for column in zip(*generated, strict=True))
         console.print(terminal.summary_line(verdicts, tokens, seconds))

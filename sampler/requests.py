@@ -1,13 +1,111 @@
-"""What is asked of a generator and what it answers: requests, records, generations."""
+"""What goes to an engine and what comes back: batches of rows; requests, records, generations."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sampler.config import SamplingConfig
+from sampler.stages import ALL_STAGES, Stage
+
+Logits = NDArray[np.float32]
+
+
+class Context(NamedTuple):
+    """Where rows stand, for engines whose `process` or `draw` has the keyword `context`.
+
+    prompt_length: how many ids of each history were given, not drawn; step: how many were drawn; both int64 (B,).
+    uniforms: the suite's uniform numbers in (0, 1) of these steps, float64 (B,), for stages that act at random.
+    """
+
+    prompt_length: NDArray[np.int64]
+    step: NDArray[np.int64]
+    eos_ids: tuple[int, ...] = ()
+    uniforms: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows of logits with all that a chain reads beside them.
+
+    logits, uncond_logits: float32 (B, V). history: B sequences of ids, oldest first. configs: of each row. context:
+    where the rows stand, None where nobody says. seen: bool (B, V), the ids that the repetition penalty sees, None for
+    those of the history.
+    """
+
+    logits: NDArray[Any]
+    history: Sequence[Any]
+    configs: Sequence[SamplingConfig]
+    uncond_logits: NDArray[Any] | None = None
+    context: Context | None = None
+    seen: NDArray[np.bool_] | None = None
+
+    @property
+    def config(self) -> SamplingConfig:
+        """The config of the first row, which is that of all rows where one engine call is made of them."""
+        return self.configs[0]
+
+    def __len__(self) -> int:
+        return len(self.configs)
+
+    def with_config(self, config: SamplingConfig) -> Self:
+        """The same rows under another config."""
+        return replace(self, configs=(config,) * len(self))
+
+    def only(self, rows: Sequence[int]) -> Self:
+        at = np.asarray(rows)
+        context = self.context and Context(
+            self.context.prompt_length[at],
+            self.context.step[at],
+            self.context.eos_ids,
+            None if self.context.uniforms is None else self.context.uniforms[at],
+        )
+        return replace(
+            self,
+            logits=self.logits[at],
+            history=[self.history[row] for row in rows] if self.history else (),
+            configs=[self.configs[row] for row in rows],
+            uncond_logits=None if self.uncond_logits is None else self.uncond_logits[at],
+            context=context,
+            seen=None if self.seen is None else self.seen[at],
+        )
+
+    def before(self, stage: Stage, scores: NDArray[np.float64]) -> Self:
+        """One stage by itself, on the scores (B, V) that the stages before it have left."""
+        config = self.config.without([other for other in ALL_STAGES if other != stage])
+        uncond = self.uncond_logits if stage == "cfg" else None
+        return replace(self.with_config(config), logits=scores.astype(np.float32), uncond_logits=uncond)
+
+    @property
+    def inputs(self) -> tuple[Any, Sequence[Any], SamplingConfig, Any]:
+        """The arguments of `process` for rows that share a config."""
+        return self.logits, self.history, self.config, self.uncond_logits
+
+
+@dataclass(frozen=True, eq=False)
+class Steps(Batch):
+    """Rows that are steps of one run, in order; one of them is what a crash file holds.
+
+    gumbel: the noise, float32 (T, V), None for an engine that does not take the suite's. tokens: what was drawn,
+    int64 (T,). request: which run of its cell. scores: float32 (T, V), what the engine made of the logits, if that is
+    what is wrong.
+    """
+
+    gumbel: Logits | None = None
+    tokens: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    request: int = 0
+    scores: Logits | None = None
+
+    def only(self, rows: Sequence[int]) -> Self:
+        at = np.asarray(rows)
+        noise, scores = (None if values is None else values[at] for values in (self.gumbel, self.scores))
+        return replace(super().only(rows), gumbel=noise, tokens=self.tokens[at], scores=scores)
+
+    def name(self, row: int) -> str:
+        return f"request {self.request}, step {self.context.step[row] if self.context else row}"
+
 
 StopReason = Literal["eos", "forced_eos", "length", "error"]
 Noise = Callable[[int], NDArray[np.float32]]

@@ -1,10 +1,9 @@
 """Named behaviours of upstream, and of analyzers in the wild, as data: what `variants.toml` says, checked."""
 
-import difflib
 import functools
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sampler.alignment import AnalyzerConfig
 from sampler.config import SamplingConfig
-from sampler.errors import ConfigError, VariantError
+from sampler.errors import ConfigError, VariantError, nearest
 
 PenaltyHistory = Literal["bos_and_generated", "bos_at_first", "generated"]
 """What the repetition penalty sees: BOS and every drawn token; BOS at the first step and then drawn tokens alone, as
@@ -27,48 +26,41 @@ Post = Literal["between_bos_and_eos", "codes_only", "clamp_codes", "append_silen
 of 6561 and more are dropped; they become 6560; three tokens 4299 are added; the last 40 ms of sound are cut."""
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One behaviour of T3's generation loop."""
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Variant(_Strict):
+    """One behaviour of T3's generation loop: its entry in the file, with `config` and `analyzer` built."""
 
     name: str
-    describes: str
+    describes: Annotated[str, Field(min_length=1)]
     """Class and releases."""
-    commit: str
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")]
     """Of upstream's git, whose code it is."""
-    wheels: tuple[str, ...]
+    wheels: Annotated[tuple[Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")], ...], Field(strict=False)]
     """Releases of chatterbox-tts whose own code the tests compare it with; empty: only in git, no oracle."""
     backbone: Literal["llama", "gpt2"]
-    bos_count: int
+    bos_count: Annotated[int, Field(ge=1, le=2)]
     """BOS rows at the end of the prefix."""
     guidance: Guidance
     weight_zero: Literal["works", "raises"]
     """What upstream does at `cfg_weight` 0; this core generates in either case."""
     config: SamplingConfig
-    """Default knobs and the order of the stages."""
+    """Default knobs and the order of the stages; `knobs` in the file."""
     penalty_history: PenaltyHistory
     analyzer: AnalyzerConfig | None
-    cap: int
+    cap: Annotated[int, Field(ge=1)]
     """`max_new_tokens` that upstream's `generate` asks for."""
-    beyond_cap: int
+    beyond_cap: Annotated[int, Field(ge=0)]
     """How many tokens more than that a run may have."""
     first_token_ends: bool
     """Whether EOS ends a run that has no other token."""
-    post: tuple[Post, ...]
-
-    @property
-    def has_oracle(self) -> bool:
-        """Whether its code can be installed and run."""
-        return bool(self.wheels)
+    post: Annotated[tuple[Post, ...], Field(strict=False)]
 
     def rules(self) -> dict[str, Any]:
-        """What `Generator` takes of it."""
         names = ("bos_count", "analyzer", "penalty_history", "first_token_ends", "beyond_cap")
         return {name: getattr(self, name) for name in names}
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class _Analyzer(_Strict):
@@ -76,26 +68,9 @@ class _Analyzer(_Strict):
     constants: dict[str, Any] = {}
 
 
-class _Entry(_Strict):
-    describes: Annotated[str, Field(min_length=1)]
-    commit: Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")]
-    wheels: list[Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]]
-    backbone: Literal["llama", "gpt2"]
-    bos_count: Annotated[int, Field(ge=1, le=2)]
-    guidance: Guidance
-    weight_zero: Literal["works", "raises"]
-    penalty_history: PenaltyHistory
-    analyzer: str
-    cap: Annotated[int, Field(ge=1)]
-    beyond_cap: Annotated[int, Field(ge=0)]
-    first_token_ends: bool
-    post: list[Post]
-    knobs: dict[str, Any]
-
-
 class _File(_Strict):
     analyzers: dict[str, _Analyzer]
-    variants: dict[str, _Entry]
+    variants: dict[str, dict[str, Any]]
 
 
 def shipped_file() -> Path:
@@ -123,7 +98,7 @@ def variant(name: str) -> Variant:
     """One shipped variant. Raises VariantError with the nearest name."""
     known = load_variants()
     if name not in known:
-        raise VariantError(f"there is no variant {name!r}", hint=_nearest(name, known))
+        raise VariantError(f"there is no variant {name!r}", hint=nearest(name, known))
     return known[name]
 
 
@@ -131,7 +106,7 @@ def analyzer(name: str) -> AnalyzerConfig | None:
     """One shipped analyzer, None for `none`. Raises VariantError with the nearest name."""
     known = load_analyzers()
     if name != "none" and name not in known:
-        raise VariantError(f"there is no analyzer {name!r}", hint=_nearest(name, [*known, "none"]))
+        raise VariantError(f"there is no analyzer {name!r}", hint=nearest(name, [*known, "none"]))
     return known.get(name)
 
 
@@ -143,13 +118,16 @@ def _read(path: Path) -> _File:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise VariantError(f"{path} is no TOML: {error}", hint="see sampler/variants.toml") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        hint = first["msg"]
-        if first["type"] == "extra_forbidden":
-            schema = {1: _File, 3: _Entry if first["loc"][0] == "variants" else _Analyzer}[len(first["loc"])]
-            hint = _nearest(str(first["loc"][-1]), schema.model_fields)
-        raise VariantError(f"{path}: {key}", hint=hint) from error
+        fields = {1: _File.model_fields, 3: _Analyzer.model_fields}
+        raise _schema_error(f"{path}: ", error, fields.get(len(error.errors()[0]["loc"]), {})) from error
+
+
+def _schema_error(place: str, error: ValidationError, known: Iterable[str]) -> VariantError:
+    """The first complaint of the schema. known: the keys that there may be."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    unknown = first["type"] == "extra_forbidden"
+    return VariantError(f"{place}{key}", hint=nearest(str(first["loc"][-1]), known) if unknown else first["msg"])
 
 
 def _analyzer(path: Path, name: str, entry: _Analyzer) -> AnalyzerConfig:
@@ -157,22 +135,23 @@ def _analyzer(path: Path, name: str, entry: _Analyzer) -> AnalyzerConfig:
     return built
 
 
-def _variant(path: Path, name: str, entry: _Entry, analyzers: Mapping[str, AnalyzerConfig]) -> Variant:
-    place = f"{path}: variants.{name}"
-    if entry.analyzer not in ("none", *analyzers):
-        hint = _nearest(entry.analyzer, ["none", *analyzers])
-        raise VariantError(f"{place}.analyzer = {entry.analyzer!r} is unknown", hint=hint)
-    data = entry.model_dump(exclude={"knobs"})
-    return Variant(
-        **data
-        | {
-            "name": name,
-            "wheels": tuple(entry.wheels),
-            "post": tuple(entry.post),
-            "analyzer": analyzers.get(entry.analyzer),
-            "config": _build(SamplingConfig, entry.knobs, f"{place}.knobs"),
-        }
-    )
+def _variant(path: Path, name: str, entry: dict[str, Any], analyzers: Mapping[str, AnalyzerConfig]) -> Variant:
+    place = f"{path}: variants.{name}."
+    rest = {key: value for key, value in entry.items() if key != "knobs"}
+    for key, kind in (("knobs", dict), ("analyzer", str)):
+        if not isinstance(entry.get(key), kind):
+            problem = f"expected a {'table' if kind is dict else 'name'}" if key in entry else "Field required"
+            raise VariantError(f"{place}{key}", hint=problem)
+    if entry["analyzer"] not in ("none", *analyzers):
+        hint = nearest(entry["analyzer"], ["none", *analyzers])
+        raise VariantError(f"{place}analyzer = {entry['analyzer']!r} is unknown", hint=hint)
+    config = _build(SamplingConfig, entry["knobs"], f"{place}knobs")
+    built = {"name": name, "config": config, "analyzer": analyzers.get(entry["analyzer"])}
+    try:
+        return Variant.model_validate(rest | built)
+    except ValidationError as error:
+        known = [key for key in (*Variant.model_fields, "knobs") if key not in ("name", "config")]
+        raise _schema_error(place, error, known) from error
 
 
 def _build(kind: type[Any], values: Mapping[str, Any], place: str) -> Any:
@@ -180,14 +159,8 @@ def _build(kind: type[Any], values: Mapping[str, Any], place: str) -> Any:
     known = [each.name for each in fields(kind)]
     for name in values:
         if name not in known:
-            raise VariantError(f"{place}: unknown key {name!r}", hint=_nearest(name, known))
+            raise VariantError(f"{place}: unknown key {name!r}", hint=nearest(name, known))
     try:
         return kind(**values)
     except ConfigError as error:
         raise VariantError(f"{place}: {error.message}", hint=error.hint) from error
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

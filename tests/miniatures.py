@@ -13,11 +13,12 @@ import numpy as np
 
 from sampler import NoiseKey, SamplingConfig
 from sampler.chain.pipeline import Scores, run_rows
-from sampler.engines.base import EngineInfo, Generation, Request
+from sampler.engines.base import EngineInfo
 from sampler.engines.core import CoreEngine
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import Unsupported
 from sampler.generation.generator import Generator
+from sampler.requests import Batch, Generation, Request
 
 try:
     from tests.wrong_engines import FACTORIES
@@ -26,8 +27,6 @@ except ModuleNotFoundError:  # this file is loaded by its path, from another fol
 
 globals().update(FACTORIES)  # those that process and draw
 
-Rows = mx.array
-Configs = Sequence[SamplingConfig]
 Rewrite = Callable[[SamplingConfig], SamplingConfig]
 
 
@@ -42,11 +41,17 @@ def replaced(engine: CoreEngine, **changes: object) -> CoreEngine:
 
 def with_configs(rewrite: Rewrite) -> CoreEngine:
     """Finch that runs the chain with other knobs than it was asked for."""
+    return finch_with(lambda batch: run_rows(rewritten(batch, rewrite)))
 
-    def chain(logits: Rows, seen: Rows, configs: Configs, uncond: Rows | None) -> Scores:
-        return run_rows(logits, seen, [rewrite(config) for config in configs], uncond)
 
-    return finch_with(chain)
+def rewritten(batch: Batch, rewrite: Rewrite) -> Batch:
+    """The same rows under other configs."""
+    return replace(batch, configs=[rewrite(config) for config in batch.configs])
+
+
+def every_id(batch: Batch) -> mx.array:
+    """The ids of the vocabulary: (1, V)."""
+    return mx.arange(batch.logits.shape[-1])[None]
 
 
 def ignores_min_p() -> CoreEngine:
@@ -78,9 +83,9 @@ def ignores_the_penalty() -> CoreEngine:
 def always_greedy() -> CoreEngine:
     """Lie: at any temperature only the most likely token comes out [T05]."""
 
-    def chain(logits: Rows, seen: Rows, configs: Configs, uncond: Rows | None) -> Scores:
-        scores = run_rows(logits, seen, configs, uncond)
-        best = mx.argmax(scores.final, axis=-1, keepdims=True) == mx.arange(logits.shape[-1])[None]
+    def chain(batch: Batch) -> Scores:
+        scores = run_rows(batch)
+        best = mx.argmax(scores.final, axis=-1, keepdims=True) == every_id(batch)
         return Scores(mx.where(best, scores.final, -mx.inf), scores.ranked)
 
     return finch_with(chain)
@@ -92,40 +97,36 @@ def returns_places_in_the_sorted_order() -> CoreEngine:
     At 0.001 it is right token for token, and at 0.8 it gives token 0 for ever.
     """
 
-    def chain(logits: Rows, seen: Rows, configs: Configs, uncond: Rows | None) -> Scores:
-        greedy = mx.array([[config.temperature < 0.01] for config in configs])
-        right = run_rows(logits, seen, configs, uncond)
-        return Scores(*(mx.where(greedy, scores, -mx.sort(-scores, axis=-1)) for scores in right))
+    def chain(batch: Batch) -> Scores:
+        greedy = mx.array([[config.temperature < 0.01] for config in batch.configs])
+        return Scores(*(mx.where(greedy, scores, -mx.sort(-scores, axis=-1)) for scores in run_rows(batch)))
 
     return finch_with(chain)
 
 
 def swaps_guidance() -> CoreEngine:
     """Lie: conditional and unconditional logits are exchanged [C02]."""
-    return finch_with(lambda logits, seen, configs, uncond: run_rows(uncond, seen, configs, logits))
+    return finch_with(lambda batch: run_rows(replace(batch, logits=batch.uncond_logits, uncond_logits=batch.logits)))
 
 
 def divides_negative_scores() -> CoreEngine:
     """Lie: the penalty divides scores of either sign, so negative ones become more likely [P01]."""
 
-    def chain(logits: Rows, seen: Rows, configs: Configs, uncond: Rows | None) -> Scores:
-        mixed = run_rows(logits, seen, [replace(config, order=("cfg",)) for config in configs], uncond).final
-        penalty = mx.array([[config.repetition_penalty] for config in configs])
+    def chain(batch: Batch) -> Scores:
+        mixed = run_rows(rewritten(batch, lambda config: replace(config, order=("cfg",)))).final
+        penalty = mx.array([[config.repetition_penalty] for config in batch.configs])
+        penalized = mx.where(mx.array(batch.seen), mixed / penalty, mixed)
         order = ("temperature", "top_k", "min_p", "top_p")
-        rest = [replace(config, order=order) for config in configs]
-        return run_rows(mx.where(seen, mixed / penalty, mixed), seen, rest)
+        rest = rewritten(batch, lambda config: replace(config, order=order))
+        return run_rows(replace(rest, logits=penalized, uncond_logits=None))
 
     return finch_with(chain)
 
 
 def forgets_bos() -> CoreEngine:
     """Lie: BOS is not in the history that is penalised; it is never likely, so only its score differs [P07]."""
-
-    def chain(logits: Rows, seen: Rows, configs: Configs, uncond: Rows | None) -> Scores:
-        bos = mx.arange(logits.shape[-1])[None] == logits.shape[-1] - 2
-        return run_rows(logits, seen & ~bos, configs, uncond)
-
-    return finch_with(chain)
+    bos = np.arange(2_050) == 2_048
+    return finch_with(lambda batch: run_rows(replace(batch, seen=np.array(batch.seen) & ~bos)))
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,9 @@ def seeds_by_slot() -> Changed:
 def never_stops() -> CoreEngine:
     """Lie: EOS is removed before the chain, as an `ignore_eos` that was left on [E04]."""
 
-    def chain(logits: Rows, seen: Rows, configs: Configs, uncond: Rows | None) -> Scores:
-        eos = mx.arange(logits.shape[-1])[None] == logits.shape[-1] - 1
-        return run_rows(mx.where(eos, -mx.inf, logits), seen, configs, uncond)
+    def chain(batch: Batch) -> Scores:
+        eos = every_id(batch) == batch.logits.shape[-1] - 1
+        return run_rows(replace(batch, logits=mx.where(eos, -mx.inf, mx.array(batch.logits))))
 
     return finch_with(chain)
 
@@ -435,12 +436,14 @@ def right_in_float64() -> CoreEngine:
     """No lie: the chain of every step in NumPy float64, one row after the other."""
     reference = ReferenceEngine()
 
-    def chain(logits: Rows, seen: Rows, configs: Configs, uncond: Rows | None) -> Scores:
+    def chain(batch: Batch) -> Scores:
+        logits = np.array(batch.logits)
+        uncond = None if batch.uncond_logits is None else np.array(batch.uncond_logits)
         rows = []
-        for row, config in enumerate(configs):
-            history = np.flatnonzero(np.array(seen[row])).tolist()
-            other = None if uncond is None else np.array(uncond[row : row + 1])
-            rows.append(reference.process(np.array(logits[row : row + 1]), [history], config, other))
+        for row, config in enumerate(batch.configs):
+            history = np.flatnonzero(np.array(batch.seen[row])).tolist()
+            other = None if uncond is None else uncond[row : row + 1]
+            rows.append(reference.process(logits[row : row + 1], [history], config, other))
         scores = mx.array(np.concatenate(rows))
         return Scores(scores, scores)
 

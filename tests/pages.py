@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sampler.checks.verdict import Outcome, Verdict
-from sampler.results.store.attachments import TOKENS, AttentionRun, TokenRun, TokenWriter, write_attention
-from sampler.results.store.run_file import write_run
+from sampler.results.store.attachments import TOKENS, AttentionRun, TokenWriter, write_attention
+from sampler.results.store.run_file import RunWriter
+from sampler.results.store.tokens import TokenLine
+from sampler.runtime.files import whole_file
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 
@@ -106,18 +108,20 @@ def cells(**axes: Sequence[object]) -> Iterator[str]:
 def write_made(
     folder: Path,
     verdicts: Sequence[Verdict],
-    runs: Sequence[TokenRun] = (),
+    runs: Sequence[TokenLine] = (),
     attention: Sequence[AttentionRun] = (),
     **header: object,
 ) -> Path:
     """A folder with run.jsonl and what lies beside it."""
     folder.mkdir(exist_ok=True)
-    with (folder / TOKENS).open("w", encoding="utf-8") as file:
-        writer = TokenWriter(file, folder / TOKENS)
+    with whole_file(folder / TOKENS) as write:
+        writer = TokenWriter(write)
         for run in runs:
             writer.write(run)
     files = {TOKENS: writer.checksum(), **write_attention(folder, attention)}
-    with write_run(folder, HEADER | header) as lines:
+    with whole_file(folder / "run.jsonl") as write:
+        lines = RunWriter(write)
+        lines.header(HEADER | header)
         for each in verdicts:
             lines.verdict(each)
         counts = dict(Counter(each.outcome for each in verdicts))
@@ -126,9 +130,10 @@ def write_made(
     return folder
 
 
-def token_run(cell: str, request: int = 0, count: int = 40, stop_reason: str = "eos") -> TokenRun:
+def token_run(cell: str, request: int = 0, count: int = 40, stop_reason: str = "eos") -> TokenLine:
     tokens = np.random.default_rng(request).integers(0, 2_050, count).tolist()
-    return TokenRun(f"made/{cell}", request, f"en-sentence-{request:03}", tuple(tokens), stop_reason)
+    prompt = f"en-sentence-{request:03}"
+    return TokenLine(cell=f"made/{cell}", request=request, prompt=prompt, tokens=tokens, stop_reason=stop_reason)
 
 
 def attention_run(cell: str, request: int = 0, steps: int = 40, pieces: Sequence[str] = "abc") -> AttentionRun:

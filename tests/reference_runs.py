@@ -13,7 +13,7 @@ import json
 import logging
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from sampler import finch
 from sampler.chain.noise import NoiseKey
 from sampler.finch import Prompt
 from sampler.matrix.matrix import Case, Matrix, find_matrix, load_matrix
-from sampler.results.store.reference_runs import COLUMNS, ReferenceCell, shipped_reference, write_reference
+from sampler.results.store.reference_runs import COLUMNS, FORMAT, ReferenceCell, shipped_reference
 from sampler.run.groups import reference_key
 from sampler.run.prompts import prompts_of
+from sampler.runtime.files import write_whole
 from sampler.t3.checkpoint import OWN_FILES, load_voice
 from sampler.t3.config import T3Config
 from sampler.variants import Variant, variant
@@ -192,6 +194,19 @@ def write(matrix: Matrix, files: Mapping[str, Path]) -> Path:
         },
     )
     return path
+
+
+def write_reference(path: Path, cells: Sequence[ReferenceCell], provenance: Mapping[str, Any]) -> None:
+    """Write a file. Raises ValueError where a value does not fit into its column."""
+    tensors = {}
+    for place, cell in enumerate(cells):
+        for name, kind in COLUMNS.items():
+            if not np.array_equal(cell.columns[name].astype(kind), cell.columns[name]):
+                raise ValueError(f"{cell.cell}: {name} does not fit into {kind.__name__}")
+            tensors[f"{place}.{name}"] = cell.columns[name].astype(kind)
+    about = [{"cell": c.cell, "source": c.source, "config": c.config, "runs": list(c.runs)} for c in cells]
+    metadata = {"format": FORMAT, "cells": json.dumps(about), "provenance": json.dumps(dict(provenance))}
+    write_whole(path, save(tensors, metadata=metadata))
 
 
 def main() -> int:

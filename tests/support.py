@@ -8,11 +8,21 @@ import numpy as np
 from hypothesis import strategies as st
 
 from sampler import STAGES, SamplingConfig
+from sampler.engines.reference.chain import ReferenceEngine
+from sampler.requests import Batch
 from sampler.t3.cache import KeyValueCache, SeparateCaches
 from sampler.t3.conditioning import Voice
 from sampler.t3.config import CHATTERBOX_ENGLISH, CHATTERBOX_TURBO, T3Config
 from sampler.t3.slot_cache import SlotCache
 from sampler.t3.weights import expected_shapes
+
+REFERENCE = ReferenceEngine()
+
+
+def kept_bounds(logits, history, config, uncond=None, context=None) -> tuple[np.ndarray, np.ndarray]:
+    """What must be kept and what may be kept of rows that share a config, by the reference."""
+    return REFERENCE.bounds(Batch(logits, history, (config,) * len(history), uncond, context))[:2]
+
 
 SLICE = replace(CHATTERBOX_ENGLISH, name="slice", num_layers=2, aligned_heads=((0, 3), (1, 11)))
 """Two layers of the English model at its full width: 1024/4096, vocabulary 8,194, perceiver on."""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.config import SamplingConfig, Stage
+from sampler.config import SamplingConfig
+from sampler.stages import Stage
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,6 @@ class RequestNoise:
 
     @cached_property
     def words(self) -> NDArray[np.uint64]:
-        """The words of the key, uint64 (2,)."""
         return self.key.words()
 
 

@@ -1,4 +1,4 @@
-"""The table of further processors: stages that are off by default. Adding one: docs/processors.md."""
+"""The table of optional stages: stages that are off by default. Adding one: docs/processors.md."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -6,16 +6,16 @@ from typing import Final
 import mlx.core as mx
 
 from sampler.chain.bias import add_bias, forbid_end, suppress
-from sampler.chain.history import Rows
 from sampler.chain.occurrence import penalize_frequency, penalize_presence
 from sampler.chain.repeats import forbid_ngrams, penalize_repeats
 from sampler.chain.typical import exclude_top, keep_near_best, keep_typical
-from sampler.config import Stage
+from sampler.requests import Batch
+from sampler.stages import Stage
 
-Processor = Callable[[mx.array, Rows], mx.array]
+Processor = Callable[[mx.array, Batch], mx.array]
 """Scores (B, V) float32 and what the rows are, to scores (B, V); the identity in rows whose knob is off."""
 
-FURTHER: Final[Mapping[Stage, Processor]] = {
+OPTIONAL: Final[Mapping[Stage, Processor]] = {
     "logit_bias": add_bias,
     "frequency_penalty": penalize_frequency,
     "presence_penalty": penalize_presence,

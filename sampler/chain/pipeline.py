@@ -1,24 +1,26 @@
 """The chain: logits -> scores, stage by stage in the order of the config, on all rows at once."""
 
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sampler.chain.guidance import guide
-from sampler.chain.history import Past, Rows, window
+from sampler.chain.history import penalized_tokens, read_history
 from sampler.chain.knobs import Knobs
-from sampler.chain.optional import FURTHER
-from sampler.chain.penalties import count_tokens, penalize_repetition
+from sampler.chain.optional import OPTIONAL
+from sampler.chain.penalties import penalize_repetition
 from sampler.chain.survivors import FloatRows
 from sampler.chain.temperature import keep_most_likely, temper
 from sampler.chain.truncation import keep_min_p, keep_nucleus, keep_top_k
-from sampler.config import SamplingConfig, Stage
-from sampler.errors import ConfigError, LogitsError
+from sampler.config import SamplingConfig
+from sampler.errors import LogitsError
+from sampler.requests import Batch
+from sampler.stages import Stage
 
 
 class Intervention(Protocol):
@@ -33,50 +35,36 @@ class Intervention(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What the stages of B rows read: seen (B, V) bool, uncond_logits (B, V) float32 or None, both of NumPy.
-
-    rows: what further stages read; None where nobody has said what lies behind the rows. intervention: what the stage
-    `alignment` does; None where it is the identity.
-    """
-
-    knobs: Knobs
-    seen: NDArray[np.bool_]
-    uncond_logits: FloatRows | None
-    rows: Rows | None = None
-    intervention: Intervention | None = None
+def _guide(scores: FloatRows, batch: Batch, knobs: Knobs) -> FloatRows:
+    return scores if batch.uncond_logits is None else guide(scores, batch.uncond_logits, knobs)
 
 
-def apply_stage(stage: Stage, scores: FloatRows, inputs: Inputs) -> FloatRows:
-    """Apply one stage to scores (B, V); the identity where no row uses it. `alignment` is an intervention."""
-    knobs = inputs.knobs
+def _penalize(scores: FloatRows, batch: Batch, knobs: Knobs) -> FloatRows:
+    seen = batch.seen
+    if seen is None:
+        seen = penalized_tokens(batch.history, batch.configs, scores.shape[-1])
+    return penalize_repetition(scores, seen, knobs)
+
+
+MAIN: Final[Mapping[Stage, Callable[[FloatRows, Batch, Knobs], FloatRows]]] = {
+    "cfg": _guide,
+    "alignment": lambda scores, batch, knobs: scores,
+    "repetition_penalty": _penalize,
+    "temperature": lambda scores, batch, knobs: temper(scores, knobs),
+    "top_k": lambda scores, batch, knobs: keep_top_k(scores, knobs),
+    "min_p": lambda scores, batch, knobs: keep_min_p(scores, knobs),
+    "top_p": lambda scores, batch, knobs: keep_nucleus(scores, knobs),
+}
+"""The stages of the default order: scores (B, V) to scores; `alignment` is an intervention from outside."""
+
+
+def apply_stage(stage: Stage, scores: FloatRows, batch: Batch, knobs: Knobs) -> FloatRows:
+    """Apply one stage to scores (B, V); the identity where no row uses it."""
     if stage not in knobs.active:
         return scores
-    match stage:
-        case "cfg":
-            return scores if inputs.uncond_logits is None else guide(scores, inputs.uncond_logits, knobs)
-        case "repetition_penalty":
-            return penalize_repetition(scores, inputs.seen, knobs)
-        case "temperature":
-            return temper(scores, knobs)
-        case "top_k":
-            return keep_top_k(scores, knobs)
-        case "min_p":
-            return keep_min_p(scores, knobs)
-        case "top_p":
-            return keep_nucleus(scores, knobs)
-        case _:
-            return scores
-
-
-def apply_further(stage: Stage, scores: FloatRows, inputs: Inputs) -> FloatRows:
-    """Apply one further stage to scores (B, V); the identity where no row uses it."""
-    if stage not in inputs.knobs.active:
-        return scores
-    if inputs.rows is None:
-        raise ConfigError(f"{stage} is on and the past is missing", hint="give run_rows the past of its rows")
-    return _rows(FURTHER[stage](mx.array(scores), inputs.rows))
+    if stage in MAIN:
+        return MAIN[stage](scores, batch, knobs)
+    return _rows(OPTIONAL[stage](mx.array(scores), batch))
 
 
 class Scores(NamedTuple):
@@ -87,16 +75,16 @@ class Scores(NamedTuple):
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused by name, in `find_problems`
-def run_chain(logits: FloatRows, inputs: Inputs) -> Scores:
-    """Apply every stage in order; float32 (B, V) of NumPy in, unchecked. The input is never written."""
-    scores = logits
-    for stage in inputs.knobs.order:
-        if stage == "alignment" and inputs.intervention is not None:
-            scores = _rows(inputs.intervention.apply(mx.array(scores)))
-        scores = (apply_further if stage in FURTHER else apply_stage)(stage, scores, inputs)
+def run_chain(batch: Batch, intervention: Intervention | None = None) -> Scores:
+    """Apply every stage in the order that the rows share; NumPy in, unchecked. The input is never written."""
+    scores, knobs = batch.logits, _knobs(tuple(batch.configs), batch.logits.shape[-1])
+    for stage in knobs.order:
+        if stage == "alignment" and intervention is not None:
+            scores = _rows(intervention.apply(mx.array(scores)))
+        scores = apply_stage(stage, scores, batch, knobs)
     ranked = mx.array(scores)
-    if inputs.knobs.greedy.any():
-        return Scores(mx.array(keep_most_likely(scores, inputs.knobs)), ranked)
+    if knobs.greedy.any():
+        return Scores(mx.array(keep_most_likely(scores, knobs)), ranked)
     return Scores(ranked, ranked)
 
 
@@ -108,33 +96,17 @@ def _rows(values: mx.array | NDArray[Any]) -> NDArray[Any]:
 _knobs = functools.lru_cache(maxsize=256)(Knobs.of)
 
 
-def run_rows(
-    logits: mx.array | FloatRows,
-    seen: mx.array | NDArray[np.bool_],
-    configs: Sequence[SamplingConfig],
-    uncond_logits: mx.array | FloatRows | None = None,
-    past: Past | None = None,
-    intervention: Intervention | None = None,
-) -> Scores:
+def run_rows(batch: Batch, intervention: Intervention | None = None) -> Scores:
     """Run the chain on rows of different configs; rows that share an order go together. Unchecked, and at once.
 
-    seen: bool (B, V), what the repetition penalty sees. past: what further stages look back on. intervention: the
-    stage `alignment`.
+    Logits may be arrays of MLX. intervention: the stage `alignment`.
     """
-    rows, marks = _rows(logits), _rows(seen)
-    uncond = None if uncond_logits is None else _rows(uncond_logits)
-    groups = list(_groups(configs, rows.shape[-1]))
+    uncond = None if batch.uncond_logits is None else _rows(batch.uncond_logits)
+    batch = replace(batch, logits=_rows(batch.logits), uncond_logits=uncond)
+    groups = list(_groups(batch.configs, batch.logits.shape[-1]))
     if len(groups) == 1:
-        context = None if past is None else Rows(configs, past)
-        knobs = _knobs(tuple(configs), rows.shape[-1])
-        return run_chain(rows, Inputs(knobs, marks, uncond, context, intervention))
-    parts = []
-    for at in groups:
-        part_uncond = None if uncond is None else uncond[at]
-        part_past = None if past is None else past.only(at)
-        part_change = None if intervention is None else intervention.only(at)
-        part_configs = [configs[row] for row in at]
-        parts.append(run_rows(rows[at], marks[at], part_configs, part_uncond, part_past, part_change))
+        return run_chain(batch, intervention)
+    parts = [run_chain(batch.only(at), None if intervention is None else intervention.only(at)) for at in groups]
     final = _in_place([part.final for part in parts], groups)
     if all(part.ranked is part.final for part in parts):
         return Scores(final, final)
@@ -158,12 +130,6 @@ def _in_place(parts: list[mx.array], groups: list[list[int]]) -> mx.array:
     places = [row for rows in groups for row in rows]
     whole = mx.concatenate(parts)
     return whole if places == sorted(places) else whole[mx.array(np.argsort(places))]
-
-
-def penalized_tokens(past: Past, configs: Sequence[SamplingConfig], vocab_size: int) -> NDArray[np.bool_]:
-    """Which ids the repetition penalty of each row sees, as far back as its penalty_window: bool (B, V)."""
-    pairs = zip(past.histories, configs, strict=True)
-    return count_tokens([window(history, config.penalty_window) for history, config in pairs], vocab_size) > 0
 
 
 def find_problems(
@@ -219,17 +185,16 @@ def process(
     the history, or shapes that do not fit; ids of the history beyond the vocabulary are passed over. Raises
     ConfigError for a knob that needs what is not given.
     """
-    rows = _float_rows(logits, "logits")
-    uncond = None if uncond_logits is None else _float_rows(uncond_logits, "uncond_logits")
+    rows: Any = _float_rows(logits, "logits")
+    uncond: Any = None if uncond_logits is None else _float_rows(uncond_logits, "uncond_logits")
     if uncond is not None and uncond.shape != rows.shape:
         raise LogitsError(f"uncond_logits have shape {uncond.shape}", hint=f"expected that of the logits, {rows.shape}")
     configs = [config] * rows.shape[0] if isinstance(config, SamplingConfig) else list(config)
     for name, count in (("history", len(history)), ("config", len(configs))):
         if count != rows.shape[0]:
             raise LogitsError(f"{name} has {count} rows", hint=f"the logits have {rows.shape[0]}")
-    past = Past.of(history, prompt_length, step, eos_ids, uniforms)
-    seen = penalized_tokens(past, configs, rows.shape[1])
-    scores = run_rows(rows, seen, configs, uncond, past).final
+    ids, context = read_history(history, prompt_length, step, eos_ids, uniforms)
+    scores = run_rows(Batch(rows, ids, configs, uncond, context)).final
     raise_problems(find_problems(rows, scores, uncond), configs)
     return scores
 

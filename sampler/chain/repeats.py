@@ -6,8 +6,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.chain.history import Rows
 from sampler.config import SamplingConfig
+from sampler.requests import Batch
 
 Ids = NDArray[np.int64]
 
@@ -18,13 +18,13 @@ LARGEST_PENALTY = 1e30
 """No logit outweighs it, and later stages can still multiply it without an overflow."""
 
 
-def forbid_ngrams(scores: mx.array, rows: Rows) -> mx.array:
+def forbid_ngrams(scores: mx.array, batch: Batch) -> mx.array:
     """Remove tokens that would complete an n-gram of the history again; (B, V) -> (B, V).
 
     Source: NoRepeatNGramLogitsProcessor of transformers. The prompt counts; n = 1 removes every id of the history.
     """
     removed = np.zeros(scores.shape, dtype=np.bool_)
-    for row, (config, history) in enumerate(zip(rows.configs, rows.past.histories, strict=True)):
+    for row, (config, history) in enumerate(zip(batch.configs, batch.history, strict=True)):
         if config.no_repeat_ngram_size:
             banned = _after(history, config.no_repeat_ngram_size - 1)
             removed[row, banned[banned < scores.shape[-1]]] = True
@@ -40,7 +40,7 @@ def _after(history: Ids, length: int) -> Ids:
     return again
 
 
-def penalize_repeats(scores: mx.array, rows: Rows) -> mx.array:
+def penalize_repeats(scores: mx.array, batch: Batch) -> mx.array:
     """DRY: tokens that would make a repeat of the history's end longer lose more, the longer it is; (B, V) -> (B, V).
 
     With n the length of the longest end of the history that once came before the token, n >= `dry_allowed_length` and
@@ -49,7 +49,7 @@ def penalize_repeats(scores: mx.array, rows: Rows) -> mx.array:
     `src/llama-sampling.cpp` of llama.cpp, pull request 9702, whose limit of the exponent is used here.
     """
     penalty = np.zeros(scores.shape, dtype=np.float32)
-    for row, (config, history) in enumerate(zip(rows.configs, rows.past.histories, strict=True)):
+    for row, (config, history) in enumerate(zip(batch.configs, batch.history, strict=True)):
         for token, length in _repeats(history, config).items() if config.dry_multiplier else ():
             if token < scores.shape[-1]:
                 penalty[row, token] = _dry_penalty(config, length)

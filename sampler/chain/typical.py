@@ -3,13 +3,14 @@
 import mlx.core as mx
 import numpy as np
 
-from sampler.chain.history import Rows
+from sampler.chain.history import column, context_of
 from sampler.errors import ConfigError
+from sampler.requests import Batch
 
 SUM_BLOCK = 256
 
 
-def keep_typical(scores: mx.array, rows: Rows) -> mx.array:
+def keep_typical(scores: mx.array, batch: Batch) -> mx.array:
     """Keep tokens whose surprise is nearest to the entropy, up to a mass of `typical_p`; (B, V) -> (B, V).
 
     A token stays where the tokens nearer to the entropy have less than the mass, so the one that crosses it stays.
@@ -22,15 +23,17 @@ def keep_typical(scores: mx.array, rows: Rows) -> mx.array:
     order = mx.argsort(distance, axis=-1)
     mass = running_sum(mx.take_along_axis(probabilities, order, axis=-1))
     size = scores.shape[-1]
-    crossing = mx.minimum(mx.sum(mass < rows.column(lambda config: config.typical_p), axis=-1, keepdims=True), size - 1)
+    crossing = mx.minimum(
+        mx.sum(mass < column(batch, lambda config: config.typical_p), axis=-1, keepdims=True), size - 1
+    )
     farthest = mx.take_along_axis(distance, mx.take_along_axis(order, crossing, axis=-1), axis=-1)
-    spared = mx.arange(size)[None] < rows.column(lambda config: config.min_tokens_to_keep)
+    spared = mx.arange(size)[None] < column(batch, lambda config: config.min_tokens_to_keep)
     spared = mx.put_along_axis(mx.zeros(scores.shape, dtype=mx.bool_), order, mx.broadcast_to(spared, scores.shape), -1)
-    on = rows.column(lambda config: config.typical_p < 1, np.bool_)
+    on = column(batch, lambda config: config.typical_p < 1, np.bool_)
     return mx.where(on & (distance > farthest) & ~spared, -mx.inf, scores)
 
 
-def keep_near_best(scores: mx.array, rows: Rows) -> mx.array:
+def keep_near_best(scores: mx.array, batch: Batch) -> mx.array:
     """Remove scores more than `top_n_sigma` standard deviations below the largest; (B, V) -> (B, V).
 
     The variance is the mean square of the scores that are left about their mean. Sources: arXiv:2411.07641, section 3;
@@ -41,11 +44,11 @@ def keep_near_best(scores: mx.array, rows: Rows) -> mx.array:
     count = mx.sum(left, axis=-1, keepdims=True)
     mean = _total(mx.where(left, below, 0.0)) / count
     deviation = mx.sqrt(_total(mx.where(left, mx.square(below - mean), 0.0)) / count)
-    sigmas = rows.column(lambda config: config.top_n_sigma)
+    sigmas = column(batch, lambda config: config.top_n_sigma)
     return mx.where((sigmas > 0) & (below < -sigmas * deviation), -mx.inf, scores)
 
 
-def exclude_top(scores: mx.array, rows: Rows) -> mx.array:
+def exclude_top(scores: mx.array, batch: Batch) -> mx.array:
     """XTC: of the tokens that reach `xtc_threshold`, remove all but the least likely; (B, V) -> (B, V).
 
     A row acts where its uniform number is below `xtc_probability`, at probability 1 always. Nothing is removed where
@@ -53,20 +56,20 @@ def exclude_top(scores: mx.array, rows: Rows) -> mx.array:
     generation-webui, pull request 6335; `llama_sample_xtc_apply` in `src/llama-sampling.cpp` of llama.cpp (pull
     request 9742), which keeps one of equally likely tokens; `apply_xtc` of mlx-lm 0.32.2, which keeps them all.
     """
-    threshold = rows.column(lambda config: np.log(config.xtc_threshold))
+    threshold = column(batch, lambda config: np.log(config.xtc_threshold))
     above = _log_softmax(scores) >= threshold
     least = mx.min(mx.where(above, scores, mx.inf), axis=-1, keepdims=True)
     excluded = above & (scores > least)
     left = mx.sum((scores > -mx.inf) & ~excluded, axis=-1, keepdims=True)
-    enough = left >= rows.column(lambda config: config.min_tokens_to_keep, np.int32)
-    return mx.where(excluded & enough & mx.array(_acting(rows))[:, None], -mx.inf, scores)
+    enough = left >= column(batch, lambda config: config.min_tokens_to_keep, np.int32)
+    return mx.where(excluded & enough & mx.array(_acting(batch))[:, None], -mx.inf, scores)
 
 
-def _acting(rows: Rows) -> list[bool]:
+def _acting(batch: Batch) -> list[bool]:
     """Which rows act. Raises ConfigError where a uniform number is needed and there is none."""
-    uniforms = rows.past.uniforms
+    uniforms = context_of(batch).uniforms
     acting = []
-    for row, config in enumerate(rows.configs):
+    for row, config in enumerate(batch.configs):
         probability = config.xtc_probability
         if 0 < probability < 1 and uniforms is None:
             raise ConfigError(

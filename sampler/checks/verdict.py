@@ -1,27 +1,79 @@
-"""What a check is: one question put to an engine for a case, answered by a verdict."""
+"""The answer of a check: outcome, finding, verdict; one rule for the outcome of many, and one for the exit code."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.config import SamplingConfig
-from sampler.engines.base import Engine, Explains, Generation, Level, Request
+from sampler.engines.base import Level
+from sampler.errors import SkipReason, Unsupported
+from sampler.requests import Steps
+from sampler.statistics.judgement import Judgement
 
-Outcome = Literal["passed", "failed", "errored", "unavailable"]
-OUTCOMES: tuple[Outcome, ...] = ("errored", "failed", "unavailable", "passed")
-"""From the worst to the best; a cell has the worst outcome of its checks."""
+Outcome = Literal["failed", "errored", "inconclusive", "skipped", "passed"]
+OUTCOMES: Final[tuple[Outcome, ...]] = ("failed", "errored", "inconclusive", "skipped", "passed")
+"""From the worst to the best. inconclusive: looked, and cannot tell. skipped: not looked."""
+
+Whole = Literal["agrees", "disagrees", "errored", "inconclusive", "skipped"]
+"""The outcome of many verdicts."""
+
+Reason = Literal["too_few", "suspicious"] | SkipReason
+"""Why a verdict is inconclusive (the first two) or skipped."""
+
+SHARE_OF_RUNS: Final = "share of runs"
+SUPERIORITY_OF_RUNS: Final = "probability of superiority"
+"""Units of what a question about whole runs detects."""
+
+ESSENTIAL: Final = frozenset(
+    {
+        ("process", "scores"),
+        ("draw", "support"),
+        ("draw", "frequencies"),
+        *(("generate", check) for check in ("rate", "loops", "looping", "missing")),
+    }
+)
+"""Level and check of the questions without which nothing agrees: stages, support, frequencies, loops and endings."""
+
+NOT_OFFERED: Final = frozenset({"unsupported", "no_method", "refused"})
+"""Reasons for which a question is not essential: the engine does not have what it is about."""
+
+
+@dataclass(frozen=True)
+class CaseId:
+    """What one verdict is called: `process/temperature+top_p/scores`, `smoke/temperature:0.8/allowed`.
+
+    level: of `sampler check`, or the name of the matrix.
+    """
+
+    level: str
+    cell: str
+    check: str
+
+    def __str__(self) -> str:
+        return f"{self.level}/{self.cell}/{self.check}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` wrote. Raises ValueError for anything else."""
+        level, cell, check = text.split("/", 2)
+        return cls(level, cell, check)
+
+    @property
+    def place(self) -> str:
+        return f"{self.level}/{self.cell}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer of one check. case: matrix/cell/check. stage: of the chain, or draw, order, stop, seed, batch, purity.
+    """The answer of one check.
 
-    n: how many observations it rests on. statistic, bound: what was measured and what is allowed. alpha: the false
-    alarm rate, None for an exact check. detectable: the smallest discrepancy that would have failed, None where any
-    single observation would.
+    case: its CaseId as text. stage: of the chain, or draw, order, stop, seed, batch, purity and the like. n: how many
+    observations it rests on. statistic, bound: what was measured and what is allowed. alpha: the false-alarm rate, None
+    for an exact check. detectable: the smallest discrepancy that is missed at most once in a hundred times, None where
+    any single observation would fail; required: the one that `passed` needs. unit: of these two. reason: why it is
+    inconclusive or skipped. known: the finding by which a cell has to be bad. request: the run that shows a failure.
     """
 
     case: str
@@ -32,31 +84,42 @@ class Verdict:
     n: int
     statistic: float | None = None
     bound: float | None = None
+    p_value: float | None = None
     alpha: float | None = None
     detectable: float | None = None
+    required: float | None = None
+    reason: Reason | None = None
     message: str = ""
     reproduce: str = ""
+    unit: str = ""
+    known: str = ""
+    request: int | None = None
+
+    @property
+    def id(self) -> CaseId:
+        return CaseId.parse(self.case)
+
+    @property
+    def bad(self) -> bool:
+        return self.outcome in ("failed", "errored")
+
+    @property
+    def essential(self) -> bool:
+        """Whether the whole can agree only if this passed."""
+        return (self.level, self.check) in ESSENTIAL and self.reason not in NOT_OFFERED
+
+    def contract(self) -> dict[str, Any]:
+        """The fields that `sampler check --json` has, in their order."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in RUN_FILE_ALONE}
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of one run, complete: what a crash file holds.
-
-    logits, uncond_logits, gumbel: float32 (V,). scores: what the engine made of them, if that is what is wrong.
-    """
-
-    config: SamplingConfig
-    history: tuple[int, ...]
-    logits: NDArray[np.float32]
-    uncond_logits: NDArray[np.float32] | None
-    gumbel: NDArray[np.float32]
-    token: int
-    scores: NDArray[np.float32] | None = None
+RUN_FILE_ALONE: Final = ("unit", "known", "request")
+"""Fields that a run file has and a report of `sampler check` has not."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict without its case, and the step that shows the failure, if one step does."""
+    """A verdict without its case, and the one step that shows the failure, if one does. Fields: those of Verdict."""
 
     level: Level
     stage: str
@@ -65,81 +128,58 @@ class Finding:
     message: str
     statistic: float | None = None
     bound: float | None = None
+    p_value: float | None = None
     alpha: float | None = None
     detectable: float | None = None
-    step: Step | None = None
+    required: float | None = None
+    reason: Reason | None = None
+    unit: str = ""
+    known: str = ""
+    request: int | None = None
+    step: Steps | None = None
 
-    def verdict(self, case: str, check: str, reproduce: str) -> Verdict:
-        """The verdict of a check for a case (`matrix/cell`); reproduce: the line that shows a failure again."""
-        return Verdict(
-            case=f"{case}/{check}",
-            level=self.level,
-            check=check,
-            stage=self.stage,
-            outcome=self.outcome,
-            n=self.n,
-            statistic=self.statistic,
-            bound=self.bound,
-            alpha=self.alpha,
-            detectable=self.detectable,
-            message=self.message,
-            reproduce=reproduce if self.outcome in ("failed", "errored") else "",
-        )
+    @classmethod
+    def skipped(
+        cls, level: Level, stage: str, why: Unsupported | SkipReason, message: str = "", n: int = 0, **figures: Any
+    ) -> Self:
+        """Not looked: why is a reason with its message, or what an engine or a helper has refused with."""
+        reason, text = (why.reason, why.message) if isinstance(why, Unsupported) else (why, message)
+        return cls(level, stage, "skipped", n, message or text, reason=reason, **figures)
 
+    @classmethod
+    def of_error(cls, level: Level, stage: str, error: BaseException) -> Self:
+        """Skipped for what an engine does not do, errored for everything else that it raises."""
+        if isinstance(error, Unsupported):
+            return cls.skipped(level, stage, error, str(error))
+        return cls.errored(level, stage, error)
 
-@dataclass(frozen=True)
-class Prospect:
-    """What a group of cells of a long-form matrix will see. reference: how many runs that has of the group's texts.
+    @classmethod
+    def errored(cls, level: Level, stage: str, error: BaseException | str) -> Self:
+        """The engine broke: an exception, or what it did in words."""
+        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        return cls(level, stage, "errored", 0, text)
 
-    share: of runs that never end, at which that is seen; superiority: of an engine's runs over the reference's;
-    incomplete: share of a cell's runs that are not whole at which that is seen by itself, None for several cells.
-    Without ties, and of a reference that has no such runs. 1.0: nothing is seen.
-    """
+    @classmethod
+    def of_test(
+        cls, level: Level, stage: str, judged: Judgement, message: str, *, alpha: float, detectable: float, **more: Any
+    ) -> Self:
+        """The answer of a test of a hypothesis: passed only if it would have detected what is required of it.
 
-    name: str
-    runs: int
-    reference: int
-    share: float
-    superiority: float
-    incomplete: float | None
+        more: `required`, without which any detectable discrepancy below 1 will do, and further fields.
+        """
+        enough = detectable < 1 and detectable <= more.get("required", 1.0)
+        outcome: Outcome = "failed" if judged.rejected else "passed" if enough else "inconclusive"
+        figures = {"statistic": judged.statistic, "bound": judged.bound, "p_value": judged.p_value, "alpha": alpha}
+        reason: Reason | None = "too_few" if outcome == "inconclusive" else None
+        found = {**figures, "detectable": detectable, "reason": reason, **more}
+        return cls(level, stage, outcome, judged.n, message, **found)
 
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the checks of a cell look at.
-
-    reference: the chain in float64. oracle: an engine that others wrote (HuggingFace), or None and why it is missing.
-    alone: request 0 again, by itself, in the same slot, twice. prefix: ids that the history of every run begins with
-    (BOS, as upstream's penalty sees it). other_noise: generates request 0 alone with noise of another key; other_seed:
-    with another seed as well. exact: the engine promises equal bits, not only equal tokens, for equal requests.
-    """
-
-    engine: Engine
-    reference: Explains
-    oracle: Engine | None
-    oracle_missing: str
-    requests: Sequence[Request]
-    generations: Sequence[Generation]
-    alone: Sequence[Generation] = ()
-    prefix: tuple[int, ...] = ()
-    other_noise: Callable[[], Generation] | None = None
-    other_seed: Callable[[], Generation] | None = None
-    exact: bool = True
-    known: dict[tuple[int, int], tuple[NDArray[np.uint8], ...]] = field(default_factory=dict)
-    """What the reference said of some steps (request, first step), for the checks that come after."""
-
-    def ignores_noise(self) -> bool:
-        """Whether other noise makes no difference to an engine that should draw at random."""
-        return self._same_with(self.other_noise)
-
-    def ignores_seed(self) -> bool:
-        """Whether another seed and other noise make no difference to an engine that should draw at random."""
-        return self._same_with(self.other_seed)
-
-    def _same_with(self, other: Callable[[], Generation] | None) -> bool:
-        if other is None or self.requests[0].config.greedy or not self.alone:
-            return False
-        return other().tokens == self.alone[0].tokens
+    def verdict(self, case: CaseId, reproduce: str) -> Verdict:
+        """The verdict for a case; reproduce: the line that shows a failure again."""
+        known = {each.name for each in fields(Verdict)}
+        own = {each.name: getattr(self, each.name) for each in fields(self) if each.name in known}
+        bad = self.outcome in ("failed", "errored")
+        return Verdict(case=str(case), check=case.check, reproduce=reproduce if bad else "", **own)
 
 
 def some_ids(ids: Sequence[int] | NDArray[np.int64], most: int = 6) -> str:
@@ -148,26 +188,29 @@ def some_ids(ids: Sequence[int] | NDArray[np.int64], most: int = 6) -> str:
     return f"{{{shown}{', ...' if len(ids) > most else ''}}}"
 
 
-def worst(outcomes: Sequence[Outcome]) -> Outcome:
-    """The worst outcome of several: errored, failed, unavailable, passed."""
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """The worst outcome of several: that of a cell."""
     return min(outcomes, key=OUTCOMES.index)
 
 
-@dataclass(frozen=True)
-class Announced:
-    """What one question can see. alpha: its share of the false alarms, None for an exact question.
+def overall(verdicts: Iterable[Verdict]) -> Whole:
+    """The outcome of many verdicts: of a report, of a run.
 
-    sees: the smallest discrepancy that is missed at most once in a hundred times, in `unit`; 1.0 if only the largest or
-    none. asked: what `passed` needs to have seen.
+    A contradiction goes before everything else, then an engine that broke, then an essential question that is open.
+    What was skipped never agrees by itself.
     """
+    given = list(verdicts)
+    outcomes = {verdict.outcome for verdict in given}
+    if "failed" in outcomes:
+        return "disagrees"
+    if "errored" in outcomes:
+        return "errored"
+    if "passed" in outcomes:
+        is_open = any(verdict.essential and verdict.outcome != "passed" for verdict in given)
+        return "inconclusive" if is_open else "agrees"
+    return "inconclusive" if "inconclusive" in outcomes else "skipped"
 
-    question: str
-    alpha: float | None
-    sees: float
-    asked: float | None
-    unit: str
 
-    @property
-    def enough(self) -> bool:
-        """Whether this question can say `passed`."""
-        return self.asked is None or self.sees <= self.asked
+def exit_code(whole: Whole) -> int:
+    """0 agrees, 1 disagrees or errored, 3 inconclusive or nothing was looked at; 2 is left to a user's mistakes."""
+    return {"agrees": 0, "disagrees": 1, "errored": 1, "inconclusive": 3, "skipped": 3}[whole]

@@ -24,7 +24,8 @@ def say(
 ) -> int:
     """Let the embedded model speak: 16-bit WAV, 22,050 Hz."""
     from sampler.finch import audio
-    from sampler.generation.generator import Generator, Request
+    from sampler.generation.generator import Generator
+    from sampler.requests import Request
 
     config = SamplingConfig(temperature=temperature)
     request = Request(text, config, seed, LONGEST, language=language)

@@ -9,13 +9,14 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.config import ALL_STAGES, SamplingConfig, Stage
+from sampler.config import SamplingConfig
 from sampler.errors import SamplerError
-from sampler.requests import Generation, Record, Request, StopReason
+from sampler.requests import Batch, Context, Generation, Logits, Record, Request, StopReason
+from sampler.stages import ALL_STAGES, Stage
 
 __all__ = [
     "EVERYTHING",
-    "Bounds",
+    "Batch",
     "Context",
     "Draws",
     "Engine",
@@ -36,7 +37,6 @@ __all__ = [
 ]
 
 Level = Literal["process", "draw", "predict", "generate"]
-Logits = NDArray[np.float32]
 Reading = Literal["defined", "generous", "strict"]
 """How the reference reads a threshold: exactly, or moved either way by what float32 rounding may do."""
 
@@ -99,20 +99,6 @@ class EngineInfo:
             )
         for name, value in values.items():
             object.__setattr__(self, name, value)
-
-
-@dataclass(frozen=True)
-class Context:
-    """Where rows stand, for engines whose `process` or `draw` has the keyword `context`.
-
-    prompt_length: how many ids of each history were given, not drawn; step: how many were drawn; both int64 (B,).
-    uniforms: the suite's uniform numbers in (0, 1) of these steps, float64 (B,), for stages that act at random.
-    """
-
-    prompt_length: NDArray[np.int64]
-    step: NDArray[np.int64]
-    eos_ids: tuple[int, ...]
-    uniforms: NDArray[np.float64] | None = None
 
 
 @runtime_checkable
@@ -208,59 +194,21 @@ class Evaluation:
 
 
 @runtime_checkable
-class Bounds(Protocol):
-    """What the reference says of a whole chain."""
+class Explains(Processes, Protocol):
+    """What the reference can do beyond the others: every stage's state, and what float32 rounding leaves open."""
 
-    def bounds(
-        self,
-        logits: Logits,
-        history: Sequence[Sequence[int]],
-        config: SamplingConfig,
-        uncond_logits: Logits | None = None,
-        context: Context | None = None,
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Evaluation]:
-        """What must be kept, what may be kept, and the last state as it is defined."""
-        ...
-
-    def evaluate(
-        self,
-        logits: Logits,
-        history: Sequence[Sequence[int]],
-        config: SamplingConfig,
-        uncond_logits: Logits | None = None,
-        reading: Reading = "defined",
-        context: Context | None = None,
-    ) -> list[Evaluation]:
+    def evaluate(self, batch: Batch, reading: Reading = "defined") -> list[Evaluation]:
         """The state before and after every stage."""
         ...
 
-
-@runtime_checkable
-class Explains(Processes, Bounds, Protocol):
-    """What the reference can do beyond the others: every stage's state, and what float32 rounding leaves open."""
-
-    def kept_bounds(
-        self,
-        logits: Logits,
-        history: Sequence[Sequence[int]],
-        config: SamplingConfig,
-        uncond_logits: Logits | None = None,
-        context: Context | None = None,
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """What must be kept and what may be."""
+    def bounds(self, batch: Batch) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Evaluation]:
+        """What must be kept, what may be kept, and the last state as it is defined."""
         ...
 
 
-def call_process(
-    engine: Processes,
-    logits: Logits,
-    history: Sequence[Sequence[int]],
-    config: SamplingConfig,
-    uncond_logits: Logits | None,
-    context: Context,
-) -> Logits:
-    """Call `process`, with the context where its signature has it."""
+def call_process(engine: Processes, batch: Batch) -> Logits:
+    """Call `process` on rows that share a config, with the context where its signature has it."""
     process: Callable[..., Logits] = engine.process
-    further = {"context": context} if "context" in inspect.signature(process).parameters else {}
-    given = () if uncond_logits is None else (uncond_logits,)
-    return process(logits, history, config, *given, **further)
+    logits, history, config, uncond = batch.inputs
+    more = {"context": batch.context} if "context" in inspect.signature(process).parameters else {}
+    return process(logits, history, config, *(() if uncond is None else (uncond,)), **more)

@@ -15,7 +15,8 @@ from sampler.engines.base import Context, Engine, EngineInfo
 from sampler.errors import Unsupported
 
 Method = Literal["process", "draw", "pick", "predict"]
-Failure = Literal["unsupported", "raised", "hung", "died", "type"]
+Failure = Literal["unsupported", "given_up", "raised", "hung", "died", "type"]
+"""given_up: it hung or ended so often that it is asked no more."""
 
 MOST_TEXT = 300
 """Characters of an engine's error that are shown."""
@@ -52,6 +53,20 @@ class Answer:
     wrote: tuple[str, ...] = ()
 
 
+def refusal(answer: Answer) -> Unsupported | None:
+    """Why a call was not answered although nothing broke; None for every other answer."""
+    if answer.failure == "unsupported":
+        return Unsupported(answer.message, reason="refused")
+    return Unsupported(answer.message, reason="after_failure") if answer.failure == "given_up" else None
+
+
+def raise_refusal(answer: Answer) -> None:
+    """Raise Unsupported where `refusal` has a reason."""
+    refused = refusal(answer)
+    if refused is not None:
+        raise refused
+
+
 @dataclass(frozen=True)
 class Offer:
     """What an engine says and has: `methods` of the protocols."""
@@ -64,9 +79,7 @@ class EngineClient(Protocol):
     """Whoever puts calls to an engine: here, or in a process of its own."""
 
     @property
-    def offer(self) -> Offer:
-        """Who is asked."""
-        ...
+    def offer(self) -> Offer: ...
 
     def ask(self, call: Call) -> Answer:
         """Put one call; never raises for what the engine does."""

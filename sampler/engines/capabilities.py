@@ -1,18 +1,23 @@
-"""What an engine offers and what it answers: configs it can be asked for, generations that are what they say."""
+"""What an engine can do beyond the protocols: the configs that it takes, and what the suite can set up in it."""
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 
-from sampler.config import STAGES, SamplingConfig, Stage, is_default
-from sampler.engines.base import EngineInfo, Generation, Record, Request, StopReason
+from sampler.config import SamplingConfig, is_default
+from sampler.engines.base import Engine, EngineInfo, Generates, Generation, Record, Request, StopReason
 from sampler.errors import Unsupported
+from sampler.stages import NEUTRAL, ROWS, STAGES, Stage
 
-THE_SEVEN = frozenset({*STAGES, "min_tokens_to_keep", "cfg_convention"})
-"""What an engine that names nothing supports. Further stages must be named: an engine that was written before there was
-one would else be accused of ignoring it."""
+DEFAULT_SUPPORT = frozenset({*STAGES, "min_tokens_to_keep", "cfg_convention"})
+"""What an engine that names nothing supports. Optional stages must be named: an engine that was written before there
+was one would else be accused of ignoring it."""
+
+
+DEFAULT = SamplingConfig()
 
 
 def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
@@ -23,7 +28,7 @@ def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
     if "cfg" in config.active_stages() and not info.cfg:
         raise Unsupported(f"{info.name} has no guidance")
     named = frozenset() if info.orders == "any" else frozenset(stage for order in info.orders for stage in order)
-    missing = sorted(_needed(config, THE_SEVEN | named if info.supports is None else info.supports))
+    missing = sorted(_needed(config, DEFAULT_SUPPORT | named if info.supports is None else info.supports))
     if missing:
         raise Unsupported(f"{info.name} does not support {', '.join(missing)}")
     if info.orders == "any" or config.order in info.orders:
@@ -35,7 +40,7 @@ def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
         raise Unsupported(f"{info.name} does not offer the order {'>'.join(config.order)}")
     # A stage that the config's order leaves out must not come to life in the longer order of the engine.
     idle = config.without([stage for stage in STAGES if stage not in config.order])
-    return replace(idle, order=same[0])  # type: ignore[arg-type]  # checked by SamplingConfig
+    return replace(idle, order=same[0])
 
 
 def trimmed(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
@@ -49,7 +54,7 @@ def trimmed(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
 
 
 def _has(info: EngineInfo, stage: Stage) -> bool:
-    named = info.supports is None or bool(info.supports & {stage, f"{stage}_weight"})
+    named = info.supports is None or bool(info.supports & {stage, *NEUTRAL[stage]})
     ordered = info.orders == "any" or any(stage in order for order in info.orders)
     return named and ordered and (stage != "cfg" or info.cfg)
 
@@ -57,17 +62,9 @@ def _has(info: EngineInfo, stage: Stage) -> bool:
 def _needed(config: SamplingConfig, supports: frozenset[str]) -> set[str]:
     """Stages and knobs that a config uses and that are not among `supports`, which may name either."""
     active = config.active_stages()
-    missing: set[str] = {stage for stage in active if not supports & {stage, f"{stage}_weight"}}
-    default = {field.name: field.default for field in fields(SamplingConfig)}
-    further = {
-        "min_tokens_to_keep": {"top_k", "min_p", "top_p", "typical_p", "xtc_probability"},
-        "cfg_convention": {"cfg"},
-        "penalty_window": {"repetition_penalty", "frequency_penalty", "presence_penalty"},
-    }
-    for knob, stages in further.items():
-        if getattr(config, knob) != default[knob] and stages & active and knob not in supports:
-            missing.add(knob)
-    return missing
+    missing = {stage for stage in active if not supports & {stage, *NEUTRAL[stage]}}
+    shared = {name for row in ROWS if row.name in active for name in row.shared}
+    return missing | {name for name in shared - supports if getattr(config, name) != getattr(DEFAULT, name)}
 
 
 def _effective(order: Sequence[str], config: SamplingConfig) -> list[str]:
@@ -107,3 +104,78 @@ def _checked_logits(record: Record, count: int, index: int, size: int | None) ->
         expected = f"({count}, 1 or 2, {size or 'vocabulary'})"
         raise ValueError(f"request {index} has logits of shape {shape} for {count} tokens, expected {expected}")
     return logits
+
+
+def slots_of(engine: Engine) -> int | None:
+    """How many slots a block of the engine has, where a request can name the one that serves it; else None."""
+    width: int | None = getattr(engine, "width", None)
+    return width
+
+
+def is_bitwise(engine: Engine) -> bool:
+    """Whether equal requests give equal bits, whatever is generated beside them, in this process or another."""
+    return bool(getattr(engine, "bitwise", False))
+
+
+def weights_of(engine: Engine) -> str | None:
+    """SHA-256 of its weights, where it tells."""
+    checksum: str | None = getattr(engine, "weights_checksum", None)
+    return checksum
+
+
+def following(engine: Engine, variant: str, base: str) -> Engine:
+    """The engine under the rules of a variant, which is empty for none.
+
+    An engine that cannot change its rules is taken to follow `base`, the variant of the matrix's first cell. Raises
+    Unsupported for another one.
+    """
+    if variant and hasattr(engine, "following"):
+        changed: Engine = engine.following(variant)
+        return changed
+    if variant not in ("", base) and not hasattr(engine, "following"):
+        raise Unsupported(f"{engine.info.name} cannot be told to follow the variant {variant}")
+    return engine
+
+
+def recording(engine: Engine, *, logits: bool, attention: bool) -> Engine:
+    """The engine with what its records are to hold, as far as it can be told; that changes no token."""
+    if not hasattr(engine, "recording"):
+        return engine
+    changed: Engine = engine.recording(logits=logits, attention=attention)
+    return changed
+
+
+def validate(engine: Engine, requests: Sequence[Request], processes: int = 1) -> None:
+    """Raise what the engine says is wrong with requests, or with so many processes, before anything is generated."""
+    if hasattr(engine, "validate"):
+        engine.validate(requests, processes)
+
+
+def pieces_of(engine: Engine, request: Request) -> tuple[str, ...]:
+    """Pieces of the text of a request, nothing where the engine does not tell."""
+    pieces: tuple[str, ...] = engine.pieces(request) if hasattr(engine, "pieces") else ()
+    return pieces
+
+
+def generating(engine: Engine) -> Generates:
+    """The engine as one that generates. Raises Unsupported."""
+    if not isinstance(engine, Generates):
+        raise Unsupported(f"{engine.info.name} does not generate", hint="it has no generate()", reason="no_method")
+    return engine
+
+
+def generate(
+    engine: Engine, requests: Sequence[Request], on_step: Callable[[int, int], None] = lambda tokens, finished: None
+) -> list[Generation]:
+    """Generate, and make sure that the answers are what they say.
+
+    on_step gets how many tokens were drawn and how many requests were finished; from engines that do not take it at
+    the end alone. Raises Unsupported for an engine that does not generate, ValueError for answers that do not fit.
+    """
+    method: Callable[..., Sequence[Generation]] = generating(engine).generate
+    if "on_step" in inspect.signature(method).parameters:
+        return checked_generations(method(requests, on_step=on_step), requests, engine.info)
+    generations = checked_generations(method(requests), requests, engine.info)
+    for generation in generations:
+        on_step(len(generation.tokens), 1)
+    return generations

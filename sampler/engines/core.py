@@ -1,7 +1,7 @@
 """The suite's own MLX core as an engine."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from sampler import chain, finch
 from sampler.config import SamplingConfig
-from sampler.engines.base import EVERYTHING, Context, EngineInfo, Generation, Logits, Request
+from sampler.engines.base import EVERYTHING, EngineInfo
 from sampler.generation.generator import Generator
+from sampler.requests import Context, Generation, Logits, Request
 from sampler.t3.checkpoint import load_checkpoint
 from sampler.t3.weights import Dtype
+from sampler.variants import variant
 from sampler.version import __version__
 
 
@@ -45,6 +47,37 @@ class CoreEngine:
             supports=EVERYTHING,
         )
 
+    bitwise = True
+    """Equal requests give equal bits, whatever is generated beside them."""
+
+    @property
+    def width(self) -> int:
+        return self.generator.width
+
+    @property
+    def weights_checksum(self) -> str:
+        return self.generator.checkpoint.checksum
+
+    @property
+    def records_attention(self) -> bool:
+        return bool(self.generator.checkpoint.config.aligned_heads)
+
+    def following(self, name: str) -> "CoreEngine":
+        return CoreEngine(replace(self.generator, **variant(name).rules()))
+
+    def recording(self, *, logits: bool, attention: bool) -> "CoreEngine":
+        """What the records of generations are to hold; attention only where heads follow the text."""
+        kept = attention and self.records_attention
+        return CoreEngine(replace(self.generator, keep_logits=logits, keep_attention=kept))
+
+    def validate(self, requests: Sequence[Request], processes: int = 1) -> None:
+        """Raise TextError or ConfigError for a request that cannot be served, or for too little memory."""
+        self.generator.check_memory(requests, self.generator.tokenize(requests), processes)
+
+    def pieces(self, request: Request) -> tuple[str, ...]:
+        (ids,) = self.generator.tokenize([request])
+        return self.generator.checkpoint.tokenizer.pieces(ids)
+
     def process(
         self,
         logits: Logits,
@@ -53,9 +86,8 @@ class CoreEngine:
         uncond_logits: Logits | None = None,
         context: Context | None = None,
     ) -> Logits:
-        """`sampler.process` on NumPy arrays."""
-        further = {} if context is None else vars(context)
-        return np.array(chain.process(logits, history, config, uncond_logits, **further))
+        place = {} if context is None else context._asdict()
+        return np.array(chain.process(logits, history, config, uncond_logits, **place))
 
     def draw(
         self,
@@ -75,7 +107,6 @@ class CoreEngine:
         return np.array(drawn)
 
     def pick(self, scores: Logits, gumbel: Logits) -> NDArray[np.int64]:
-        """`sampler.chain.pick` on NumPy arrays."""
         return np.array(chain.pick(mx.array(scores), mx.array(gumbel)), dtype=np.int64)
 
     def predict(self, prompt: str | tuple[int, ...], tokens: Sequence[int]) -> Logits:
@@ -89,5 +120,4 @@ class CoreEngine:
     def generate(
         self, requests: Sequence[Request], on_step: Callable[[int, int], None] = lambda tokens, finished: None
     ) -> list[Generation]:
-        """Generate with recorded logits."""
         return self.generator.generate(requests, on_step)

@@ -90,11 +90,11 @@ class _Patience:
 
     def refuse(self, method: Method) -> Answer | None:
         if self.hangs >= MOST_HANGS:
-            return Answer(None, "unsupported", f"not asked any more: {self.hangs} calls had no answer")
+            return Answer(None, "given_up", f"not asked any more: {self.hangs} calls had no answer")
         deaths = self.deaths[method]
         if deaths >= (MOST_DEATHS_BETWEEN if self.answers[method] else MOST_DEATHS):
             reason = f"not asked any more: {method}() has ended its process {deaths} times"
-            return Answer(None, "unsupported", reason)
+            return Answer(None, "given_up", reason)
         return None
 
     def hung(self) -> Answer:
@@ -116,7 +116,6 @@ class Local:
         self._patience = _Patience()
 
     def ask(self, call: Call) -> Answer:
-        """Put one call."""
         refused = self._patience.refuse(call.method)
         if refused:
             return refused
@@ -174,7 +173,6 @@ class Isolated:
         self.offer = self._start()
 
     def ask(self, call: Call) -> Answer:
-        """Put one call."""
         refused = self._patience.refuse(call.method)
         if refused:
             return refused
@@ -192,7 +190,6 @@ class Isolated:
         return broken
 
     def close(self) -> None:
-        """End the engine's process."""
         if self._process is not None:
             self._process.kill()
             self._process.join()

@@ -1,6 +1,6 @@
 """Speech codes back to sound: the codebook's spectra, and phases from Griffin and Lim. NumPy and SciPy alone."""
 
-import contextlib
+import io
 import wave
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
-from sampler.errors import OutputError
+from sampler.runtime.files import write_whole
 
 SAMPLE_RATE, WINDOW, MEL_BANDS = 22_050, 1_024, 40
 HOP = SAMPLE_RATE // 25 // 2
@@ -44,14 +44,6 @@ def _mel(frequency: float) -> float:
 
 def _transform() -> ShortTimeFFT:
     return ShortTimeFFT(hann(WINDOW, sym=False), HOP, SAMPLE_RATE, fft_mode="onesided")
-
-
-def log_mel(samples: Array, frames: int) -> Array:
-    """Log power in mel bands, 50 frames a second, of samples in [-1, 1]: (frames, 40)."""
-    reflected = np.pad(samples, WINDOW // 2, mode="reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(reflected, WINDOW)[::HOP][:frames]
-    power = np.abs(np.fft.rfft(windows * hann(WINDOW, sym=False))) ** 2
-    return np.log(np.maximum(power @ mel_filters(), FLOOR))
 
 
 def magnitudes(frames: Array, rounds: int = 60) -> Array:
@@ -95,15 +87,10 @@ def speech_of(codes: NDArray[np.int64], codebook: NDArray[np.float32]) -> NDArra
 
 def write_wav(path: Path, samples: NDArray[np.int16]) -> None:
     """Write 16-bit samples of one channel, the whole file or nothing. Raises OutputError where that is not possible."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as raw, wave.open(raw, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE)
-            file.writeframes(samples.astype("<i2").tobytes())
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise OutputError(f"{path} cannot be written: {error.strerror}", hint="name another file") from error
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(samples.astype("<i2").tobytes())
+    write_whole(path, content.getvalue())

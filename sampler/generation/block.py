@@ -7,7 +7,7 @@ nothing else, so that what a request gets does not depend on its neighbours (doc
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from sampler.alignment import AlignmentStreamAnalyzer, Decisions, crash_message
 from sampler.chain.draw import draw_rows
-from sampler.chain.history import Past
+from sampler.chain.history import read_history
 from sampler.chain.measure import Measures
 from sampler.chain.noise import NoiseKey, RequestNoise
-from sampler.chain.pipeline import find_problems, penalized_tokens
+from sampler.chain.pipeline import find_problems
 from sampler.config import SamplingConfig
 from sampler.generation.prefix import Prefixes
 from sampler.generation.settings import Settings
 from sampler.generation.slot import Slot
-from sampler.requests import Generation, Request
+from sampler.requests import Batch, Generation, Request
 from sampler.runtime import blas
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import SeparateCaches
@@ -129,10 +129,8 @@ class Block:
         logits = mx.stack([slot.logits for slot in active])
         cond, uncond = logits[:, 0], logits[:, 1] if self.guided else None
         decisions = self._decide(active)
-        seen, past = self._past(active, configs)
-        given = () if past is None else (past,)
-        further = {} if decisions is None else {"intervention": decisions}
-        scores = self.settings.chain(cond, mx.array(seen), configs, uncond, *given, **further)
+        batch = self._batch(active, configs, cond, uncond)
+        scores = self.settings.chain(batch) if decisions is None else self.settings.chain(batch, decisions)
         drawn = draw_rows(
             scores,
             [slot.noise for slot in active],
@@ -157,16 +155,17 @@ class Block:
         tokens = [slot.tokens[-1] if slot.tokens else self.model.config.bos_id for slot in active]
         return self.analyzer.step([slot.place for slot in active], attention, tokens)
 
-    def _past(self, active: Sequence[Slot], configs: list[SamplingConfig]) -> tuple[NDArray[np.bool_], Past | None]:
-        """What the penalty sees, (B, V), and the past of the rows where further knobs look back on it, else None."""
+    def _batch(self, active: Sequence[Slot], configs: list[SamplingConfig], cond: Any, uncond: Any) -> Batch:
+        """The rows of a step; with their history only where a parameter looks back on it."""
         if not any(config.looks_back for config in {id(config): config for config in configs}.values()):
-            return np.stack([slot.seen for slot in active]), None
+            return Batch(cond, (), configs, uncond, seen=np.stack([slot.seen for slot in active]))
         rule, bos_id = self.settings.penalty_history, self.model.config.bos_id
         histories = [slot.history(rule, bos_id) for slot in active]
         given = [len(history) - len(slot.tokens) for history, slot in zip(histories, active, strict=True)]
         uniforms = [(slot.request.uniform or NoiseKey(slot.request.seed).uniform)(len(slot.tokens)) for slot in active]
-        past = Past.of(histories, prompt_length=given, eos_ids=[self.model.config.eos_id], uniforms=uniforms)
-        return penalized_tokens(past, configs, self.model.config.speech_vocab_size), past
+        eos_ids = [self.model.config.eos_id]
+        ids, context = read_history(histories, prompt_length=given, eos_ids=eos_ids, uniforms=uniforms)
+        return Batch(cond, ids, configs, uncond, context)
 
     def _note(
         self,

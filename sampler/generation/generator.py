@@ -13,13 +13,11 @@ from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, TextError
 from sampler.generation.block import Block
 from sampler.generation.settings import Settings
-from sampler.requests import Generation, Noise, Record, Request, StopReason
+from sampler.requests import Generation, Request
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.config import T3Config
 from sampler.t3.model import T3
 from sampler.variants import Variant
-
-__all__ = ["Generation", "Generator", "Noise", "Record", "Request", "StopReason", "is_guided"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from sampler.requests import Request
 from sampler.t3.checkpoint import Checkpoint
 from sampler.variants import PenaltyHistory
 
-Chain = Callable[..., Scores]  # as `run_rows`; past and intervention come only where they are needed
+Chain = Callable[..., Scores]
+"""As `run_rows`: a Batch, and the decisions of an analyzer where there is one, to scores."""
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,9 @@ class Slot:
         self.seen[token] = True
 
     def fail(self, error: str) -> None:
-        """End with an error before a token is drawn."""
         self.stop_reason, self.error = "error", error
 
     def generation(self, width: int, *, guided: bool) -> Generation:
-        """The answer, with the record of every step."""
         logprob, rank, entropy, margin = zip(*self.measures, strict=True) if self.measures else ((),) * 4
         record = Record(
             logprob=np.array(logprob, dtype=np.float32),

@@ -25,7 +25,6 @@ class Loop:
 
     @property
     def end(self) -> int:
-        """Index after its last token."""
         return self.onset + self.extent
 
     def __str__(self) -> str:

@@ -41,7 +41,6 @@ class LoopRule:
     substitutions: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check every threshold."""
         _whole("min_pattern_size", self.min_pattern_size, 1)
         _whole("max_pattern_size", self.max_pattern_size, self.min_pattern_size)
         _whole("min_count", self.min_count, 2)
@@ -51,7 +50,6 @@ class LoopRule:
 
     @property
     def sizes(self) -> range:
-        """Every size of a pattern."""
         return range(self.min_pattern_size, self.max_pattern_size + 1)
 
     def extent(self, size: int) -> int:
@@ -67,7 +65,6 @@ class LoopRule:
         return math.floor(self.substitutions * self.compared(size) + ROUNDING)
 
     def kind(self, size: int) -> LoopKind:
-        """What a loop with patterns of `size` is called."""
         if self.substitutions:
             return "near_cycle"
         return "run" if size == 1 else "cycle"
@@ -85,7 +82,6 @@ class LowEntropyRule:
     bits: float = 2.0
 
     def __post_init__(self) -> None:
-        """Check both thresholds."""
         _whole("window", self.window, 2)
         if not (_number(self.bits) and 0 <= self.bits < math.log2(self.window)):
             raise RuleError(
@@ -112,7 +108,6 @@ class LoopRules:
     low_entropy: LowEntropyRule | None = LowEntropyRule()
 
     def __post_init__(self) -> None:
-        """Refuse a definition by which nothing is a loop."""
         if not self.cycles and self.low_entropy is None:
             raise RuleError("no rule at all", hint="expected a LoopRule or a LowEntropyRule")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sampler.config import SamplingConfig
-from sampler.errors import ConfigError, MatrixError
-from sampler.matrix.schema import Detect, Known, LongForm, MatrixFile, Scope, Workload, nearest, read_matrix_file
+from sampler.errors import ConfigError, MatrixError, nearest
+from sampler.matrix.schema import Detect, Known, LongForm, MatrixFile, Scope, Workload, read_matrix_file
 from sampler.variants import load_variants
 
-__all__ = ["Case", "Detect", "Known", "LongForm", "Matrix", "Scope", "Workload", "find_matrix", "load_matrix"]
+__all__ = ["Case", "Detect", "Group", "Known", "LongForm", "Matrix", "Scope", "Workload", "find_matrix", "load_matrix"]
 
 KNOBS = tuple(field.name for field in fields(SamplingConfig))
 FEATURES = ("multilingual", "variant")
@@ -48,6 +48,15 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Cells that are judged together. scope: one of them, those that vary an axis, or all; each has its alpha."""
+
+    name: str
+    scope: Scope
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
 class Matrix:
     """A matrix and all its cells, in the order of the axes. checksum: SHA-256 of the file, hexadecimal.
 
@@ -70,7 +79,6 @@ class Matrix:
 
     @property
     def groups(self) -> dict[str, tuple[Case, ...]]:
-        """Cells by the axis that they vary."""
         names = dict.fromkeys(axis for case in self.cases for axis in case.axes) if self.longform else {}
         return {name: tuple(case for case in self.cases if name in case.axes) for name in names}
 

@@ -1,14 +1,12 @@
 """What stands in a matrix file: its sections and keys, read and checked against their schema."""
 
-import difflib
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sampler.errors import MatrixError
+from sampler.errors import MatrixError, nearest
 
 Scope = Literal["all", "axes", "cells"]
 
@@ -35,7 +33,6 @@ class Workload(_Strict):
 
     @property
     def count(self) -> int:
-        """How many prompts a cell has."""
         return self.requests or (4 if isinstance(self.prompts, str) else len(self.prompts))
 
 
@@ -127,10 +124,3 @@ def _schema_error(path: Path, error: ValidationError) -> MatrixError:
     if place[0] == "axes" and first["type"] == "list_type":
         hint = "an axis is a list of values; a single one belongs under [knobs]"
     return MatrixError(f"{path}: {key} = {first['input']!r}", hint=hint)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint: the name that was probably meant, or all that are known."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

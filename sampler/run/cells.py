@@ -4,16 +4,16 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from sampler.chain.noise import NoiseKey, RequestNoise
+from sampler.chain.noise import NoiseKey
 from sampler.checks.longform.runs import TokenRun, token_run
 from sampler.checks.longform.same_noise import IGNORES_NOISE, parting
 from sampler.checks.steps.recorded import EXACT_DTYPES
 from sampler.checks.verdict import Finding
-from sampler.engines.base import Generation, Request
-from sampler.engines.core import CoreEngine
-from sampler.errors import Unsupported
+from sampler.engines.capabilities import is_bitwise, weights_of
 from sampler.matrix.matrix import Case
+from sampler.requests import Generation, Request
 from sampler.results.store.reference_runs import ReferenceRuns, as_kept
 from sampler.run.blocks import apart, count, shares
 from sampler.run.groups import reference_key
@@ -41,7 +41,6 @@ class CellRuns:
 
     @property
     def tokens(self) -> int:
-        """Tokens drawn."""
         return sum(len(generation.tokens) for generation in self.generations)
 
 
@@ -63,67 +62,65 @@ def _without_attention(generation: Generation) -> Generation:
 
 @dataclass
 class Cells:
-    """The runs of the cells of a long-form matrix."""
+    """The runs of the cells of a long-form matrix. made: by cell, what was generated already."""
 
     session: Session
-    references: References
-    on_step: OnStep = lambda tokens, finished: None
     made: dict[str, CellRuns] = field(default_factory=dict)
 
-    def generate_block(self, cases: Sequence[Case]) -> None:
-        """Generate the cells of a block that were not yet, all at once; only the core can."""
-        waiting = [case for case in cases if case.cell not in self.made]
-        if len(waiting) > 1 and isinstance(self.session.engine, CoreEngine):
-            self.made |= self.generate_together(waiting)
+    @cached_property
+    def references(self) -> References:
+        return References(self.session.matrix, weights_of(self.session.engine))
 
-    def runs_of(self, case: Case) -> CellRuns:
+    def generate_block(self, cases: Sequence[Case], on_step: OnStep) -> None:
+        """Generate the cells of a block that were not yet, all at once; only an engine of equal bits can."""
+        waiting = [case for case in cases if case.cell not in self.made]
+        if len(waiting) > 1 and is_bitwise(self.session.engine):
+            self.made |= self._together(waiting, on_step)
+
+    def runs_of(self, case: Case, on_step: OnStep) -> CellRuns:
         """The runs of a cell, generated once. What an engine does wrong in it, it does wrong in this cell alone."""
         if case.cell not in self.made:
-            self.made[case.cell] = self.generate(case)
+            self.made[case.cell] = self._generate(case, on_step)
         return self.made[case.cell]
 
-    def generate_together(self, cases: Sequence[Case]) -> dict[str, CellRuns]:
+    def _together(self, cases: Sequence[Case], on_step: OnStep) -> dict[str, CellRuns]:
         """Cells of a block at once, by name; none where something went wrong: a cell by itself says which of them."""
         start = time.perf_counter()
         try:
             own = [self.session.requests(case) for case in cases]
             shared = [self._shared_requests(case) for case in cases]
             queues = [*own, *(each for each in shared if not isinstance(each, str))]
-            answers = iter(apart(self.session.answers(cases[0], list(itertools.chain(*queues)), self.on_step), queues))
+            answers = iter(apart(self.session.answers(cases[0], list(itertools.chain(*queues)), on_step), queues))
         except Exception:  # noqa: BLE001
             return {}
-        made = [cell_runs(case, asked, next(answers)) for case, asked in zip(cases, own, strict=True)]
-        told = [
-            self._shared(case, asked, () if isinstance(asked, str) else next(answers))
-            for case, asked in zip(cases, shared, strict=True)
+        runs = [cell_runs(case, requests, next(answers)) for case, requests in zip(cases, own, strict=True)]
+        with_noise = [
+            self._shared(case, requests, () if isinstance(requests, str) else next(answers), on_step)
+            for case, requests in zip(cases, shared, strict=True)
         ]
-        seconds = shares(time.perf_counter() - start, [each.tokens for each in made])
+        seconds = shares(time.perf_counter() - start, [each.tokens for each in runs])
         return {
-            case.cell: replace(each, shared=of_shared, seconds=took)
-            for case, each, of_shared, took in zip(cases, made, told, seconds, strict=True)
+            case.cell: replace(each, shared=noisy, seconds=took)
+            for case, each, noisy, took in zip(cases, runs, with_noise, seconds, strict=True)
         }
 
-    def generate(self, case: Case) -> CellRuns:
-        """Generate a cell and look at nothing."""
+    def _generate(self, case: Case, on_step: OnStep) -> CellRuns:
         start = time.perf_counter()
         try:
             requests = self.session.requests(case)
-            generations = self.session.answers(case, requests, self.on_step)
-        except Unsupported as error:
-            return CellRuns(problem=Finding("generate", "draw", "unavailable", 0, str(error)))
+            generations = self.session.answers(case, requests, on_step)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
-            message = f"{type(error).__name__}: {error}"
-            return CellRuns(problem=Finding("generate", "draw", "errored", 0, message))
-        made = cell_runs(case, requests, generations)
-        return replace(made, shared=self._generate_shared(case), seconds=time.perf_counter() - start)
+            return CellRuns(problem=Finding.of_error("generate", "draw", error))
+        runs = cell_runs(case, requests, generations)
+        return replace(runs, shared=self._generate_shared(case, on_step), seconds=time.perf_counter() - start)
 
-    def _generate_shared(self, case: Case) -> "tuple[TokenRun, ...] | str":
+    def _generate_shared(self, case: Case, on_step: OnStep) -> "tuple[TokenRun, ...] | str":
         try:
-            asked = self._shared_requests(case)
-            answers = () if isinstance(asked, str) else self.session.answers(case, asked, self.on_step)
+            requests = self._shared_requests(case)
+            answers = () if isinstance(requests, str) else self.session.answers(case, requests, on_step)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the runs that are there are judged all the same
             return _failed_shared(error)
-        return self._shared(case, asked, answers)
+        return self._shared(case, requests, answers, on_step)
 
     def _shared_requests(self, case: Case) -> "list[Request] | str":
         """Requests for runs with the reference's noise, or why there are none."""
@@ -136,27 +133,29 @@ class Cells:
         return self.session.requests_of(runs, case, first=count(case))
 
     def _shared(
-        self, case: Case, requests: "Sequence[Request] | str", made: Sequence[Generation]
+        self, case: Case, requests: "Sequence[Request] | str", answers: Sequence[Generation], on_step: OnStep
     ) -> "tuple[TokenRun, ...] | str":
         """The runs with the reference's noise, or why they are none."""
         if isinstance(requests, str):
             return requests
         try:
             theirs = self.references.of(case)
-            pairs = [(theirs[place], each) for place, each in zip(shared_places(len(theirs)), made, strict=True)]
+            pairs = [(theirs[place], each) for place, each in zip(shared_places(len(theirs)), answers, strict=True)]
             runs = tuple(token_run(their.text, each) for their, each in pairs)
             parted = any(parting(run.tokens, their.tokens) for run, (their, _) in zip(runs, pairs, strict=True))
-            return IGNORES_NOISE if parted and self._ignores_noise(case, requests[0], made[0]) else runs
+            if parted and self._ignores_noise(case, requests[0], answers[0], on_step):
+                return IGNORES_NOISE
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the runs that are there are judged all the same
             return _failed_shared(error)
+        return runs
 
-    def _ignores_noise(self, case: Case, request: Request, answer: Generation) -> bool:
-        other = NoiseKey(self.session.seed, f"{case.id}/other", 0)
-        noise = RequestNoise(other, self.session.engine.info.vocab_size or 0)
+    def _ignores_noise(self, case: Case, request: Request, answer: Generation, on_step: OnStep) -> bool:
         if case.config.greedy:
             return False
+        other = self.session.with_noise(request, self.session.other_key(case))
         other_noise, once_more = (
-            self.session.answers(case, [each], self.on_step)[0] for each in (replace(request, noise=noise), request)
+            self.session.answers(case, [each], on_step)[0]
+            for each in (replace(other, uniform=request.uniform), request)
         )
         return other_noise.tokens == answer.tokens or once_more.tokens != answer.tokens
 

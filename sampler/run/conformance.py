@@ -23,7 +23,7 @@ from sampler.checks.conformance.predict import CHECKS as PREDICTION
 from sampler.checks.conformance.predict import NoLogits, Predictor
 from sampler.checks.conformance.probes import all_cells
 from sampler.checks.conformance.properties import Subject, ask_properties, strange_ids, subject, unusual_rows
-from sampler.checks.verdict import Finding, Verdict
+from sampler.checks.verdict import CaseId, Finding, Verdict, Whole, overall
 from sampler.engines.base import EngineInfo, Level
 from sampler.engines.calls import EngineClient
 from sampler.engines.reference.chain import ReferenceEngine
@@ -51,19 +51,8 @@ class Report:
     against: str | None = None
 
     @property
-    def outcome(self) -> str:
-        """One word for all verdicts."""
-        outcomes = {verdict.outcome for verdict in self.verdicts}
-        if "failed" in outcomes:
-            return "disagrees"
-        if "errored" in outcomes:
-            return "errored"
-        return "agrees" if "passed" in outcomes else "unavailable"
-
-    @property
-    def exit_code(self) -> int:
-        """0 agrees, 1 disagrees or errored, 3 only unavailable."""
-        return {"agrees": 0, "unavailable": 3}.get(self.outcome, 1)
+    def outcome(self) -> Whole:
+        return overall(self.verdicts)
 
     def as_json(self) -> dict[str, Any]:
         """The contract of `--json`; numbers that are not finite become null."""
@@ -75,7 +64,7 @@ class Report:
             "dialect": self.dialect,
             "false_alarm_rate": self.rate,
             "outcome": self.outcome,
-            "verdicts": [_finite(asdict(verdict)) for verdict in self.verdicts],
+            "verdicts": [_finite(verdict.contract()) for verdict in self.verdicts],
             "diagnosis": [
                 {"stage": cause.stage, "explanation": cause.explanation, "cases": list(cause.cases)}
                 for cause in self.diagnosis
@@ -121,8 +110,7 @@ class ConformanceRun:
             try:
                 findings, found = self._level(level, {cause.stage for cause in causes})
             except Unsupported as error:
-                name = f"{level}/all/unavailable"
-                findings, found = {name: Finding(level, "order", "unavailable", 0, error.message)}, ()
+                findings, found = {f"{level}/all/skipped": Finding.skipped(level, "order", error)}, ()
             made = [self._verdict(name, finding) for name, finding in findings.items()]
             for verdict in made:
                 on_verdict(verdict)
@@ -134,7 +122,7 @@ class ConformanceRun:
 
     def _level(self, level: Level, known: set[str]) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
         if level not in self.client.offer.methods:
-            raise Unsupported(f"the engine has no {level}()")
+            raise Unsupported(f"the engine has no {level}()", reason="no_method")
         if level == "process":
             return self._process()
         if level == "draw":
@@ -184,10 +172,10 @@ class ConformanceRun:
                 findings[f"{cell.name}/support"] = _looked(partial(support, drawer, cell))
                 findings[f"{cell.name}/frequencies"] = _looked(partial(frequencies, drawer, cell, plan))
         for names, check in other_checks(drawer, plan):
-            if any(self._wanted(f"draw/{name.split('/')[0]}") for name in names.split()):
+            if any(self._wanted(f"draw/{name.split('/')[0]}") for name in names):
                 found = _looked(check)
-                several = found if isinstance(found, tuple) else (found,) * len(names.split())
-                findings.update(zip(names.split(), several, strict=True))
+                several = found if isinstance(found, tuple) else (found,) * len(names)
+                findings.update(zip(names, several, strict=True))
         if "pick" in self.client.offer.methods and self._wanted("draw/pick"):
             findings["pick/extreme-noise"] = _looked(lambda: picks(self.judge, self.seed))
         causes = diagnose_draws(DrawResults(drawer, findings), known)
@@ -210,18 +198,17 @@ class ConformanceRun:
         return findings, tuple(causes)
 
     def _verdict(self, name: str, finding: Finding) -> Verdict:
-        cell, check = name.rsplit("/", 1)
         line = ["sampler", "replay", name, "--seed", str(self.seed), "--engine", self.name]
         if self.rate != DEFAULT_RATE:
             line += ["--false-alarm-rate", str(self.rate)]
         if self.tolerance:
             line += ["--tolerance", str(self.tolerance)]
-        return finding.verdict(cell, check, shlex.join(line))
+        return finding.verdict(CaseId.parse(name), shlex.join(line))
 
 
 def _of_cells(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict[str, Finding]:
     """One finding a cell; the further stages that an engine does not name are one finding together."""
-    silent = [result for result in results if result.cell.further and not result.comparisons]
+    silent = [result for result in results if result.cell.optional and not result.comparisons]
     findings = {
         f"process/{result.cell.name}/scores": result.finding(stages[result.cell.name])
         for result in results
@@ -230,15 +217,15 @@ def _of_cells(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict
     if silent:
         names = ", ".join(result.cell.name for result in silent)
         message = f"not asked, because `info.supports` does not name them: {names}"
-        findings["process/further-stages/scores"] = Finding("process", "order", "unavailable", 0, message)
+        findings["process/further-stages/scores"] = Finding.skipped("process", "order", "unsupported", message)
     return findings
 
 
-def _subject(judge: Judge, seed: int) -> Subject | str:
+def _subject(judge: Judge, seed: int) -> Subject | Unsupported:
     try:
         return subject(judge, seed)
     except Unsupported as error:
-        return error.message
+        return error
 
 
 def _looked(check: Callable[[], Any], level: Level = "draw") -> Any:
@@ -247,15 +234,15 @@ def _looked(check: Callable[[], Any], level: Level = "draw") -> Any:
     try:
         return check()
     except Unsupported as error:
-        return Finding(level, stage, "unavailable", 0, error.message)
+        return Finding.skipped(level, stage, error)
     except NoDraws as error:
         return Finding(level, error.stage, "failed" if error.failed else "errored", 0, str(error))
     except NoLogits as error:
-        return Finding(level, stage, "errored", 0, str(error))
+        return Finding.errored(level, stage, str(error))
 
 
 def detectable(plan: DrawPlan, name: str) -> float:
     """What a check of a plan sees, by the reference's own distribution."""
     probe = plan.cell(name).probe
-    final = ReferenceEngine().evaluate(probe.logits, probe.history, probe.config, probe.uncond_logits)[-1]
+    final = ReferenceEngine().evaluate(probe)[-1]
     return plan.detectable(name, np.asarray(softmax(final.scores[0])))

@@ -1,23 +1,24 @@
-"""What came of a cell: answers of its engine, then verdicts."""
+"""What happens in a run, for whoever writes, shows or judges it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from sampler.checks.verdict import Outcome, Step, Verdict, worst
-from sampler.engines.base import Generation, Request
+from sampler.checks.verdict import Outcome, Verdict, worst
 from sampler.matrix.matrix import Case
+from sampler.requests import Generation, Request, Steps
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What became of one cell. steps: by check, the step that shows its failure. tokens: drawn, repeats included.
+    """What became of one cell, or of cells that are asked together. steps: by check, the step that shows its failure.
 
-    requests, generations: what was asked and answered, without logits.
+    tokens: drawn, repeats included. requests, generations: what was asked and answered, without logits.
     """
 
     case: Case
     verdicts: tuple[Verdict, ...]
-    steps: Mapping[str, Step]
+    steps: Mapping[str, Steps]
     tokens: int
     seconds: float
     requests: Sequence[Request] = ()
@@ -25,20 +26,60 @@ class CaseResult:
 
     @property
     def outcome(self) -> Outcome:
-        """The worst outcome of the cell's checks."""
-        return worst([verdict.outcome for verdict in self.verdicts])
+        return worst(verdict.outcome for verdict in self.verdicts)
 
 
 @dataclass(frozen=True)
-class Generated:
-    """What a cell's engine was asked and answered. alone: request 0 again, twice. seconds: its share of the block's."""
+class Started:
+    """The run begins. header: what its file says first. requests: how many will be served, repeats included."""
 
-    requests: Sequence[Request]
-    generations: Sequence[Generation]
-    alone: Sequence[Generation]
-    seconds: float = 0.0
+    header: Mapping[str, Any]
+    requests: int
 
-    @property
-    def tokens(self) -> int:
-        """Tokens drawn, repeats included."""
-        return sum(len(generation.tokens) for generation in (*self.generations, *self.alone))
+
+@dataclass(frozen=True)
+class CellStarted:
+    """A cell is generated now, or is the first of those that are generated together."""
+
+    cell: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step was made: tokens that were drawn, requests that were finished in it."""
+
+    tokens: int
+    finished: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A cell, or cells that are asked together, have their verdicts."""
+
+    result: CaseResult
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Everything has its verdict. tokens: drawn in all; seconds: since the start."""
+
+    verdicts: Sequence[Verdict]
+    tokens: int
+    seconds: float
+
+
+Event = Started | CellStarted | Progress | Judged | Finished
+Emit = Callable[[Event], None]
+
+
+def progress(emit: Emit) -> Callable[[int, int], None]:
+    """What a generation calls after each step."""
+    return lambda tokens, finished: emit(Progress(tokens, finished))
+
+
+class Sink(Protocol):
+    """Takes the events of a run in their order."""
+
+    def take(self, event: Event) -> None:
+        """Take one; events that it does not know are none of its business."""
+        ...

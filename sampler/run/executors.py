@@ -11,39 +11,34 @@ from dataclasses import replace
 from pathlib import Path
 
 from sampler.checks.verdict import Finding
-from sampler.engines.core import CoreEngine
 from sampler.matrix.matrix import Case, load_matrix
 from sampler.run.blocks import blocks_of
 from sampler.run.cells import CellRuns, Cells
-from sampler.run.references import References
-from sampler.run.session import Session
+from sampler.run.session import Session, ignore_step
 
-Asked = tuple[Path, int, str | None, Path | None]
+Run = tuple[Path, int, str | None, Path | None]
+"""Matrix file, seed, engine and weights."""
 
 
 @functools.cache
-def _cells(asked: Asked) -> Cells:
-    path, seed, engine_name, weights = asked
-    session = Session(load_matrix(path), seed, engine_name, weights)
-    engine = session.engine
-    core = engine.generator.checkpoint.checksum if isinstance(engine, CoreEngine) else None
-    return Cells(session, References(session.matrix, core))
+def _cells(path: Path, seed: int, engine_name: str | None, weights: Path | None) -> Cells:
+    return Cells(Session(load_matrix(path), seed, engine_name, weights))
 
 
-def _generate(asked: Asked, names: Sequence[str]) -> dict[str, CellRuns]:
+def _generate(run: Run, names: Sequence[str]) -> dict[str, CellRuns]:
     """In a worker: a block without its requests, whose noise the caller makes anew."""
-    cells = _cells(asked)
+    cells = _cells(*run)
     cases = [case for case in cells.session.matrix.cases if case.cell in names]
-    cells.generate_block(cases)
-    return {case.cell: replace(cells.runs_of(case), requests=()) for case in cases}
+    cells.generate_block(cases, ignore_step)
+    return {case.cell: replace(cells.runs_of(case, ignore_step), requests=()) for case in cases}
 
 
 def generate_blocks(session: Session, jobs: int) -> Iterator[dict[str, CellRuns]]:
     """All cells, block by block as they come out of `jobs` processes. A process that dies is its cells' error."""
-    asked = (session.matrix.path.resolve(), session.seed, session.engine_name, session.weights)
+    run = (session.matrix.path.resolve(), session.seed, session.engine_name, session.weights)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting: dict[Future[dict[str, CellRuns]], tuple[Case, ...]] = {
-            pool.submit(_generate, asked, [case.cell for case in block]): block
+            pool.submit(_generate, run, [case.cell for case in block]): block
             for block in blocks_of(session.matrix.cases)
         }
         for done in as_completed(waiting):
@@ -52,6 +47,5 @@ def generate_blocks(session: Session, jobs: int) -> Iterator[dict[str, CellRuns]
                 made = done.result()
                 yield {case.cell: replace(made[case.cell], requests=tuple(session.requests(case))) for case in block}
             else:
-                message = f"{type(error).__name__}: {error}"
-                problem = Finding("generate", "draw", "errored", 0, message)
+                problem = Finding.errored("generate", "draw", error)
                 yield {case.cell: CellRuns(problem=problem) for case in block}

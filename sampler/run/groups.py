@@ -1,13 +1,11 @@
 """The groups of cells that a long-form matrix asks together, and their parts of its budget."""
 
 from collections import Counter
-from dataclasses import dataclass
 
 from sampler.chain.noise import NoiseKey
 from sampler.checks.longform.questions import WEIGHTS
-from sampler.errors import MatrixError
-from sampler.matrix.matrix import Case, LongForm, Matrix, Scope
-from sampler.matrix.schema import nearest
+from sampler.errors import MatrixError, nearest
+from sampler.matrix.matrix import Group, LongForm, Matrix, Scope
 from sampler.statistics.budget import Budget
 
 ALL = "all"
@@ -18,15 +16,6 @@ WEIGHTS_OF_SCOPES: dict[Scope, float] = {"all": 2.0, "axes": 1.0, "cells": 1.0}
 
 BY_ITSELF = {"complete": 1.0, "looping": 1.0}
 """Their parts of a cell's budget."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Cells that are asked together. scope: whose part of the budget it shares."""
-
-    name: str
-    scope: Scope
-    cases: tuple[Case, ...]
 
 
 def groups_of(matrix: Matrix) -> list[Group]:
@@ -79,14 +68,6 @@ def longform_of(matrix: Matrix) -> LongForm:
     if matrix.longform is None:
         raise MatrixError(f"{matrix.path} has no [longform]", hint="matrices/longform.toml is an example")
     return matrix.longform
-
-
-def find_group(matrix: Matrix, name: str) -> Group:
-    """A group by its name. Raises MatrixError."""
-    found = next((group for group in groups_of(matrix) if group.name == name), None)
-    if found is None:
-        raise MatrixError(f"{matrix.path} has no cell {name!r}", hint=f"the first one is {matrix.cases[0].cell!r}")
-    return found
 
 
 def reference_key(seed: int, matrix: str, cell: str, place: int) -> NoiseKey:

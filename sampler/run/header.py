@@ -3,29 +3,30 @@
 import importlib.metadata
 import platform
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sampler.checks.verdict import Verdict
-from sampler.engines.core import CoreEngine
+from sampler.checks.verdict import Verdict, exit_code, overall
+from sampler.engines.capabilities import weights_of
 from sampler.run.session import Session
 from sampler.runtime import blas
 from sampler.version import __version__
 
 
-def header(session: Session) -> dict[str, Any]:
-    """What a run file says first: enough to run it again elsewhere."""
+def header(session: Session, checks: Mapping[str, str]) -> dict[str, Any]:
+    """What a run file says first: enough to run it again elsewhere. checks: what each asks, as a sentence."""
     info = session.engine.info
     oracle, missing = session.oracle
-    weights = session.engine.generator.checkpoint.checksum if isinstance(session.engine, CoreEngine) else None
     return {
         "sampler": __version__,
         "matrix": {"name": session.matrix.name, "sha256": session.matrix.checksum, "cells": len(session.matrix.cases)},
+        "why": session.matrix.why,
+        "checks": dict(checks),
         "seed": session.seed,
         "width": session.matrix.workload.width,
         "engine": {"name": info.name, "version": info.version, "device": info.device, "dtype": info.dtype},
         "engine_name": session.engine_name,
-        "weights": {"path": str(session.weights) if session.weights else None, "sha256": weights},
+        "weights": {"path": str(session.weights) if session.weights else None, "sha256": weights_of(session.engine)},
         "oracle": oracle.info.version if oracle else missing,
         "mlx": importlib.metadata.version("mlx"),
         "blas": blas.prepare().name,
@@ -41,13 +42,6 @@ def footer(verdicts: Sequence[Verdict], tokens: int, seconds: float) -> dict[str
         "verdicts": dict(outcomes),
         "tokens": tokens,
         "seconds": round(seconds, 2),
-        "exit_code": exit_code(verdicts),
+        "outcome": overall(verdicts),
+        "exit_code": exit_code(overall(verdicts)),
     }
-
-
-def exit_code(verdicts: Iterable[Verdict]) -> int:
-    """0 agrees, 1 disagrees or errored, 3 where nothing but unavailable came out."""
-    outcomes = {verdict.outcome for verdict in verdicts}
-    if outcomes & {"failed", "errored"}:
-        return 1
-    return 0 if "passed" in outcomes else 3

@@ -1,90 +1,97 @@
-"""Executing a long-form matrix: all cells are generated, then asked together, by axis and alone, beside reference runs.
+"""The suite of a matrix of whole runs: all cells together, those of an axis, and each cell, beside reference runs.
 
-Pooled questions come first in the budget: one cell's dozens of runs see only what is large, those of all cells much
-less. Every group of cells is asked the same questions (`checks.questions`); runs of one text in two cells are runs of
-two texts. What a cell is by itself (whole, without loops) is asked of the cell alone.
+Pooled questions come first in the budget: one cell's dozens of runs detect only what is large, those of all cells much
+less. Every group of cells is asked the same questions (`checks.longform.questions`); runs of one text in two cells are
+runs of two texts. What a cell is by itself (whole, without loops) is asked of the cell alone.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sampler.checks.longform.absolute import Expectation, complete, looping
-from sampler.checks.longform.questions import WEIGHTS, two_sided
+from sampler.checks.longform.questions import ALONE, QUESTIONS, WEIGHTS, two_sided
 from sampler.checks.longform.runs import TwoSides
 from sampler.checks.longform.same_noise import same
 from sampler.checks.longform.stopping import ends
-from sampler.checks.verdict import Finding, Verdict
-from sampler.engines.core import CoreEngine
-from sampler.matrix.matrix import Case, Detect, Known, Matrix
-from sampler.run.blocks import block_of
-from sampler.run.cells import CellRuns, Cells, shared_places
-from sampler.run.events import CaseResult
+from sampler.checks.verdict import CaseId, Finding, Verdict
+from sampler.engines.capabilities import is_bitwise
+from sampler.matrix.matrix import Case, Detect, Group, Known, Matrix
+from sampler.results.store.reference_runs import check_reference
+from sampler.run.blocks import block_of, count
+from sampler.run.cells import SHARED, CellRuns, Cells, shared_places
+from sampler.run.events import CaseResult, CellStarted, Emit, Judged, Progress, progress
 from sampler.run.executors import generate_blocks
-from sampler.run.groups import Group, alphas_of, groups_of, longform_of
-from sampler.run.references import References
-from sampler.run.session import OnCell, OnStep, Session
-
-ALONE: Mapping[str, Callable[..., Finding]] = {"same": same, "ends": ends, "complete": complete, "looping": looping}
-"""What a cell is asked by itself; `same` and `ends` are exact and need no part of the budget."""
+from sampler.run.groups import alphas_of, groups_of, longform_of
+from sampler.run.session import Session
 
 NO_REFERENCE = "no reference runs of these cells"
 
 
 @dataclass
-class LongFormRun:
-    """A long-form matrix put to an engine; every cell is generated once. jobs: processes that generate the core's."""
+class LongformSuite:
+    """Every cell is generated once, and judged in every group that it belongs to."""
 
     session: Session
-    on_step: OnStep = lambda tokens, finished: None
-    jobs: int = 1
 
     @property
     def matrix(self) -> Matrix:
-        """The matrix."""
         return self.session.matrix
 
     @cached_property
+    def groups(self) -> Sequence[Group]:
+        return groups_of(self.matrix)
+
+    @property
+    def checks(self) -> Mapping[str, str]:
+        return {question.name: question.sentence for question in QUESTIONS} | dict(ALONE)
+
+    @property
+    def expected_requests(self) -> int:
+        again = SHARED if longform_of(self.matrix).reference else 0
+        return sum(count(case) + again for case in self.matrix.cases)
+
+    @cached_property
     def alphas(self) -> dict[str, dict[str, float]]:
-        """Alpha of each question, by group."""
         return alphas_of(self.matrix)
 
     @cached_property
-    def references(self) -> References:
-        """The runs that those of the engine stand beside."""
-        engine = self.session.engine
-        core = engine.generator.checkpoint.checksum if isinstance(engine, CoreEngine) else None
-        return References(self.matrix, core)
-
-    @cached_property
     def cells(self) -> Cells:
-        """The runs of the cells."""
-        return Cells(self.session, self.references, self.on_step)
+        return Cells(self.session)
 
-    def results(self, on_cell: OnCell = lambda name: None) -> Iterator[CaseResult]:
-        """Generate everything, then answer: all cells together, axes, cells."""
-        if self.jobs > 1 and isinstance(self.session.engine, CoreEngine):
-            self._generate_beside(on_cell)
-        for case in self.matrix.cases:
+    def prepare(self, jobs: int = 1) -> None:
+        _ = self.alphas
+        check_reference(self.matrix.path.parent, longform_of(self.matrix).reference)
+        self.session.validate(self.matrix.cases, jobs)
+
+    def results(self, emit: Emit, jobs: int = 1) -> None:
+        if jobs > 1 and is_bitwise(self.session.engine):
+            for block in generate_blocks(self.session, jobs):
+                for cell, runs in block.items():
+                    self.cells.made[cell] = runs
+                    emit(CellStarted(cell))
+                    emit(Progress(runs.tokens, len(runs.generations)))
+        self.generate(self.groups, emit)
+        for group in self.groups:
+            emit(Judged(self.result(group, emit)))
+
+    def together(self, group: Group) -> Sequence[Group]:
+        return [group]
+
+    def generate(self, groups: Sequence[Group], emit: Emit) -> None:
+        on_step = progress(emit)
+        wanted = {case.cell for group in groups for case in group.cases}
+        for case in (each for each in self.matrix.cases if each.cell in wanted):
             if case.cell not in self.cells.made:
-                on_cell(case.cell)
-            self.cells.generate_block(block_of(self.matrix.cases, case))
-            self.cells.runs_of(case)
-        for group in groups_of(self.matrix):
-            yield self.result(group)
+                emit(CellStarted(case.cell))
+            block = [each for each in block_of(self.matrix.cases, case) if each.cell in wanted]
+            self.cells.generate_block(block, on_step)
+            self.cells.runs_of(case, on_step)
 
-    def _generate_beside(self, on_cell: OnCell) -> None:
-        for block in generate_blocks(self.session, self.jobs):
-            for cell, made in block.items():
-                self.cells.made[cell] = made
-                on_cell(cell)
-                self.on_step(made.tokens, len(made.generations))
-
-    def result(self, group: Group) -> CaseResult:
-        """The verdicts of one group; what it needs is generated."""
+    def result(self, group: Group, emit: Emit) -> CaseResult:
         start = time.perf_counter()
-        made = [self.cells.runs_of(case) for case in group.cases]
+        made = [self.cells.runs_of(case, progress(emit)) for case in group.cases]
         findings = dict(self._findings(group, made))
         case = group.cases[0] if group.scope == "cells" else self._case_of(group)
         alone = made[0] if group.scope == "cells" else CellRuns()
@@ -103,7 +110,8 @@ class LongFormRun:
         return Case(self.matrix.name, group.name, first.config, first.workload)
 
     def _verdict(self, case: Case, name: str, finding: Finding) -> Verdict:
-        return finding.verdict(case.id, name, self.session.reproduce(case, name))
+        case_id = CaseId(case.matrix, case.cell, name)
+        return finding.verdict(case_id, self.session.reproduce(str(case_id)))
 
     def _findings(self, group: Group, made: Sequence[CellRuns]) -> Iterator[tuple[str, Finding]]:
         alphas = self.alphas[group.name]
@@ -124,7 +132,7 @@ class LongFormRun:
         plan = longform_of(self.matrix)
         known: dict[str, Known] = {each.check: each for each in self.matrix.known if each.cell == case.cell}
         yield "same", self._same(case, made)
-        yield "ends", ends(runs, self.references.of(case))
+        yield "ends", ends(runs, self.cells.references.of(case))
         for name, check, most in (
             ("complete", complete, plan.most_incomplete),
             ("looping", looping, plan.most_looping),
@@ -137,8 +145,8 @@ class LongFormRun:
 
     def _same(self, case: Case, made: CellRuns) -> Finding:
         if isinstance(made.shared, str):
-            return Finding("generate", "draw", "unavailable", 0, made.shared)
-        runs = self.references.of(case)
+            return Finding.skipped("generate", "draw", "no_reference", made.shared)
+        runs = self.cells.references.of(case)
         return same(made.shared, [runs[place] for place in shared_places(len(runs))])
 
     def _two_sided(
@@ -146,7 +154,7 @@ class LongFormRun:
     ) -> Iterator[tuple[str, Finding]]:
         pairs = zip(group.cases, made, strict=True)
         engine = [run for _, each in pairs for run in each.runs]
-        reference = [run for case in group.cases for run in self.references.of(case)]
+        reference = [run for case in group.cases for run in self.cells.references.of(case)]
         sides = TwoSides.of(engine, reference)
         if not sides.texts:
             yield from ((name, _nothing(alpha)) for name, alpha in alphas.items() if name in WEIGHTS)
@@ -159,4 +167,4 @@ class LongFormRun:
 
 
 def _nothing(alpha: float) -> Finding:
-    return Finding("generate", "draw", "unavailable", 0, NO_REFERENCE, alpha=alpha)
+    return Finding.skipped("generate", "draw", "no_reference", NO_REFERENCE, alpha=alpha)

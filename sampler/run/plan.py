@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from sampler.checks.verdict import Prospect
+from sampler.checks.longform.power import Prospect
 from sampler.matrix.matrix import Matrix
 from sampler.results.store.reference_runs import read_reference, shipped_reference
 from sampler.run.groups import alphas_of, groups_of, longform_of
-from sampler.statistics.marks import MarkedRuns
 from sampler.statistics.ranks import RankSum
 from sampler.statistics.share import AtMost
+from sampler.statistics.stratified import StratifiedCounts
 
 
 def prospects(matrix: Matrix) -> Iterator[Prospect]:
@@ -36,7 +36,7 @@ def prospects(matrix: Matrix) -> Iterator[Prospect]:
 def _share(alpha: float | None, sizes: Sequence[tuple[int, int]]) -> float:
     if alpha is None:
         return 1.0
-    return MarkedRuns(alpha).detectable([one for one, _ in sizes], [other for _, other in sizes])
+    return StratifiedCounts(alpha).detectable_share([one for one, _ in sizes], [other for _, other in sizes])
 
 
 def _alone(matrix: Matrix, alpha: float | None) -> AtMost | None:

@@ -1,51 +1,77 @@
-"""What `sampler run` keeps beside its verdicts: the tokens of every request, and the attention of failing cells."""
+"""The folder of a run: verdicts, the tokens of every request, steps that failed, attention of cells that failed."""
 
-import inspect
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from sampler import finch
+from sampler.checks.verdict import Verdict
 from sampler.matrix.matrix import Workload
-from sampler.results.store.attachments import PICTURED, TOKENS, AttentionRun, TokenRun, TokenWriter, write_attention
-from sampler.run.events import CaseResult
-from sampler.run.session import CHECKS, Session
-from sampler.runtime.files import output_errors
+from sampler.requests import Steps
+from sampler.results.store.attachments import PICTURED, TOKENS, AttentionRun, TokenWriter, write_attention
+from sampler.results.store.crash import write_crashes
+from sampler.results.store.run_file import RunWriter
+from sampler.results.store.tokens import TokenLine
+from sampler.run.events import CaseResult, Event, Finished, Judged, Started
+from sampler.run.header import footer
+from sampler.run.session import Session
+from sampler.runtime.files import whole_file
 from sampler.trace.attention import attention_in, trace_attention
 
 
 class Recorder:
-    """Takes the cells of a run one after the other."""
+    """Writes what happens in a run into its folder. crashes: the crash file of each case that has one."""
 
-    def __init__(self, session: Session, folder: Path, writer: TokenWriter) -> None:
-        self._session, self._folder, self._writer = session, folder, writer
+    def __init__(self, session: Session, folder: Path, lines: RunWriter, tokens: TokenWriter) -> None:
+        self._session, self._folder, self._lines, self._tokens = session, folder, lines, tokens
         self._attention: list[AttentionRun] = []
+        self._steps: list[tuple[Verdict, Steps]] = []
         self._failing = 0
+        self.crashes: dict[str, Path] = {}
 
-    def add(self, result: CaseResult) -> None:
-        """Write the tokens of a cell; keep the attention of one of its runs if it is among the first that fail."""
+    def take(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._lines.header(dict(event.header))
+            case Judged():
+                self._add(event.result)
+            case Finished():
+                self._finish(event)
+
+    def _add(self, result: CaseResult) -> None:
+        """A cell's verdicts and tokens; the attention of one of its runs if it is among the first that fail."""
+        for verdict in result.verdicts:
+            self._lines.verdict(verdict)
+            if verdict.check in result.steps:
+                self._steps.append((verdict, result.steps[verdict.check]))
         ids = prompt_ids(result.case.workload)
         for index, (request, generation) in enumerate(zip(result.requests, result.generations, strict=True)):
-            prompt = ids.get(request.prompt, index)
             record = generation.record
-            slot, width = (record.slot, record.width) if record else (None, None)
-            self._writer.write(
-                TokenRun(result.case.id, index, prompt, generation.tokens, generation.stop_reason, slot, width)
+            line = TokenLine(
+                cell=result.case.id,
+                request=index,
+                prompt=ids.get(request.prompt, index),
+                tokens=generation.tokens,
+                stop_reason=generation.stop_reason,
+                slot=record.slot if record else None,
+                width=record.width if record else None,
             )
+            self._tokens.write(line)
         if result.outcome in ("failed", "errored") and result.generations:
             self._failing += 1
             if self._failing <= PICTURED:
                 self._keep_attention(result)
 
-    def finish(self, crashes: Mapping[str, Path]) -> dict[str, Any]:
-        """Write what is left. Returns what belongs into the footer: the time, each file's SHA-256, the crash files."""
-        files = {TOKENS: self._writer.checksum(), **write_attention(self._folder, self._attention)}
-        names = {case: path.relative_to(self._folder).as_posix() for case, path in crashes.items()}
-        return {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "files": files, "crashes": names}
+    def _finish(self, event: Finished) -> None:
+        """Crash files and attention, then the footer with the checksum of each file."""
+        self.crashes = write_crashes(self._folder, self._steps)
+        files = {TOKENS: self._tokens.checksum(), **write_attention(self._folder, self._attention)}
+        names = {case: path.relative_to(self._folder).as_posix() for case, path in self.crashes.items()}
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        last = footer(event.verdicts, event.tokens, event.seconds)
+        self._lines.write("footer", last | {"finished": finished, "files": files, "crashes": names})
 
     def _keep_attention(self, result: CaseResult) -> None:
         """The attention of the run that shows the failure: recorded, or by generating it again in its slot.
@@ -70,47 +96,22 @@ class Recorder:
 def telling_run(result: CaseResult) -> int:
     """Index of the run that a picture of a failing cell should show.
 
-    It is the first that a failing verdict names (`request 3`), else the first that did not end with EOS, else 0.
+    It is the first that a failing verdict names, else the first that did not end with EOS, else 0.
     """
-    failing = [verdict.message for verdict in result.verdicts if verdict.outcome in ("failed", "errored")]
-    named = [int(found[1]) for message in failing for found in re.finditer(r"\brequest (\d+)\b", message)]
+    named = [verdict.request for verdict in result.verdicts if verdict.bad and verdict.request is not None]
     unended = [index for index, each in enumerate(result.generations) if each.stop_reason in ("length", "error")]
     return next((index for index in [*named, *unended] if index < len(result.generations)), 0)
 
 
 def prompt_ids(workload: Workload) -> dict[str | tuple[int, ...], str]:
     """Ids of the texts that come with Finch, by text; texts of one's own have none."""
-    return (
-        {prompt.text: prompt.id for prompt in finch.prompts(workload.prompts)}
-        if isinstance(workload.prompts, str)
-        else {}
-    )
-
-
-def about(session: Session) -> dict[str, Any]:
-    """What a header says beyond `Session.header`: why there is the matrix, and what each check asks."""
-    asked: Mapping[str, Callable[..., object]] = {name: check for name, check, *_ in CHECKS}
-    if session.matrix.longform:
-        from sampler.checks.longform.questions import DOCUMENTED
-        from sampler.run.longform import ALONE
-
-        asked = {**DOCUMENTED, **ALONE}
-    questions = {name: (inspect.getdoc(check) or "").partition("\n\n")[0] for name, check in asked.items()}
-    return {"why": session.matrix.why, "checks": {name: " ".join(text.split()) for name, text in questions.items()}}
+    if not isinstance(workload.prompts, str):
+        return {}
+    return {prompt.text: prompt.id for prompt in finch.prompts(workload.prompts)}
 
 
 @contextmanager
-def recorded_run(session: Session, folder: Path) -> Iterator[Recorder]:
-    """Record beside a run; tokens.jsonl appears under its name only when the run is complete."""
-    final, partial = folder / TOKENS, folder / f"{TOKENS}.partial"
-    with output_errors(partial):
-        file = partial.open("w", encoding="utf-8")
-    try:
-        yield Recorder(session, folder, TokenWriter(file, partial))
-        with output_errors(partial):
-            file.close()
-            partial.replace(final)
-    finally:
-        with suppress(OSError):  # closing flushes once more to a disk that may be full
-            file.close()
-        partial.unlink(missing_ok=True)
+def recorded(session: Session, folder: Path) -> Iterator[Recorder]:
+    """A sink that writes into a folder; run.jsonl and tokens.jsonl have their names only when the run is complete."""
+    with whole_file(folder / "run.jsonl") as lines, whole_file(folder / TOKENS) as tokens:
+        yield Recorder(session, folder, RunWriter(lines), TokenWriter(tokens))

@@ -1,6 +1,7 @@
 """Showing a verdict again: by running its cell, or from a crash file alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -8,16 +9,19 @@ from typing import Any, get_args
 import numpy as np
 
 from sampler.checks.steps.chain import LARGEST_VARIATION, ChainComparison
+from sampler.checks.steps.evidence import Evidence
 from sampler.checks.steps.recorded import recorded_steps
 from sampler.checks.steps.sampled import allowed, draws
-from sampler.checks.verdict import Evidence, Finding, Step, Verdict
+from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.config import SamplingConfig
-from sampler.engines.base import EngineInfo, Generation, Level, Logits, Record, Request
+from sampler.engines.base import EngineInfo, Level
 from sampler.engines.reference.chain import ReferenceEngine
-from sampler.errors import MatrixError
+from sampler.errors import MatrixError, nearest
+from sampler.matrix.matrix import find_matrix, load_matrix
+from sampler.requests import Generation, Logits, Record, Request, Steps
 from sampler.results.store.crash import read_crash
-from sampler.run.cases import find_case
 from sampler.run.session import Session
+from sampler.run.suite import find_group, ignore_event, suite_of
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 """What the ids of `sampler check` begin with."""
@@ -27,21 +31,32 @@ def replay_case(
     case_id: str, seed: int, engine: str | None = None, weights: Path | None = None, matrix: Path | None = None
 ) -> list[Verdict]:
     """Run one cell again and return the verdict of the named check, or all of the cell's."""
-    loaded, cell, check = find_case(case_id, matrix)
-    session = Session(loaded, seed, engine, weights)
-    if loaded.longform:
-        from sampler.run.groups import find_group
-        from sampler.run.longform import LongFormRun
-
-        group = find_group(loaded, cell)
-        for each in group.cases:
-            session.validate(each)
-        result = LongFormRun(session).result(group)
-    else:
-        case = next(each for each in loaded.cases if each.cell == cell)
-        session.validate(case)
-        result = session.run(case)
+    path, cell, check = find_case(case_id, matrix)
+    suite = suite_of(Session(load_matrix(path), seed, engine, weights))
+    group = find_group(suite, cell)
+    suite.session.validate(group.cases)
+    result = suite.result(group, ignore_event)
     return [verdict for verdict in result.verdicts if check in (None, verdict.check)]
+
+
+def find_case(case_id: str, matrix: Path | None) -> tuple[Path, str, str | None]:
+    """Matrix file, cell and check of `matrix/cell` or `matrix/cell/check`; a cell may be an axis or `all`.
+
+    Raises MatrixError naming the part that is unknown and the nearest one.
+    """
+    name, *rest = case_id.split("/")
+    if not 1 <= len(rest) <= 2:
+        raise MatrixError(f"{case_id!r} is no case", hint="expected matrix/cell or matrix/cell/check")
+    loaded = load_matrix(matrix or find_matrix(name))
+    if loaded.name != name:
+        raise MatrixError(
+            f"{case_id} is a case of {name!r}, {loaded.path} is {loaded.name!r}", hint="name its own file"
+        )
+    suite = suite_of(Session(loaded))
+    cell, check = find_group(suite, rest[0]).name, rest[1] if rest[1:] else None
+    if check not in (None, *suite.checks):
+        raise MatrixError(f"there is no check {check!r}", hint=nearest(str(check), suite.checks))
+    return loaded.path, cell, check
 
 
 def replay_check(case_id: str, seed: int, engine: str | None, rate: float, tolerance: float) -> list[Verdict]:
@@ -74,12 +89,15 @@ def replay_crash(path: Path) -> tuple[dict[str, Any], list[Verdict]]:
     content, step = read_crash(path)
     recorded = _Recorded(step)
     reference = ReferenceEngine()
-    evidence = Evidence(recorded, reference, None, "", [recorded.request], [recorded.generation], prefix=step.history)
+    runs = [recorded.request], [recorded.generation]
+    evidence = Evidence(recorded, reference, None, "", *runs, prefix=tuple(step.history[0]))
     findings = {"allowed": allowed(evidence), "draws": draws(evidence)}
     if step.scores is not None:
         findings["chain"] = _judge_scores(recorded, reference, evidence, str(content["stage"]))
-    cell = str(content["case"]).rsplit("/", 1)[0]
-    verdicts = [finding.verdict(cell, name, f"sampler replay {path}") for name, finding in findings.items()]
+    case = CaseId.parse(content["case"])
+    verdicts = [
+        finding.verdict(replace(case, check=name), f"sampler replay {path}") for name, finding in findings.items()
+    ]
     return content, verdicts
 
 
@@ -99,12 +117,13 @@ class _Recorded:
 
     info = EngineInfo(name="recorded", version="")
 
-    def __init__(self, step: Step) -> None:
-        rows = [step.logits] if step.uncond_logits is None else [step.logits, step.uncond_logits]
+    def __init__(self, step: Steps) -> None:
+        rows = [step.logits[0]] if step.uncond_logits is None else [step.logits[0], step.uncond_logits[0]]
         empty = np.zeros(0, dtype=np.float32)
         record = Record(empty, empty.astype(np.int32), empty, empty, 0, 1, logits=np.stack(rows)[None])
-        self.request = Request((), step.config, 0, 1, noise=lambda at: step.gumbel)
-        self.generation = Generation((step.token,), "length", record)
+        noise = np.asarray(step.gumbel)[0]
+        self.request = Request((), step.config, 0, 1, noise=lambda at: noise)
+        self.generation = Generation((int(step.tokens[0]),), "length", record)
         self._scores = step.scores
 
     def process(
@@ -114,6 +133,4 @@ class _Recorded:
         config: SamplingConfig,  # noqa: ARG002
         uncond_logits: Logits | None = None,  # noqa: ARG002
     ) -> Logits:
-        """The recorded scores, (1, V)."""
-        assert self._scores is not None  # noqa: S101 - asked only where there are some
-        return self._scores[None]
+        return np.asarray(self._scores)

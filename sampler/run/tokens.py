@@ -8,26 +8,16 @@ from pathlib import Path
 
 from sampler.checks.conformance.diagnosis.order import Cause
 from sampler.checks.longform.distinct import distinct
-from sampler.checks.longform.drift import QUANTITIES
 from sampler.checks.longform.loop_rate import LoopingRuns
-from sampler.checks.longform.questions import ALIGNMENT, DRIFT, STOPPING, WEIGHTS, tokens_by_text, two_sided
+from sampler.checks.longform.questions import QUESTIONS, WEIGHTS, tokens_by_text, two_sided
 from sampler.checks.longform.runs import TokenRun, TwoSides
 from sampler.checks.longform.stopping import ends, missing_alone
-from sampler.checks.verdict import Finding, Verdict
+from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo
 from sampler.results.store.reference_runs import as_kept, shipped_runs
 from sampler.results.store.tokens import read_token_runs
 from sampler.run.conformance import DEFAULT_RATE, OnVerdict, Report
 from sampler.statistics.budget import Budget
-
-CELLS: Mapping[str, str] = {
-    "loops": "loops/rate",
-    "distinct": "seeds/distinct",
-    **{name: f"stopping/{name}" for name in STOPPING},
-    **{name: f"alignment/{name}" for name in ALIGNMENT},
-    **{name: f"drift/{name}" for name in DRIFT},
-}
-"""Cell and check of each question."""
 
 NO_REFERENCE = "no reference runs: give some with --against (docs/tokens.md says how to make them)"
 
@@ -61,15 +51,13 @@ class TokenFileRun:
         """Ask everything; on_verdict is told each answer."""
         verdicts = []
         for name, finding in findings(runs, reference, self.rate):
-            cell, check = name.rsplit("/", 1)
-            verdicts.append(finding.verdict(cell, check, self.reproduce))
+            verdicts.append(finding.verdict(CaseId.parse(name), self.reproduce))
             on_verdict(verdicts[-1])
         info = EngineInfo(name=str(self.path), version=sha256(self.path.read_bytes()).hexdigest()[:12])
         return Report(info, self.rate, tuple(verdicts), tuple(diagnosis(verdicts)), against=self.against)
 
     @property
     def reproduce(self) -> str:
-        """The command itself: there is nothing random in it."""
         parts = ["sampler", "check", str(self.path)]
         if self.against:
             parts += ["--against", self.against]
@@ -83,23 +71,23 @@ def findings(runs: Sequence[TokenRun], reference: Sequence[TokenRun], rate: floa
     alphas = Budget(rate).split(WEIGHTS)
     yield "tokens/stopping/ends", ends(runs, reference)
     answers = two_sided(TwoSides.of(runs, reference), alphas) if reference else _alone(runs, alphas)
+    cases = {question.name: question.case for question in QUESTIONS}
     for name, finding in answers:
-        yield f"tokens/{CELLS[name]}", finding
+        yield f"tokens/{cases[name]}", finding
 
 
 def _alone(runs: Sequence[TokenRun], alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
     """What can be said without reference runs: whether runs repeat each other, and that a run hit its cap."""
-    stages = {quantity.name: quantity.stage for quantity in QUANTITIES} | dict.fromkeys(ALIGNMENT, "alignment")
-    for name in WEIGHTS:
-        if name == "loops":
+    for question in QUESTIONS:
+        if question.name == "loops":
             message = f"{LoopingRuns.of(tokens_by_text(runs))}; {NO_REFERENCE}"
-            yield name, Finding("generate", "draw", "unavailable", len(runs), message)
-        elif name == "distinct":
-            yield name, distinct(runs, None, alphas[name])
-        elif name == "missing":
-            yield name, missing_alone(runs)
+            yield question.name, Finding.skipped("generate", "draw", "no_reference", message, len(runs))
+        elif question.name == "distinct":
+            yield question.name, distinct(runs, None, alphas[question.name])
+        elif question.name == "missing":
+            yield question.name, missing_alone(runs)
         else:
-            yield name, Finding("generate", stages.get(name, "stop"), "unavailable", 0, NO_REFERENCE)
+            yield question.name, Finding.skipped("generate", question.stage, "no_reference", NO_REFERENCE)
 
 
 def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Cause]:

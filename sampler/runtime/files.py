@@ -1,12 +1,15 @@
-"""Files that appear under their name whole or not at all."""
+"""Files that appear under their name whole or not at all: the one writer of partial files."""
 
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sampler.errors import OutputError
+
+Write = Callable[[str | bytes], None]
+"""Appends to a file, text as UTF-8."""
 
 
 @contextmanager
@@ -15,28 +18,44 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}", hint="choose another folder with --out"
-        ) from error
+        hint = "choose another place with --out"
+        raise OutputError(f"{path} cannot be written: {error.strerror}", hint=hint) from error
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """Make sure first that a file can be written, then write it whole or not at all. Raises OutputError."""
-    part = path.with_name(f"{path.name}.part")
+def whole_file(path: Path) -> Iterator[Write]:
+    """Make sure first that a file can be written, then let it be written bit by bit; it has its name at the end alone.
+
+    Until then it is `path.partial`, which is removed where the block raises. Raises OutputError.
+    """
+    partial = path.with_name(f"{path.name}.partial")
     with output_errors(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True)
-        part.touch()
+        if path.parent.exists() and not path.parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = partial.open("wb")
 
-    def write(content: bytes) -> None:
+    def write(content: str | bytes) -> None:
         with output_errors(path):
-            part.write_bytes(content)
-            part.replace(path)
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()  # a full disk shows at once
 
     try:
         yield write
-    finally:
-        part.unlink(missing_ok=True)
+        with output_errors(path):
+            os.fsync(file.fileno())
+            file.close()
+            partial.replace(path)
+    except BaseException:
+        for discard in (file.close, partial.unlink):
+            with suppress(OSError):  # closing flushes once more to a disk that may be full
+                discard()
+        raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file at once, whole or not at all. Raises OutputError."""
+    with whole_file(path) as write:
+        write(content)

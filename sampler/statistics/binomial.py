@@ -6,22 +6,20 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binom
 
-from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate, fewest
+from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate
 
 
 @dataclass(frozen=True)
 class Binomial:
     """Whether a count of n trials follows `probability`, two-sided, with false alarms at most `alpha`.
 
-    Each tail gets half of alpha and its exact quantile (Clopper and Pearson 1934), so that "too good" is no defence:
-    a count that is too regular shows in the pooled coincidences (`independence`), not here.
+    Each tail gets half of alpha and its exact quantile (Clopper and Pearson 1934).
     """
 
     probability: float
     alpha: float
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a probability or an alpha out of range."""
         checked_rate("alpha", self.alpha)
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability = {self.probability} (expected a number from 0 to 1)")
@@ -71,7 +69,3 @@ class Binomial:
             return None
         # Of two numbers 1e-12 apart the root lies between, the larger is missed seldom enough.
         return min(room, float(brentq(excess, 0.0, room, xtol=1e-12)) + 1e-12) if excess(0.0) > 0 else 0.0
-
-    def samples_needed(self, difference: float, miss_rate: float = MISS_RATE) -> int:
-        """Trials whose `detectable` is at most `difference`; exact tails make that a saw-tooth."""
-        return fewest(lambda n: self.detectable(n, miss_rate), difference)

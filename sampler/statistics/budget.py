@@ -14,7 +14,6 @@ class Budget:
     rate: float = 1e-6
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a rate out of range."""
         checked_rate("false_alarm_rate", self.rate)
 
     def split(self, weights: Mapping[str, float]) -> dict[str, float]:

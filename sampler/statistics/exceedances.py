@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate, fewest
-from sampler.statistics.marks import most_likely_missed, reached_share
+from sampler.statistics.share import most_likely_missed, reached_share
 from sampler.statistics.sums import drawn_marks
 
 Array = NDArray[np.float64]
@@ -42,7 +42,6 @@ class Exceedances:
     beyond: float = BEYOND
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a rate out of range."""
         checked_rate("alpha", self.alpha)
         checked_rate("beyond", self.beyond)
 

@@ -22,7 +22,6 @@ class Judgement:
 
     @property
     def rejected(self) -> bool:
-        """Whether the observations contradict the hypothesis."""
         return self.statistic > self.bound
 
 
@@ -39,6 +38,11 @@ def hoeffding_reach(rate: float, n: float) -> float:
     Hoeffding 1963, Theorem 1: P(mean - expectation >= t) <= exp(-2 n t^2). Without values (n = 0): any distance.
     """
     return math.sqrt(-math.log(rate) / (2 * n)) if n else math.inf
+
+
+def detectable_leak(n: int, miss_rate: float = MISS_RATE) -> float:
+    """Smallest mass outside the support that n draws miss with at most `miss_rate`: 1 - miss_rate^(1/n)."""
+    return -math.expm1(math.log(checked_rate("miss_rate", miss_rate)) / n) if n else 1.0
 
 
 def fewest(detectable: Callable[[int], float], discrepancy: float) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate, fewest, hoeffding_reach
+from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate, hoeffding_reach
 from sampler.statistics.power import reach_of_expectation, reach_of_one_set
 from sampler.statistics.variation import Tail, chernoff, expected_variation
 
@@ -44,7 +44,6 @@ class Multinomial:
     _limits: dict[int, Limits] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what is no distribution or no error rate."""
         checked_rate("alpha", self.alpha)
         total = float(self.probabilities.sum())
         if (self.probabilities < 0).any() or not math.isclose(total, 1, abs_tol=1e-9):
@@ -93,11 +92,3 @@ class Multinomial:
         one_set = reach_of_one_set(bound, n, miss_rate, float(self.probabilities.max()))
         spread = reach_of_expectation(bound + hoeffding_reach(miss_rate, n), n, self.probabilities)
         return min(1.0, one_set, spread)
-
-    def sees_too_good(self, n: int) -> bool:
-        """Whether draws that match the distribution exactly would be rejected."""
-        return self.accepted(n)[0] > 0
-
-    def samples_needed(self, variation: float, miss_rate: float = MISS_RATE) -> int:
-        """Draws whose `detectable` is at most `variation`."""
-        return fewest(lambda n: self.detectable(n, miss_rate), variation)

@@ -43,7 +43,6 @@ class RankSum:
     alpha: float
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an alpha out of range."""
         checked_rate("alpha", self.alpha)
 
     def judge(self, first: Sequence[Array], second: Sequence[Array]) -> Judgement:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate, fewest, hoeffding_reach
+from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate, hoeffding_reach
 from sampler.statistics.power import reach_of_one_set
 
 Array = NDArray[np.float64]
@@ -26,7 +26,6 @@ class DistributionFunction:
     alpha: float
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an alpha out of range."""
         checked_rate("alpha", self.alpha)
 
     def judge(self, samples: Array, values: Array, probabilities: Array) -> Judgement:
@@ -50,10 +49,6 @@ class DistributionFunction:
     def detectable(self, n: int, miss_rate: float = MISS_RATE) -> float:
         """Smallest distance of distribution functions that n samples miss with at most `miss_rate`."""
         return reach_of_one_set(hoeffding_reach(self.alpha / 2, n), n, checked_rate("miss_rate", miss_rate))
-
-    def samples_needed(self, distance: float, miss_rate: float = MISS_RATE) -> int:
-        """Samples whose `detectable` is at most `distance`."""
-        return fewest(lambda n: self.detectable(n, miss_rate), distance)
 
 
 def _judgement(distance: float, n: int, alpha: float) -> Judgement:

@@ -9,9 +9,45 @@ import math
 from dataclasses import dataclass
 
 from scipy.optimize import brentq
+from scipy.special import rel_entr
 from scipy.stats import binom
 
 from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate
+
+
+def reached_share(missed: int, runs: int, miss_rate: float) -> float:
+    """Mean probability of `runs` independent marks that leaves at most `missed` of them with `miss_rate`; 1.0: none.
+
+    The binomial is the worst case only where missed + 1 is no more than the mean, which the answer respects.
+    """
+    if missed >= runs:
+        return 1.0
+    least = (missed + 1) / runs
+    if binom.cdf(missed, runs, least) <= miss_rate:
+        return least
+    if least == 1.0:
+        return 1.0
+    return float(brentq(lambda share: binom.cdf(missed, runs, share) - miss_rate, least, 1.0)) + 1e-9
+
+
+def most_likely_missed(rate: float, others: int, fraction: float) -> int:
+    """The largest count beside `others` of the second sample that Chernoff's bound does not put below `rate`."""
+    enough = -math.log(rate)
+
+    def surprise(count: int) -> float:
+        share = count / (count + others)
+        if share <= fraction:
+            return 0.0
+        return float((count + others) * (rel_entr(share, fraction) + rel_entr(1 - share, 1 - fraction)))
+
+    high = 1
+    while surprise(high) < enough:
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if surprise(middle) < enough else (low, middle)
+    return high - 1
 
 
 @dataclass(frozen=True)
@@ -22,12 +58,10 @@ class AtMost:
     alpha: float
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a share or an alpha out of range."""
         checked_rate("share", self.share)
         checked_rate("alpha", self.alpha)
 
     def most(self, n: int) -> int:
-        """The largest count of n that is not rejected."""
         allowed = int(binom.isf(self.alpha, n, self.share))
         return max(allowed, math.ceil(n * self.share))
 
@@ -43,15 +77,7 @@ class AtMost:
     def detectable(self, n: int, miss_rate: float = MISS_RATE) -> float:
         """Smallest mean probability that is missed with at most `miss_rate`; 1.0 if none is."""
         checked_rate("miss_rate", miss_rate)
-        most = self.most(n) if n else 0
-        if most >= n:
-            return 1.0
-        least = (most + 1) / n
-        if binom.cdf(most, n, least) <= miss_rate:
-            return least
-        if least == 1.0:
-            return 1.0
-        return float(brentq(lambda share: binom.cdf(most, n, share) - miss_rate, least, 1.0)) + 1e-9
+        return reached_share(self.most(n) if n else 0, n, miss_rate)
 
 
 @dataclass(frozen=True)
@@ -62,7 +88,6 @@ class AtLeast:
     alpha: float
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a share or an alpha out of range."""
         checked_rate("share", self.share)
         checked_rate("alpha", self.alpha)
 

@@ -38,12 +38,10 @@ class SumLaw:
 
     @cached_property
     def most(self) -> int:
-        """The largest sum that there can be."""
         return sum(len(part) - 1 for part in self.parts)
 
     @cached_property
     def mean(self) -> float:
-        """Expectation."""
         return self._tilted_mean(0.0)
 
     def upper(self, value: int) -> float:
@@ -55,7 +53,6 @@ class SumLaw:
         return max(SMALLEST, float(self._tails(self._tilt(value), value)[0]))
 
     def lower(self, value: int) -> float:
-        """P(sum <= value)."""
         return self.mirrored.upper(self.most - value)
 
     def critical(self, rate: float) -> int:

@@ -30,7 +30,6 @@ class AttentionRequest:
     queries: int = 1
 
     def of_layer(self, layer: int) -> list[int]:
-        """The heads of one layer."""
         return [head for at, head in self.heads if at == layer]
 
 

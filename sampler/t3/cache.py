@@ -50,7 +50,6 @@ class KeyValueCache:
         self.length += count
 
     def arrays(self) -> list[mx.array]:
-        """All arrays, for evaluation together."""
         return [*self._keys, *self._values]
 
     def layers(self) -> list[tuple[mx.array, mx.array]]:
@@ -155,7 +154,6 @@ class SeparateCaches:
         return mx.concatenate(mixed).reshape(joint.shape[0], -1), kept
 
     def advance(self) -> None:
-        """Count one position as written in every layer."""
         for cache in self.caches:
             if cache is not None:
                 cache.advance(1)

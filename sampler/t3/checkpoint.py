@@ -44,7 +44,6 @@ class Checkpoint:
 
     @property
     def config(self) -> T3Config:
-        """Sizes and constants."""
         return self.model.config
 
 

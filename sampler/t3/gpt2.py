@@ -27,7 +27,6 @@ class Linear:
         return cls(mx.contiguous(tensors[f"{name}.weight"].T), tensors[f"{name}.bias"])
 
     def __call__(self, rows: mx.array) -> mx.array:
-        """Multiply rows: (N, in) -> (N, out)."""
         return rows @ self.weight.T + self.bias
 
 
@@ -41,11 +40,9 @@ class Norm:
 
     @classmethod
     def of(cls, tensors: Mapping[str, mx.array], name: str, epsilon: float) -> "Norm":
-        """Take a norm out of a state dict."""
         return cls(tensors[f"{name}.weight"], tensors[f"{name}.bias"], epsilon)
 
     def __call__(self, rows: mx.array) -> mx.array:
-        """Norm rows (N, D)."""
         return layer_norm(rows, self.weight, self.bias, self.epsilon)
 
 

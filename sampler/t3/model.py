@@ -65,11 +65,9 @@ class T3:
         return mx.stack([mx.concatenate([before, middle, *after]) for middle in middles])
 
     def prefix_length(self, text: Sequence[int], voice: Voice, bos_count: int | None = None) -> int:
-        """Number of rows L of `prefix`."""
         return self._text_start(voice) + len(text) + (self.config.bos_count if bos_count is None else bos_count)
 
     def text_columns(self, text: Sequence[int], voice: Voice) -> slice:
-        """Where the text stands in the prefix."""
         start = self._text_start(voice)
         return slice(start, start + len(text))
 

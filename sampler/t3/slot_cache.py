@@ -49,7 +49,6 @@ class SlotCache:
         self._lengths[own] = prefix.length
 
     def release(self, slot: int) -> None:
-        """Leave a slot idle."""
         self._lengths[slot * self.rows_per_slot : (slot + 1) * self.rows_per_slot] = IDLE
 
     def begin(self) -> NDArray[np.int64]:

@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.config import SamplingConfig
-from sampler.engines.base import Engine, EngineError, Generates, Generation, Request, StopReason
-from sampler.engines.capabilities import checked_generations, offered
-from sampler.engines.core import CoreEngine
+from sampler.engines.base import Engine, EngineError, Generation, Request, StopReason
+from sampler.engines.capabilities import generate, generating, offered, pieces_of, recording
 from sampler.engines.load import load_engine
 from sampler.engines.registry import known_engines
-from sampler.errors import Unsupported
+from sampler.errors import SamplerError, Unsupported
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,10 @@ def trace_attention(engine: Engine, request: Request) -> AttentionTrace:
     The core is told to keep it, which changes no token. Raises Unsupported for an engine that does not generate or
     records no attention, EngineError for one whose answer cannot be drawn.
     """
-    if not isinstance(engine, Generates):
-        raise Unsupported(f"{engine.info.name} does not generate", hint="a trace is one of a generated run")
-    request = replace(request, config=offered(engine.info, request.config))
-    if isinstance(engine, CoreEngine):
-        if not engine.generator.checkpoint.config.aligned_heads:
-            raise Unsupported(f"{engine.info.name} has no aligned heads", hint="its attention follows no text")
-        engine = replace(engine, generator=replace(engine.generator, keep_logits=False, keep_attention=True))
+    request = replace(request, config=offered(generating(engine).info, request.config))
+    if getattr(engine, "records_attention", True) is False:
+        raise Unsupported(f"{engine.info.name} has no aligned heads", hint="its attention follows no text")
+    engine = recording(engine, logits=False, attention=True)
     return attention_in(engine, request, _generate(engine, request))
 
 
@@ -81,25 +77,15 @@ def attention_in(engine: Engine, request: Request, generation: Generation) -> At
         )
     if len(record.flags) not in (0, count):
         raise EngineError(f"{name} recorded {len(record.flags)} flags for {count} tokens", hint="one entry a step")
-    pieces = _pieces(engine, request)
+    pieces = pieces_of(engine, request)
     fitting = pieces if len(pieces) == attention.shape[2] else ()
     return AttentionTrace(generation.tokens, generation.stop_reason, attention.mean(axis=0), fitting, record.flags)
 
 
-def _generate(engine: Generates, request: Request) -> Generation:
-    if isinstance(engine, CoreEngine):
-        return engine.generate([request])[0]
+def _generate(engine: Engine, request: Request) -> Generation:
     try:
-        return checked_generations(engine.generate([request]), [request], engine.info)[0]
-    except Unsupported:
+        return generate(engine, [request])[0]
+    except SamplerError:
         raise
     except (Exception, SystemExit) as error:
         raise EngineError(f"{engine.info.name} failed: {type(error).__name__}: {error}", hint="run it alone") from error
-
-
-def _pieces(engine: Engine, request: Request) -> tuple[str, ...]:
-    """Pieces of the text of a request, as far as they can be known."""
-    if not isinstance(engine, CoreEngine):
-        return ()
-    (ids,) = engine.generator.tokenize([request])
-    return engine.generator.checkpoint.tokenizer.pieces(ids)

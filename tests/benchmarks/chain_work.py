@@ -15,6 +15,7 @@ from sampler.chain.draw import draw_rows
 from sampler.chain.noise import RequestNoise
 from sampler.chain.pipeline import find_problems, run_rows
 from sampler.engines.mlx.lm import MlxLmEngine
+from sampler.requests import Batch
 
 PAST = 300
 PENALTY, TEMPERATURE, MIN_P = 1.2, 0.8, 0.05
@@ -35,13 +36,14 @@ def ours(rows: int, vocab: int, top_p: float) -> Step:
     logits = mx.array(values)
     seen = np.zeros(values.shape, dtype=np.bool_)
     np.put_along_axis(seen, histories, values=True, axis=1)
-    configs = [SamplingConfig(temperature=TEMPERATURE, min_p=MIN_P, repetition_penalty=PENALTY, top_p=top_p)] * rows
+    config = SamplingConfig(temperature=TEMPERATURE, min_p=MIN_P, repetition_penalty=PENALTY, top_p=top_p)
+    batch = Batch(logits, (), [config] * rows, seen=seen)
     noises = [RequestNoise(NoiseKey(seed), vocab) for seed in range(rows)]
     greedy, steps = np.zeros(rows, dtype=np.bool_), itertools.count()
     mx.eval(logits)
 
     def step() -> np.ndarray:
-        scores = run_rows(logits, seen, configs)
+        scores = run_rows(batch)
         drawn = draw_rows(scores, noises, [next(steps)] * rows, greedy)
         assert not find_problems(logits, scores.final).any()
         return drawn.tokens

@@ -35,17 +35,18 @@ def seconds(cells: int, tokens: int) -> tuple[float, int]:
     """Time of a matrix and the tokens that it drew."""
     from sampler.matrix.matrix import load_matrix
     from sampler.run.session import Session
-    from sampler.run.suite import run_matrix
+    from sampler.run.suite import run_suite, suite_of
+    from tests.sessions import Seen
 
     temperatures = [round(0.7 + 0.02 * cell, 2) for cell in range(cells)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"of-{cells}-cells.toml"
         path.write_text(MATRIX.format(requests=REQUESTS, tokens=tokens, temperatures=temperatures), encoding="utf-8")
-        session = Session(load_matrix(path))
-        session.prepare()
+        suite, seen = suite_of(Session(load_matrix(path))), Seen()
+        suite.prepare()
         start = time.perf_counter()
-        results = list(run_matrix(session, lambda tokens, finished: None, lambda cell: None))
-        taken = time.perf_counter() - start
+        run_suite(suite, [seen])
+        taken, results = time.perf_counter() - start, seen.results
     broken = [result.case.id for result in results if result.outcome == "errored"]
     if broken:
         raise RuntimeError(f"cells ended with an error: {', '.join(broken)}")

@@ -9,14 +9,11 @@ from hypothesis import strategies as st
 from scipy.stats import binom, multinomial
 
 from sampler.statistics.binomial import Binomial
-from sampler.statistics.independence import judge_pairs
 from sampler.statistics.judgement import hoeffding_reach
 from sampler.statistics.multinomial import Multinomial
 from sampler.statistics.power import reach_of_expectation, reach_of_one_set
 from sampler.statistics.scalar import DistributionFunction
 from sampler.statistics.stratified import StratifiedCounts
-from sampler.statistics.support import judge_support
-from sampler.statistics.two_sample import TwoCounts, TwoSamples
 from sampler.statistics.variation import chernoff, expected_variation
 from tests.tools.calibration.distributions import DISTRIBUTIONS, PEAKED, ZIPF, wrong_distributions
 
@@ -25,20 +22,15 @@ N = 500
 
 ALPHAS = (1e-8, 1e-12)
 FAR = {
-    "support": lambda alpha: judge_support(np.array([N - 1, 1]), np.array([True, False])),
     "one token": lambda alpha: Binomial(0.3, alpha).judge(N, N),
     "one token, downwards": lambda alpha: Binomial(0.3, alpha).judge(0, N),
     "one token of probability 0": lambda alpha: Binomial(0.0, alpha).judge(1, N),
     "one token of probability 1": lambda alpha: Binomial(1.0, alpha).judge(N - 1, N),
     "all tokens": lambda alpha: Multinomial(np.array([0.5, 0.3, 0.2]), alpha).judge(np.array([0, 0, N])),
-    "one token, two samples": lambda alpha: TwoCounts(alpha).judge(0, N, N, N),
     "runs by text": lambda alpha: StratifiedCounts(alpha).judge(
         [0] * 20, [N // 20] * 20, [N // 20] * 20, [N // 20] * 20
     ),
-    "all tokens, two samples": lambda alpha: TwoSamples(alpha).judge(np.array([N, 0]), np.array([0, N])),
     "scalars": lambda alpha: DistributionFunction(alpha).judge(np.ones(N), np.array([0.0, 1.0]), np.array([0.5, 0.5])),
-    "coincidences": lambda alpha: judge_pairs(np.zeros(N, int), np.zeros(N, int), 0.1, alpha),
-    "coincidences, too few": lambda alpha: judge_pairs(np.zeros(N, int), np.ones(N, int), 0.1, alpha),
 }
 """A sample as wrong as can be, for each check. A new check is a new line."""
 
@@ -69,12 +61,8 @@ PMF = np.array([0.5, 0.3, 0.2])
     [
         Multinomial(PMF, 1e-8).judge(EMPTY),
         Binomial(0.3, 1e-8).judge(0, 0),
-        TwoCounts(1e-8).judge(0, 0, 3, 5),
         StratifiedCounts(1e-8).judge([0], [0], [3], [5]),
-        TwoSamples(1e-8).judge(EMPTY, np.array([1, 2, 3])),
         DistributionFunction(1e-8).judge(np.zeros(0), np.arange(3.0), PMF),
-        judge_pairs(EMPTY[:0], EMPTY[:0], 0.1, 1e-8),
-        judge_support(EMPTY, np.array([True, True, False])),
     ],
 )
 def test_without_observations_nothing_is_rejected(judgement):
@@ -85,10 +73,8 @@ def test_without_observations_nothing_is_rejected(judgement):
 def test_without_observations_nothing_can_be_seen():
     assert Multinomial(PMF, 1e-8).detectable(0) == 1
     assert Binomial(0.3, 1e-8).detectable(0) == 1
-    assert TwoSamples(1e-8).detectable(3, 0, 10) == 1
     assert DistributionFunction(1e-8).detectable(0) == 1
-    assert TwoCounts(1e-8).detectable(0.3, 0, 10) == 0.7
-    assert StratifiedCounts(1e-8).detectable(0.3, [0], [10]) == 1
+    assert StratifiedCounts(1e-8).detectable_rise(0.3, [0], [10]) == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 30, 2_000])
@@ -116,11 +102,8 @@ def test_a_vocabulary_of_151_936():
     [
         (lambda: Multinomial(PMF, 0.1).judge(np.array([5])), "counts of"),
         (lambda: Binomial(0.3, 0.1).judge(6, 5), "count = 6"),
-        (lambda: judge_pairs(np.zeros(3, int), np.zeros(2, int), 0.1, 0.1), "3 tokens are paired with 2"),
-        (lambda: TwoSamples(0.1).judge(np.ones(2), np.ones(3)), "counts of"),
         (lambda: DistributionFunction(0.1).judge(np.array([np.nan]), np.arange(3.0), PMF), "1 of 1 samples are NaN"),
         (lambda: DistributionFunction(0.1).judge(np.ones(3), np.arange(2.0), np.ones(2)), "sum to 2.0"),
-        (lambda: TwoCounts(0.1).samples_needed(0.3, 0.7), "rise = 0.7"),
     ],
 )
 def test_what_cannot_be_judged_is_refused(call, message):
@@ -197,24 +180,6 @@ def test_sharper_than_mcdiarmid_and_hoeffding(distribution):
     test = Multinomial(distribution.pmf, 1e-8)
     plain = expected_variation(n, distribution.pmf) + hoeffding_reach(5e-9, n) + hoeffding_reach(0.01, n)
     assert test.detectable(n) < 0.9 * plain
-
-
-def test_two_counts_miss_rate_is_its_definition():
-    test, n = TwoCounts(0.01), (30, 20)
-    missed = sum(
-        binom.pmf(first, n[0], 0.2) * binom.pmf(second, n[1], 0.7)
-        for first in range(n[0] + 1)
-        for second in range(n[1] + 1)
-        if not test.judge(first, n[0], second, n[1]).rejected
-    )
-    assert test.miss_rate(0.2, 0.7, *n) == pytest.approx(missed, abs=1e-11)
-
-
-def test_samples_needed_of_two_samples():
-    n = TwoSamples(1e-8).samples_needed(10, 0.1)
-    assert TwoSamples(1e-8).detectable(10, n, n) <= 0.1 < TwoSamples(1e-8).detectable(10, n * 99 // 100, n * 99 // 100)
-    n = TwoCounts(1e-6).samples_needed(0.1, 0.1)
-    assert TwoCounts(1e-6).miss_rate(0.1, 0.2, n, n) <= 0.01 < TwoCounts(1e-6).miss_rate(0.1, 0.2, n - 40, n - 40)
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.001, 2_000), (0.3, 20), (0.6, 20), (0.95, 100), (0.0, 50), (1.0, 50)])

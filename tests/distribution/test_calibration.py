@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import binom, chi2, multinomial, multivariate_hypergeom
+from scipy.stats import binom, chi2, multinomial
 
 from tests.tools.calibration.checks import CELLS, CHECKS, IN_USE, RUNS, Check
 from tests.tools.calibration.distributions import DISTRIBUTIONS, UNIFORM, Distribution, wrong_distributions
@@ -12,9 +12,9 @@ from tests.tools.calibration.experiments import BinomialExperiment, ConsecutiveE
 from tests.tools.calibration.measure import measure
 from tests.tools.calibration.rates import ALPHA, NOMINAL, Row, TailProbability, all_faults, exceeds, interval
 from tests.tools.calibration.report import COLUMNS, cells, markdown, table
+from tests.tools.calibration.scalar_experiments import DistributionFunctionExperiment
 from tests.tools.calibration.separable import tail_probability
-from tests.tools.calibration.terms import multinomial_terms, split_terms
-from tests.tools.calibration.two_experiments import DistributionFunctionExperiment, TwoSamplesExperiment
+from tests.tools.calibration.terms import multinomial_terms
 from tests.tools.calibration.whole_runs import WholeRuns
 
 THREE = Distribution("three", np.array([0.6, 0.3, 0.1]))
@@ -129,32 +129,10 @@ def test_sampled_tails_are_those_of_enumeration(alpha):
         assert tail.standard_error < 0.1 * tail.value
 
 
-def test_sampled_tails_of_two_samples_are_those_of_enumeration():
-    pooled, n, bound = np.array([40, 30, 30]), 50, 0.3
-    terms = split_terms(pooled, n)
-    exact = 0.0
-    for ways in itertools.product(*(range(count + 1) for count in pooled)):
-        if sum(ways) == n:
-            first = np.array(ways)
-            far = np.abs(first / n - (pooled - first) / n).sum() / 2 > bound + 1e-12
-            exact += float(far) * multivariate_hypergeom.pmf(first, pooled, n)
-    tail = tail_probability(terms, n, bound + 1e-12, 10.0, 20_000, np.random.default_rng(1))
-    assert tail.value == pytest.approx(exact, abs=5 * tail.standard_error)
-    assert tail.standard_error < 0.05 * exact
-
-
 def test_a_bound_that_no_draw_reaches_gets_chernoffs_answer():
     tail = tail_probability(multinomial_terms(50, THREE.pmf), 50, 0.95, 1.0, 100, np.random.default_rng(2))
     assert tail.standard_error == 0
     assert 0 < tail.value < 1
-
-
-def test_vectorised_expectations_of_two_samples():
-    experiment = TwoSamplesExperiment(THREE, 300)
-    samples = experiment.draw(np.random.default_rng(3), 50)
-    for alpha in (0.05, 0.5, 0.9):
-        judged = [experiment.judged(sample, alpha) for sample in samples]
-        assert judged == experiment.rejected(samples, alpha).tolist()
 
 
 def test_pairs_of_consecutive_draws_stay_within_their_replicate():

@@ -12,8 +12,8 @@ from scipy.special import erfinv
 from scipy.stats import binom, mannwhitneyu, nhypergeom
 
 from sampler.statistics.exceedances import Exceedances, conformal_rank
-from sampler.statistics.marks import MarkedRuns, most_likely_missed, reached_share
 from sampler.statistics.ranks import LARGEST, RankSum, superiority
+from sampler.statistics.stratified import StratifiedCounts
 from sampler.statistics.sums import SumLaw, drawn_marks
 
 ALPHAS = (0.3, 0.05, 0.01)
@@ -165,57 +165,6 @@ def test_what_too_few_runs_cannot_see_is_not_announced():
     assert RankSum(0.008).judge([np.arange(5.0)], [5 + np.arange(5.0)]).rejected
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("rates", [(0.2, 0.7), (0.5, 0.5), (0.05, 0.05)])
-def test_marked_runs_false_alarms_by_enumeration(alpha, rates):
-    """Marks of two texts with rates of their own, the same on both sides: every outcome with its probability."""
-    test, (n_first, n_second), wrong = MarkedRuns(alpha), ((5, 3), (4, 6)), 0.0
-    ranges = [range(n + 1) for n in (*n_first, *n_second)]
-    for counts in itertools.product(*ranges):
-        probability = math.prod(
-            binom.pmf(count, n, rate) for count, n, rate in zip(counts, (*n_first, *n_second), rates * 2, strict=True)
-        )
-        wrong += probability * test.judge(counts[:2], n_first, counts[2:], n_second).rejected
-    assert wrong <= alpha
-
-
-def test_pooled_over_texts_the_same_counts_would_be_judged_too_harshly():
-    """One run a side of each text: given the texts with one marked run, each is a fair coin (sign test)."""
-    first, second = [1] * 10 + [0] * 40, [0] * 50
-    judged = MarkedRuns(0.01).judge(first, [1] * 50, second, [1] * 50)
-    assert judged.p_value == pytest.approx(2 * 0.5**10, rel=1e-8)
-
-
-@pytest.mark.parametrize("second", [0, 3])
-@pytest.mark.parametrize("sizes", [(20, 10), (1, 200), (200, 1)])
-def test_marked_runs_miss_no_more_than_they_say(sizes, second):
-    runs, texts = sizes
-    test, rng, tried = MarkedRuns(1e-6), np.random.default_rng(4), 300
-    n = [runs] * texts
-    share = test.detectable(n, n, second)
-    assert 0 < share < 1
-    missed = 0
-    for _ in range(tried):
-        others = rng.multivariate_hypergeometric(n, second) if second else [0] * texts
-        missed += not test.judge(rng.binomial(runs, share, texts).tolist(), n, list(others), n).rejected
-    assert binom.sf(missed - 1, tried, 0.01) > 1e-6
-
-
-def test_marks_of_uneven_probabilities_are_seen_as_well():
-    """All of them in half of the texts: independent marks of any probabilities are no more spread than equal ones."""
-    test, rng, n = MarkedRuns(1e-6), np.random.default_rng(5), [20] * 10
-    share = test.detectable(n, n, 0)
-    uneven = [2 * share, 0.0] * 5
-    seen = [test.judge(rng.binomial(20, uneven).tolist(), n, [0] * 10, n).rejected for _ in range(500)]
-    assert np.mean(seen) >= 0.99
-
-
-def test_the_largest_count_that_is_missed_is_the_last_one_below_the_bound():
-    assert most_likely_missed(2.0**-20, 0, 0.5) == 19  # P(20 of 20) = 2^-20 is still seen
-    assert reached_share(20, 20, 0.01) == 1.0
-    assert binom.cdf(19, 600, reached_share(19, 600, 0.01)) == pytest.approx(0.01, rel=1e-3)
-
-
 def test_conformal_ranks():
     assert [conformal_rank(count) for count in (0, 18, 19, 38, 39, 599)] == [0, 0, 1, 1, 2, 30]
     assert Exceedances(0.05).bound([np.arange(18.0)]) == math.inf
@@ -267,10 +216,12 @@ def test_exceedances_miss_no_more_than_they_say(runs, texts):
 
 
 def test_runs_needed_and_what_they_see_are_inverse():
-    for test, discrepancy in ((RankSum(1e-7), 0.7), (MarkedRuns(1e-7), 0.2), (Exceedances(1e-7), 0.3)):
+    for test, discrepancy in ((RankSum(1e-7), 0.7), (StratifiedCounts(1e-7), 0.2), (Exceedances(1e-7), 0.3)):
         needed = test.samples_needed(discrepancy, texts=12)
 
         def seen(runs, test=test):
+            if isinstance(test, StratifiedCounts):
+                return test.planned_share(runs, 12)
             return test.planned([(runs, runs)] * 12) if isinstance(test, RankSum) else test.planned(runs, 12)
 
         assert seen(needed) <= discrepancy < seen(needed - 1)
@@ -283,9 +234,6 @@ def test_runs_needed_and_what_they_see_are_inverse():
         (lambda: RankSum(0.1).judge([np.ones(2)], []), "1 texts are compared with 0"),
         (lambda: RankSum(0.1).judge([np.array([np.nan])], [np.ones(1)]), "a scalar of a run is NaN"),
         (lambda: RankSum(0.1).samples_needed(0.4, 3), "superiority = 0.4"),
-        (lambda: MarkedRuns(1.0), "alpha = 1.0 is no error rate"),
-        (lambda: MarkedRuns(0.1).judge([3], [2], [0], [2]), "a text has more marks than runs"),
-        (lambda: MarkedRuns(0.1).samples_needed(0.1, 3, rate=0.2), "share = 0.1"),
         (lambda: Exceedances(0.1, 0.0), "beyond = 0.0 is no error rate"),
         (lambda: Exceedances(0.1).judge([np.array([np.nan])], [np.ones(30)]), "a value of a run is NaN"),
         (lambda: Exceedances(0.1).samples_needed(0.05, 3), "share = 0.05"),

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, hypergeom
 
-from sampler.statistics.stratified import StratifiedCounts, _most_accepted, share_law
-from sampler.statistics.two_sample import TwoCounts
+from sampler.statistics.share import most_likely_missed, reached_share
+from sampler.statistics.stratified import StratifiedCounts, _most_accepted
+from sampler.statistics.sums import drawn_marks
 
 UNEVEN = (np.array([3, 4, 2]), np.array([2, 4, 5]))
 EVEN = (np.array([5, 5, 5]), np.array([5, 5, 5]))
@@ -34,10 +35,11 @@ def test_the_law_is_that_of_whole_numbers(texts):
     n_first, n_second = (np.array([text[place] for text in texts]) for place in (0, 1))
     pooled = np.array([round(share * (one + other)) for one, other, share in texts])
     ways = exact_law(pooled, n_first, n_second)
-    least, law = share_law(pooled, n_first, n_second)
-    expected = np.array([count / sum(ways) for count in ways])
-    np.testing.assert_allclose(law, expected[least : least + len(law)], rtol=1e-11)
-    assert expected[:least].sum() + expected[least + len(law) :].sum() == 0
+    law = drawn_marks(pooled.tolist(), n_first.tolist(), (n_first + n_second).tolist())
+    for count in np.flatnonzero(ways).tolist():
+        above, below = (sum(part) / sum(ways) for part in (ways[count:], ways[: count + 1]))
+        assert law.upper(count) == pytest.approx(above, rel=2e-9, abs=1e-290)
+        assert law.lower(count) == pytest.approx(below, rel=2e-9, abs=1e-290)
 
 
 def tables(n_first, n_second):
@@ -72,14 +74,11 @@ def test_false_alarms_by_enumeration(alpha, n_first, n_second):
     assert worst > 0 or (n_first[0] == 3 and alpha == 1e-3)
 
 
-@pytest.mark.parametrize("alpha", [0.2, 0.01])
-@pytest.mark.parametrize(("n_first", "n_second"), [UNEVEN, EVEN], ids=["uneven", "even"])
-def test_accepted_counts_are_those_that_judge_accepts(alpha, n_first, n_second):
-    test = StratifiedCounts(alpha)
-    for pooled in tables(n_first, n_second):
-        low, high = test.accepted(pooled, n_first, n_second)
-        for count, rejected in rejected_given(test, pooled, n_first, n_second).items():
-            assert rejected == (not low <= count <= high)
+def accepted(test, pooled, n_first, n_second) -> tuple[int, int]:
+    """Smallest and largest first count that `judge` does not reject; those between them are not rejected either."""
+    counts = [first for first, wrong in rejected_given(test, pooled, n_first, n_second).items() if not wrong]
+    assert len(counts) == max(counts) - min(counts) + 1
+    return min(counts), max(counts)
 
 
 def missed(limits, n_first, n_second, rates, others) -> float:
@@ -114,11 +113,11 @@ CASES = (
 
 @pytest.mark.parametrize(("alpha", "n_first", "n_second", "rate"), CASES)
 def test_misses_by_enumeration(alpha, n_first, n_second, rate):
-    """At the announced rise: in every text, or put on as few texts as hold it, in either sample."""
+    """At the announced rise of the first sample: in every text, or on as few texts as hold it, in either sample."""
     test = StratifiedCounts(alpha)
-    rise = test.detectable(rate, n_first, n_second)
+    rise = test.detectable_rise(rate, n_second, n_first)
     assert rise < 1 - rate
-    limits = {pooled: test.accepted(pooled, n_first, n_second) for pooled in tables(n_first, n_second)}
+    limits = {pooled: accepted(test, pooled, n_first, n_second) for pooled in tables(n_first, n_second)}
     for fullest in range(len(n_first)):
         for rates in (np.full(len(n_first), rate), spread(rate, n_first, fullest)):
             for others in (np.full(len(n_first), rate + rise), spread(rate + rise, n_second, fullest)):
@@ -132,12 +131,12 @@ def test_misses_by_enumeration(alpha, n_first, n_second, rate):
     st.sampled_from([0.3, 0.05, 0.01]),
 )
 def test_what_the_bound_counts_as_rejected_is_rejected(texts, alpha):
-    """The bound knows the sum of the pooled counts alone; `accepted` knows them text by text."""
+    """The bound knows the sum of the pooled counts alone; `judge` knows them text by text."""
     n_first, n_second = (np.array(side) for side in zip(*texts, strict=True))
     most = _most_accepted(alpha, n_first, n_second)
     assert (np.diff(most) >= 0).all()
     for pooled in tables(n_first, n_second):
-        low, _ = StratifiedCounts(alpha).accepted(pooled, n_first, n_second)
+        low, _ = accepted(StratifiedCounts(alpha), pooled, n_first, n_second)
         for first in range(int(n_first.sum()) + 1):
             assert first < low or sum(pooled) - first <= most[first]
 
@@ -146,16 +145,15 @@ def test_what_the_bound_counts_as_rejected_is_rejected(texts, alpha):
 def test_one_text_is_fishers_test(counts):
     first, n_first, second, n_second = counts
     ours = StratifiedCounts(0.01).judge([first], [n_first], [second], [n_second])
-    fisher = TwoCounts(0.01).judge(*counts)
-    assert ours.p_value == pytest.approx(fisher.p_value, rel=1e-6)
-    assert ours.rejected == fisher.rejected
-    assert ours.n == fisher.n
+    law = hypergeom(n_first + n_second, first + second, n_first)
+    assert ours.p_value == pytest.approx(min(1.0, 2 * min(law.cdf(first), law.sf(first - 1))), rel=1e-6)
+    assert ours.n == n_first + n_second
 
 
 def test_texts_of_different_rates_are_not_confused():
     """One text always loops, one never does; the second sample has more runs of the first. Pooled, that looks wrong."""
     first, n_first, second, n_second = [2, 0], [2, 40], [40, 0], [40, 2]
-    assert TwoCounts(1e-6).judge(2, 42, 40, 42).rejected
+    assert StratifiedCounts(1e-6).judge([2], [42], [40], [42]).rejected
     assert StratifiedCounts(1e-6).judge(first, n_first, second, n_second).p_value == 1
 
 
@@ -164,17 +162,45 @@ def test_texts_of_one_sample_alone_say_nothing():
     assert ours == StratifiedCounts(0.01).judge([1], [5], [5], [5])
     nothing = StratifiedCounts(0.01).judge([7], [9], [0], [0])
     assert (nothing.p_value, nothing.n, nothing.rejected) == (1.0, 0, False)
-    assert StratifiedCounts(0.01).detectable(0.1, [9], [0]) == 1.0
-    assert StratifiedCounts(0.01).accepted([7], [9], [0]) == (0, 0)
+    assert StratifiedCounts(0.01).detectable_rise(0.1, [0], [9]) == 1.0
+    assert StratifiedCounts(0.01).detectable_share([9], [0]) == 1.0
 
 
-def test_runs_needed_are_enough_and_hardly_fewer():
-    test = StratifiedCounts(1e-7)
-    for rate, rise in ((0.0, 0.5), (0.02, 0.2), (0.5, 0.3)):
-        n = test.samples_needed(rate, rise)
-        assert test.miss_rate(rate, rate + rise, [n], [n]) <= 0.01
-        assert test.miss_rate(rate, rate + rise, [n - n // 10], [n - n // 10]) > 0.01
-        assert test.detectable(rate, [n], [n]) <= rise
+def test_pooled_over_texts_the_same_counts_would_be_judged_too_harshly():
+    """One run a side of each text: given the texts with one marked run, each is a fair coin (sign test)."""
+    first, second = [1] * 10 + [0] * 40, [0] * 50
+    judged = StratifiedCounts(0.01).judge(first, [1] * 50, second, [1] * 50)
+    assert judged.p_value == pytest.approx(2 * 0.5**10, rel=1e-8)
+
+
+@pytest.mark.parametrize("second", [0, 3])
+@pytest.mark.parametrize("sizes", [(20, 10), (1, 200), (200, 1)])
+def test_marked_runs_miss_no_more_than_they_say(sizes, second):
+    runs, texts = sizes
+    test, rng, tried = StratifiedCounts(1e-6), np.random.default_rng(4), 300
+    n = [runs] * texts
+    share = test.detectable_share(n, n, second)
+    assert 0 < share < 1
+    missed = 0
+    for _ in range(tried):
+        others = rng.multivariate_hypergeometric(n, second) if second else [0] * texts
+        missed += not test.judge(rng.binomial(runs, share, texts).tolist(), n, list(others), n).rejected
+    assert binom.sf(missed - 1, tried, 0.01) > 1e-6
+
+
+def test_marks_of_uneven_probabilities_are_seen_as_well():
+    """All of them in half of the texts: independent marks of any probabilities are no more spread than equal ones."""
+    test, rng, n = StratifiedCounts(1e-6), np.random.default_rng(5), [20] * 10
+    share = test.detectable_share(n, n, 0)
+    uneven = [2 * share, 0.0] * 5
+    seen = [test.judge(rng.binomial(20, uneven).tolist(), n, [0] * 10, n).rejected for _ in range(500)]
+    assert np.mean(seen) >= 0.99
+
+
+def test_the_largest_count_that_is_missed_is_the_last_one_below_the_bound():
+    assert most_likely_missed(2.0**-20, 0, 0.5) == 19  # P(20 of 20) = 2^-20 is still seen
+    assert reached_share(20, 20, 0.01) == 1.0
+    assert binom.cdf(19, 600, reached_share(19, 600, 0.01)) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_all_of_many_runs():
@@ -191,9 +217,9 @@ def test_all_of_many_runs():
         (lambda: StratifiedCounts(0.1).judge([1], [3], [-1], [3]), "second = [-1]"),
         (lambda: StratifiedCounts(0.1).judge([1, 2], [3], [1], [3]), "counts of 2, 1, 1 and 1 texts"),
         (lambda: StratifiedCounts(0.1).judge([0.5], [3], [1], [3]), "expected whole numbers, one a text"),
-        (lambda: StratifiedCounts(0.1).detectable(1.5, [3], [3]), "rate = 1.5"),
-        (lambda: StratifiedCounts(0.1).detectable(0.5, [3], [3], 0.0), "miss_rate = 0.0"),
-        (lambda: StratifiedCounts(0.1).samples_needed(0.5, 0.5), "rise = 0.5"),
+        (lambda: StratifiedCounts(0.1).detectable_rise(1.5, [3], [3]), "rate = 1.5"),
+        (lambda: StratifiedCounts(0.1).detectable_rise(0.5, [3], [3], 0.0), "miss_rate = 0.0"),
+        (lambda: StratifiedCounts(0.1).samples_needed(0.1, 3, rate=0.2), "share = 0.1"),
     ],
 )
 def test_refused(ask, text):

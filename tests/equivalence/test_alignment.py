@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sampler import finch
 from sampler.alignment import LARGE, AlignmentStreamAnalyzer, AnalyzerConfig, Decisions
 from sampler.finch.training.measure import speak
-from sampler.generation.generator import Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Request
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.variants import analyzer, variant

@@ -12,12 +12,10 @@ from scipy.special import softmax
 
 from sampler import STAGES, SamplingConfig, process
 from sampler.engines.huggingface.chain import HuggingFaceEngine
-from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import LogitsError
 from sampler.statistics.distance import total_variation
-from tests.support import chain_inputs, configs
+from tests.support import REFERENCE, chain_inputs, configs, kept_bounds
 
-REFERENCE = ReferenceEngine()
 HUGGINGFACE = HuggingFaceEngine()
 
 
@@ -41,7 +39,7 @@ def test_chain_equals_the_definition(inputs, config, guided):
     logits, uncond, history = inputs
     uncond = uncond if guided else None
     expected = REFERENCE.process(logits, history, config, uncond)
-    must, may = REFERENCE.kept_bounds(logits, history, config, uncond)
+    must, may = kept_bounds(logits, history, config, uncond)
     assert_equal_up_to_rounding(scores_of(logits, history, config, uncond), expected, must, may)
 
 
@@ -50,7 +48,7 @@ def test_chain_equals_huggingface(inputs, config, guided):
     logits, uncond, history = inputs
     uncond = uncond if guided else None
     expected = HUGGINGFACE.process(logits, history, config, uncond)
-    must, may = REFERENCE.kept_bounds(logits, history, config, uncond)
+    must, may = kept_bounds(logits, history, config, uncond)
     assert_equal_up_to_rounding(scores_of(logits, history, config, uncond), expected, must, may)
 
 
@@ -84,7 +82,7 @@ def test_renaming_the_tokens_renames_the_scores(inputs, config, random):
     renamed = [[names[token] for token in row] for row in history]
     moved, moved_uncond = np.empty_like(logits), np.empty_like(uncond)
     moved[:, names], moved_uncond[:, names] = logits, uncond
-    must, may = REFERENCE.kept_bounds(logits, history, config, uncond)
+    must, may = kept_bounds(logits, history, config, uncond)
     expected = scores_of(logits, history, config, uncond)
     assert_equal_up_to_rounding(scores_of(moved, renamed, config, moved_uncond)[:, names], expected, must, may)
 

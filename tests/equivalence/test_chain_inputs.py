@@ -6,15 +6,16 @@ import pytest
 from scipy.special import log_softmax
 
 from sampler import NoiseKey, SamplingConfig, draw, pick, process
-from sampler.chain.history import Past, Rows
+from sampler.chain.history import generated, read_history
 from sampler.chain.knobs import Knobs
 from sampler.chain.measure import measure
 from sampler.chain.noise import gumbel_rows, random_words
 from sampler.chain.penalties import token_ids
-from sampler.chain.pipeline import Inputs, Scores, apply_further, apply_stage, as_float32, run_rows
+from sampler.chain.pipeline import Scores, apply_stage, as_float32, run_rows
 from sampler.chain.typical import _log_softmax, running_sum
-from sampler.config import FURTHER_STAGES, STAGES
 from sampler.errors import ConfigError, LogitsError
+from sampler.requests import Batch
+from sampler.stages import OPTIONAL_STAGES, STAGES
 
 NEUTRAL = SamplingConfig().without(STAGES)
 NOTHING = {"temperature": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "cfg_weight": 0.0}
@@ -95,10 +96,10 @@ def test_rows_of_different_processors_are_what_they_are_alone(orders):
     count = len(FURTHER_KNOBS)
     configs = [SamplingConfig(**NOTHING, **knobs) for knobs in FURTHER_KNOBS]
     if orders == "one":
-        configs = [SamplingConfig(**NOTHING, **knobs, order=(*FURTHER_STAGES, *STAGES)) for knobs in FURTHER_KNOBS]
+        configs = [SamplingConfig(**NOTHING, **knobs, order=(*OPTIONAL_STAGES, *STAGES)) for knobs in FURTHER_KNOBS]
     if orders == "own and backwards":
         configs = [
-            SamplingConfig(**NOTHING, **knobs, order=(*(set(knobs) & set(FURTHER_STAGES)), *BACKWARDS))
+            SamplingConfig(**NOTHING, **knobs, order=(*(set(knobs) & set(OPTIONAL_STAGES)), *BACKWARDS))
             if row % 2
             else config
             for row, (knobs, config) in enumerate(zip(FURTHER_KNOBS, configs, strict=True))
@@ -303,35 +304,48 @@ def test_arrays_of_every_kind_are_read():
 
 def test_stages_that_are_off_are_skipped():
     """A stage that no row uses gives the very array that it was given, and one without a past is refused."""
-    scores = mx.zeros((1, 3))
-    neutral = Inputs(Knobs.of([NEUTRAL], 3), mx.zeros((1, 3), dtype=mx.bool_), None)
-    assert apply_stage("top_p", scores, neutral) is scores
-    assert apply_further("typical_p", scores, neutral) is scores
-    typical = Inputs(Knobs.of([SamplingConfig(typical_p=0.5)], 3), neutral.seen, None)
-    with pytest.raises(ConfigError, match=r"typical_p is on and the past is missing .give run_rows the past"):
-        apply_further("typical_p", scores, typical)
-    guided = Inputs(Knobs.of([SamplingConfig()], 3), neutral.seen, None)
-    assert apply_stage("cfg", scores, guided) is scores
-    assert apply_stage("alignment", scores, guided) is scores
-    left = run_rows(scores, neutral.seen, [NEUTRAL])
+    scores = np.zeros((1, 3), np.float32)
+
+    def applied(stage, config):
+        return apply_stage(stage, scores, Batch(scores, (), [config]), Knobs.of([config], 3))
+
+    assert applied("top_p", NEUTRAL) is scores
+    assert applied("typical_p", NEUTRAL) is scores
+    with pytest.raises(
+        ConfigError, match=r"min_new_tokens is on and the history is missing .give run_rows the context"
+    ):
+        applied("min_new_tokens", SamplingConfig(min_new_tokens=2))
+    assert applied("cfg", SamplingConfig()) is scores
+    assert applied("alignment", SamplingConfig()) is scores
+    unseen = np.zeros((1, 3), np.bool_)
+    left = run_rows(Batch(scores, (), [NEUTRAL], seen=unseen))
     assert left.final is left.ranked
-    greedy = run_rows(mx.array([[0.0, 2.0, 2.0]]), neutral.seen, [SamplingConfig(**{**NOTHING, "temperature": 0.0})])
+    cold = SamplingConfig(**{**NOTHING, "temperature": 0.0})
+    greedy = run_rows(Batch(np.array([[0.0, 2.0, 2.0]], np.float32), (), [cold], seen=unseen))
     assert greedy.final.tolist() == [[-np.inf, 2, -np.inf]]
     assert greedy.ranked.tolist() == [[0, 2, 2]]
 
 
-def test_the_past_of_some_rows():
-    past = Past.of([[1], [2, 3], [4, 5, 6]], [0, 1, 2], None, [7, 9], [0.1, 0.2, 0.3])
-    assert past.step.tolist() == [1, 1, 1]
-    some = past.only([2, 0])
-    assert [row.tolist() for row in some.histories] == [[4, 5, 6], [1]]
-    assert (some.prompt_length.tolist(), some.step.tolist(), some.eos_ids) == ([2, 0], [1, 1], (7, 9))
-    assert some.uniforms.tolist() == [0.3, 0.1]
-    assert Past.of([[1]]).only([0]).uniforms is None
-    assert Past.of([[1, 2]]).step.tolist() == [2]
-    assert Past.of([[1, 2]]).eos_ids == ()
+def test_some_rows_of_a_batch():
+    ids, context = read_history([[1], [2, 3], [4, 5, 6]], [0, 1, 2], None, [7, 9], [0.1, 0.2, 0.3])
+    assert context.step.tolist() == [1, 1, 1]
+    configs = [NEUTRAL, SamplingConfig(), NEUTRAL]
+    logits = np.arange(6.0).reshape(3, 2)
+    batch = Batch(logits, ids, configs, -logits, context, seen=logits > 2)
+    some = batch.only([2, 0])
+    assert [row.tolist() for row in some.history] == [[4, 5, 6], [1]]
+    assert (some.logits.tolist(), some.uncond_logits.tolist()) == ([[4, 5], [0, 1]], [[-4, -5], [0, -1]])
+    assert (some.seen.tolist(), some.configs) == ([[True, True], [False, False]], [NEUTRAL, NEUTRAL])
+    where = some.context
+    assert (where.prompt_length.tolist(), where.step.tolist(), where.eos_ids) == ([2, 0], [1, 1], (7, 9))
+    assert where.uniforms.tolist() == [0.3, 0.1]
+    bare = Batch(logits, (), configs).only([1])
+    assert (bare.history, bare.context, bare.uncond_logits, bare.seen) == ((), None, None, None)
+    assert bare.config == SamplingConfig()
+    ids, context = read_history([[1, 2]])
+    assert (context.step.tolist(), context.eos_ids, context.uniforms) == ([2], (), None)
     with pytest.raises(ValueError, match="longer"):
-        Rows([NEUTRAL], past).generated()
+        generated(Batch(logits, batch.history, [NEUTRAL], context=batch.context))
 
 
 def test_measures_follow_their_definitions():

@@ -17,6 +17,7 @@ from sampler.chain.noise import _words_at as words_at
 from sampler.chain.pipeline import Scores, find_problems, run_rows
 from sampler.chain.survivors import left_of
 from sampler.chain.truncation import keep_min_p, keep_nucleus
+from sampler.requests import Batch
 from sampler.runtime.compiled import compiled
 
 VOCAB = 8_194
@@ -176,12 +177,12 @@ def test_a_row_has_the_same_bits_in_any_batch(data):
     ]  # fmt: skip
     noises, steps = [RequestNoise(NoiseKey(row), size) for row in range(rows)], list(range(rows))
     greedy = np.array([config.greedy for config in configs])
-    together = run_rows(logits, seen, configs)
+    together = run_rows(Batch(logits, (), configs, seen=seen))
     drawn = draw_rows(together, noises, steps, greedy)
     problems = find_problems(logits, together.final)
     for row in range(rows):
         at = slice(row, row + 1)
-        alone = run_rows(logits[at], seen[at], configs[at])
+        alone = run_rows(Batch(logits[at], (), configs[at], seen=seen[at]))
         np.testing.assert_array_equal(np.array(alone.final)[0], np.array(together.final)[row])
         by_itself = draw_rows(alone, noises[at], steps[at], greedy[at])
         assert by_itself.tokens[0] == drawn.tokens[row]
@@ -195,7 +196,7 @@ def test_a_draw_of_what_is_left_is_that_of_all():
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 3, (20, 500)).astype(np.float32)
     configs = [SamplingConfig(temperature=0.0 if row % 5 == 0 else 1.5, min_p=0.05 * (row % 2)) for row in range(20)]
-    scores = run_rows(logits, rng.random(logits.shape) < 0.2, configs)
+    scores = run_rows(Batch(logits, (), configs, seen=rng.random(logits.shape) < 0.2))
     keys, steps = [NoiseKey(row) for row in range(20)], list(range(20))
     noise = gumbel_rows(keys, steps, 500)
     greedy = np.array([config.greedy for config in configs])
@@ -223,7 +224,8 @@ def test_ill_rows_leave_their_neighbours_alone(knobs, ill):
     logits = np.random.default_rng(0).normal(0, 1, (3, 50)).astype(np.float32)
     well = np.array(process(logits, [[1]] * 3, SamplingConfig(**knobs)))
     logits[1, 7] = ill
-    scores = run_rows(logits, np.arange(50)[None] == np.ones((3, 1)), [SamplingConfig(**knobs)] * 3).final
+    seen = np.arange(50)[None] == np.ones((3, 1))
+    scores = run_rows(Batch(logits, (), [SamplingConfig(**knobs)] * 3, seen=seen)).final
     np.testing.assert_array_equal(np.array(scores)[[0, 2]], well[[0, 2]])
     assert find_problems(logits, scores).tolist() == [0, 1, 0]
 
@@ -255,14 +257,15 @@ def test_rows_that_do_not_go_together_come_back_in_their_places(monkeypatch):
     rng = np.random.default_rng(4)
     logits = rng.normal(0, 3, (7, 40)).astype(np.float32)
     configs = [SamplingConfig(top_p=0.9, order=STAGES[:: 1 if row % 3 else -1], temperature=row) for row in range(7)]
-    expected = run_rows(logits, logits > 2, configs)
+    batch = Batch(logits, (), configs, seen=logits > 2)
+    expected = run_rows(batch)
     monkeypatch.setattr("sampler.chain.pipeline.SCORES_AT_ONCE", 90)
-    found = run_rows(logits, logits > 2, configs)
+    found = run_rows(batch)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(np.array(one), np.array(other))
-    for row, config in enumerate(configs):
-        alone = run_rows(logits[row : row + 1], logits[row : row + 1] > 2, [config])
+    for row in range(len(batch)):
+        alone = run_rows(batch.only([row]))
         np.testing.assert_array_equal(np.array(found.final)[row], np.array(alone.final)[0])
-    warm = run_rows(logits[1:], logits[1:] > 2, configs[1:])
+    warm = run_rows(batch.only(range(1, 7)))
     assert warm.final is warm.ranked
     assert found.final is not found.ranked

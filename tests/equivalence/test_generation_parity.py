@@ -12,9 +12,10 @@ import torch
 
 from sampler import SamplingConfig, finch
 from sampler.chain.noise import NoiseKey
-from sampler.engines.reference.chain import ReferenceEngine
-from sampler.generation.generator import Generation, Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Generation, Request
 from tests import upstream
+from tests.support import kept_bounds
 
 GREEDY_STEPS = 300
 SAMPLED, FEWEST_IDENTICAL = 200, 198
@@ -127,7 +128,7 @@ def describe_difference(generation: Generation, expected: Sequence[int], bos_id:
     record = generation.record
     history = [[bos_id, *generation.tokens[:step]]]
     logits, uncond = record.logits[step : step + 1, 0], record.logits[step : step + 1, 1]
-    must, may = ReferenceEngine().kept_bounds(logits, history, CONFIG, uncond)
+    must, may = kept_bounds(logits, history, CONFIG, uncond)
     flipped = bool((may & ~must).any())
     margin = float(record.margin[step])
     reason = "a min-p threshold flipped" if flipped else "no threshold flipped"

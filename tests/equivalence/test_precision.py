@@ -10,7 +10,8 @@ import pytest
 from sampler import SamplingConfig, finch
 from sampler.engines.core import CoreEngine
 from sampler.errors import WeightsError
-from sampler.generation.generator import Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Request
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache, SeparateCaches
 from sampler.t3.checkpoint import Checkpoint, load_checkpoint

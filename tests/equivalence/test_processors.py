@@ -9,18 +9,16 @@ from scipy.special import log_softmax, softmax
 
 from sampler import NoiseKey, SamplingConfig, draw, pick, process
 from sampler.chain.noise import gumbel_rows
-from sampler.chain.optional import FURTHER as CHAIN
-from sampler.config import FURTHER_STAGES, STAGES
-from sampler.engines.base import Context
+from sampler.chain.optional import OPTIONAL as CHAIN
 from sampler.engines.core import CoreEngine
 from sampler.engines.huggingface.chain import HuggingFaceEngine
-from sampler.engines.huggingface.optional import FURTHER as HUGGINGFACE_HAS
-from sampler.engines.reference.chain import ReferenceEngine
-from sampler.engines.reference.optional import FURTHER as REFERENCE_HAS
+from sampler.engines.huggingface.optional import OPTIONAL as HUGGINGFACE_HAS
+from sampler.engines.reference.optional import OPTIONAL as REFERENCE_HAS
 from sampler.errors import ConfigError, LogitsError, Unsupported
-from tests.support import chain_inputs, configs
+from sampler.requests import Context
+from sampler.stages import OPTIONAL_STAGES, STAGES
+from tests.support import REFERENCE, chain_inputs, configs, kept_bounds
 
-REFERENCE = ReferenceEngine()
 HUGGINGFACE = HuggingFaceEngine()
 NEUTRAL = SamplingConfig().without(STAGES)
 
@@ -46,7 +44,7 @@ BESIDE = {
 
 
 @st.composite
-def further_configs(draw_from, stages=FURTHER_STAGES, base=configs()):  # noqa: B008 - a strategy is a constant
+def further_configs(draw_from, stages=OPTIONAL_STAGES, base=configs()):  # noqa: B008 - a strategy is a constant
     """Up to four further stages on, among any seven, in the default order or another one."""
     on = draw_from(st.lists(st.sampled_from(stages), min_size=1, max_size=4, unique=True))
     knobs = {name: draw_from(KNOBS[name]) for name in on} | draw_from(st.fixed_dictionaries(BESIDE))
@@ -72,7 +70,7 @@ def past_inputs(draw_from):
 
 
 def scores_of(logits, history, config, uncond=None, context=None) -> np.ndarray:
-    return np.array(process(logits, history, config, uncond, **({} if context is None else vars(context))))
+    return np.array(process(logits, history, config, uncond, **({} if context is None else context._asdict())))
 
 
 def disagreement(left, right, bounds) -> str:
@@ -100,7 +98,7 @@ def answered(engine, *inputs):
 def assert_agree(engine, oracle, inputs, config, bounds=None):
     logits, uncond, history, context = inputs
     expected = answered(oracle, logits, history, config, uncond, context)
-    must, may = bounds or REFERENCE.kept_bounds(logits, history, config, uncond, context)
+    must, may = bounds or kept_bounds(logits, history, config, uncond, context)
     if not must.any(axis=-1).all():  # a row of which nothing is required, or of which nothing is left
         return
     found = answered(engine, logits, history, config, uncond, context)
@@ -114,7 +112,7 @@ def test_processors_equal_their_definitions(inputs, config):
     assert_agree(scores_of, REFERENCE.process, inputs, config)
 
 
-@pytest.mark.parametrize("stage", FURTHER_STAGES)
+@pytest.mark.parametrize("stage", OPTIONAL_STAGES)
 @given(st.data(), past_inputs())
 def test_each_processor_alone_equals_its_definition(stage, data, inputs):
     knobs = {stage: data.draw(KNOBS[stage])} | data.draw(st.fixed_dictionaries(BESIDE))
@@ -141,7 +139,7 @@ def test_typical_keeps_as_many_as_huggingface(inputs, least, mass):
 
 
 def test_huggingface_says_what_it_lacks():
-    lacking = set(FURTHER_STAGES) - set(HUGGINGFACE_HAS)
+    lacking = set(OPTIONAL_STAGES) - set(HUGGINGFACE_HAS)
     assert lacking == {"frequency_penalty", "presence_penalty", "dry_multiplier", "top_n_sigma", "xtc_probability"}
     for stage in lacking:
         assert stage not in HUGGINGFACE.info.supports
@@ -182,7 +180,7 @@ def test_xtc_equals_that_of_mlx_lm(inputs, threshold):
     logits, _, history, _ = inputs
     config = SamplingConfig(order=("xtc_probability",), xtc_probability=1, xtc_threshold=threshold)
     theirs = np.array(utils.apply_xtc(mx.array(logits), 1.0, threshold, []))
-    bounds = REFERENCE.kept_bounds(logits, history, config)
+    bounds = kept_bounds(logits, history, config)
     assert disagreement(scores_of(logits, history, config), theirs, bounds) == ""
 
 
@@ -229,7 +227,7 @@ def test_dry_equals_a_search_for_every_token(history, multiplier, base, allowed,
 def test_knobs_that_are_off_change_nothing(inputs, config):
     """Named in the order and off, a further stage is the identity; and a context alone changes nothing."""
     logits, uncond, history, context = inputs
-    named = SamplingConfig(order=tuple(FURTHER_STAGES))
+    named = SamplingConfig(order=tuple(OPTIONAL_STAGES))
     np.testing.assert_array_equal(scores_of(logits, history, named, None, context), logits)
     np.testing.assert_array_equal(
         answered(scores_of, logits, history, config, uncond, context),
@@ -259,7 +257,7 @@ def test_a_row_has_its_own_knobs_and_ignores_its_neighbours(inputs, configuratio
     ]
     if any(row is None for row in alone):
         return
-    together = np.array(process(logits, history, chosen, **vars(context)))
+    together = np.array(process(logits, history, chosen, **context._asdict()))
     for row, scores in enumerate(alone):
         np.testing.assert_array_equal(together[row], scores[0])
 
@@ -352,7 +350,7 @@ def test_a_long_loop_costs_no_infinity():
 
 
 def test_every_stage_stands_in_the_tables():
-    assert tuple(CHAIN) == tuple(REFERENCE_HAS) == FURTHER_STAGES
+    assert tuple(CHAIN) == tuple(REFERENCE_HAS) == OPTIONAL_STAGES
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.29, 0.31, 1.0])
@@ -552,7 +550,7 @@ def test_a_wrong_processor_is_seen_and_the_right_one_is_not(wrong, knobs):
     config = SamplingConfig(**vars_of(NEUTRAL), **knobs)
     seen = 0
     for logits, uncond, history, context in batches():
-        bounds = REFERENCE.kept_bounds(logits, history, config, uncond, context)
+        bounds = kept_bounds(logits, history, config, uncond, context)
         expected = REFERENCE.process(logits, history, config, uncond, context)
         seen += disagreement(wrong(logits, history, config, context), expected, bounds) != ""
         assert disagreement(scores_of(logits, history, config, uncond, context), expected, bounds) == ""

@@ -21,14 +21,15 @@ import pytest
 from sampler import SamplingConfig, finch
 from sampler.alignment import FINDING
 from sampler.chain.noise import NoiseKey
-from sampler.engines.reference.chain import ReferenceEngine
 from sampler.finch import Prompt
-from sampler.generation.generator import Generation, Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Generation, Request
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.model import T3
 from sampler.t3.weights import read_weights
 from sampler.variants import Variant, load_variants
 from tests import wheels
+from tests.support import kept_bounds
 from tests.wheel_runs import POSITIONS, Push, pushed
 from tests.wrong_engines.rules import LIES
 
@@ -225,7 +226,7 @@ def describe(ours: Generation, expected: list[int], config: SamplingConfig) -> s
         return f"{len(ours.tokens)} tokens, upstream {len(expected)}, not explained"
     cond, uncond = ours.record.logits[step : step + 1, 0], ours.record.logits[step : step + 1, 1:]
     history = [[BOS, *ours.tokens[:step]]]
-    must, may = ReferenceEngine().kept_bounds(cond, history, config, uncond[:, 0] if uncond.shape[1] else None)
+    must, may = kept_bounds(cond, history, config, uncond[:, 0] if uncond.shape[1] else None)
     near = (may & ~must).any() or ours.record.margin[step] < 1e-4
     return f"part at step {step}, margin {ours.record.margin[step]:.1e}{'' if near else ', not explained'}"
 
@@ -323,4 +324,4 @@ def test_what_happens_behind_t3_is_in_upstreams_source(name, version):
 
 def test_every_release_of_the_table_is_tested_and_git_alone_has_no_oracle():
     assert {version for _, version in CASES} == set(wheels.CODE)
-    assert {name for name, variant in VARIANTS.items() if not variant.has_oracle} == {"mtl-head", "nano"}
+    assert {name for name, variant in VARIANTS.items() if not variant.wheels} == {"mtl-head", "nano"}

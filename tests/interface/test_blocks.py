@@ -7,6 +7,7 @@ import pytest
 from sampler.matrix.matrix import load_matrix, shipped_matrices
 from sampler.run.blocks import TURNS, blocks_of, count, slots_of
 from sampler.run.session import Session
+from tests.sessions import result_of, run_all
 
 SHIPPED = shipped_matrices()
 
@@ -40,11 +41,10 @@ def test_a_cell_by_itself_has_the_tokens_the_slots_and_the_bits_of_the_whole_run
         'why = "made"\n[generation]\nrequests = 3\nwidth = 4\nmax_new_tokens = 30\n'
         "[axes]\ntemperature = [0.7, 0.8, 0.9]\ncfg_weight = [0.0, 0.5]\n"
     )
-    whole, single = (Session(load_matrix(file)) for _ in range(2))
-    cases = whole.matrix.cases
-    whole.generate_together(cases)
+    cases = load_matrix(file).cases
+    whole = {result.case.cell: result for result in run_all(Session(load_matrix(file))).results}
     for case in (cases[0], cases[3], cases[5]):
-        together, alone = whole.run(case), single.run(case)
+        together, alone = whole[case.cell], result_of(Session(load_matrix(file)), case.cell)
         assert [each.tokens for each in together.generations] == [each.tokens for each in alone.generations]
         for left, right in zip(together.generations, alone.generations, strict=True):
             assert (left.record.slot, left.record.width) == (right.record.slot, 4)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from sampler import STAGES, SamplingConfig
-from sampler.engines.base import EngineError, EngineInfo, Generation, Record, Request
+from sampler.engines.base import EngineError, EngineInfo
 from sampler.engines.capabilities import checked_generations, offered, trimmed
 from sampler.errors import Unsupported
+from sampler.requests import Generation, Record, Request
 
 INFO = EngineInfo("x", "1", vocab_size=4, eos_ids=(3,))
 CONFIG = SamplingConfig(top_k=5)

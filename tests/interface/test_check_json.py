@@ -11,7 +11,7 @@ import pytest
 from tests.interface.test_cli import ROOT, assert_one_clear_line, sampler
 
 MINIATURES = str(ROOT / "tests" / "miniatures.py")
-OUTCOMES = {"passed", "failed", "errored", "unavailable"}
+OUTCOMES = {"passed", "failed", "errored", "skipped", "inconclusive"}
 NUMBER = int | float | None
 TYPES = {
     "case": str,
@@ -22,8 +22,11 @@ TYPES = {
     "n": int,
     "statistic": NUMBER,
     "bound": NUMBER,
+    "p_value": NUMBER,
     "alpha": NUMBER,
     "detectable": NUMBER,
+    "required": NUMBER,
+    "reason": str | None,
     "message": str,
     "reproduce": str,
 }
@@ -42,7 +45,7 @@ import time
 import numpy as np
 
 from sampler.engines.base import EngineInfo
-from sampler.engines.reference import ReferenceEngine
+from sampler.engines.reference.chain import ReferenceEngine
 
 
 class Broken:
@@ -111,7 +114,7 @@ def assert_contract(report):
     assert report["against"] is None
     assert isinstance(report["dialect"], str | None)
     assert isinstance(report["false_alarm_rate"], float)
-    assert report["outcome"] in ("agrees", "disagrees", "errored", "unavailable")
+    assert report["outcome"] in ("agrees", "disagrees", "errored", "skipped", "inconclusive")
     for verdict in report["verdicts"]:
         assert list(verdict) == list(TYPES)
         for key, kind in TYPES.items():
@@ -139,7 +142,7 @@ def test_an_engine_that_agrees(tmp_path):
     assert result.returncode == 0, result.stdout
     assert_contract(report)
     assert (report["outcome"], report["diagnosis"], report["dialect"]) == ("agrees", [], None)
-    assert {verdict["outcome"] for verdict in report["verdicts"]} <= {"passed", "unavailable"}
+    assert {verdict["outcome"] for verdict in report["verdicts"]} <= {"passed", "skipped", "inconclusive"}
     assert [each.name for each in tmp_path.iterdir()] == ["report.json"]
 
 
@@ -160,8 +163,8 @@ def test_an_engine_of_which_nothing_can_be_asked(tmp_path):
     result, report = checked(tmp_path / "report.json", f"{MINIATURES}:right_only_draws", "--level", "process")
     assert result.returncode == 3
     assert_contract(report)
-    assert report["outcome"] == "unavailable"
-    assert {verdict["outcome"] for verdict in report["verdicts"]} == {"unavailable"}
+    assert report["outcome"] == "skipped"
+    assert {verdict["outcome"] for verdict in report["verdicts"]} == {"skipped"}
     assert "the engine has no process()" in report["verdicts"][0]["message"]
 
 

@@ -92,22 +92,22 @@ def test_the_same_run_gives_the_same_verdicts(quick, tmp_path):
     assert one.header == two.header
 
 
-def test_without_torch_the_comparison_is_unavailable_and_never_passed(quick, tmp_path):
+def test_without_torch_the_comparison_is_skipped_and_never_passed(quick, tmp_path):
     result = sampler("run", quick, "--out", tmp_path / "out", blocked="torch")
     assert result.returncode == 0, result.stderr
     outcomes = {verdict.check: verdict.outcome for verdict in read_run(tmp_path / "out" / "run.jsonl").verdicts}
     assert outcomes == {
         "allowed": "passed",
         "draws": "passed",
-        "chain": "unavailable",
+        "chain": "skipped",
         "repeats": "passed",
         "stops": "passed",
     }
     assert "torch is not installed (pip install 'sampler-suite[reference]')" in result.stdout
-    assert "1 cells: 1 unavailable" in result.stdout
+    assert "1 cells: 1 skipped" in result.stdout
 
 
-def test_a_matrix_with_nothing_but_unavailable_cells_exits_with_3(tmp_path):
+def test_a_matrix_with_nothing_but_skipped_cells_exits_with_3(tmp_path):
     result = sampler("run", "smoke", "--engine", "reference", "--out", tmp_path / "out")
     assert result.returncode == 3
     assert "reference does not generate" in result.stdout
@@ -260,9 +260,7 @@ def test_a_full_disk(quick, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "run.jsonl.partial").symlink_to("/dev/full")
-    assert_one_clear_line(
-        sampler("run", quick, "--out", out), "run.jsonl.partial cannot be written: No space left on device"
-    )
+    assert_one_clear_line(sampler("run", quick, "--out", out), "run.jsonl cannot be written: No space left on device")
     assert list(out.iterdir()) == []
 
 
@@ -362,7 +360,7 @@ def test_a_run_file_without_its_footer_is_refused(quick, tmp_path):
         (lines[:-1], "has no footer (the run was interrupted; run it again)"),
         ([*lines[:1], *lines[2:]], "has verdicts {'passed': 4}, its footer says {'passed': 5} (were lines removed?)"),
         (["[1]\n", *lines[1:]], "has a line that is no object"),
-        (lines[1:], "has no header of the format sampler-run/1"),
+        (lines[1:], "has no header of the format sampler-run/2"),
         ([*lines[:2], lines[1], *lines[2:]], "has 2 verdicts of quick/base/allowed (were two runs joined?)"),
         ([*lines[:-1], lines[-1][:10]], "is no run"),
         ([lines[0], lines[1].replace('"passed"', '"fine"'), lines[-1]], "verdict 0.outcome"),

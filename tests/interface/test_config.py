@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 
 from sampler import STAGES, SamplingConfig
-from sampler.config import ALL_STAGES, FURTHER_STAGES
 from sampler.errors import ConfigError
+from sampler.stages import ALL_STAGES, OPTIONAL_STAGES
 from tests.support import configs
 
 
@@ -49,7 +49,11 @@ def test_canonical_text_reads_back(config: SamplingConfig):
         ("order", ("temperature", "temperature"), "order names 'temperature' twice"),
         ("order", ("temperatur",), "order names the unknown stage 'temperatur' (stages: cfg, alignment"),
         ("order", "temperature", "order = 'temperature' is not a list of stages"),
-        ("cfg_convention", "both", "cfg_convention = 'both' is unknown (expected one of conditional, unconditional)"),
+        (
+            "cfg_convention",
+            "both",
+            "cfg_convention = 'both' is out of range (expected one of conditional, unconditional)",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_was_expected(field, value, expected):
@@ -130,7 +134,7 @@ def test_a_further_stage_takes_its_place_in_the_default_order():
     idle = config.without(["typical_p"])
     assert idle.order == config.order
     assert "typical_p" not in idle.active_stages()
-    assert set(STAGES) | set(FURTHER_STAGES) == set(ALL_STAGES)
+    assert set(STAGES) | set(OPTIONAL_STAGES) == set(ALL_STAGES)
 
 
 def test_another_order_has_to_name_what_is_on():

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 from sampler import NoiseKey, SamplingConfig, process
-from sampler.checks.verdict import Step, Verdict
+from sampler.checks.verdict import Verdict
 from sampler.errors import SamplerError
+from sampler.requests import Steps
 from sampler.results.store.crash import read_crash, remove_crashes, write_crashes
 from sampler.run.replay import replay_crash
 
 CONFIG = SamplingConfig(temperature=0.8, min_p=0.1)
 LOGITS = np.array([2.0, 0.0, -np.inf, -9.0, 1.5], dtype=np.float32)
 UNCOND = np.array([1.0, 0.5, -1.0, 0.0, 1.5], dtype=np.float32)
-STEP = Step(CONFIG, (4, 4, 1), LOGITS, UNCOND, NoiseKey(1, "crash").gumbel(0, 5), 3)
+NOISE = NoiseKey(1, "crash").gumbel(0, 5)[None]
+STEP = Steps(LOGITS[None], [(4, 4, 1)], [CONFIG], UNCOND[None], gumbel=NOISE, tokens=np.array([3]))
 VERDICT = Verdict(
     "smoke/base/allowed", "draw", "allowed", "min_p", "failed", 1, message="it was", reproduce="sampler ..."
 )
@@ -30,7 +32,7 @@ def crash(tmp_path) -> Path:
 def test_a_step_comes_back_bit_for_bit(crash):
     content, step = read_crash(crash)
     assert (content["case"], content["stage"]) == (VERDICT.case, "min_p")
-    assert (step.config, step.history, step.token) == (CONFIG, (4, 4, 1), 3)
+    assert (step.config, list(map(list, step.history)), step.tokens.tolist()) == (CONFIG, [[4, 4, 1]], [3])
     for name in ("logits", "uncond_logits", "gumbel"):
         np.testing.assert_array_equal(getattr(step, name), getattr(STEP, name))
     assert step.scores is None
@@ -45,7 +47,7 @@ def test_the_file_shows_the_failure_without_model_or_engine(crash):
 
 
 def test_recorded_scores_are_judged_too(tmp_path):
-    right = np.array(process(LOGITS[None], [list(STEP.history)], CONFIG, UNCOND[None]))[0]
+    right = np.array(process(LOGITS[None], STEP.history, CONFIG, UNCOND[None]))
     wrong = np.where(np.arange(5) == 1, 0.5, right).astype(np.float32)
     outcomes = []
     for index, scores in enumerate((right, wrong)):

@@ -107,7 +107,7 @@ def test_an_engine_that_always_hangs_is_asked_no_more(client):
         client.ask(call(HANGS))
     start = time.perf_counter()
     refused = client.ask(call(HANGS))
-    assert (refused.failure, refused.message) == ("unsupported", "not asked any more: 4 calls had no answer")
+    assert (refused.failure, refused.message) == ("given_up", "not asked any more: 4 calls had no answer")
     assert time.perf_counter() - start < 0.2
 
 

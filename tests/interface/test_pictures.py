@@ -118,8 +118,8 @@ def test_equal_tokens_have_equal_colours_and_neighbours_seldom():
 PROGRAM = """
 import hashlib, sys
 from tests.interface.test_pictures import a_map, ONE_ROW
-from sampler.results.figures import png, svg, inline_svg
-from sampler.results.plots import token_raster
+from sampler.results.report.figures import png, svg, inline_svg
+from sampler.results.report.plots import token_raster
 content = [svg(a_map()), png(a_map()), inline_svg(token_raster(ONE_ROW), "a", "b").encode()]
 print(hashlib.sha256(b"".join(content)).hexdigest(), "matplotlib.pyplot" in sys.modules)
 """

@@ -86,7 +86,7 @@ def test_too_few_texts_are_named(folder):
 
 
 def test_a_language_without_a_grammar_is_one_line(tmp_path):
-    command = [sys.executable, "-m", "sampler.finch.training.train", "--out", str(tmp_path / "x"), "--language", "tlh"]
+    command = [sys.executable, "-m", "sampler.finch.train", "--out", str(tmp_path / "x"), "--language", "tlh"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 2
     assert result.stderr.strip() == "error: there is no grammar for the language 'tlh' (known: de, en, es, fr, it)"

@@ -1,5 +1,6 @@
 """What a run keeps beside its verdicts: every token, and attention only where a picture will need it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 
 from sampler import SamplingConfig
-from sampler.engines.base import EngineInfo, Generation, Record, Request
+from sampler.engines.base import EngineInfo
 from sampler.matrix.matrix import Case, Workload
-from sampler.results.store.attachments import PICTURED, Recorded, read_recorded, read_tokens
-from sampler.run.events import CaseResult
-from sampler.run.recorder import prompt_ids, recorded_run, telling_run
+from sampler.requests import Generation, Record, Request
+from sampler.results.store.attachments import PICTURED, Recorded, read_recorded
+from sampler.results.store.tokens import read_lines
+from sampler.run.events import CaseResult, Finished, Judged
+from sampler.run.recorder import prompt_ids, recorded, telling_run
 from tests.pages import verdict
 
 EMPTY = np.zeros(0, dtype=np.float32)
@@ -49,11 +52,12 @@ def result(cell: str, outcome: str, generations: Sequence[Generation], message: 
 
 def record(folder, engine: Engine, results: Sequence[CaseResult]) -> tuple[dict, Recorded]:
     """Record cells as `sampler run` does; what the footer gets, and what a report reads."""
-    with recorded_run(SimpleNamespace(engine=engine, engine_for=lambda case: engine), folder) as recorder:
+    with recorded(SimpleNamespace(engine=engine, engine_for=lambda case: engine), folder) as recorder:
         for each in results:
-            recorder.add(each)
-        about = recorder.finish({})
+            recorder.take(Judged(each))
+        recorder.take(Finished([], 9, 1.0))
     assert not list(folder.glob("*.part*"))
+    about = json.loads((folder / "run.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     return about, read_recorded(folder, about["files"])
 
 
@@ -63,42 +67,42 @@ def test_tokens_of_every_cell_are_kept_and_attention_of_failing_ones(tmp_path):
         result("a:1", "passed", [generation()]),
         result("a:2", "failed", [generation(), generation((4,), "length")]),
     ]
-    about, recorded = record(tmp_path, engine, cells)
+    about, kept = record(tmp_path, engine, cells)
     assert about["finished"].endswith("+00:00")
-    runs = read_tokens(tmp_path / "tokens.jsonl")
+    runs = read_lines(tmp_path / "tokens.jsonl")
     assert [(run.cell, run.request, run.prompt, run.tokens, run.stop_reason) for run in runs] == [
         ("made/a:1", 0, 0, (1, 2, 3), "eos"),
         ("made/a:2", 0, 0, (1, 2, 3), "eos"),
         ("made/a:2", 1, 1, (4,), "length"),
     ]
-    assert recorded.missing == []
-    assert recorded.attention == {}, "the run that hit its cap came out otherwise when it was asked for again"
+    assert kept.missing == []
+    assert kept.attention == {}, "the run that hit its cap came out otherwise when it was asked for again"
     assert [(request.prompt, request.slot) for request in engine.asked] == [("Two.", 1)], "in its own slot"
 
 
 def test_attention_is_asked_for_again_or_taken_as_it_was_recorded(tmp_path):
     engine = Engine(generation(attention=True))
-    plain, kept = result("a:1", "failed", [generation()]), result("a:2", "errored", [generation(attention=True)])
-    _, recorded = record(tmp_path, engine, [plain, kept])
-    assert list(recorded.attention) == ["made/a:1", "made/a:2"]
-    assert recorded.attention["made/a:1"].attention.shape == (3, 4)
-    assert recorded.attention["made/a:1"].attention.dtype == np.float16
+    cells = [result("a:1", "failed", [generation()]), result("a:2", "errored", [generation(attention=True)])]
+    _, kept = record(tmp_path, engine, cells)
+    assert list(kept.attention) == ["made/a:1", "made/a:2"]
+    assert kept.attention["made/a:1"].attention.shape == (3, 4)
+    assert kept.attention["made/a:1"].attention.dtype == np.float16
     assert len(engine.asked) == 1
 
 
 @pytest.mark.parametrize("answer", [None, generation(), generation((1, 2), attention=True)])
 def test_an_engine_without_a_fitting_answer_costs_the_picture_only(tmp_path, answer):
-    about, recorded = record(tmp_path, Engine(answer), [result("a:1", "failed", [generation()])])
-    assert recorded.attention == {}
+    about, kept = record(tmp_path, Engine(answer), [result("a:1", "failed", [generation()])])
+    assert kept.attention == {}
     assert list(about["files"]) == ["tokens.jsonl"]
 
 
 def test_only_the_first_failing_cells_are_generated_again(tmp_path):
     engine = Engine(generation(attention=True))
-    unavailable = [result(f"b:{index}", "errored", []) for index in range(3)]  # nothing was generated there
+    broken = [result(f"b:{index}", "errored", []) for index in range(3)]  # nothing was generated there
     failing = [result(f"a:{index}", "failed", [generation()]) for index in range(PICTURED + 5)]
-    _, recorded = record(tmp_path, engine, [*unavailable, *failing])
-    assert list(recorded.attention) == [f"made/a:{index}" for index in range(PICTURED)]
+    _, kept = record(tmp_path, engine, [*broken, *failing])
+    assert list(kept.attention) == [f"made/a:{index}" for index in range(PICTURED)]
     assert len(engine.asked) == PICTURED
 
 
@@ -106,12 +110,12 @@ def test_attention_of_an_earlier_run_does_not_stay(tmp_path):
     record(tmp_path, Engine(generation(attention=True)), [result("a:1", "failed", [generation()])])
     assert (tmp_path / "attention.safetensors").exists()
     record(tmp_path, Engine(None), [result("a:1", "passed", [generation()])])
-    assert {path.name for path in tmp_path.iterdir()} == {"tokens.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {"run.jsonl", "tokens.jsonl"}
 
 
 def interrupt(folder) -> None:
-    with recorded_run(SimpleNamespace(engine=Engine(None)), folder) as recorder:
-        recorder.add(result("a:2", "passed", [generation()]))
+    with recorded(SimpleNamespace(engine=Engine(None)), folder) as recorder:
+        recorder.take(Judged(result("a:2", "passed", [generation()])))
         raise KeyboardInterrupt
 
 
@@ -120,7 +124,7 @@ def test_a_run_that_breaks_off_leaves_the_tokens_of_the_one_before(tmp_path):
     before = (tmp_path / "tokens.jsonl").read_bytes()
     with pytest.raises(KeyboardInterrupt):
         interrupt(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"tokens.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {"run.jsonl", "tokens.jsonl"}
     assert (tmp_path / "tokens.jsonl").read_bytes() == before
 
 
@@ -129,24 +133,27 @@ def test_the_same_run_gives_the_same_files(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         record(tmp_path / name, Engine(generation(attention=True)), [result("a:1", "failed", [generation()])])
-        contents.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+        files = (path for path in (tmp_path / name).iterdir() if path.name != "run.jsonl")  # it says when it ended
+        contents.append({path.name: path.read_bytes() for path in files})
     assert contents[0] == contents[1]
 
 
 @pytest.mark.parametrize(
-    ("message", "stops", "expected"),
+    ("named", "stops", "expected"),
     [
-        ("3 of 9 tokens; request 2, step 4: token 5", ["eos", "eos", "eos"], 2),
-        ("request 1 hit its cap; request 2 hit its cap", ["eos", "length", "length"], 1),
-        ("the frequencies differ", ["eos", "error", "length"], 1),
-        ("the frequencies differ", ["eos", "forced_eos", "eos"], 0),
-        ("request 7, step 4", ["eos", "eos", "length"], 2),
+        (2, ["eos", "eos", "eos"], 2),
+        (1, ["eos", "length", "length"], 1),
+        (None, ["eos", "error", "length"], 1),
+        (None, ["eos", "forced_eos", "eos"], 0),
+        (7, ["eos", "eos", "length"], 2),
     ],
 )
-def test_the_picture_shows_the_run_that_the_message_is_about(message, stops, expected):
+def test_the_picture_shows_the_run_that_the_verdict_names(named, stops, expected):
     runs = [generation(stop_reason=stop) for stop in stops]
-    assert telling_run(result("a:1", "failed", runs, message)) == expected
-    passed = replace(result("a:1", "failed", runs, "request 9"), verdicts=(verdict("a:1", message="request 2"),))
+    failed = result("a:1", "failed", runs)
+    verdicts = tuple(replace(each, request=named) for each in failed.verdicts)
+    assert telling_run(replace(failed, verdicts=verdicts)) == expected
+    passed = replace(failed, verdicts=(verdict("a:1", request=2),))
     assert telling_run(passed) == next((index for index, stop in enumerate(stops) if stop in ("length", "error")), 0)
 
 

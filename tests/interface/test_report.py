@@ -15,10 +15,11 @@ from sampler.results.report.cells import cells_of
 from sampler.results.report.grid import grid_of
 from sampler.results.report.html import write_report
 from sampler.results.report.words import summary
-from sampler.results.store.attachments import read_tokens
 from sampler.results.store.run_file import read_run
+from sampler.results.store.tokens import read_lines
 from sampler.run.session import Session
-from tests.pages import HEADER, Found, Page, attention_run, cells, token_run, verdict, write_made
+from tests.pages import HEADER, Page, attention_run, cells, token_run, verdict, write_made
+from tests.sessions import result_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,11 +104,11 @@ def test_report_writes_what_run_wrote(failing, tmp_path):
 
 def test_tokens_are_those_that_were_judged(failing):
     folder, _ = failing
-    runs = read_tokens(folder / "tokens.jsonl")
+    runs = read_lines(folder / "tokens.jsonl")
     matrix = load_matrix(find_matrix("smoke"))
     assert [(run.cell, run.request) for run in runs] == [(case.id, index) for case in matrix.cases for index in (0, 1)]
     assert {run.prompt for run in runs} == {"en-sentence-000", "en-sentence-001"}
-    again = Session(matrix).run(matrix.cases[0])  # greedy, where the engine is right
+    again = result_of(Session(matrix), matrix.cases[0].cell)  # greedy, where the engine is right
     assert [tuple(each.tokens) for each in again.generations] == [run.tokens for run in runs[:2]]
     assert [each.stop_reason for each in again.generations] == [run.stop_reason for run in runs[:2]]
     line = json.loads((folder / "tokens.jsonl").read_text(encoding="utf-8").splitlines()[0])
@@ -174,7 +175,7 @@ def test_a_page_that_cannot_be_rendered_loses_nothing_of_the_run(tmp_path, monke
     assert result.exit_code == 1
     assert "no report.html: ZeroDivisionError: division by zero (`sampler report" in result.output
     assert len(read_run(out / "run.jsonl").verdicts) == 5
-    assert len(read_tokens(out / "tokens.jsonl")) == 1
+    assert len(read_lines(out / "tokens.jsonl")) == 1
     assert not (out / "report.html").exists()
     monkeypatch.undo()
     assert sampler("report", out).exit_code == 0
@@ -186,7 +187,7 @@ EVIL = "<script>alert('1')</script> & \"quoted\" ]]> \ud800"
 
 def test_what_others_wrote_is_text_and_never_markup(tmp_path):
     steps = [token_run("base"), token_run("base", request=1)]
-    runs = [*steps, type(steps[0])("made/base", 2, EVIL[:-2], (1, 2, 3), "length")]
+    runs = [*steps, steps[0].model_copy(update={"request": 2, "prompt": EVIL[:-2]})]
     folder = write_made(
         tmp_path / "made",
         [verdict("base", "failed", message=EVIL, reproduce=f"sampler replay {EVIL}"), verdict("base", check=EVIL)],
@@ -270,16 +271,16 @@ def test_an_excluded_field_and_pooled_cells_are_on_the_page(tmp_path):
 @pytest.mark.parametrize(
     ("outcomes", "tag", "expected"),
     [
-        (["passed", "passed"], "✓ passed", "All passed: nothing is wrong that these checks could see."),
+        (["passed", "passed"], "✓ agrees", "All passed: nothing is wrong that these checks could see."),
         (
-            ["passed", "unavailable"],
-            "✓ passed",
+            ["passed", "skipped"],
+            "✓ agrees",
             "in full, which is not a pass. The 1 check that could look found nothing wrong.",
         ),
-        (["unavailable"] * 2, "? unavailable", "Of 2 configurations 2 could not be looked at in full"),
+        (["skipped"] * 2, "- skipped", "Of 2 configurations 2 could not be looked at in full"),
         (
             ["passed", "failed", "errored"],
-            "! errored",
+            "✗ disagrees",
             "Of 3 configurations 1 passed, 1 failed and 1 broke off. The stage of sampling that was found wrong most",
         ),
     ],
@@ -301,31 +302,25 @@ def test_figures_say_what_they_rest_on(tmp_path):
     exact = verdict("base", alpha=None, detectable=None)
     page = Page(write_report(write_made(tmp_path / "b", [exact])).read_text(encoding="utf-8"))
     assert page.inside["td"][-3:-1] == ["exact", "any"]
-    blind = verdict("base", "unavailable", n=0, statistic=None, bound=None)
+    blind = verdict("base", "skipped", n=0, statistic=None, bound=None)
     page = Page(write_report(write_made(tmp_path / "c", [blind])).read_text(encoding="utf-8"))
     assert page.inside["td"][-6:-1] == ["0", "", "", "", ""], "what was not looked at has no power"
 
 
-def test_loops_are_marked_where_they_are_looked_for(tmp_path):
-    folder = write_made(tmp_path / "made", [verdict("base", "failed")], [token_run("base"), token_run("base", 1)])
-    plain = Page(write_report(folder).read_text(encoding="utf-8"))
-    assert "loop that was found" not in plain.text
-
-    def find(tokens: tuple[int, ...]) -> list[Found]:
-        return [Found(30, 2, 10), Found(5, None, 4)] if tokens == token_run("base", 1).tokens else []
-
-    page = Page(write_report(folder, find).read_text(encoding="utf-8"))
-    assert "Loops: request 1, 10 tokens from step 30; request 1, 4 tokens from step 5." in page.text
-    assert {"from 30, period 2", "from 5"} <= set(page.inside["text"])
-    page = Page(write_report(folder, lambda tokens: [Found(0, 1, 2)] * 7).read_text(encoding="utf-8"))
-    assert page.text.count("2 tokens from step 0") == 12
+def test_loops_are_marked(tmp_path):
+    tokens = (*range(30), *[7, 8] * 40)
+    runs = [token_run("base"), *(token_run("base", n).model_copy(update={"tokens": tokens}) for n in range(1, 15))]
+    page = Page(write_report(write_made(tmp_path, [verdict("base", "failed")], runs)).read_text(encoding="utf-8"))
+    assert "Loops: request 1, 80 tokens from step 30; request 2, 80 tokens from step 30;" in page.text
+    assert "from 30, period 2" in page.inside["text"]
+    assert page.text.count("80 tokens from step 30") == 12
     assert "; and 2 more." in page.text
 
 
 def test_the_page_can_be_read_aloud_and_printed(tmp_path):
     page = Page(write_report(write_made(tmp_path / "made", [verdict("a:1", "failed"), verdict("a:2")])).read_text())
     assert ("html", {"lang": "en"}) in page.elements
-    assert page.inside["title"] == ["✗ failed: made, seed 3 (sampler)"]
+    assert page.inside["title"] == ["✗ disagrees: made, seed 3 (sampler)"]
     assert {found.get("scope") for tag, found in page.elements if tag == "th"} <= {"row", "col", "colgroup"}
     for _, found in page.elements:
         if found.get("class", "").startswith("scroll"):

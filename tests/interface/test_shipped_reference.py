@@ -18,10 +18,10 @@ from sampler.results.store.reference_runs import (
     read_reference,
     shipped_reference,
     shipped_runs,
-    write_reference,
 )
 from sampler.run.prompts import prompts_of
 from sampler.run.session import Session
+from tests.reference_runs import write_reference
 
 STEPS = {
     "tokens": [3, 7, 9, 4, 9],
@@ -95,7 +95,7 @@ def test_runs_are_found_by_matrix_and_cell():
 def port():
     """What the core speaks of the same texts, four runs each."""
     matrix = load_matrix(find_matrix("sentences"))
-    case = replace(matrix.cases[0], plan=matrix.workload.model_copy(update={"runs": 4}))
+    case = replace(matrix.cases[0], workload=matrix.workload.model_copy(update={"runs": 4}))
     session = Session(matrix, 77)
     ids = [prompt.id for prompt in prompts_of(case.workload) for _ in range(4)]
     return list(zip(ids, session.answers(case, session.requests(case), lambda tokens, finished: None), strict=True))

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from sampler import SamplingConfig
 from sampler.cli.app import app
-from sampler.engines.base import EngineError, EngineInfo, Generation, Record, Request
+from sampler.engines.base import EngineError, EngineInfo
 from sampler.engines.core import CoreEngine
 from sampler.errors import Unsupported
+from sampler.requests import Generation, Record, Request
 from sampler.results.report.plots import attention_map
 from sampler.trace.attention import suite_request, trace_attention
 
@@ -80,7 +81,7 @@ def test_a_picture_on_the_command_line(tmp_path, core):
         ([TEXT, "--out", "map.png", "--language", "xx"], "finch does not speak 'xx'"),
         ([TEXT, "--out", "map.png", "--temperature", "-1"], "temperature = -1.0 is out of range"),
         ([TEXT, "--out", "map.png", "--max-new-tokens", "0"], "max_new_tokens = 0 (expected 1 to 4100"),
-        ([TEXT, "--out", "map.png", "--engine", "mlx-lm"], "does not generate (a trace is one of a generated run)"),
+        ([TEXT, "--out", "map.png", "--engine", "mlx-lm"], "does not generate (it has no generate())"),
         ([TEXT, "--out", "map.png", "--engine", "none"], "'none' is no engine"),
         ([TEXT, "--out", "map.png", "--engine", "reference", "--weights", "x"], "--weights goes with the core"),
     ],

@@ -17,7 +17,8 @@ from transformers import AutoTokenizer
 
 from sampler import SamplingConfig
 from sampler.errors import TextError, WeightsError
-from sampler.generation.generator import Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Request
 from sampler.t3 import checkpoint as checkpoints
 from sampler.t3.byte_level import read_byte_level
 from sampler.t3.checkpoint import load_checkpoint

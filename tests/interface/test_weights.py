@@ -14,7 +14,8 @@ from tokenizers import AddedToken, Tokenizer, models
 
 from sampler import SamplingConfig, finch
 from sampler.errors import MissingPackage, TextError, WeightsError
-from sampler.generation.generator import Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Request
 from sampler.t3 import checkpoint as checkpoints
 from sampler.t3.checkpoint import load_checkpoint
 from sampler.t3.config import CHATTERBOX_ENGLISH, CHATTERBOX_MULTILINGUAL, T3Config

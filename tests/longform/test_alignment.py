@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from sampler import NoiseKey, SamplingConfig, process
 from sampler.alignment import FINDING, AlignmentStreamAnalyzer, AnalyzerConfig
 from sampler.chain.pipeline import run_rows
-from sampler.config import STAGES
 from sampler.errors import ConfigError
-from sampler.generation.generator import Generation, Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Generation, Request
+from sampler.stages import STAGES
 from sampler.variants import analyzer, load_variants, variant
 from tests.longform.test_generation import CHECKPOINT, assert_bit_equal, only, tiny_checkpoint
 from tests.support import TINY, random_text
@@ -196,17 +197,19 @@ def test_an_analyzer_needs_heads_to_read():
 
 
 def seen_by(rule: str, config: SamplingConfig, tokens: list[int]) -> list[set[int]]:
-    """What the penalty is told at each step of a run that draws given tokens."""
+    """Which ids the penalty sees at each step of a run that draws given tokens."""
     told: list[set[int]] = []
 
-    def chain(logits, seen, configs, uncond, *past):
-        told.append(set(np.flatnonzero(np.array(seen[0])).tolist()))
-        if past:
-            drawn = past[0].histories[0][int(past[0].prompt_length[0]) :]
+    def chain(batch):
+        if batch.context is None:
+            told.append(set(np.flatnonzero(batch.seen[0]).tolist()))
+        else:
+            told.append(set(batch.history[0].tolist()))
+            drawn = batch.history[0][int(batch.context.prompt_length[0]) :]
             assert drawn.tolist() == tokens[: len(told) - 1]
-            assert set(past[0].histories[0].tolist()) == told[-1]
-        wanted = mx.arange(logits.shape[-1])[None] == tokens[len(told) - 1]
-        return run_rows(mx.where(wanted, 0.0, -mx.inf) + mx.zeros_like(logits), seen, configs, None, *past)
+        wanted = mx.arange(batch.logits.shape[-1])[None] == tokens[len(told) - 1]
+        only = mx.where(wanted, 0.0, -mx.inf) + mx.zeros_like(batch.logits)
+        return run_rows(replace(batch, logits=only, uncond_logits=None))
 
     asked = request(0, config, cap=len(tokens))
     answer = Generator(CHECKPOINT, width=1, chain=chain, penalty_history=rule).generate([asked])[0]

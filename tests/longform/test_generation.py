@@ -1,6 +1,5 @@
 """Blocks: what a request gets depends on the request alone; stopping, records and broken rows are told apart."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -14,7 +13,8 @@ from scipy.special import log_softmax
 from sampler import NoiseKey, SamplingConfig, process
 from sampler.chain.pipeline import Scores, run_rows
 from sampler.errors import ConfigError, TextError
-from sampler.generation.generator import Generation, Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Batch, Generation, Request
 from sampler.runtime import blas
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
@@ -242,8 +242,9 @@ def test_attention_covers_the_text_and_is_that_of_the_aligned_heads():
 def only(token: int):
     """A chain that leaves one token."""
 
-    def chain(logits: mx.array, seen: mx.array, configs: Sequence[SamplingConfig], uncond: mx.array | None) -> Scores:
-        scores = mx.where(mx.arange(logits.shape[-1])[None] == token, mx.zeros_like(logits), -mx.inf)
+    def chain(batch: Batch) -> Scores:
+        kept = mx.arange(batch.logits.shape[-1])[None] == token
+        scores = mx.where(kept, mx.zeros_like(batch.logits), -mx.inf)
         return Scores(scores, scores)
 
     return chain
@@ -262,10 +263,10 @@ def test_a_run_that_does_not_end_is_cut_at_its_cap():
 def test_a_broken_row_ends_alone():
     """NaN in one row of a block: that request says so, its neighbours go on undisturbed."""
 
-    def breaks_at_step_two(logits, seen, configurations, uncond):
-        scores = run_rows(logits, seen, configurations, uncond)
-        sick = mx.array([config.min_p == 0.5 for config in configurations])[:, None] & (
-            mx.sum(seen, -1, keepdims=True) > 2
+    def breaks_at_step_two(batch):
+        scores = run_rows(batch)
+        sick = mx.array([config.min_p == 0.5 for config in batch.configs])[:, None] & (
+            mx.sum(mx.array(batch.seen), -1, keepdims=True) > 2
         )
         return Scores(mx.where(sick, -mx.inf, scores.final), scores.ranked)
 
@@ -304,7 +305,10 @@ def test_a_step_grows_with_the_cache_in_blocks():
     checkpoint = tiny_checkpoint(config)
     asked = request(0, SamplingConfig(repetition_penalty=1.0), cap=600)
     suppressed = Generator(
-        checkpoint, width=1, keep_logits=True, chain=lambda logits, *rest: run_rows(_without_eos(logits), *rest)
+        checkpoint,
+        width=1,
+        keep_logits=True,
+        chain=lambda batch: run_rows(replace(batch, logits=_without_eos(batch.logits))),
     ).generate([asked])[0]
     assert len(suppressed.tokens) == 600
     forced = np.array(checkpoint.model.teacher_forced(asked.prompt, checkpoint.voice, suppressed.tokens[:-1]))

@@ -8,16 +8,18 @@ import pytest
 from sampler.checks.longform.absolute import Expectation, complete, looping
 from sampler.checks.longform.questions import WEIGHTS
 from sampler.checks.longform.runs import TokenRun
-from sampler.engines.base import EngineInfo, Generation
+from sampler.engines.base import EngineInfo
 from sampler.errors import MatrixError, TokensError
 from sampler.matrix.matrix import find_matrix, load_matrix
-from sampler.run.groups import ALL, BY_ITSELF, alphas_of, find_group, groups_of
-from sampler.run.longform import LongFormRun
+from sampler.requests import Generation
+from sampler.run.groups import ALL, BY_ITSELF, alphas_of, groups_of
+from sampler.run.longform import LongformSuite
 from sampler.run.plan import prospects
 from sampler.run.prompts import prompts_of
 from sampler.run.replay import replay_case
 from sampler.run.session import Session
-from sampler.run.suite import run_matrix
+from sampler.run.suite import find_group
+from tests.sessions import run_all
 from tests.wrong_engines.token_runs import EOS, RIGHT, Source
 
 TEXTS = ["one", "two", "three", "four"]
@@ -83,11 +85,8 @@ def folder(tmp_path_factory):
 
 
 def run(folder, factory, seed=0):
-    session = Session(load_matrix(folder / "mine.toml"), seed, f"{__file__}:{factory}")
-    session.prepare()
-    cells = []
-    results = list(run_matrix(session, lambda tokens, finished: None, cells.append))
-    return cells, {verdict.case: verdict for result in results for verdict in result.verdicts}
+    seen = run_all(Session(load_matrix(folder / "mine.toml"), seed, f"{__file__}:{factory}"))
+    return seen.cells, seen.verdicts
 
 
 def test_groups_are_all_cells_then_axes_then_cells(folder):
@@ -125,7 +124,7 @@ def test_the_budget_is_spent_once_and_half_of_it_on_all_cells_together(name):
 def test_a_right_engine_passes_where_its_runs_are_enough_and_follows_no_variant(folder):
     cells, verdicts = run(folder, "right")
     assert cells == ["base", "variant:mtl-0.1.6", "temperature:1.0"]
-    assert {verdict.outcome for verdict in verdicts.values()} <= {"passed", "unavailable"}
+    assert {verdict.outcome for verdict in verdicts.values()} <= {"passed", "skipped", "inconclusive"}
     for name in ("loops", "early", "late", "missing"):
         assert verdicts[f"mine/all/{name}"].outcome == "passed", verdicts[f"mine/all/{name}"].message
     assert verdicts["mine/all/missing"].n == 320
@@ -148,7 +147,7 @@ def test_a_wrong_engine_is_caught_together_by_axis_and_alone_and_the_line_shows_
 
 def test_an_engine_that_raises_is_errored_and_nothing_else_is(folder):
     _, verdicts = run(folder, "raises")
-    assert {verdict.outcome for verdict in verdicts.values()} == {"errored", "unavailable"}
+    assert {verdict.outcome for verdict in verdicts.values()} == {"errored", "skipped"}
     assert verdicts["mine/base/loops"].message == "RuntimeError: out of words"
 
 
@@ -162,14 +161,14 @@ def test_reference_runs_that_are_not_there_are_said_before_anything_runs(tmp_pat
     path = tmp_path / "mine.toml"
     path.write_text(MATRIX, encoding="utf-8")
     with pytest.raises(TokensError, match=r"longform.reference = 'reference.jsonl' \(there is no reference.jsonl\)"):
-        Session(load_matrix(path), 0, f"{__file__}:right").prepare()
+        LongformSuite(Session(load_matrix(path), 0, f"{__file__}:right")).prepare()
 
 
 def test_a_group_is_found_by_its_name(folder):
-    matrix = load_matrix(folder / "mine.toml")
-    assert find_group(matrix, "temperature").scope == "axes"
+    suite = LongformSuite(Session(load_matrix(folder / "mine.toml")))
+    assert find_group(suite, "temperature").scope == "axes"
     with pytest.raises(MatrixError, match="has no cell 'top_p'"):
-        find_group(matrix, "top_p")
+        find_group(suite, "top_p")
 
 
 def speech(length, expected=50.0, reason="eos"):
@@ -188,8 +187,8 @@ def test_a_whole_run_has_its_texts_length_and_an_end():
     assert found.message.startswith("60 of 60 runs are not whole, the first of text 'a': cut at 0.68 of its length;")
     assert "length after 50 tokens" in complete(bad[2:] * 15, Expectation(0.2), 1e-6).message
     assert "cut at 0.40 of its length by the analyzer" in complete(bad[3:] * 15, Expectation(0.2), 1e-6).message
-    assert complete(runs, Expectation(0.2), 1e-9).outcome == "unavailable"
-    assert complete([replace(speech(50), expected=None)], Expectation(0.2), 1e-6).outcome == "unavailable"
+    assert complete(runs, Expectation(0.2), 1e-9).outcome == "inconclusive"
+    assert complete([replace(speech(50), expected=None)], Expectation(0.2), 1e-6).outcome == "skipped"
 
 
 def test_a_cell_that_is_known_to_be_bad_has_to_stay_so():
@@ -200,7 +199,7 @@ def test_a_cell_that_is_known_to_be_bad_has_to_stay_so():
     found = complete(good, known, 1e-6)
     assert found.outcome == "failed"
     assert "fewer than the 50% that are known" in found.message
-    assert complete(good[:5], known, 1e-9).outcome == "unavailable"
+    assert complete(good[:5], known, 1e-9).outcome == "inconclusive"
 
 
 def test_loops_are_counted_by_themselves():
@@ -225,7 +224,7 @@ def test_every_cell_is_a_request_of_its_own_noise():
     made = [session.requests(case) for case in matrix.cases]
     assert {len(requests) for requests in made} == {12 * 8}
     assert len({request.seed for requests in made for request in requests}) == len(matrix.cases) * 96
-    assert LongFormRun(session).alphas == alphas_of(matrix)
+    assert LongformSuite(session).alphas == alphas_of(matrix)
 
 
 SMALL = """
@@ -244,15 +243,14 @@ variant = ["en-0.1.3", "mtl-0.1.6"]
 def test_processes_generate_what_one_process_does(tmp_path):
     (tmp_path / "small.toml").write_text(SMALL, encoding="utf-8")
     matrix = load_matrix(tmp_path / "small.toml")
-    told, counted = [], []
-    one = list(run_matrix(Session(matrix), lambda tokens, finished: None, told.append))
-    two = list(run_matrix(Session(matrix), lambda *counts: counted.append(counts), told.append, jobs=2))
+    first, second = run_all(Session(matrix)), run_all(Session(matrix), jobs=2)
+    one, two = first.results, second.results
     assert [result.verdicts for result in one] == [result.verdicts for result in two]
     assert [[each.tokens for each in result.generations] for result in one] == [
         [each.tokens for each in result.generations] for result in two
     ]
-    assert sorted(told) == ["base", "base", "variant:mtl-0.1.6", "variant:mtl-0.1.6"]
-    assert sum(finished for _, finished in counted) == 4
+    assert sorted(first.cells) == sorted(second.cells) == ["base", "variant:mtl-0.1.6"]
+    assert first.finished == second.finished == 4
     assert [request.prompt for request in two[-1].requests] == ["One.", "Two."]
     assert [result.case.cell for result in one] == ["base", "variant:mtl-0.1.6"]
     assert [verdict.check for verdict in one[0].verdicts] == ["same", "ends", "complete", "looping"]
@@ -297,8 +295,8 @@ def test_runs_that_ship_serve_a_cell_of_their_knobs_alone(tmp_path):
     path = tmp_path / "mine.toml"
     text = find_matrix("sentences").read_text(encoding="utf-8")
     path.write_text(text.replace("temperature = [0.8, 1.0]", "temperature = [0.7, 1.0]"), encoding="utf-8")
-    run = LongFormRun(Session(load_matrix(path)))
-    served = {case.cell: len(run.reference_of(case)) for case in run.matrix.cases}
+    suite = LongformSuite(Session(load_matrix(path)))
+    served = {case.cell: len(suite.cells.references.of(case)) for case in suite.matrix.cases}
     assert served == {
         "base": 0,
         "variant:mtl-0.1.6": 96,

@@ -12,11 +12,12 @@ from sampler import finch
 from sampler.checks.longform.loop_rate import LoopingRuns, loops
 from sampler.finch.training.measure import held_out_speech
 from sampler.loops import LoopRule, LoopRules, foremost
+from sampler.statistics.judgement import fewest
 from sampler.statistics.stratified import StratifiedCounts
 from tests.wrong_engines.generators import RIGHT_STREAMS, WRONG_STREAMS
 
 ALPHA, DETECT, TEXTS = 1e-8, 0.9, 6
-RUNS = -(-StratifiedCounts(ALPHA).samples_needed(0.0, DETECT) // TEXTS)
+RUNS = -(-fewest(lambda n: StratifiedCounts(ALPHA).detectable_rise(0.0, [n], [n]), DETECT) // TEXTS)
 """Runs of each text: enough to see nine of ten runs loop where none of the reference does."""
 
 VOCABULARY, FOLLOWERS = 300, 8
@@ -122,7 +123,7 @@ def test_fewer_loops_than_the_reference_are_a_difference_too():
 
 def test_too_few_runs_do_not_pass():
     finding = loops(made([0, 0], 3), made([0, 0], 3), 1e-8, 0.5)
-    assert finding.outcome == "unavailable"
+    assert finding.outcome == "inconclusive"
     assert finding.message.endswith("(too few runs, would see no rise above a rate of 0, must see 0.5)")
     finding = loops(made([0, 0], 20), made([0, 0], 20), 1e-6, 0.1)
     assert "too few runs, would see a rate of 0.6" in finding.message
@@ -135,7 +136,7 @@ def test_texts_of_one_side_are_left_out():
     finding = loops(engine, other, 1e-6, 0.99)
     assert finding.n == 40
     nothing = loops({"a": [[1, 2]]}, {"b": [[1, 2]]}, 1e-6, 0.5)
-    assert (nothing.outcome, nothing.n) == ("unavailable", 0)
+    assert (nothing.outcome, nothing.n) == ("skipped", 0)
 
 
 def test_the_definition_is_the_callers():

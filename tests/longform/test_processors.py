@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sampler import NoiseKey, SamplingConfig, process
-from sampler.config import STAGES
 from sampler.errors import ConfigError
 from sampler.generation.generator import Generator
+from sampler.stages import STAGES
 from tests.longform.test_generation import CHECKPOINT, request
 from tests.support import TINY
 

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from sampler import finch
-from sampler.checks.longform.reading import QUESTIONS, REACH, TOLERATED, Reading, alignment, disorder, setback, unread
+from sampler.checks.longform.reading import FAULTS, REACH, TOLERATED, Reading, alignment, disorder, setback, unread
 from sampler.checks.longform.runs import TokenRun, TwoSides, token_run
 from sampler.config import SamplingConfig
-from sampler.generation.generator import Generator, Request
-from sampler.statistics.marks import MarkedRuns
+from sampler.generation.generator import Generator
+from sampler.requests import Request
+from sampler.statistics.stratified import StratifiedCounts
 from tests.wrong_engines.readers import (
     Reader,
     backwards,
@@ -26,7 +27,7 @@ from tests.wrong_engines.readers import (
 )
 
 TEXTS, RUNS = 8, 4
-ALPHAS = dict.fromkeys(QUESTIONS, 1e-8)
+ALPHAS = {fault.name: 1e-8 for fault in FAULTS}
 EOS = 9_999
 
 
@@ -45,7 +46,8 @@ def made(reader, seed, pace=1.4, texts=TEXTS, runs=RUNS, reason="eos"):
 
 
 def judged(engine, reference, detect=0.97, alphas=ALPHAS):
-    return alignment(TwoSides.of(engine, reference), alphas, detect)
+    sides = TwoSides.of(engine, reference)
+    return {fault.name: alignment(fault, sides, alphas[fault.name], detect) for fault in FAULTS if fault.name in alphas}
 
 
 def outcomes(found):
@@ -114,7 +116,7 @@ def test_what_was_left_out_and_where_a_run_went_back_is_said():
 def test_one_text_of_four_runs_shows_nothing_and_that_is_said():
     found = judged(made(Reader(wanders), 1, texts=1), made(Reader(), 2, texts=1))
     for finding in found.values():
-        assert (finding.outcome, finding.detectable) == ("unavailable", 1.0)
+        assert (finding.outcome, finding.detectable) == ("inconclusive", 1.0)
         assert "too few runs (would see nothing" in finding.message
     assert "4 of 4 runs went back" in found["back"].message
 
@@ -123,11 +125,11 @@ def test_one_text_of_four_runs_shows_nothing_and_that_is_said():
 def test_what_eight_texts_of_four_runs_would_show_is_shown(alpha):
     """The announced share, of runs that wander among those that read well: missed in at most 1 % of the tries."""
     rng, tried, missed = np.random.default_rng(1), 300, 0
-    share = MarkedRuns(alpha).planned(RUNS, TEXTS)
+    share = StratifiedCounts(alpha).planned_share(RUNS, TEXTS)
     assert 0.9 < share < 1
     for _ in range(tried):
         marks = rng.binomial(RUNS, share, TEXTS).tolist()
-        missed += not MarkedRuns(alpha).judge(marks, [RUNS] * TEXTS, [0] * TEXTS, [RUNS] * TEXTS).rejected
+        missed += not StratifiedCounts(alpha).judge(marks, [RUNS] * TEXTS, [0] * TEXTS, [RUNS] * TEXTS).rejected
     assert binom.sf(missed - 1, tried, 0.01) > 1e-6
 
 
@@ -161,7 +163,7 @@ def test_without_positions_nothing_can_be_said():
         (bare, bare, "the engine nor by the reference"),
     ):
         for finding in judged(engine, reference).values():
-            assert (finding.outcome, finding.stage) == ("unavailable", "alignment")
+            assert (finding.outcome, finding.stage) == ("skipped", "alignment")
             assert finding.message == f"'position' was not recorded by {who}"
     apart = [replace(run, text=f"other {run.text}") for run in REFERENCE]
     assert judged(REFERENCE, apart)["back"].message == "no text has runs on both sides"
@@ -171,7 +173,7 @@ def test_without_positions_nothing_can_be_said():
 def test_runs_that_did_not_end_left_nothing_unread_by_ending():
     cut = made(Reader(ends_early), 3, reason="length")
     found = judged(cut, REFERENCE)
-    assert found["covering"].outcome == "unavailable"
+    assert found["covering"].outcome == "skipped"
     assert found["covering"].message == "no text has runs that ended on both sides"
     forced = judged(made(Reader(ends_early), 3, reason="forced_eos"), REFERENCE)
     assert forced["covering"].outcome == "failed"
@@ -258,5 +260,5 @@ def test_finch_reads_from_the_beginning_to_the_end():
         assert parts == sorted(parts)
         assert parts[0] < 0.2
         assert parts[-1] > 0.8
-        for name, question in QUESTIONS.items():
-            assert question.share(Reading.of(run)) < TOLERATED, name
+        for fault in FAULTS:
+            assert fault.share(Reading.of(run)) < TOLERATED, fault.name

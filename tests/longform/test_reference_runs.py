@@ -11,8 +11,9 @@ import pytest
 
 from sampler import finch
 from sampler.checks.longform.runs import token_run
-from sampler.generation.generator import Generator, Request
+from sampler.generation.generator import Generator
 from sampler.matrix.matrix import find_matrix, load_matrix
+from sampler.requests import Request
 from sampler.results.store.reference_runs import as_kept, read_reference, shipped_reference
 from sampler.run.groups import reference_key
 from sampler.run.prompts import prompts_of

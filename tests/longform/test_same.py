@@ -9,9 +9,8 @@ from sampler.checks.longform.runs import TokenRun
 from sampler.checks.longform.same_noise import NEAR_TIE, parting, same
 from sampler.engines.core import CoreEngine
 from sampler.matrix.matrix import find_matrix, load_matrix
-from sampler.run.groups import find_group
-from sampler.run.longform import LongFormRun
 from sampler.run.session import Session
+from tests.sessions import verdicts_of
 
 START = tuple(range(100, 120))
 THEIRS = TokenRun("a", (*START, 3, 1, 4, 1, 5), "eos", margin=np.array([1.0] * 20 + [1.0, 2.0, NEAR_TIE / 2, 0.5, 3.0]))
@@ -44,8 +43,8 @@ def test_a_run_is_upstreams_or_it_is_said_where_it_parts(tokens, outcome, words)
 
 def test_too_few_tokens_before_a_near_tie_say_nothing():
     early = TokenRun("a", (3, 1, 4), "eos", margin=np.array([NEAR_TIE / 2, 1.0, 1.0]))
-    assert same([TokenRun("a", (9, 1, 4), "eos")], [early]).outcome == "unavailable"
-    assert same([], []).outcome == "unavailable"
+    assert same([TokenRun("a", (9, 1, 4), "eos")], [early]).outcome == "inconclusive"
+    assert same([], []).outcome == "skipped"
 
 
 def test_a_parting_without_a_known_margin_is_no_near_tie():
@@ -72,22 +71,16 @@ def deaf():
 def longform():
     """The base of `sentences` with one run of two texts."""
     matrix = load_matrix(find_matrix("sentences"))
-    plan = matrix.workload.model_copy(update={"runs": 1, "requests": 12})
-    return replace(matrix, cases=(replace(matrix.cases[0], plan=plan),))
+    workload = matrix.workload.model_copy(update={"runs": 1, "requests": 12})
+    return replace(matrix, cases=(replace(matrix.cases[0], workload=workload),))
 
 
 def test_the_core_is_asked_and_speaks_upstreams_runs(longform):
-    run = LongFormRun(Session(longform))
-    verdicts = {verdict.check: verdict for verdict in run.result(run_group(run)).verdicts}
-    assert verdicts["same"].outcome == "passed", verdicts["same"].message
-    assert "2 of 2 runs" in verdicts["same"].message
+    verdict = verdicts_of(Session(longform), "base")["same"]
+    assert verdict.outcome == "passed", verdict.message
+    assert "2 of 2 runs" in verdict.message
 
 
 def test_an_engine_with_noise_of_its_own_is_not_accused(longform):
-    run = LongFormRun(Session(longform, engine_name=f"{__file__}:deaf"))
-    verdict = next(each for each in run.result(run_group(run)).verdicts if each.check == "same")
-    assert (verdict.outcome, verdict.message) == ("unavailable", "the engine draws with noise of its own")
-
-
-def run_group(run):
-    return find_group(run.matrix, "base")
+    verdict = verdicts_of(Session(longform, engine_name=f"{__file__}:deaf"), "base")["same"]
+    assert (verdict.outcome, verdict.message) == ("skipped", "the engine draws with noise of its own")

@@ -7,12 +7,13 @@ import pytest
 
 from sampler import SamplingConfig, finch
 from sampler.checks.longform.loop_rate import LoopingRuns
-from sampler.engines.base import Request
 from sampler.engines.core import CoreEngine
 from sampler.matrix.matrix import load_matrix
+from sampler.requests import Request
 from sampler.run.session import Session
 from tests import miniatures
 from tests.interface.test_cli import ROOT, sampler
+from tests.sessions import verdicts_of
 
 PORT = f"{ROOT / 'tests' / 'miniatures.py'}:returns_places_in_the_sorted_order"
 TEXTS = [prompt.text for prompt in finch.prompts("sentences")[:4]]
@@ -44,9 +45,7 @@ def matrix(tmp_path):
 
 
 def verdicts(matrix, temperature):
-    session = Session(load_matrix(matrix), 0, PORT)
-    case = next(case for case in session.matrix.cases if case.config.temperature == temperature)
-    return {verdict.check: verdict for verdict in session.run(case).verdicts}
+    return verdicts_of(Session(load_matrix(matrix), 0, PORT), f"temperature:{temperature}")
 
 
 def test_the_old_method_passes_the_port():

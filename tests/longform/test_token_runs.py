@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from sampler.checks.longform import drift, series
-from sampler.checks.longform import reading as alignment
+from sampler.checks.longform import drift, reading, series
 from sampler.checks.longform.runs import TokenRun, TwoSides
+from sampler.checks.verdict import CaseId
 from sampler.run.tokens import WEIGHTS, diagnosis, findings
 from sampler.statistics.budget import Budget
 from sampler.statistics.exceedances import Exceedances
-from sampler.statistics.marks import MarkedRuns
 from sampler.statistics.ranks import RankSum, superiority
+from sampler.statistics.stratified import StratifiedCounts
 from tests.wrong_engines.token_runs import RIGHT, WRONG
 
 ALPHAS = Budget(1e-6).split(WEIGHTS)
@@ -33,8 +33,8 @@ def judged(source, count, seed=5, reference=RIGHT):
 def true_superiority(source, quantity):
     """Of the engine's whole runs, on its larger side; the runs that teach a direction left out."""
     sides = TwoSides.of(source.runs(MANY, 11), RIGHT.runs(MANY, 12))
-    made = drift.QUANTITIES[[each.name for each in drift.QUANTITIES].index(quantity)].make(sides, series.Coded(sides))
-    share = superiority(*drift.Question(made[-1], None, 0.5).values())
+    made = drift.QUANTITIES[[each.name for each in drift.QUANTITIES].index(quantity)].make(sides)
+    share = superiority(*drift.Part(made[-1], None, 0.5).values())
     return max(share, 1 - share)
 
 
@@ -46,13 +46,14 @@ def announced(source, name):
         share = min(0.97, true_superiority(source, check) - 0.03)
         return math.ceil(RankSum(ALPHAS[check] / 4).samples_needed(share, TEXTS) / 0.9)
     if cell == "alignment":
-        shares = [alignment.QUESTIONS[check].share(alignment.Reading.of(run)) for run in runs]
-        share = np.mean(np.array(shares) > alignment.TOLERATED)
-        return MarkedRuns(ALPHAS[check]).samples_needed(min(0.97, 0.9 * share), TEXTS)
+        (fault,) = (each for each in reading.FAULTS if each.name == check)
+        shares = [fault.share(reading.Reading.of(run)) for run in runs]
+        share = np.mean(np.array(shares) > reading.TOLERATED)
+        return StratifiedCounts(ALPHAS[check]).samples_needed(min(0.97, 0.9 * share), TEXTS)
     if check in ("missing", "forced"):
         reason = {"missing": "length", "forced": "forced_eos"}[check]
         share = np.mean([run.stop_reason == reason for run in runs])
-        return MarkedRuns(ALPHAS[check]).samples_needed(min(0.97, 0.9 * share), TEXTS)
+        return StratifiedCounts(ALPHAS[check]).samples_needed(min(0.97, 0.9 * share), TEXTS)
     if check in ("early", "late"):
         sign = 1 if check == "late" else -1
         of = [[np.array([sign * run.length / run.expected for run in some])] for some in (runs, RIGHT.runs(MANY, 14))]
@@ -104,7 +105,7 @@ def test_few_runs_are_no_reason_to_say_passed():
     found = judged(RIGHT, 5)
     for case, finding in found.items():
         if finding.alpha is not None and case != "tokens/seeds/distinct":
-            assert finding.outcome == "unavailable", f"{case}: {finding.message}"
+            assert finding.outcome == "inconclusive", f"{case}: {finding.message}"
             assert "too few" in finding.message
             assert "would see" in finding.message
 
@@ -126,11 +127,9 @@ def test_where_a_drift_begins_is_said():
     assert "it shows first at positions 100 to 200" in found.message
 
 
-def test_the_most_likely_culprit_comes_first():
+def test_the_most_likely_cause_comes_first():
     def causes(name):
-        made = [
-            finding.verdict(*case.rsplit("/", 1), "line") for case, finding in judged(WRONG[name].source, 30).items()
-        ]
+        made = [finding.verdict(CaseId.parse(case), "line") for case, finding in judged(WRONG[name].source, 30).items()]
         return list(diagnosis(made))
 
     assert causes("frozen_noise")[0].stage == "seed"
@@ -152,10 +151,10 @@ def test_one_equal_pair_of_long_runs_is_proof():
 def test_equal_runs_of_a_greedy_engine_are_no_failure():
     greedy = [TokenRun("a", (1, 2, 3, 40), "eos", np.zeros(4)) for _ in range(30)]
     found = dict(findings(greedy, greedy))
-    assert found["tokens/seeds/distinct"].outcome == "unavailable"  # nothing could be seen
+    assert found["tokens/seeds/distinct"].outcome == "inconclusive"  # nothing could be seen
     without = [replace(run, logprobs=None) for run in greedy]
-    assert dict(findings(without, without))["tokens/seeds/distinct"].outcome == "unavailable"
-    assert dict(findings(without, []))["tokens/seeds/distinct"].outcome == "unavailable"
+    assert dict(findings(without, without))["tokens/seeds/distinct"].outcome == "inconclusive"
+    assert dict(findings(without, []))["tokens/seeds/distinct"].outcome == "skipped"
 
 
 def test_frozen_noise_is_seen_without_probabilities_beside_a_reference():
@@ -188,7 +187,7 @@ def test_ends_that_are_not_what_they_say(tokens, reason, problem):
 def test_tokens_without_eos_are_not_taken_for_runs_that_go_on():
     runs = [TokenRun(run.text, run.tokens[:-1], "eos") for run in RIGHT.runs(20, 3)]
     found = dict(findings(runs, []))["tokens/stopping/ends"]
-    assert found.outcome == "unavailable"
+    assert found.outcome == "skipped"
     assert "no token in common that may be EOS" in found.message
 
 
@@ -197,8 +196,8 @@ def test_a_run_that_hits_its_cap_fails_without_a_reference():
     found = dict(findings(runs, []))
     assert found["tokens/stopping/missing"].outcome == "failed"
     assert "1 of 2 runs never ended" in found["tokens/stopping/missing"].message
-    assert all(found[f"tokens/stopping/{name}"].outcome == "unavailable" for name in ("early", "late", "forced"))
-    assert all(found[f"tokens/alignment/{name}"].outcome == "unavailable" for name in alignment.QUESTIONS)
+    assert all(found[f"tokens/stopping/{name}"].outcome == "skipped" for name in ("early", "late", "forced"))
+    assert all(found[f"tokens/alignment/{fault.name}"].outcome == "skipped" for fault in reading.FAULTS)
     assert "--against" in found["tokens/drift/entropy"].message
 
 
@@ -217,14 +216,14 @@ def test_strange_runs_are_compared_as_well():
     """No text in common, texts of one side alone, runs without tokens, one run of many texts."""
     other = [replace(run, text=f"other {run.text}") for run in RIGHT.runs(3, 1)]
     apart = dict(findings(RIGHT.runs(3, 2), other))
-    assert {finding.outcome for case, finding in apart.items() if "/drift/" in case} == {"unavailable"}
+    assert {finding.outcome for case, finding in apart.items() if "/drift/" in case} == {"skipped"}
     assert apart["tokens/drift/length"].message == "no text has runs on both sides"
     empty = [TokenRun("a", (40,), "eos") for _ in range(30)]
     found = dict(findings(empty, empty))
     assert not any(finding.outcome in ("failed", "errored") for finding in found.values())
     assert dict(findings(empty, RIGHT.runs(2, 3) + empty))["tokens/drift/length"].n == 60
     many = replace(RIGHT, lengths=(30,) * 60)
-    assert judged(many, 1, reference=many)["tokens/drift/length"].outcome == "unavailable"
+    assert judged(many, 1, reference=many)["tokens/drift/length"].outcome == "inconclusive"
 
 
 def brute_force_repetitions(tokens):

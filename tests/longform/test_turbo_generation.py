@@ -8,7 +8,8 @@ import pytest
 from sampler import NoiseKey, SamplingConfig, process
 from sampler.engines.core import CoreEngine
 from sampler.errors import ConfigError
-from sampler.generation.generator import Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Request
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint

@@ -9,14 +9,15 @@ import numpy as np
 
 from sampler import SamplingConfig, finch
 from sampler.chain.noise import NoiseKey
-from sampler.checks.longform import drift, series
+from sampler.checks.longform import drift
 from sampler.checks.longform.loop_rate import LoopingRuns
-from sampler.checks.longform.power import QUANTITY_NAMES, announced
+from sampler.checks.longform.power import Announced, announced
+from sampler.checks.longform.questions import QUESTIONS
 from sampler.checks.longform.runs import TokenRun, TwoSides, by_text, token_run
 from sampler.checks.longform.same_noise import same
-from sampler.checks.verdict import Announced, Finding
+from sampler.checks.verdict import CaseId, Finding
 from sampler.finch import Prompt
-from sampler.generation.generator import Request
+from sampler.requests import Request
 from sampler.results.store.reference_runs import as_kept, read_reference, shipped_reference, shipped_runs
 from sampler.run.groups import reference_key
 from sampler.run.tokens import diagnosis, findings
@@ -124,7 +125,7 @@ class Seen:
     @cached_property
     def stage(self) -> str:
         """The stage that the diagnosis names first."""
-        verdicts = [finding.verdict(*case.rsplit("/", 1), "line") for case, finding in self.found.items()]
+        verdicts = [finding.verdict(CaseId.parse(case), "line") for case, finding in self.found.items()]
         return next((cause.stage for cause in diagnosis(verdicts)), "")
 
     @cached_property
@@ -175,18 +176,15 @@ class Seen:
 
 def announced_for(plan: Plan, rate: float = RATE) -> dict[str, Announced]:
     """What `sampler plan` announces, by the names of `findings` without `tokens/`."""
-    cells = {"loops": "loops/rate", "distinct": "seeds/distinct"}
-    cells |= {name: f"drift/{name}" for name in QUANTITY_NAMES}
-    cells |= {name: f"stopping/{name}" for name in ("ends", "early", "late", "missing", "forced")}
-    said = announced(plan.texts, plan.runs, rate)
-    return {cells.get(name, f"alignment/{name}"): each for name, each in said.items()}
+    cases = {"ends": "stopping/ends"} | {question.name: question.case for question in QUESTIONS}
+    return {cases[name]: each for name, each in announced(plan.texts, plan.runs, rate).items()}
 
 
 def true_superiority(sides: TwoSides, quantity: str) -> float:
     """Of whole runs, on the larger side; of two series the clearer one."""
     chosen = next(each for each in drift.QUANTITIES if each.name == quantity)
-    made = chosen.make(sides, series.Coded(sides))
-    shares = [superiority(*drift.Question(each, None, 0.5).values()) for each in made]
+    made = chosen.make(sides)
+    shares = [superiority(*drift.Part(each, None, 0.5).values()) for each in made]
     return max(max(share, 1 - share) for share in shares)
 
 

@@ -96,8 +96,8 @@ def look(name: str) -> Row:
     first = process if process.diagnosis or process.outcome in BAD else draw
     named = first.diagnosis[0].stage if first.diagnosis else ""
     outcomes = {process.outcome, draw.outcome}
-    outcome = next(each for each in (*BAD, "agrees", "unavailable") if each in outcomes)
-    both = "unavailable" not in outcomes and "draw" in _seen(name)
+    outcome = next(each for each in (*BAD, "agrees", "inconclusive", "skipped") if each in outcomes)
+    both = "skipped" not in outcomes and "draw" in _seen(name)
     in_draws = (draw.diagnosis[0].stage if draw.diagnosis else draw.outcome) if both else ""
     return Row(name, outcome, named, _explained(first), seconds, _smallest(draw), in_draws)
 

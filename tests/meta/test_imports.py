@@ -47,6 +47,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "engines.registry": (*MODELS, "generation", "finch", "engines"),
     "matrix": GROUND,
     "checks.verdict": CHECKED,
+    "checks.sentences": (),
     "checks.steps": CHECKED,
     "checks.conformance": CHECKED,
     "checks.longform": CHECKED,

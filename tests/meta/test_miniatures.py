@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sampler.config import STAGES
 from sampler.engines.base import Draws, Processes
 from sampler.engines.capabilities import offered
 from sampler.errors import Unsupported
+from sampler.stages import STAGES
 from tests import miniatures
 from tests.wrong_engines import FACTORIES, RIGHT, WRONG
 from tests.wrong_engines.shows import draws, draws_lie, has_ties, law, lies, picks_lie

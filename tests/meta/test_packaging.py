@@ -52,7 +52,10 @@ def test_a_run_works_from_the_wheel_alone(wheel, tmp_path):
     command = [sys.executable, "-m", "sampler", "list"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "stochastic (24 cells)" in result.stdout
-    program = "from sampler import finch, matrix; print(matrix.shipped_folder(), finch.load().config.name)"
+    program = (
+        "from sampler import finch; from sampler.matrix.matrix import shipped_folder as folder; "
+        "print(folder(), finch.load().config.name)"
+    )
     result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout.split() == [str(tmp_path / "sampler" / "matrices"), "finch"]
 

@@ -12,9 +12,8 @@ from sampler.checks.conformance.probes import all_cells
 from sampler.engines.isolation import Local
 from sampler.engines.load import load_engine
 from sampler.matrix.matrix import load_matrix, shipped_matrices
-from sampler.run.cases import find_case
 from sampler.run.conformance import ConformanceRun
-from sampler.run.replay import LEVELS
+from sampler.run.replay import LEVELS, find_case
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

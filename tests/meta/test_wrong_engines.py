@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sampler.checks.steps.table import CHECKS
 from sampler.engines.huggingface.chain import HuggingFaceEngine
 from sampler.matrix.matrix import load_matrix
 from sampler.results.store.run_file import read_run
-from sampler.run.session import CHECKS, Session
+from sampler.run.session import Session
+from tests import sessions
 
 HERE = Path(__file__).parent.parent
 MATRIX = """
@@ -52,15 +54,15 @@ LIES = [
 
 @pytest.fixture(scope="module")
 def matrix_file(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("wrong") / "wrong.toml"
+    path = tmp_path_factory.mktemp("wrong") / "faults.toml"
     path.write_text(MATRIX, encoding="utf-8")
     return path
 
 
 def verdicts_of(matrix_file: Path, engine: str, top_p: float = 0.9):
     session = Session(load_matrix(matrix_file), 0, f"{HERE / 'miniatures.py'}:{engine}")
-    result = session.run(next(case for case in session.matrix.cases if case.config.top_p == top_p))
-    return {verdict.check: verdict for verdict in result.verdicts}
+    case = next(case for case in session.matrix.cases if case.config.top_p == top_p)
+    return sessions.verdicts_of(session, case.cell)
 
 
 @pytest.mark.parametrize(("engine", "top_p", "check", "stage"), LIES)
@@ -70,7 +72,7 @@ def test_a_liar_is_caught_and_its_stage_is_named(matrix_file, engine, top_p, che
     assert verdicts[check].outcome == "failed"
     assert verdicts[check].stage == stage
     assert verdicts[check].message
-    assert f"wrong/top_p:{top_p}/{check} --seed 0 --engine" in verdicts[check].reproduce
+    assert f"faults/top_p:{top_p}/{check} --seed 0 --engine" in verdicts[check].reproduce
 
 
 RIGHT = [
@@ -99,9 +101,9 @@ def test_what_these_checks_cannot_see_is_said(matrix_file, engine):
     assert {verdict.outcome for verdict in verdicts_of(matrix_file, engine).values()} == {"passed"}
 
 
-def test_what_an_engine_says_it_lacks_is_unavailable(matrix_file):
+def test_what_an_engine_says_it_lacks_is_skipped(matrix_file):
     for verdict in verdicts_of(matrix_file, "without_top_p", 0.9).values():
-        assert verdict.outcome == "unavailable"
+        assert verdict.outcome == "skipped"
         assert verdict.message == "core:finch does not support top_p"
     assert {verdict.outcome for verdict in verdicts_of(matrix_file, "without_top_p", 1.0).values()} == {"passed"}
 
@@ -113,24 +115,24 @@ def test_an_engine_of_one_order_is_judged_in_that_order(matrix_file, tmp_path):
         "why = 'x'\n[generation]\nrequests = 1\n[knobs]\norder = ['temperature', 'min_p']\n", encoding="utf-8"
     )
     for verdict in verdicts_of(path, "in_its_one_order", 1.0).values():
-        assert verdict.outcome == "unavailable"
+        assert verdict.outcome == "skipped"
         assert verdict.message == "core:finch does not offer the order temperature>min_p"
 
 
 def test_draws_from_another_generator_are_no_failure(matrix_file):
     """Which tokens come out is then not the suite's to say; that they were allowed is."""
     verdicts = verdicts_of(matrix_file, "draws_with_its_own_generator")
-    assert verdicts["draws"].outcome == "unavailable"
+    assert verdicts["draws"].outcome == "skipped"
     assert "noise of its own" in verdicts["draws"].message
     assert {verdicts[check].outcome for check in ("allowed", "chain", "repeats", "stops")} == {"passed"}
 
 
-def test_what_cannot_be_judged_is_unavailable(matrix_file):
+def test_what_cannot_be_judged_is_skipped(matrix_file):
     """Guidance without the logits that it mixes, and a precision without a tolerance: not passed, not failed."""
     for engine, message in (("ignores_guidance", "no unconditional logits"), ("in_bfloat16", "bfloat16")):
         verdicts = verdicts_of(matrix_file, engine)
         for check in ("allowed", "draws", "chain"):
-            assert verdicts[check].outcome == "unavailable"
+            assert verdicts[check].outcome == "skipped"
             assert message in verdicts[check].message
 
 
@@ -188,9 +190,9 @@ def test_an_engine_that_breaks_is_errored_in_every_check(matrix_file):
         assert verdict.message == "ValueError: no such device"
 
 
-def test_an_engine_that_cannot_generate_is_unavailable(matrix_file):
+def test_an_engine_that_cannot_generate_is_skipped(matrix_file):
     for verdict in verdicts_of(matrix_file, "OnlyProcesses").values():
-        assert verdict.outcome == "unavailable"
+        assert verdict.outcome == "skipped"
         assert "reference does not generate" in verdict.message
 
 

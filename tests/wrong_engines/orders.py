@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from sampler.config import STAGES
+from sampler.stages import STAGES
 
 from .chain import Array, Call, keep_best
 from .engines import behind, with_config, with_order, with_stage

@@ -13,63 +13,63 @@ Lie = Callable[[Variant], Variant]
 
 def misses_the_second_bos(variant: Variant) -> Variant:
     """Lie: one BOS row in place of two, so that every rotary position is one too low [A10]."""
-    return replace(variant, bos_count=1)
+    return variant.model_copy(update={"bos_count": 1})
 
 
 def has_a_second_bos(variant: Variant) -> Variant:
     """Lie: two BOS rows where upstream without guidance has one [A10]."""
-    return replace(variant, bos_count=2)
+    return variant.model_copy(update={"bos_count": 2})
 
 
 def waits_for_three_equal_tokens(variant: Variant) -> Variant:
     """Lie: three equal tokens force EOS, as upstream's comment says and its code does not [A11]."""
-    return replace(variant, analyzer=replace(variant.analyzer, equal_tokens=3))
+    return variant.model_copy(update={"analyzer": replace(variant.analyzer, equal_tokens=3)})
 
 
 def suppresses_after_it_forced(variant: Variant) -> Variant:
     """Lie: EOS is suppressed after it was forced, so that every token is equally likely [A12]."""
-    return replace(variant, analyzer=replace(variant.analyzer, force_wins=False))
+    return variant.model_copy(update={"analyzer": replace(variant.analyzer, force_wins=False)})
 
 
 def never_suppresses(variant: Variant) -> Variant:
     """Lie: EOS is drawn before the text was read [A13]."""
-    return replace(variant, analyzer=replace(variant.analyzer, suppress=False))
+    return variant.model_copy(update={"analyzer": replace(variant.analyzer, suppress=False)})
 
 
 def has_no_analyzer(variant: Variant) -> Variant:
     """Lie: the analyzer was not ported [A14]."""
-    return replace(variant, analyzer=None)
+    return variant.model_copy(update={"analyzer": None})
 
 
 def lets_short_texts_pass(variant: Variant) -> Variant:
     """Lie, to one who asks for upstream as it is: texts on which it raises are spoken [A15]."""
-    return replace(variant, analyzer=replace(variant.analyzer, short_texts="guard"))
+    return variant.model_copy(update={"analyzer": replace(variant.analyzer, short_texts="guard")})
 
 
 def penalizes_bos_at_every_step(variant: Variant) -> Variant:
     """Lie: BOS stays in the history behind the first step [P07]."""
-    return replace(variant, penalty_history="bos_and_generated")
+    return variant.model_copy(update={"penalty_history": "bos_and_generated"})
 
 
 def never_penalizes_bos(variant: Variant) -> Variant:
     """Lie: BOS is not in the history at all [P07]."""
-    return replace(variant, penalty_history="generated")
+    return variant.model_copy(update={"penalty_history": "generated"})
 
 
 def penalizes_before_the_filters(variant: Variant) -> Variant:
     """Lie: the penalty comes first, where Turbo has it last [T01]."""
     order = ("repetition_penalty", "temperature", "top_k", "top_p")
-    return replace(variant, config=replace(variant.config, order=order))
+    return variant.model_copy(update={"config": replace(variant.config, order=order)})
 
 
 def ends_with_the_first_token(variant: Variant) -> Variant:
     """Lie: EOS as the first token ends the run, where Turbo does not look [E03]."""
-    return replace(variant, first_token_ends=True)
+    return variant.model_copy(update={"first_token_ends": True})
 
 
 def stops_at_the_cap(variant: Variant) -> Variant:
     """Lie: the cap is the number of tokens, where Turbo draws one more [E02]."""
-    return replace(variant, beyond_cap=0)
+    return variant.model_copy(update={"beyond_cap": 0})
 
 
 LIES: dict[str, tuple[Lie, ...]] = {

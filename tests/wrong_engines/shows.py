@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from sampler.engines.base import Context, Picks, call_process
+from sampler.engines.base import Picks, call_process
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import Unsupported
+from sampler.requests import Batch, Context
 
 from .chain import softmax
 from .tables import PLAIN, Example
@@ -25,7 +26,7 @@ def call(engine, inputs: Example) -> np.ndarray:
     lengths = np.array([len(ids) for ids in inputs.history])
     context = Context(lengths, np.zeros_like(lengths), ())
     uncond = inputs.uncond if engine.info.cfg else None
-    return call_process(engine, inputs.logits, inputs.history, inputs.config, uncond, context)
+    return call_process(engine, Batch(inputs.logits, inputs.history, (inputs.config,) * len(lengths), uncond, context))
 
 
 def in_a_thread(ask: Callable[..., np.ndarray], *inputs: object) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sampler.config import Stage
+from sampler.stages import Stage
 
 
 @dataclass(frozen=True)

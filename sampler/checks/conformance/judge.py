@@ -11,14 +11,15 @@ from scipy.special import softmax
 from sampler.checks.conformance.comparison import UNSEEN, VARIATION, Comparison, Expected
 from sampler.checks.conformance.dialects import DIALECTS, STRICT
 from sampler.checks.conformance.probes import Probe, ProbeSet
-from sampler.checks.conformance.rows import Logits
 from sampler.checks.conformance.settings import NEUTRAL
-from sampler.checks.verdict import Finding
-from sampler.config import STAGES, SamplingConfig, Stage
-from sampler.engines.base import Bounds, Context, EngineInfo, Evaluation
-from sampler.engines.calls import Answer, Call, EngineClient
+from sampler.checks.verdict import Finding, Outcome
+from sampler.config import SamplingConfig
+from sampler.engines.base import EngineInfo, Evaluation, Explains
+from sampler.engines.calls import Answer, Call, EngineClient, raise_refusal
 from sampler.engines.capabilities import offered, trimmed
 from sampler.errors import Unsupported
+from sampler.requests import Context, Logits
+from sampler.stages import STAGES, Stage
 
 Array = NDArray[np.float64]
 
@@ -30,7 +31,7 @@ class Judge:
     """Puts probes to an engine and compares. tolerance: total variation allowed beyond rounding."""
 
     client: EngineClient
-    reference: Bounds
+    reference: Explains
     tolerance: float = 0.0
     known: dict[Probe, Expected] = field(default_factory=dict)
     width: int | None = None
@@ -41,7 +42,6 @@ class Judge:
 
     @property
     def info(self) -> EngineInfo:
-        """Of the engine."""
         return self.client.offer.info
 
     def asked(self, config: SamplingConfig) -> SamplingConfig:
@@ -56,8 +56,7 @@ class Judge:
         return found
 
     def _expect(self, probe: Probe) -> Expected:
-        inputs = probe.logits, probe.history, probe.config, probe.uncond_logits
-        must, may, final = self.reference.bounds(*inputs, self.context(probe))
+        must, may, final = self.reference.bounds(self.placed(probe))
         if probe.kept is not None:
             must = may = probe.kept
             final = replace(final, scores=np.where(probe.kept, probe.logits.astype(np.float64), -np.inf))
@@ -71,23 +70,23 @@ class Judge:
         config = probe.config.without(["top_k", "min_p", "top_p"])
         if config.greedy:
             return None
-        inputs = probe.logits, probe.history, config, probe.uncond_logits
-        return self.reference.evaluate(*inputs, context=self.context(probe))[-1].scores
+        return self.reference.evaluate(self.placed(probe).with_config(config))[-1].scores
 
-    def context(self, probe: Probe) -> Context:
-        """Where the rows stand: half of their history was given, half was drawn."""
+    def placed(self, probe: Probe) -> Probe:
+        """The rows with where they stand: half of their history was given, half was drawn."""
         lengths = np.array([len(row) for row in probe.history], dtype=np.int64)
         uniforms = (np.arange(len(lengths)) + 0.5) / len(lengths)
-        return Context(lengths // 2, lengths - lengths // 2, probe.eos_ids or self.info.eos_ids, uniforms)
+        eos_ids = probe.eos_ids or self.info.eos_ids
+        return replace(probe, context=Context(lengths // 2, lengths - lengths // 2, eos_ids, uniforms))
 
     def find_width(self) -> None:
         """Look whether an engine of a stated vocabulary takes others."""
         size = self.info.vocab_size
         if size is None:
             return
-        probe = Probe("width", "V=17", NEUTRAL, np.zeros((1, 17), dtype=np.float32), [[]], ("flat",))
+        probe = Probe.of("width", "V=17", NEUTRAL, np.zeros((1, 17), dtype=np.float32), [[]], ("flat",))
         try:
-            answer = self.ask(replace(probe, config=self.asked(probe.config)))
+            answer = self.ask(probe.with_config(self.asked(probe.config)))
         except Unsupported:
             return
         if answer.value is None or answer.value.shape != (1, 17):
@@ -122,13 +121,12 @@ class Judge:
             "config": probe.config,
             "uncond_logits": None if uncond is None else self.filled(uncond, 0.0),
         }
-        return Call("process", arguments, self.context(probe))
+        return Call("process", arguments, self.placed(probe).context)
 
     def compare(self, probe: Probe) -> Comparison:
         """Ask, and set what is expected beside it. Raises Unsupported where the engine does."""
         answer = self.ask(probe)
-        if answer.failure == "unsupported":
-            raise Unsupported(answer.message)
+        raise_refusal(answer)
         return Comparison(probe, self.expect(probe), answer, _unusable(answer, probe.logits.shape))
 
     def blame(self, comparison: Comparison) -> Blame:
@@ -140,7 +138,7 @@ class Judge:
             return "purity"
         if len(comparison.probe.logits) == 1:
             return None
-        alone = [self.compare(comparison.probe.only(row)) for row in rows]
+        alone = [self.compare(comparison.probe.only([row])) for row in rows]
         return None if any(each.wrong.any() for each in alone) else "batch"
 
 
@@ -168,19 +166,18 @@ class ProbeResult:
 
     cell: ProbeSet
     comparisons: Sequence[Comparison]
-    refused: Sequence[str]
+    refused: Sequence[Unsupported]
     blame: Blame = None
 
     @property
     def failing(self) -> list[Comparison]:
-        """Comparisons with a wrong row or without an answer."""
         return [comparison for comparison in self.comparisons if comparison.wrong.any()]
 
     @property
-    def outcome(self) -> Literal["passed", "failed", "errored", "unavailable"]:
-        """Failed if scores are wrong, errored if there are none."""
+    def outcome(self) -> Outcome:
+        """Failed if scores are wrong, errored if there are none, skipped if no probe could be asked."""
         if not self.comparisons:
-            return "unavailable"
+            return "skipped"
         if any(not comparison.failure for comparison in self.failing):
             return "failed"
         return "errored" if self.failing else "passed"
@@ -188,7 +185,7 @@ class ProbeResult:
     def finding(self, stage: str) -> Finding:
         """The cell's verdict; stage: what is to be named."""
         if not self.comparisons:
-            return Finding("process", stage, "unavailable", 0, self.refused[0])
+            return Finding.skipped("process", stage, self.refused[0])
         rows = sum(len(comparison.probe.logits) for comparison in self.comparisons)
         bound = max(float(comparison.expected.tolerance.max()) for comparison in self.comparisons)
         statistic = max(
@@ -205,7 +202,7 @@ class ProbeResult:
             row = int(np.argmax(np.where(shown.wrong, _severity(shown), -1.0)))
             return f"{wrong} of {rows} rows are wrong; {shown.describe(row)}"
         grey = sum(int((one.expected.must != one.expected.may).any(axis=-1).sum()) for one in self.comparisons)
-        refused = f"; not asked: {self.refused[0]}" if self.refused else ""
+        refused = f"; not asked: {self.refused[0].message}" if self.refused else ""
         left_out = f"; without {', '.join(self.left_out)}, which it lacks" if self.left_out else ""
         return f"{rows} rows equal the reference ({grey} with a grey zone){left_out}{refused}"
 
@@ -229,14 +226,14 @@ def _severity(comparison: Comparison) -> Array:
 def ask_cell(judge: Judge, cell: ProbeSet) -> ProbeResult:
     """Put the probes of a cell; what an engine refuses is left out, and the rest where it hung or its process ended."""
     comparisons: list[Comparison] = []
-    refused: list[str] = []
+    refused: list[Unsupported] = []
     for probe in cell.probes:
         try:
             config = judge.asked(probe.config)
-            asked = probe if config == probe.config else replace(probe, config=config)
+            asked = probe if config == probe.config else probe.with_config(config)
             comparison = judge.compare(asked)
         except Unsupported as error:
-            refused.append(error.message)
+            refused.append(error)
             continue
         comparisons.append(comparison)
         if comparison.answer.failure in ("hung", "died"):

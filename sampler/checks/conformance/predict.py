@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.checks.verdict import Finding
+from sampler.checks.verdict import Finding, Outcome
 from sampler.engines.base import EngineInfo
-from sampler.engines.calls import Call, EngineClient
+from sampler.engines.calls import Call, EngineClient, raise_refusal
 from sampler.errors import Unsupported
 
 Array = NDArray[np.float64]
@@ -32,7 +32,6 @@ class Predictor:
 
     @property
     def info(self) -> EngineInfo:
-        """Of the engine."""
         return self.client.offer.info
 
     def tokens(self, edition: int = 0) -> list[int]:
@@ -47,8 +46,7 @@ class Predictor:
     def predict(self, tokens: list[int], *, thread: bool = False) -> Array:
         """Logits of every step, (1 or 2, len + 1, V). Raises NoLogits and Unsupported."""
         answer = self.client.ask(Call("predict", {"prompt": PROMPT, "tokens": tokens}, thread=thread))
-        if answer.failure == "unsupported":
-            raise Unsupported(answer.message)
+        raise_refusal(answer)
         if answer.value is None:
             raise NoLogits(answer.message)
         steps, size = len(tokens) + 1, self.info.vocab_size
@@ -108,8 +106,8 @@ def _furthest(first: Array, second: Array) -> float:
 
 
 def _found(stage: str, n: int, message: str, statistic: float, bound: float) -> Finding:
-    outcome = "failed" if statistic > bound else "passed"
-    return Finding("predict", stage, outcome, n, message, float(statistic), bound)  # type: ignore[arg-type]
+    outcome: Outcome = "failed" if statistic > bound else "passed"
+    return Finding("predict", stage, outcome, n, message, float(statistic), bound)
 
 
 CHECKS: tuple[tuple[str, Callable[[Predictor], Finding]], ...] = (

@@ -4,31 +4,33 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.checks.conformance.rows import FEW_KINDS, FINITE, KINDS, Logits, histories, logit_rows, repeats
+from sampler.checks.conformance.rows import FEW_KINDS, FINITE, KINDS, histories, logit_rows, repeats
 from sampler.checks.conformance.settings import (
     ALL_ON,
     CHAINS,
-    FURTHER,
     LOOPING,
     NEUTRAL,
+    OPTIONAL,
     ORDERS,
     PAIRED,
     SINGLE,
     WINDOWED,
 )
-from sampler.config import ALL_STAGES, FURTHER_STAGES, STAGES, SamplingConfig, Stage
+from sampler.config import SamplingConfig
+from sampler.requests import Batch, Logits
+from sampler.stages import ALL_STAGES, OPTIONAL_STAGES, STAGES, Stage
 
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """One call of `process`. logits, uncond_logits: float32 (B, V). kinds: of each row.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Probe(Batch):
+    """One call of `process`. kinds: of each row.
 
     kept: bool (B, V), where the definition leaves one answer and float32 computes it exactly. counts: (B,), how many
     tokens are kept, where which of some equal ones is open.
@@ -36,41 +38,43 @@ class Probe:
 
     cell: str
     name: str
-    config: SamplingConfig
-    logits: Logits
-    history: list[list[int]]
     kinds: tuple[str, ...]
-    uncond_logits: Logits | None = None
     eos_ids: tuple[int, ...] = ()
     kept: Mask | None = None
     counts: NDArray[np.int64] | None = None
 
-    def only(self, row: int) -> "Probe":
-        """One row by itself."""
-        at = slice(row, row + 1)
+    @classmethod
+    def of(
+        cls,
+        cell: str,
+        name: str,
+        config: SamplingConfig,
+        logits: Logits,
+        history: list[list[int]],
+        kinds: Sequence[str],
+        **known: Any,
+    ) -> Self:
+        """Rows that share a config; known: what else there is to say of them."""
+        return cls(logits, history, (config,) * len(logits), cell=cell, name=name, kinds=tuple(kinds), **known)
+
+    def only(self, rows: Sequence[int]) -> Self:
+        at = np.asarray(rows)
         return replace(
-            self,
-            logits=self.logits[at],
-            history=self.history[at],
-            kinds=self.kinds[at],
-            uncond_logits=None if self.uncond_logits is None else self.uncond_logits[at],
+            super().only(rows),
+            kinds=tuple(self.kinds[row] for row in rows),
             kept=None if self.kept is None else self.kept[at],
             counts=None if self.counts is None else self.counts[at],
         )
 
-    def with_filled_histories(self) -> "Probe | None":
+    def with_filled_histories(self) -> Self | None:
         """The same rows where every one has a history, or None if every one has."""
         if all(self.history):
             return None
         return replace(self, name=f"{self.name}, no empty history", history=[ids or [0] for ids in self.history])
 
-    def before(self, stage: Stage, scores: NDArray[np.float64]) -> "Probe":
+    def before(self, stage: Stage, scores: NDArray[np.float64]) -> Self:
         """The same rows with one stage alone, on the scores (B, V) that the stages before it have left."""
-        config = self.config.without([other for other in ALL_STAGES if other != stage])
-        uncond = self.uncond_logits if stage == "cfg" else None
-        return replace(
-            self, config=config, logits=scores.astype(np.float32), uncond_logits=uncond, kept=None, counts=None
-        )
+        return replace(super().before(stage, scores), kept=None, counts=None)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class ProbeSet:
     name: str
     stages: tuple[Stage, ...]
     probes: tuple[Probe, ...] = field(repr=False)
-    further: bool = False
+    optional: bool = False
     """Whether it is about stages that only engines are asked for which name them."""
 
 
@@ -102,13 +106,14 @@ class Maker:
             noise = rng.normal(0, 1.5, rows.shape).astype(np.float32)
             uncond = (np.where(rows > -np.inf, rows, 0) * np.float32(0.7) + noise).astype(np.float32)
         history = histories(rng, rows)
-        return Probe(self.cell, name, config, rows, history, tuple(kinds), uncond, (0, rows.shape[1] - 1), **known)
+        eos_ids = (0, rows.shape[1] - 1)
+        return Probe.of(self.cell, name, config, rows, history, kinds, uncond_logits=uncond, eos_ids=eos_ids, **known)
 
 
 @functools.lru_cache(maxsize=2)
 def all_cells(seed: int) -> tuple[ProbeSet, ...]:
     """Every question at level `process`, in the order in which they are put."""
-    return (_nothing(seed), *_alone(seed), *_pairs(seed), *_chains(seed), *_orders(seed), *_further(seed))
+    return (_nothing(seed), *_alone(seed), *_pairs(seed), *_chains(seed), *_orders(seed), *_optional(seed))
 
 
 def _nothing(seed: int) -> ProbeSet:
@@ -224,8 +229,8 @@ def _chains(seed: int) -> Iterator[ProbeSet]:
         yield ProbeSet(maker.cell, stages, tuple(probes))
 
 
-def _further(seed: int) -> Iterator[ProbeSet]:
-    for stage, settings in FURTHER.items():
+def _optional(seed: int) -> Iterator[ProbeSet]:
+    for stage, settings in OPTIONAL.items():
         maker = Maker(stage, seed)
         kinds = tuple(kind for kind in KINDS if kind != "single")  # where that one is removed, nothing is left
         probes = [
@@ -233,20 +238,20 @@ def _further(seed: int) -> Iterator[ProbeSet]:
             for knobs in settings
             for size in (300, 17)
         ]
-        special = _further_special(maker, stage, settings, kinds)
-        yield ProbeSet(stage, (stage,), (*probes, *special), further=True)
+        special = _optional_special(maker, stage, settings, kinds)
+        yield ProbeSet(stage, (stage,), (*probes, *special), optional=True)
     maker = Maker("penalty_window", seed)
     probes = [maker.make(f"{_label(knobs)}, V=300", replace(NEUTRAL, **knobs), 300, KINDS) for knobs in WINDOWED]
-    yield ProbeSet("penalty_window", ("repetition_penalty",), tuple(probes), further=True)
+    yield ProbeSet("penalty_window", ("repetition_penalty",), tuple(probes), optional=True)
     maker = Maker("chain:further", seed)
-    knobs = {name: value for stage in FURTHER_STAGES for name, value in FURTHER[stage][0].items()}
+    knobs = {name: value for stage in OPTIONAL_STAGES for name, value in OPTIONAL[stage][0].items()}
     config = SamplingConfig(**{**ALL_ON, **knobs, "no_repeat_ngram_size": 3})
     probe = maker.make("V=300", config, 300, FEW_KINDS)
     stages = tuple(stage for stage in ALL_STAGES if stage in config.active_stages())
-    yield ProbeSet("chain:further", stages, (probe,), further=True)
+    yield ProbeSet("chain:further", stages, (probe,), optional=True)
 
 
-def _further_special(
+def _optional_special(
     maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any]], kinds: Sequence[str]
 ) -> Iterator[Probe]:
     """What needs histories, EOS ids or logits of its own: repeats, ids outside the vocabulary, an exact threshold."""

@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.checks.conformance.comparison import VARIATION, Comparison
-from sampler.checks.conformance.diagnosis.alternatives import STRAY_IDS, Inputs, agreement
+from sampler.checks.conformance.diagnosis.alternatives import STRAY_IDS, agreement, in_float64
 from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.probes import Maker, Probe
 from sampler.checks.conformance.rows import FEW_KINDS
 from sampler.checks.conformance.settings import ALL_ON, NEUTRAL
 from sampler.checks.verdict import Finding, some_ids
-from sampler.config import STAGES, SamplingConfig, Stage
-from sampler.engines.calls import Answer
+from sampler.config import SamplingConfig
+from sampler.engines.calls import Answer, raise_refusal, refusal
 from sampler.errors import Unsupported
+from sampler.stages import STAGES, Stage
 from sampler.statistics.distance import total_variation
 
 Array = NDArray[np.float64]
@@ -74,8 +75,7 @@ class _NoAnswer(Exception):
 
 
 def _scores(answer: Answer, probe: Probe) -> Array:
-    if answer.failure == "unsupported":
-        raise Unsupported(answer.message)
+    raise_refusal(answer)
     if answer.value is None or answer.value.shape != probe.logits.shape:
         raise _NoAnswer(answer.message or "scores of another shape")
     return answer.value.astype(np.float64)
@@ -135,7 +135,7 @@ def _thread(subject: Subject) -> str:
 
 def _split(subject: Subject) -> str:
     together = subject.answer(subject.probe)
-    alone = [subject.answer(subject.probe.only(row))[0] for row in range(len(together))]
+    alone = [subject.answer(subject.probe.only([row]))[0] for row in range(len(together))]
     return subject.differing(together, np.stack(alone), subject.probe)
 
 
@@ -146,7 +146,7 @@ def _mates(subject: Subject) -> str:
     logits[1:] = logits[1:, ::-1] * np.float32(0.5) + np.float32(3)
     others = replace(probe, logits=logits, history=[probe.history[0], *probe.history[:0:-1]])
     before, after = subject.answer(probe), subject.answer(others)
-    return subject.differing(before[:1], after[:1], probe.only(0))
+    return subject.differing(before[:1], after[:1], probe.only([0]))
 
 
 def _turned(subject: Subject) -> str:
@@ -174,7 +174,7 @@ def _permuted(subject: Subject) -> str:
 def _shifted(subject: Subject) -> str:
     """Every logit by a constant, which softmax does not see; without the penalty, which does."""
     config = subject.probe.config.without(["repetition_penalty"])
-    probe = replace(subject.probe, config=config)
+    probe = subject.probe.with_config(config)
     uncond = None if probe.uncond_logits is None else probe.uncond_logits + np.float32(4)
     shifted = replace(probe, logits=probe.logits + np.float32(4), uncond_logits=uncond)
     # Rounding of the sum: what is added is exact in few bits only.
@@ -201,11 +201,11 @@ PROPERTIES: tuple[Property, ...] = (
 """In the order in which they are looked at."""
 
 
-def ask_properties(asked: Subject | str) -> Iterator[tuple[Property, Finding]]:
+def ask_properties(asked: Subject | Unsupported) -> Iterator[tuple[Property, Finding]]:
     """Look at every property of a subject, or say why there is none."""
     for each in PROPERTIES:
-        if isinstance(asked, str):
-            yield each, Finding("process", each.stage, "unavailable", 0, asked)
+        if isinstance(asked, Unsupported):
+            yield each, Finding.skipped("process", each.stage, asked)
         else:
             yield each, _look(each, asked)
 
@@ -215,7 +215,7 @@ def _look(each: Property, asked: Subject) -> Finding:
     try:
         seen = each.holds(asked)
     except Unsupported as error:
-        return Finding("process", each.stage, "unavailable", 0, error.message)
+        return Finding.skipped("process", each.stage, error)
     except _NoAnswer as error:
         return Finding("process", each.stage, "errored", 0, str(error))
     if seen:
@@ -231,14 +231,15 @@ def unusual_rows(judge: Judge) -> Finding:
         logits = np.zeros((1, 9), dtype=np.float32)
         logits[0, :] = value if value == -np.inf else logits[0]
         logits[0, 4] = value
-        probe = Probe("unusual rows", name, NEUTRAL, logits, [[]], (name,))
+        probe = Probe.of("unusual rows", name, NEUTRAL, logits, [[]], (name,))
         try:
-            asked = replace(probe, config=judge.asked(NEUTRAL))
+            asked = probe.with_config(judge.asked(NEUTRAL))
         except Unsupported as error:
-            return Finding("process", "purity", "unavailable", 0, error.message)
+            return Finding.skipped("process", "purity", error)
         answer = judge.ask(asked)
-        if answer.failure == "unsupported":
-            return Finding("process", "purity", "unavailable", 0, answer.message)
+        refused = refusal(answer)
+        if refused is not None:
+            return Finding.skipped("process", "purity", refused)
         if answer.failure in ("hung", "died"):
             return Finding("process", "purity", "errored", len(seen), f"{name}: {answer.message}")
         seen.append(f"{name}: {_in_words(answer)}")
@@ -261,9 +262,9 @@ def strange_ids(judge: Judge, seed: int) -> Finding:
     probe = Maker("ids outside the vocabulary", seed).make("V=17", config, 17, ("ordinary", "zeros", "positive"))
     probe = replace(probe, history=[[5, 17, 40], [6_561], [17, 3, 3]])
     try:
-        comparison = judge.compare(replace(probe, config=judge.asked(config)))
+        comparison = judge.compare(probe.with_config(judge.asked(config)))
     except Unsupported as error:
-        return Finding("process", stage, "unavailable", 0, error.message)
+        return Finding.skipped("process", stage, error)
     inside = replace(comparison.probe, history=[[token for token in ids if token < 17] for ids in probe.history])
     if comparison.answer.failure == "raised":
         if judge.ask(replace(inside, history=[ids or [0] for ids in inside.history])).failure:
@@ -274,7 +275,8 @@ def strange_ids(judge: Judge, seed: int) -> Finding:
     if not comparison.wrong.any():
         return Finding("process", stage, "passed", 3, "ids outside the vocabulary are passed over", 0.0, VARIATION)
     if judge.compare(inside).wrong[comparison.wrong].any():
-        return Finding("process", stage, "unavailable", 0, "the same rows are wrong without ids outside the vocabulary")
+        message = "the same rows are wrong without ids outside the vocabulary"
+        return Finding.skipped("process", stage, "after_failure", message)
     message = _of_stray_ids(comparison)
     return Finding("process", stage, "failed", 3, message, comparison.distance, VARIATION)
 
@@ -282,9 +284,9 @@ def strange_ids(judge: Judge, seed: int) -> Finding:
 def _of_stray_ids(comparison: Comparison) -> str:
     """What became of ids outside the vocabulary, in words."""
     probe = comparison.probe
-    inputs = Inputs(probe.logits.astype(np.float64), probe.history, probe.config)
+    rows = in_float64(replace(probe, uncond_logits=None))
     for known in STRAY_IDS:
-        if agreement(comparison.scores, known.scores(inputs), up_to_ties=False).all():
+        if agreement(comparison.scores, known.scores(rows), up_to_ties=False).all():
             return known.explanation
     row = int(np.argmax(comparison.wrong))
     return f"ids outside the vocabulary change other tokens: {comparison.describe(row)}"

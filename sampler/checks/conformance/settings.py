@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.config import SamplingConfig
+from sampler.stages import STAGES, Stage
 
 NEUTRAL = SamplingConfig().without(STAGES)
 """Every stage is in the order and none does anything."""
@@ -29,7 +30,7 @@ SINGLE: dict[Stage, tuple[Mapping[str, Any], ...]] = {
 }  # fmt: skip
 """Knobs with which each stage stands alone."""
 
-FURTHER: dict[Stage, tuple[Mapping[str, Any], ...]] = {
+OPTIONAL: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     "logit_bias": ({"logit_bias": {0: 3.0, 1: -2.5}}, {"logit_bias": {1: -100.0, 16: 2.0}}),
     "frequency_penalty": (
         {"frequency_penalty": 0.4}, {"frequency_penalty": -0.6}, {"frequency_penalty": 0.4, "penalty_window": 20},

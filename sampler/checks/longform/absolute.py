@@ -1,15 +1,17 @@
 """What the runs of one cell are by themselves: whole, and without loops; or bad, where a finding says that they are."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sampler.checks.longform.runs import TokenRun
-from sampler.checks.verdict import Finding, Outcome
+from sampler.checks.verdict import SHARE_OF_RUNS, Finding
 from sampler.loops import find_loops, foremost
 from sampler.statistics.share import AtLeast, AtMost
 
 RIGHT_LENGTH = (0.7, 1.4)
 """Least and most length of a whole run, in lengths of its text's true speech."""
+
+NOTHING_SEEN = "too few runs (would see nothing)"
 
 Problem = Callable[[TokenRun], str]
 
@@ -27,7 +29,7 @@ def complete(runs: Sequence[TokenRun], expected: Expectation, alpha: float) -> F
     """Runs that end with EOS at 0.7 to 1.4 times the length of their text's true speech: hitting the cap is no end."""
     if any(run.expected is None for run in runs):
         why = "nobody says how long the speech of these texts should be"
-        return Finding("generate", "stop", "unavailable", len(runs), why, alpha=alpha)
+        return Finding.skipped("generate", "stop", "not_recorded", why, len(runs), alpha=alpha)
     return _judged(runs, _incomplete, "are not whole", "stop", expected, alpha)
 
 
@@ -68,29 +70,31 @@ def _judged(
     if expected.known:
         return _known(count, total, shown, stage, expected, alpha)
     judgement, seen = AtMost(expected.most, alpha).judge(count, total), AtMost(expected.most, alpha).detectable(total)
-    outcome: Outcome = "failed" if judgement.rejected else "passed" if seen < 1 else "unavailable"
-    note = {
-        "failed": f"more than {expected.most:.0%} (p = {judgement.p_value:.2g})",
-        "passed": f"up to {int(judgement.bound)} allowed; would see {seen:.0%}",
-        "unavailable": "too few runs (would see nothing)",
-    }[outcome]
-    return Finding(
-        "generate", stage, outcome, total, f"{shown}; {note}",
-        statistic=judgement.statistic, bound=judgement.bound, alpha=alpha, detectable=seen,
-    )  # fmt: skip
+    note = f"up to {int(judgement.bound)} allowed; would see {seen:.0%}" if seen < 1 else NOTHING_SEEN
+    if judgement.rejected:
+        note = f"more than {expected.most:.0%} (p = {judgement.p_value:.2g})"
+    return Finding.of_test(
+        "generate", stage, judgement, f"{shown}; {note}", alpha=alpha, detectable=seen, unit=SHARE_OF_RUNS
+    )
 
 
 def _known(count: int, total: int, shown: str, stage: str, expected: Expectation, alpha: float) -> Finding:
     """A cell that is known to be bad: one that is better than that is news, and fails."""
     test = AtLeast(expected.least, alpha)
     judgement, seen = test.judge(count, total), test.detectable(total)
-    outcome: Outcome = "failed" if judgement.rejected else "passed" if seen > 0 else "unavailable"
-    note = {
-        "failed": f"fewer than the {expected.least:.0%} that are known (p = {judgement.p_value:.2g}): mend the matrix",
-        "passed": f"at least {total - int(judgement.bound)} known; would see {seen:.0%}",
-        "unavailable": "too few runs (would see nothing)",
-    }[outcome]
-    return Finding(
-        "generate", stage, outcome, total, f"known: {expected.known}; {shown}; {note}",
-        statistic=judgement.statistic, bound=judgement.bound, alpha=alpha, detectable=seen,
-    )  # fmt: skip
+    note = f"at least {total - int(judgement.bound)} known; would see {seen:.0%}" if seen > 0 else NOTHING_SEEN
+    if judgement.rejected:
+        note = f"fewer than the {expected.least:.0%} that are known (p = {judgement.p_value:.2g}): mend the matrix"
+    message = f"known: {expected.known}; {shown}; {note}"
+    # What would be seen is a share below the known one; that it is 0 means that none would be.
+    found = Finding.of_test(
+        "generate",
+        stage,
+        judgement,
+        message,
+        alpha=alpha,
+        detectable=seen or 1.0,
+        unit=SHARE_OF_RUNS,
+        known=expected.known,
+    )
+    return replace(found, detectable=seen)

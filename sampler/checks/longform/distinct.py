@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from sampler.checks.longform.rates import marked_finding
 from sampler.checks.longform.runs import TokenRun, TwoSides, by_text
-from sampler.checks.verdict import Finding, Outcome
-from sampler.statistics.judgement import MISS_RATE
+from sampler.checks.verdict import SHARE_OF_RUNS, Finding
+from sampler.statistics.judgement import MISS_RATE, Judgement
 
 SHARE = 0.5
 """`passed` needs that an engine would have been seen in which so many runs, or pairs of runs, are repetitions."""
@@ -25,7 +25,8 @@ def distinct(runs: Sequence[TokenRun], sides: TwoSides | None, alpha: float, det
     if sides is None or not sides.texts:
         repeated = _repeated(runs)
         why = f"{repeated} of {len(runs)} runs repeat another one of their text; without 'logprobs' or reference runs"
-        return Finding("generate", "seed", "unavailable", len(runs), f"{why} nothing says how many may", alpha=alpha)
+        message = f"{why} nothing says how many may"
+        return Finding.skipped("generate", "seed", "no_reference", message, len(runs), alpha=alpha)
     return beside_reference(sides, alpha, detect)
 
 
@@ -47,18 +48,17 @@ def by_probability(runs: Sequence[TokenRun], alpha: float, detect: float = SHARE
     message = f"{_repeated(runs)} of {len(runs)} runs repeat another one of their text"
     if times:
         message += f"; text {text!r} has {times} equal runs of probability exp(-{surprise:.0f}); p = {p_value:.2g}"
-    outcome: Outcome = "failed" if statistic > bound else "passed" if seen <= detect else "unavailable"
-    if outcome == "passed":
+    judged = Judgement(statistic, bound, len(runs), p_value)
+    if not judged.rejected and seen <= detect:
         message += f"; would see {seen:.1%} equal pairs"
-    if outcome == "unavailable":
+    elif not judged.rejected:
         shown = f">= {seen:.0%} equal pairs" if seen < 1 else "nothing"
         message = (
             f"too few runs of one text, or too short ones (would see {shown}, {detect:.0%} is asked for); {message}"
         )
-    return Finding(
-        "generate", "seed", outcome, len(runs), message,
-        statistic=statistic, bound=bound, alpha=alpha, detectable=seen,
-    )  # fmt: skip
+    return Finding.of_test(
+        "generate", "seed", judged, message, alpha=alpha, detectable=seen, required=detect, unit=SHARE_OF_RUNS
+    )
 
 
 def beside_reference(sides: TwoSides, alpha: float, detect: float = SHARE) -> Finding:

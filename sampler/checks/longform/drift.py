@@ -9,8 +9,8 @@ How long runs are is a quantity of its own, of all runs.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from sampler.checks.longform import series
 from sampler.checks.longform.runs import NO_TEXT_IN_COMMON, TokenRun, TwoSides
 from sampler.checks.longform.series import Series
-from sampler.checks.verdict import Finding, Outcome
+from sampler.checks.verdict import SUPERIORITY_OF_RUNS, Finding
+from sampler.errors import Unsupported
 from sampler.statistics.budget import Budget
 from sampler.statistics.judgement import Judgement
 from sampler.statistics.ranks import RankSum, superiority
@@ -44,17 +45,22 @@ SUPERIORITY = 0.85
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared. needs: the scalar that both sides must have recorded, or nothing."""
+    """What is compared. needs: the scalar that both sides must have recorded, or nothing.
+
+    learnt: whether its first series has a direction that is learnt from half of the runs.
+    """
 
     name: str
     stage: str
+    sentence: str
     needs: str
-    make: Callable[[TwoSides, "series.Coded"], list[Series]]
+    make: Callable[[TwoSides], list[Series]]
+    learnt: bool = False
 
 
-def _frequencies(_: TwoSides, coded: series.Coded, *, pairs: bool) -> list[Series]:
+def _frequencies(sides: TwoSides, *, pairs: bool) -> list[Series]:
     """The learnt direction comes first: its scores are independent of each other, so that its power can be stated."""
-    what = "pairs" if pairs else "tokens"
+    what, coded = "pairs" if pairs else "tokens", series.Coded(sides)
     return [
         Series(
             f"log odds of {what} (learnt from half of the runs)",
@@ -67,10 +73,10 @@ def _frequencies(_: TwoSides, coded: series.Coded, *, pairs: bool) -> list[Serie
 
 
 def _steps(name: str, unit: str, steps: Callable[[TokenRun], Array]) -> Callable[..., list[Series]]:
-    return lambda sides, coded: [series.of_runs(name, unit, sides, steps)]
+    return lambda sides: [series.of_runs(name, unit, sides, steps)]
 
 
-def _lengths(sides: TwoSides, _: series.Coded) -> list[Series]:
+def _lengths(sides: TwoSides) -> list[Series]:
     """Tokens up to EOS; of a text in which a run was cut off, no more than that run has."""
     caps: dict[str, int] = {}
     for run in sides.all_runs():
@@ -85,22 +91,41 @@ def _lengths(sides: TwoSides, _: series.Coded) -> list[Series]:
 
 
 QUANTITIES: tuple[Quantity, ...] = (
-    Quantity("length", "stop", "", _lengths),
-    Quantity("tokens", "draw", "", partial(_frequencies, pairs=False)),
-    Quantity("bigrams", "draw", "", partial(_frequencies, pairs=True)),
+    Quantity("length", "stop", "Runs are as long as the reference's.", "", _lengths),
     Quantity(
-        "repetition", "draw", "", _steps("share of repeated tokens", "", lambda run: series.repetitions(run.spoken))
+        "tokens", "draw", "Tokens are as frequent as in the reference's runs.", "",
+        partial(_frequencies, pairs=False), learnt=True,
     ),
-    Quantity("surprisal", "draw", "logprobs", _steps("mean surprisal", "nats", series.surprisal)),
-    Quantity("entropy", "draw", "entropy", _steps("mean entropy", "nats", series.entropies)),
-    Quantity("rank", "draw", "rank", _steps("mean logarithm of 1 + rank", "", series.log_rank)),
-    Quantity("margin", "draw", "margin", _steps("mean margin", "", series.bounded_margin)),
-)
+    Quantity(
+        "bigrams", "draw", "Pairs of neighbouring tokens are as frequent as in the reference's runs.", "",
+        partial(_frequencies, pairs=True), learnt=True,
+    ),
+    Quantity(
+        "repetition", "draw", "Tokens are repeated within 100 steps as often as in the reference's runs.", "",
+        _steps("share of repeated tokens", "", lambda run: series.repetitions(run.spoken)),
+    ),
+    Quantity(
+        "surprisal", "draw", "Drawn tokens are as improbable as the reference's.", "logprobs",
+        _steps("mean surprisal", "nats", series.surprisal),
+    ),
+    Quantity(
+        "entropy", "draw", "The distributions that tokens are drawn from are as wide as the reference's.", "entropy",
+        _steps("mean entropy", "nats", series.entropies),
+    ),
+    Quantity(
+        "rank", "draw", "Drawn tokens have as many more likely ones above them as the reference's.", "rank",
+        _steps("mean logarithm of 1 + rank", "", series.log_rank),
+    ),
+    Quantity(
+        "margin", "draw", "The drawn token leads the second one by as much as in the reference's runs.", "margin",
+        _steps("mean margin", "", series.bounded_margin),
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Question:
-    """One series over whole runs or over a window, with its part of the alpha."""
+class Part:
+    """One series over whole runs or over a window, and its alpha."""
 
     series: Series
     window: Window | None
@@ -123,7 +148,6 @@ class Question:
         return engine, reference
 
     def judged(self, alpha: float | None = None) -> Judgement:
-        """The answer, at its own alpha or at another."""
         return RankSum(alpha or self.alpha).judge(*self.values())
 
 
@@ -136,16 +160,6 @@ def _common_end(lengths: Sequence[int], start: int, stop: int | None) -> int:
     return end if stop is None else min(end, stop)
 
 
-def drift(sides: TwoSides, alphas: Mapping[str, float], detect: float = SUPERIORITY) -> dict[str, Finding]:
-    """One finding for each quantity that `alphas` names. detect: the superiority that `passed` must be able to see."""
-    coded = series.Coded(sides)
-    return {
-        quantity.name: _finding(quantity, sides, coded, alphas[quantity.name], detect)
-        for quantity in QUANTITIES
-        if quantity.name in alphas
-    }
-
-
 def windows(sides: TwoSides) -> list[Window]:
     """The windows that enough runs reach. The two sides count together: who is whose must not choose the questions."""
     lengths = np.array([run.length for run in sides.all_runs()])
@@ -153,57 +167,71 @@ def windows(sides: TwoSides) -> list[Window]:
     return [(start, start + WIDTH) for start in starts if (lengths > start).sum() >= STILL_GOING * max(1, len(lengths))]
 
 
-def _finding(quantity: Quantity, sides: TwoSides, coded: series.Coded, alpha: float, detect: float) -> Finding:
+def drift(quantity: Quantity, sides: TwoSides, alpha: float, detect: float = SUPERIORITY) -> Finding:
+    """Whether a quantity is the same on both sides. detect: the superiority that `passed` must be able to detect."""
     missing = _missing(quantity, sides)
-    if missing:
-        return Finding("generate", quantity.stage, "unavailable", 0, missing, alpha=alpha)
-    made = quantity.make(sides, coded)
+    if missing is not None:
+        return Finding.skipped("generate", quantity.stage, missing, alpha=alpha)
+    made = quantity.make(sides)
     questions = list(_questions(made, [] if quantity.name == "length" else windows(sides), alpha))
     judged = [question.judged() for question in questions]
     whole, rejected = questions[0], [place for place, judgement in enumerate(judged) if judgement.rejected]
     seen = RankSum(whole.alpha).detectable(*whole.values())
     worst = min(rejected or [0], key=lambda place: judged[place].p_value / questions[place].alpha)
-    outcome: Outcome = "failed" if rejected else "passed" if seen <= detect else "unavailable"
     message = _shown(questions[worst], judged[worst], sides, details=bool(rejected))
     if rejected:
         message += _onset([each for each in questions if each.series is questions[worst].series], alpha)
-    elif outcome == "unavailable":
+    elif seen > detect:
         message = f"{too_few_runs(seen, detect, whole, sides)}; {message}"
     else:
         asked = f" ({len(windows(sides))} windows of {WIDTH} positions too)" if len(questions) > len(made) else ""
         message += f"; would see {seen:.2f}{asked}"
-    return Finding(
-        "generate", quantity.stage, outcome, sides.count, message,
-        statistic=judged[worst].statistic, bound=judged[worst].bound, alpha=alpha, detectable=seen,
-    )  # fmt: skip
+    answer = replace(judged[worst], n=sides.count)
+    figures = {"required": detect, "unit": SUPERIORITY_OF_RUNS}
+    return Finding.of_test("generate", quantity.stage, answer, message, alpha=alpha, detectable=seen, **figures)
 
 
-def _missing(quantity: Quantity, sides: TwoSides) -> str:
-    """Why the quantity cannot be compared; empty if it can."""
+def planned_drift(quantity: Quantity, alpha: float, texts: int, runs: int) -> float:
+    """The superiority that is detected with `runs` runs of each text on either side, of values without ties.
+
+    Steps are compared in that part of a text which nine in ten of its runs reach; here the others are all taken from
+    one side, the worst case.
+    """
+    if quantity.name == "length":
+        return RankSum(alpha).planned([(runs, runs)] * texts)
+    counts = [sum(series.is_scored(text, run) or not quantity.learnt for run in range(runs)) for text in range(texts)]
+    sizes = [(max(0, count - int(ENDED_BEFORE * 2 * count)), count) for count in counts]
+    return RankSum(alpha * (0.25 if quantity.learnt else 0.5)).planned(sizes)  # windows and second series have the rest
+
+
+def _missing(quantity: Quantity, sides: TwoSides) -> Unsupported | None:
+    """Why the quantity cannot be compared, if it cannot."""
     if not sides.texts:
-        return NO_TEXT_IN_COMMON
+        return Unsupported(NO_TEXT_IN_COMMON, reason="no_common_text")
     needs = quantity.needs
     if not needs:
-        return ""
+        return None
     without = [
         name
         for name, side in (("engine", sides.engine), ("reference", sides.reference))
         if any(getattr(run, needs) is None for runs in side for run in runs)
     ]
-    return f"{needs!r} was not recorded by the {' nor by the '.join(without)}" if without else ""
+    if not without:
+        return None
+    return Unsupported(f"{needs!r} was not recorded by the {' nor by the '.join(without)}", reason="not_recorded")
 
 
-def _questions(made: Sequence[Series], places: Sequence[Window], alpha: float) -> Iterator[Question]:
+def _questions(made: Sequence[Series], places: Sequence[Window], alpha: float) -> Iterator[Part]:
     """Whole runs share one half of the alpha, windows the other; without windows whole runs have it all."""
     wholes = Budget(alpha / 2 if places else alpha).split({each.name: 1.0 for each in made})
     for each in made:
-        yield Question(each, None, wholes[each.name])
+        yield Part(each, None, wholes[each.name])
     for each in made:
         for place in places:
-            yield Question(each, place, alpha / 2 * (1 - 2**-40) / (len(made) * len(places)))
+            yield Part(each, place, alpha / 2 * (1 - 2**-40) / (len(made) * len(places)))
 
 
-def _shown(question: Question, judgement: Judgement, sides: TwoSides, *, details: bool) -> str:
+def _shown(question: Part, judgement: Judgement, sides: TwoSides, *, details: bool) -> str:
     """How often the engine's is larger, the means of both sides and, where it matters, the text that shows it most."""
     engine, reference = question.values()
     unit = f" {question.series.unit}" if question.series.unit else ""
@@ -232,7 +260,7 @@ def worst_text(texts: Sequence[str], engine: Sequence[Array], reference: Sequenc
     return texts[place], superiority([engine[place]], [reference[place]])
 
 
-def _onset(questions: Sequence[Question], alpha: float) -> str:
+def _onset(questions: Sequence[Part], alpha: float) -> str:
     """From where on it shows: the first window that is significant by itself at the alpha of the whole check."""
     places = [question for question in questions if question.window is not None]
     first = next((question for question in places if question.judged(alpha).rejected), None)
@@ -246,7 +274,7 @@ def _onset(questions: Sequence[Question], alpha: float) -> str:
     return f"; no window shows it alone (from {shares})"
 
 
-def too_few_runs(seen: float, detect: float, question: Question, sides: TwoSides) -> str:
+def too_few_runs(seen: float, detect: float, question: Part, sides: TwoSides) -> str:
     """Why a comparison by rank says nothing, and how many runs would."""
     texts = len(sides.texts)
     compared = question.series.share * (1 if question.series.name == "length" else 1 - ENDED_BEFORE)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sampler.checks.verdict import Finding, Outcome
+from sampler.checks.verdict import SHARE_OF_RUNS, Finding
 from sampler.loops import Loop, LoopRules, find_loops, foremost
 from sampler.statistics.stratified import StratifiedCounts
 
@@ -19,17 +19,14 @@ class LoopingRuns:
 
     @classmethod
     def of(cls, runs: Runs, rules: LoopRules | None = None) -> "LoopingRuns":
-        """Look for loops in every run."""
         return cls({text: tuple(find_loops(tokens, rules) for tokens in each) for text, each in runs.items()})
 
     @property
     def counts(self) -> list[int]:
-        """Runs that loop, by text."""
         return [sum(bool(loops) for loops in runs) for runs in self.found.values()]
 
     @property
     def runs(self) -> list[int]:
-        """All runs, by text."""
         return [len(runs) for runs in self.found.values()]
 
     @property
@@ -62,21 +59,20 @@ def loops(engine: Runs, reference: Runs, alpha: float, detect: float, rules: Loo
     texts = [text for text in engine if engine[text] and reference.get(text)]
     if not texts:
         message = "there is no text of which both the engine and the reference have runs"
-        return Finding("generate", "draw", "unavailable", 0, message)
+        return Finding.skipped("generate", "draw", "no_common_text", message)
     ours, theirs = (LoopingRuns.of({text: runs[text] for text in texts}, rules) for runs in (engine, reference))
     test = StratifiedCounts(alpha)
-    judged = test.judge(theirs.counts, theirs.runs, ours.counts, ours.runs)
-    detectable = test.detectable(theirs.rate, theirs.runs, ours.runs)
-    outcome: Outcome = "failed" if judged.rejected else "passed" if detectable <= detect else "unavailable"
+    judged = test.judge(ours.counts, ours.runs, theirs.counts, theirs.runs)
+    detectable = test.detectable_rise(theirs.rate, ours.runs, theirs.runs)
     notes = [_power(theirs.rate, detectable)]
-    if outcome == "failed":
+    if judged.rejected:
         notes.insert(0, f"p <= {judged.p_value:.2g}")
-    if outcome == "unavailable":
+    elif detectable > detect:
         notes = ["too few runs", *notes, f"must see {theirs.rate + detect:.3g}"]
     message = f"{ours}; of the reference, {theirs} ({', '.join(notes)})"
-    return Finding(
-        "generate", "draw", outcome, judged.n, message, judged.statistic, judged.bound, alpha, detectable
-    )  # fmt: skip
+    return Finding.of_test(
+        "generate", "draw", judged, message, alpha=alpha, detectable=detectable, required=detect, unit=SHARE_OF_RUNS
+    )
 
 
 def _power(rate: float, detectable: float) -> str:

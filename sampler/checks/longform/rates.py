@@ -1,14 +1,14 @@
 """Shares of an engine's runs beside those of the reference, as findings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sampler.checks.longform.runs import TwoSides
-from sampler.checks.verdict import Finding, Outcome
+from sampler.checks.verdict import SHARE_OF_RUNS, Finding
 from sampler.statistics.judgement import Judgement
-from sampler.statistics.marks import MarkedRuns
+from sampler.statistics.stratified import StratifiedCounts
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ def marked_finding(
     detect: a rise over the reference's share that `passed` must be able to see.
     """
     n_engine, n_reference = zip(*sides.sizes, strict=True)
-    test = MarkedRuns(alpha)
+    test = StratifiedCounts(alpha)
     judgement = test.judge(engine, n_engine, reference, n_reference)
-    seen = test.detectable(n_engine, n_reference, sum(reference))
+    seen = test.detectable_share(n_engine, n_reference, sum(reference))
     message = (
         f"{sum(engine)} of {sum(n_engine)} runs {words}, of the reference's {sum(reference)} of {sum(n_reference)} "
         f"(p = {judgement.p_value:.2g})"
@@ -54,15 +54,13 @@ def marked_finding(
 def judged(sides: TwoSides, judgement: Judgement, alpha: float, power: Power, message: str, stage: str) -> Finding:
     """The finding of a judgement about a share of the engine's runs: passed only with the power that is asked for."""
     enough = power.seen <= power.detect and power.seen < 1
-    outcome: Outcome = "failed" if judgement.rejected else "passed" if enough else "unavailable"
-    if outcome == "passed":
+    if not judgement.rejected and enough:
         message += f"; would see {power.seen:.1%}"
-    if outcome == "unavailable":
+    elif not judgement.rejected:
         shown = f">= {power.seen:.0%} of the runs" if power.seen < 1 else "nothing"
         more = f"; with {len(sides.texts)} texts {power.needed} runs of each on either side would do"
         asked = f"{power.detect:.0%} is asked for{more if power.needed else ''}"
         message = f"too few runs (would see {shown}, {asked}); {message}"
-    return Finding(
-        "generate", stage, outcome, sides.count, message,
-        statistic=judgement.statistic, bound=judgement.bound, alpha=alpha, detectable=power.seen,
-    )  # fmt: skip
+    figures = {"required": power.detect, "unit": SHARE_OF_RUNS}
+    answer = replace(judgement, n=sides.count)
+    return Finding.of_test("generate", stage, answer, message, alpha=alpha, detectable=power.seen, **figures)

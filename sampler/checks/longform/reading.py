@@ -12,15 +12,16 @@ of them 0 for a run that reads well and the same at any speed and with any pause
 
 The last two look at the running median of GLANCE steps, so that a glance elsewhere is no reading there.
 
-A run with a larger share than the bound is marked, and marked runs are counted beside the reference's, text by text
-(`statistics.marks`). The bound is TOLERATED; only where heads follow the text so badly that nearly all runs of both
-sides are beyond it, it is a low quantile of both sides together. It never asks whose a run is, so that the runs of a
-text stay exchangeable.
+Runs with a larger share than a bound are counted on both sides, text by text (`statistics.stratified`). The bound is
+TOLERATED; only where heads follow the text so badly that nearly all runs of both sides are beyond it, it is a low
+quantile of both sides together. It does not depend on which side a run belongs to, so that the runs of a text stay
+exchangeable.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,9 @@ from scipy.stats import kendalltau
 from sampler.checks.longform.rates import marked_finding
 from sampler.checks.longform.runs import NO_TEXT_IN_COMMON, TokenRun, TwoSides, positions
 from sampler.checks.verdict import Finding
+from sampler.errors import Unsupported
 
-__all__ = ["QUESTIONS", "alignment", "disorder", "positions", "setback", "unread"]
+__all__ = ["FAULTS", "alignment", "disorder", "positions", "setback", "unread"]
 
 Places = NDArray[np.int64]
 
@@ -101,13 +103,11 @@ class Reading:
 
     @classmethod
     def of(cls, run: TokenRun) -> "Reading":
-        """A run without tokens read nothing."""
         empty = np.empty(0, dtype=np.int64)
         return cls(empty if run.position is None else run.position, run.text_length or 1)
 
     @property
     def steady(self) -> Places:
-        """The places without glances."""
         return np.asarray(median_filter(self.places, GLANCE, mode="nearest")) if len(self.places) else self.places
 
 
@@ -133,62 +133,66 @@ def _where_back(reading: Reading) -> str:
 
 
 @dataclass(frozen=True)
-class Question:
-    """share: of a reading, the larger the worse. words: of a marked run, with its bound. shown: what a reading did."""
+class Fault:
+    """A way to misread.
 
+    share: of a reading, the larger the worse. words: of runs beyond a bound. shown: what a reading did.
+    """
+
+    name: str
+    sentence: str
     share: Callable[[Reading], float]
     words: str
     shown: Callable[[Reading], str]
     of_ended: bool = False
 
 
-QUESTIONS: dict[str, Question] = {
-    "covering": Question(
+FAULTS: Final = (
+    Fault(
+        "covering",
+        "Runs that end have read their whole text, as often as the reference's have.",
         lambda reading: unread(reading.places, reading.text_length),
         "ended with more than {} of their text unread",
         _what_is_unread,
         of_ended=True,
     ),
-    "monotone": Question(
+    Fault(
+        "monotone",
+        "Runs read their text from its beginning to its end, as often as the reference's do.",
         lambda reading: disorder(reading.steady),
         "read their text out of order (in more than {} of the pairs of steps)",
         _what_order,
     ),
-    "back": Question(
+    Fault(
+        "back",
+        "Runs go back in their text as rarely as the reference's do.",
         lambda reading: setback(reading.steady, reading.text_length),
         "went back by more than {} of their text",
         _where_back,
     ),
-}
+)
 
 
-def alignment(sides: TwoSides, alphas: Mapping[str, float], detect: float = SHARE) -> dict[str, Finding]:
-    """One finding for each of covering, monotone and back that `alphas` names.
-
-    detect: the share of the engine's runs at which `passed` must be able to see it.
-    """
-    return {
-        name: _finding(question, sides, alphas[name], detect) for name, question in QUESTIONS.items() if name in alphas
-    }
-
-
-def _finding(question: Question, sides: TwoSides, alpha: float, detect: float) -> Finding:
-    asked = _ended(sides) if question.of_ended else sides
-    missing = _missing(sides) or ("" if asked.texts else "no text has runs that ended on both sides")
-    if missing:
-        return Finding("generate", "alignment", "unavailable", sides.count, missing, alpha=alpha, detectable=1.0)
+def alignment(fault: Fault, sides: TwoSides, alpha: float, detect: float = SHARE) -> Finding:
+    """Whether as many runs misread on both sides. detect: the share of the engine's that `passed` must detect."""
+    asked = _ended(sides) if fault.of_ended else sides
+    missing = _missing(sides)
+    if missing is None and not asked.texts:
+        missing = Unsupported("no text has runs that ended on both sides", reason="no_common_text")
+    if missing is not None:
+        return Finding.skipped("generate", "alignment", missing, n=sides.count, alpha=alpha, detectable=1.0)
     engine, reference = (
-        [[question.share(Reading.of(run)) for run in runs] for runs in side] for side in (asked.engine, asked.reference)
+        [[fault.share(Reading.of(run)) for run in runs] for runs in side] for side in (asked.engine, asked.reference)
     )
     bound = _bound(engine, reference)
     mine, theirs = ([sum(value > bound for value in some) for some in side] for side in (engine, reference))
-    words = question.words.format(f"{bound:.0%}")
+    words = fault.words.format(f"{bound:.0%}")
     finding = marked_finding(asked, mine, theirs, "alignment", words, alpha, detect)
     if finding.outcome != "failed":
         return finding
     more = _share(mine, asked.engine) >= _share(theirs, asked.reference)
     whose, runs, shares = ("run", asked.engine, engine) if more else ("reference run", asked.reference, reference)
-    return replace(finding, message=f"{finding.message}; {_worst(question, whose, runs, shares)}")
+    return replace(finding, message=f"{finding.message}; {_worst(fault, whose, runs, shares)}")
 
 
 def _bound(engine: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> float:
@@ -208,25 +212,25 @@ def _ended(sides: TwoSides) -> TwoSides:
     return TwoSides.of(engine, reference)
 
 
-def _missing(sides: TwoSides) -> str:
-    """Why nothing can be said; empty if something can."""
+def _missing(sides: TwoSides) -> Unsupported | None:
+    """Why nothing can be said, if nothing can."""
     if not sides.texts:
-        return NO_TEXT_IN_COMMON
+        return Unsupported(NO_TEXT_IN_COMMON, reason="no_common_text")
     without = [
         name
         for name, side in (("engine", sides.engine), ("reference", sides.reference))
         if any(run.tokens and (run.position is None or run.text_length is None) for runs in side for run in runs)
     ]
-    return f"'position' was not recorded by the {' nor by the '.join(without)}" if without else ""
+    if not without:
+        return None
+    return Unsupported(f"'position' was not recorded by the {' nor by the '.join(without)}", reason="not_recorded")
 
 
 def _share(marks: Sequence[int], runs: Sequence[Sequence[TokenRun]]) -> float:
     return sum(marks) / sum(len(some) for some in runs)
 
 
-def _worst(
-    question: Question, whose: str, runs: Sequence[Sequence[TokenRun]], shares: Sequence[Sequence[float]]
-) -> str:
+def _worst(fault: Fault, whose: str, runs: Sequence[Sequence[TokenRun]], shares: Sequence[Sequence[float]]) -> str:
     """What the run with the largest share did."""
     flat = [
         (share, number, run)
@@ -234,4 +238,4 @@ def _worst(
         for number, (run, share) in enumerate(zip(some, values, strict=True), 1)
     ]
     _, number, run = max(flat, key=lambda each: each[0])
-    return f"{whose} {number} of text {run.text!r}: {question.shown(Reading.of(run))}"
+    return f"{whose} {number} of text {run.text!r}: {fault.shown(Reading.of(run))}"

@@ -113,11 +113,9 @@ class TwoSides:
 
     @property
     def count(self) -> int:
-        """Runs of both sides together."""
         return sum(one + other for one, other in self.sizes)
 
     def all_runs(self) -> Iterator[TokenRun]:
-        """Every run, the engine's first."""
         for side in (self.engine, self.reference):
             for runs in side:
                 yield from runs

@@ -44,7 +44,7 @@ def same(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
         message += f", {ties} until a near tie"
     if not problems and compared < LEAST_TOKENS:
         why = f"near ties parted the runs after {compared} tokens, {LEAST_TOKENS} are asked for; {message}"
-        return Finding("generate", "draw", "unavailable", compared, why)
+        return Finding("generate", "draw", "inconclusive", compared, why, reason="too_few")
     outcome: Outcome = "failed" if problems else "passed"
     return Finding(
         "generate", "draw", outcome, compared, "; ".join([message, *problems]), statistic=len(problems), bound=0

@@ -1,7 +1,7 @@
 """Whether every run came to its own end where the reference does, and whether its end is what it says.
 
 Runs are compared with reference runs, text by text: early and late ends by the bounds that reference runs give
-(`statistics.exceedances`), missing and forced ends by their counts (`statistics.marks`). A run that hit its cap is
+(`statistics.exceedances`), missing and forced ends by their counts (`statistics.stratified`). A run that hit its cap is
 missing its end and is no success, however long the cap.
 """
 
@@ -35,7 +35,7 @@ def ends(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
     if not eos or sum(eos.values()) < 0.9 * said or len(eos) > MOST_END_TOKENS:
         whose = "reference runs" if reference else "runs"
         why = f"{said} of {len(reference or runs)} {whose} say that they ended, with no token in common that may be EOS"
-        return Finding("generate", "stop", "unavailable", total, why)
+        return Finding.skipped("generate", "stop", "not_recorded", why, total)
     wrong = [(place, run.text, _wrong_end(run, eos)) for place, run in enumerate(runs)]
     problems = [f"run {place + 1}, text {text!r}, {what}" for place, text, what in wrong if what]
     message = f"EOS is {', '.join(map(str, sorted(eos)))}; {len(problems)} of {total} runs do not end as they say"
@@ -67,23 +67,6 @@ def missing_alone(runs: Sequence[TokenRun]) -> Finding:
     return Finding("generate", "stop", outcome, len(runs), message, statistic=len(capped), bound=0)
 
 
-def stopping(sides: TwoSides, alphas: Mapping[str, float], detect: float = SHARE) -> dict[str, Finding]:
-    """One finding for each of early, late, missing and forced ends that `alphas` names.
-
-    detect: the share of the engine's runs at which `passed` must be able to see it.
-    """
-    found = {}
-    if "early" in alphas:
-        found["early"] = _beyond(sides, alphas["early"], detect, early=True)
-    if "late" in alphas:
-        found["late"] = _beyond(sides, alphas["late"], detect, early=False)
-    if "missing" in alphas:
-        found["missing"] = _counted(sides, "length", "never ended", alphas["missing"], detect)
-    if "forced" in alphas:
-        found["forced"] = _counted(sides, "forced_eos", "were forced to end", alphas["forced"], detect)
-    return found
-
-
 def relative_lengths(sides: TwoSides) -> tuple[list[Array], list[Array]]:
     """Lengths of the runs that ended by themselves, divided by that of their text, on both sides.
 
@@ -104,7 +87,7 @@ def _natural(runs: Sequence[TokenRun]) -> Array:
     return np.array([float(run.length) for run in runs if run.stop_reason == "eos"])
 
 
-def _beyond(sides: TwoSides, alpha: float, detect: float, *, early: bool) -> Finding:
+def beyond(sides: TwoSides, alpha: float, detect: float = SHARE, *, early: bool) -> Finding:
     """Whether too many runs end beyond the bound of the reference runs on one side."""
     engine, reference = relative_lengths(sides)
     sign = -1.0 if early else 1.0
@@ -113,8 +96,7 @@ def _beyond(sides: TwoSides, alpha: float, detect: float, *, early: bool) -> Fin
     judgement, seen = test.judge(mine, theirs), test.detectable(mine, theirs)
     count = sum(len(one) for one, other in zip(mine, theirs, strict=True) if len(one) and len(other))
     if judgement.n == 0 or not np.isfinite(judgement.bound):
-        why = _why_no_bound(sides, count)
-        return Finding("generate", "stop", "unavailable", sides.count, why, alpha=alpha, detectable=1.0)
+        return _without_a_bound(sides, count, alpha)
     limit = sign * test.bound([other for one, other in zip(mine, theirs, strict=True) if len(one) and len(other)])
     message = (
         f"{judgement.statistic:.1%} of {count} runs that ended by themselves are {'shorter' if early else 'longer'} "
@@ -122,25 +104,29 @@ def _beyond(sides: TwoSides, alpha: float, detect: float, *, early: bool) -> Fin
         f"{judgement.bound:.1%} allowed"
     )
     if judgement.rejected:
-        beyond = [(one > sign * limit).mean() if len(one) else 0.0 for one in mine]
-        worst = int(np.argmax(beyond))
-        message += f"; most in text {sides.texts[worst]!r} ({beyond[worst]:.0%})"
+        shares = [(one > sign * limit).mean() if len(one) else 0.0 for one in mine]
+        worst = int(np.argmax(shares))
+        message += f"; most in text {sides.texts[worst]!r} ({shares[worst]:.0%})"
     needed = test.samples_needed(detect, max(1, len(sides.texts))) if seen > detect else 0
     return judged(sides, judgement, alpha, Power(seen, detect, needed), message, "stop")
 
 
-def _why_no_bound(sides: TwoSides, count: int) -> str:
+def _without_a_bound(sides: TwoSides, count: int, alpha: float) -> Finding:
+    """The answer where the reference runs give no bound. count: runs that ended by themselves, of texts of both."""
+    n, figures = sides.count, {"alpha": alpha, "detectable": 1.0}
     if not sides.texts:
-        return NO_TEXT_IN_COMMON
+        return Finding.skipped("generate", "stop", "no_common_text", NO_TEXT_IN_COMMON, n, **figures)
     if not count:
-        return "no text has runs that ended by themselves on both sides, beside those that tell how long it is"
-    return "too few reference runs for a bound: at least 19 that ended by themselves are needed (would see nothing)"
+        why = "no text has runs that ended by themselves on both sides, beside those that tell how long it is"
+        return Finding.skipped("generate", "stop", "no_reference", why, n, **figures)
+    why = "too few reference runs for a bound: at least 19 that ended by themselves are needed (would see nothing)"
+    return Finding("generate", "stop", "inconclusive", n, why, alpha=alpha, detectable=1.0, reason="too_few")
 
 
-def _counted(sides: TwoSides, reason: StopReason, words: str, alpha: float, detect: float) -> Finding:
+def counted(sides: TwoSides, alpha: float, detect: float = SHARE, *, reason: StopReason, words: str) -> Finding:
     """Whether as many runs have that stop reason on both sides."""
     if not sides.texts:
-        return Finding("generate", "stop", "unavailable", 0, NO_TEXT_IN_COMMON, alpha=alpha)
+        return Finding.skipped("generate", "stop", "no_common_text", NO_TEXT_IN_COMMON, alpha=alpha)
     engine, reference = (
         [sum(run.stop_reason == reason for run in runs) for runs in side] for side in (sides.engine, sides.reference)
     )

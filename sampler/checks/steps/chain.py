@@ -1,16 +1,19 @@
 """Whether an engine's chain is the chain that others wrote: scores, on the logits that a run recorded."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from sampler.checks.steps.recorded import Logits, Mask, Steps, kept_bounds, nothing_recorded, recorded_steps
-from sampler.checks.verdict import Evidence, Finding, some_ids
-from sampler.config import ALL_STAGES
+from sampler.checks.steps.evidence import Evidence
+from sampler.checks.steps.recorded import Mask, kept_bounds, nothing_recorded, one_step, recorded_steps
+from sampler.checks.verdict import Finding, some_ids
 from sampler.engines.base import Explains, Processes, call_process
 from sampler.errors import Unsupported
+from sampler.requests import Logits, Steps
+from sampler.stages import ALL_STAGES
 from sampler.statistics.distance import total_variation
 
 LARGEST_VARIATION = 1e-5
@@ -20,10 +23,10 @@ LARGEST_VARIATION = 1e-5
 def chain(evidence: Evidence) -> Finding:
     """On the recorded logits, the distribution after the chain equals that of HuggingFace's processors."""
     if not isinstance(evidence.engine, Processes):
-        return Finding("process", "order", "unavailable", 0, "the engine has no process()")
+        return Finding.skipped("process", "order", "no_method", "the engine has no process()")
     oracle = evidence.oracle
     if not isinstance(oracle, Processes):
-        return Finding("process", "order", "unavailable", 0, evidence.oracle_missing)
+        return Finding.skipped("process", "order", "missing_package", evidence.oracle_missing)
     checked = grey = 0
     largest, failure = 0.0, None
     for steps in recorded_steps(evidence):
@@ -34,13 +37,16 @@ def chain(evidence: Evidence) -> Finding:
         if compared.doubtful.any():
             index = int(np.argmax(compared.doubtful))
             message = f"{oracle.info.version} and the float64 reference disagree; {compared.describe_doubt(index)}"
-            return Finding("process", "order", "errored", checked, message, step=steps.step(index))
+            return Finding(
+                "process", "order", "errored", checked, message, request=steps.request, step=one_step(steps, index)
+            )
         checked += len(steps.tokens)
         grey += int((compared.must != compared.may).any(axis=-1).sum())
         largest = max(largest, float(compared.variation.max()))
         if failure is None and largest > LARGEST_VARIATION:
             index = int(np.argmax(compared.variation))
-            failure = compared.cause(index), compared.describe(index), steps.step(index, compared.ours[index])
+            step = one_step(steps, index, compared.ours[index])
+            failure = compared.wrong_stage(index), compared.describe(index), steps.request, step
     if checked == 0:
         return nothing_recorded(evidence, "process", "order")
     figures: dict[str, Any] = {"statistic": largest, "bound": LARGEST_VARIATION, "detectable": LARGEST_VARIATION}
@@ -51,8 +57,9 @@ def chain(evidence: Evidence) -> Finding:
             f"({grey} with a grey zone)"
         )
         return Finding("process", "order", "passed", checked, message, **figures)
-    message = f"the distribution differs from that of {versions}; {failure[1]}"
-    return Finding("process", failure[0], "failed", checked, message, **figures, step=failure[2])
+    stage, shown, request, step = failure
+    message = f"the distribution differs from that of {versions}; {shown}"
+    return Finding("process", stage, "failed", checked, message, **figures, request=request, step=step)
 
 
 class ChainComparison:
@@ -71,16 +78,14 @@ class ChainComparison:
         bounds: tuple[Mask, Mask] | None = None,
     ) -> None:
         self._engine, self._oracle, self._reference, self._steps = engine, oracle, reference, steps
-        inputs, context = steps.inputs(), steps.context()
-        self.must, self.may = bounds or reference.kept_bounds(*inputs, context=context)
-        lent = [None if rows is None else rows.copy() for rows in (steps.logits, steps.uncond_logits)]
-        histories = [list(row) for row in steps.histories]
-        answer = call_process(engine, np.asarray(lent[0]), histories, steps.config, lent[1], context)
-        self.ours = np.array(answer, dtype=np.float32)
-        given = [np.asarray(rows) for rows in (steps.logits, steps.uncond_logits) if rows is not None]
-        returned = [rows for rows in lent if rows is not None]
-        self.wrote_input = not all(map(np.array_equal, given, returned))
-        self.theirs = call_process(oracle, *inputs, context)
+        self.must, self.may = bounds or reference.bounds(steps)[:2]
+        uncond = None if steps.uncond_logits is None else steps.uncond_logits.copy()
+        histories = [list(row) for row in steps.history]
+        lent = replace(steps, logits=steps.logits.copy(), history=histories, uncond_logits=uncond)
+        self.ours = np.array(call_process(engine, lent), dtype=np.float32)
+        same = np.array_equal(lent.logits, steps.logits)
+        self.wrote_input = not (same and (uncond is None or np.array_equal(uncond, np.asarray(steps.uncond_logits))))
+        self.theirs = call_process(oracle, steps)
         if self.ours.shape != self.theirs.shape:
             raise ValueError(f"process() gave scores of shape {self.ours.shape}, expected {self.theirs.shape}")
         self.doubtful = self._outside(self.theirs)
@@ -103,21 +108,19 @@ class ChainComparison:
             result[compared] = total_variation(mine, other)
         return result
 
-    def cause(self, index: int) -> str:
+    def wrong_stage(self, index: int) -> str:
         """What makes one row wrong: `batch` where it is right by itself, `purity` where no stage is on.
 
         Else the stage that is wrong by itself, on the reference's scores before it; `order` where none is.
         """
-        row = self._steps.only(index)
+        row = self._steps.only([index])
         if not self._differs(row):
             return "batch"
         config = row.config
         try:
             if self._differs(row.with_config(config.without(ALL_STAGES))):
                 return "purity"
-            for stage, before in zip(
-                config.order, self._reference.evaluate(*row.inputs(), context=row.context()), strict=False
-            ):
+            for stage, before in zip(config.order, self._reference.evaluate(row), strict=False):
                 if stage in config.active_stages() and self._differs(row.before(stage, before.scores)):
                     return stage
         except Unsupported:  # not every engine takes every config

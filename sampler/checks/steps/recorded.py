@@ -1,15 +1,16 @@
 """The recorded steps of a run, some at a time, and what the reference says of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.checks.verdict import Evidence, Finding, Step
-from sampler.config import ALL_STAGES, SamplingConfig, Stage
-from sampler.engines.base import Context, Level
+from sampler.checks.steps.evidence import Evidence
+from sampler.checks.verdict import Finding
+from sampler.engines.base import Level
 from sampler.errors import Unsupported
+from sampler.requests import Context, Logits, Steps
 
 STEPS_AT_ONCE = 64
 FORCING = {"long_tail", "alignment_repetition", "token_repetition"}
@@ -18,71 +19,7 @@ DECIDED = 32768.0
 
 EXACT_DTYPES = ("float32", "float64")
 
-Logits = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-ChainInputs = tuple[Logits, list[list[int]], SamplingConfig, Logits | None]
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Consecutive steps of one run: (T, V) logits and noise, T histories, (T,) tokens and uniforms."""
-
-    request: int
-    first: int
-    config: SamplingConfig
-    histories: list[list[int]]
-    logits: Logits
-    uncond_logits: Logits | None
-    gumbel: Logits | None
-    tokens: NDArray[np.int64]
-    eos_ids: tuple[int, ...] = ()
-    uniforms: NDArray[np.float64] | None = None
-
-    def inputs(self) -> ChainInputs:
-        """Arguments of `process`."""
-        return self.logits, self.histories, self.config, self.uncond_logits
-
-    def context(self) -> Context:
-        """Where these steps stand in their run."""
-        places = self.first + np.arange(len(self.histories))
-        lengths = np.array([len(history) for history in self.histories], dtype=np.int64)
-        return Context(lengths - places, places, self.eos_ids, self.uniforms)
-
-    def with_config(self, config: SamplingConfig) -> "Steps":
-        """The same steps under another config."""
-        return replace(self, config=config)
-
-    def before(self, stage: Stage, scores: NDArray[np.float64]) -> "Steps":
-        """One stage by itself, on the scores (T, V) that the stages before it have left."""
-        config = self.config.without([other for other in ALL_STAGES if other != stage])
-        uncond = self.uncond_logits if stage == "cfg" else None
-        return replace(self, config=config, logits=scores.astype(np.float32), uncond_logits=uncond)
-
-    def only(self, index: int) -> "Steps":
-        """One step by itself."""
-        rows = slice(index, index + 1)
-        return replace(
-            self,
-            first=self.first + index,
-            histories=self.histories[rows],
-            logits=self.logits[rows],
-            uncond_logits=None if self.uncond_logits is None else self.uncond_logits[rows],
-            gumbel=None if self.gumbel is None else self.gumbel[rows],
-            tokens=self.tokens[rows],
-            uniforms=None if self.uniforms is None else self.uniforms[rows],
-        )
-
-    def step(self, index: int, scores: Logits | None = None) -> Step | None:
-        """One step by itself, for a crash file; scores: (V,) as the engine has them."""
-        if self.gumbel is None:
-            return None
-        uncond = None if self.uncond_logits is None else self.uncond_logits[index]
-        history, token = tuple(self.histories[index]), int(self.tokens[index])
-        return Step(self.config, history, self.logits[index], uncond, self.gumbel[index], token, scores)
-
-    def name(self, index: int) -> str:
-        """Where a step stands, for a message."""
-        return f"request {self.request}, step {self.first + index}"
 
 
 def recorded_steps(evidence: Evidence) -> Iterator[Steps]:
@@ -103,17 +40,20 @@ def recorded_steps(evidence: Evidence) -> Iterator[Steps]:
             part = slice(start, min(start + STEPS_AT_ONCE, len(generation.tokens)))
             steps = range(part.start, part.stop)
             logits = decided(record.logits[part], record.flags[part], evidence.engine.info.eos_ids)
+            tokens = np.array(generation.tokens[part], dtype=np.int64)
+            histories = [[*evidence.prefix, *generation.tokens[:step]] for step in steps]
+            uniforms = np.array([request.uniform(step) for step in steps]) if request.uniform else None
+            places = np.array(steps, dtype=np.int64)
+            prefix = np.full(len(places), len(evidence.prefix), dtype=np.int64)
             yield Steps(
-                request=index,
-                first=start,
-                config=request.config,
-                histories=[[*evidence.prefix, *generation.tokens[:step]] for step in steps],
-                logits=logits[:, 0],
-                uncond_logits=logits[:, 1] if logits.shape[1] == 2 else None,
+                logits[:, 0],
+                histories,
+                (request.config,) * len(steps),
+                logits[:, 1] if logits.shape[1] == 2 else None,
+                Context(prefix, places, evidence.engine.info.eos_ids, uniforms),
                 gumbel=np.stack([request.noise(step) for step in steps]) if request.noise else None,
-                tokens=np.array(generation.tokens[part], dtype=np.int64),
-                eos_ids=evidence.engine.info.eos_ids,
-                uniforms=np.array([request.uniform(step) for step in steps]) if request.uniform else None,
+                tokens=tokens,
+                request=index,
             )
 
 
@@ -137,18 +77,25 @@ def decided(logits: Logits, flags: Sequence[str], eos_ids: Sequence[int]) -> Log
 
 def kept_bounds(evidence: Evidence, steps: Steps) -> tuple[Mask, Mask]:
     """What must and what may be kept, (T, V) each; worked out once for all checks of a cell."""
-    key = steps.request, steps.first
+    key = steps.request, len(steps.history[0])
     if key not in evidence.known:
-        bounds = evidence.reference.kept_bounds(*steps.inputs(), context=steps.context())
-        evidence.known[key] = tuple(np.packbits(mask, axis=-1) for mask in bounds)
+        must, may, _ = evidence.reference.bounds(steps)
+        evidence.known[key] = tuple(np.packbits(mask, axis=-1) for mask in (must, may))
     must, may = (
         np.unpackbits(packed, axis=-1, count=steps.logits.shape[-1]).astype(np.bool_) for packed in evidence.known[key]
     )
     return must, may
 
 
+def one_step(steps: Steps, index: int, scores: Logits | None = None) -> Steps | None:
+    """One step for a crash file, which holds its noise; scores: (V,) as the engine has them."""
+    if steps.gumbel is None:
+        return None
+    return replace(steps.only([index]), scores=None if scores is None else scores[None])
+
+
 def nothing_recorded(evidence: Evidence, level: Level, stage: str) -> Finding:
     """The answer where there is no step to look at."""
     if any(generation.tokens for generation in evidence.generations):
-        return Finding(level, stage, "unavailable", 0, "the engine records no logits")
-    return Finding(level, stage, "unavailable", 0, "no run drew a single token")
+        return Finding.skipped(level, stage, "not_recorded", "the engine records no logits")
+    return Finding.skipped(level, stage, "not_recorded", "no run drew a single token")

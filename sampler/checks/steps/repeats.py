@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sampler.checks.verdict import Evidence, Finding
+from sampler.checks.steps.evidence import Evidence
+from sampler.checks.verdict import Finding
 from sampler.engines.base import Generation
 
 
@@ -15,7 +16,7 @@ def repeats(evidence: Evidence) -> Finding:
     first, (alone, again) = evidence.generations[0], evidence.alone
     count = len(first.tokens)
     if not count:
-        return Finding("generate", "seed", "unavailable", 0, "request 0 drew no token")
+        return Finding.skipped("generate", "seed", "not_recorded", "request 0 drew no token")
     notes = []
     for stage, left, right, name in (
         ("seed", alone, again, "two runs without their neighbours and with the same seed"),

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtrc, log_softmax, softmax
 
-from sampler.checks.steps.recorded import Mask, Steps, kept_bounds, nothing_recorded, recorded_steps
-from sampler.checks.verdict import Evidence, Finding, Step, some_ids
-from sampler.config import Stage
+from sampler.checks.steps.evidence import Evidence
+from sampler.checks.steps.recorded import Mask, kept_bounds, nothing_recorded, one_step, recorded_steps
+from sampler.checks.verdict import Finding, some_ids
 from sampler.engines.base import Evaluation, Explains
+from sampler.requests import Steps
+from sampler.stages import Stage, of_kind
 
 COINCIDENCE = 1e-9
 """Probability at which equal tokens under other seeds and other noise are no coincidence any more."""
@@ -19,7 +21,7 @@ COINCIDENCE = 1e-9
 RARE = 1e-3
 """A token drawn from a distribution is among its rarest ones of so much mass no more often than that."""
 
-FILTERS: tuple[Stage, ...] = ("top_n_sigma", "top_k", "min_p", "top_p", "typical_p", "xtc_probability")
+FILTERS = of_kind("tail", "head")
 
 
 def allowed(evidence: Evidence) -> Finding:
@@ -38,7 +40,7 @@ def allowed(evidence: Evidence) -> Finding:
         grey += int((may & ~must)[rows, steps.tokens].sum())
         outside = np.flatnonzero(~may[rows, steps.tokens]).tolist()
         if outside:
-            states = evidence.reference.evaluate(*steps.inputs(), context=steps.context())
+            states = evidence.reference.evaluate(steps)
             wrong.extend(_removal(steps, states, index) for index in outside)
     if checked == 0:
         return nothing_recorded(evidence, "draw", "draw")
@@ -52,7 +54,9 @@ def allowed(evidence: Evidence) -> Finding:
     if rare:
         message += f"; no filter is the cause: {rare} tokens are rarer than the rarest {RARE:.1%} without any of them"
     stage = missing[0] if missing else "draw" if rare else first.stage
-    return Finding("draw", stage, "failed", checked, message, statistic=len(wrong), bound=0, step=first.step)
+    return Finding(
+        "draw", stage, "failed", checked, message, statistic=len(wrong), bound=0, request=first.request, step=first.step
+    )
 
 
 def _too_rare(evidence: Evidence, checked: int) -> int:
@@ -60,7 +64,7 @@ def _too_rare(evidence: Evidence, checked: int) -> int:
     rare = 0
     for steps in recorded_steps(evidence):
         bare = steps.with_config(steps.config.without(FILTERS))
-        scores = evidence.reference.evaluate(*bare.inputs(), context=bare.context())[-1].scores
+        scores = evidence.reference.evaluate(bare)[-1].scores
         p = softmax(scores, axis=-1)
         own = p[np.arange(len(p)), steps.tokens][:, None]
         rare += int(((p * (p <= own)).sum(axis=-1) < RARE).sum())
@@ -74,7 +78,8 @@ class _Removal:
     stage: str
     place: int
     message: str
-    step: Step | None
+    request: int
+    step: Steps | None
 
 
 def _removal(steps: Steps, states: Sequence[Evaluation], index: int) -> _Removal:
@@ -89,9 +94,9 @@ def _removal(steps: Steps, states: Sequence[Evaluation], index: int) -> _Removal
                 f"{steps.name(index)}: token {token} was drawn, {stage} removes it: {ratio:.3g} times as likely as "
                 f"the best; {len(kept)} tokens are kept, {some_ids(kept)}"
             )
-            return _Removal(stage, place, message, steps.step(index))
+            return _Removal(stage, place, message, steps.request, one_step(steps, index))
     message = f"{steps.name(index)}: token {token} was drawn, whose logit is -inf"
-    return _Removal("draw", -1, message, steps.step(index))
+    return _Removal("draw", -1, message, steps.request, one_step(steps, index))
 
 
 def draws(evidence: Evidence) -> Finding:
@@ -101,14 +106,15 @@ def draws(evidence: Evidence) -> Finding:
     in the grey zone whether it takes part.
     """
     checked = close = 0
-    wrong: list[tuple[str, Step | None]] = []
+    wrong: list[tuple[str, int, Steps | None]] = []
     for steps in recorded_steps(evidence):
         if steps.gumbel is None:
-            return Finding("draw", "draw", "unavailable", 0, "the engine does not take the suite's noise")
+            return Finding.skipped("draw", "draw", "unsupported", "the engine does not take the suite's noise")
         race = _Race.of(evidence.reference, steps, *kept_bounds(evidence, steps))
         checked += len(race.lost)
         close += int(((race.best != steps.tokens) & ~race.lost).sum())
-        wrong.extend((race.describe(steps, index), steps.step(index)) for index in np.flatnonzero(race.lost).tolist())
+        lost = np.flatnonzero(race.lost).tolist()
+        wrong.extend((race.describe(steps, index), steps.request, one_step(steps, index)) for index in lost)
     if checked == 0:
         return nothing_recorded(evidence, "draw", "draw")
     if not wrong:
@@ -117,23 +123,33 @@ def draws(evidence: Evidence) -> Finding:
     if evidence.ignores_noise():
         return _noise_of_its_own(evidence, checked)
     missing = missing_stages(evidence)
-    message = f"{len(wrong)} of {checked} draws differ from the reference's; {wrong[0][0]}{_as_if(missing)}"
+    shown, request, step = wrong[0]
+    message = f"{len(wrong)} of {checked} draws differ from the reference's; {shown}{_as_if(missing)}"
     stage = missing[0] if missing else "draw"
-    return Finding("draw", stage, "failed", checked, message, statistic=len(wrong), bound=0, step=wrong[0][1])
+    return Finding("draw", stage, "failed", checked, message, statistic=len(wrong), bound=0, request=request, step=step)
 
 
 def _noise_of_its_own(evidence: Evidence, checked: int) -> Finding:
     """Answer for an engine to which the suite's noise makes no difference: the seed has to make one."""
     if not evidence.ignores_seed():
         message = "the engine draws with noise of its own: other noise from the suite gives the same tokens"
-        return Finding("draw", "draw", "unavailable", 0, message)
+        return Finding.skipped("draw", "draw", "unsupported", message)
     probability = float(np.exp(sum(_log_probabilities(evidence))))
     same = f"another seed and other noise gave the same {len(evidence.alone[0].tokens)} tokens"
     message = f"{same}, which the chain's distribution does with probability {probability:.1g}"
     if probability > COINCIDENCE:
-        return Finding("draw", "draw", "unavailable", checked, f"{message}: too likely to tell")
+        told = f"{message}: too likely to tell"
+        return Finding("draw", "draw", "inconclusive", checked, told, reason="too_few")
     return Finding(
-        "draw", "draw", "failed", checked, message, statistic=probability, bound=COINCIDENCE, alpha=COINCIDENCE
+        "draw",
+        "draw",
+        "failed",
+        checked,
+        message,
+        statistic=probability,
+        bound=COINCIDENCE,
+        alpha=COINCIDENCE,
+        request=0,
     )
 
 
@@ -141,7 +157,7 @@ def _log_probabilities(evidence: Evidence) -> Iterator[float]:
     """Log-probability, under the reference, of each token of request 0; 0 where the reference removes it."""
     for steps in recorded_steps(evidence):
         if steps.request == 0:
-            final = evidence.reference.evaluate(*steps.inputs(), context=steps.context())[-1].scores
+            final = evidence.reference.evaluate(steps)[-1].scores
             rows = np.arange(len(steps.tokens))
             values = log_softmax(final, axis=-1)[rows, steps.tokens]
             yield float(np.where(np.isfinite(values), values, 0.0).sum())
@@ -161,7 +177,7 @@ class _Race:
 
     @classmethod
     def of(cls, reference: Explains, steps: Steps, must: Mask, may: Mask) -> "_Race":
-        final = reference.evaluate(*steps.inputs(), reading="generous", context=steps.context())[-1]
+        final = reference.evaluate(steps, "generous")[-1]
         rows = np.arange(len(steps.tokens))
         raced = final.scores + np.asarray(steps.gumbel)
         best = np.where(must, raced, -np.inf).argmax(axis=-1)
@@ -195,7 +211,7 @@ def missing_stages(evidence: Evidence) -> list[Stage]:
 def _explains(evidence: Evidence, stage: Stage) -> bool:
     for recorded in recorded_steps(evidence):
         steps = recorded.with_config(recorded.config.without([stage]))
-        must, may = evidence.reference.kept_bounds(*steps.inputs(), context=steps.context())
+        must, may, _ = evidence.reference.bounds(steps)
         if steps.gumbel is None:
             explained = bool(may[np.arange(len(steps.tokens)), steps.tokens].all())
         else:

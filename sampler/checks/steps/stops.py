@@ -2,7 +2,8 @@
 
 from collections import Counter
 
-from sampler.checks.verdict import Evidence, Finding
+from sampler.checks.steps.evidence import Evidence
+from sampler.checks.verdict import Finding, Outcome
 from sampler.engines.base import Generation, Request
 
 
@@ -11,17 +12,20 @@ def stops(evidence: Evidence) -> Finding:
     total = len(evidence.generations)
     eos_ids = evidence.engine.info.eos_ids
     if not eos_ids:
-        return Finding("generate", "stop", "unavailable", total, "the engine's info names no EOS")
+        return Finding.skipped("generate", "stop", "unsupported", "the engine's info names no EOS", total)
     pairs = zip(evidence.requests, evidence.generations, strict=True)
     problems = [(index, _problem(*pair, eos_ids)) for index, pair in enumerate(pairs)]
-    bad = [f"request {index} {problem}" for index, problem in problems if problem]
+    bad = [index for index, problem in problems if problem]
+    shown = [f"request {index} {problem}" for index, problem in problems if problem]
     reasons = Counter(generation.stop_reason for generation in evidence.generations)
     longest = max(len(generation.tokens) for generation in evidence.generations)
     ended = reasons["eos"] + reasons["forced_eos"]
     message = "; ".join(
-        [f"{ended} of {total} runs say that they ended with EOS, the longest after {longest} tokens", *bad]
+        [f"{ended} of {total} runs say that they ended with EOS, the longest after {longest} tokens", *shown]
     )
-    return Finding("generate", "stop", "failed" if bad else "passed", total, message, statistic=len(bad), bound=0)
+    outcome: Outcome = "failed" if bad else "passed"
+    request = bad[0] if bad else None
+    return Finding("generate", "stop", outcome, total, message, statistic=len(bad), bound=0, request=request)
 
 
 def _problem(request: Request, generation: Generation, eos_ids: tuple[int, ...]) -> str:

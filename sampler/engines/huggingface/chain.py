@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.config import ALL_STAGES, FURTHER_STAGES, SamplingConfig, Stage
-from sampler.engines.base import Context, EngineInfo, Logits
-from sampler.engines.huggingface.optional import FURTHER, FURTHER_PROCESSORS, Given
+from sampler.config import SamplingConfig
+from sampler.engines.base import EngineInfo
+from sampler.engines.huggingface.optional import OPTIONAL, OPTIONAL_PROCESSORS
 from sampler.errors import MissingPackage, Unsupported
+from sampler.requests import Batch, Context, Logits
+from sampler.stages import ALL_STAGES, OPTIONAL_STAGES, ROWS, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +24,7 @@ PROCESSORS = (
     "TemperatureLogitsWarper",
     "TopKLogitsWarper",
     "TopPLogitsWarper",
-    *FURTHER_PROCESSORS,
+    *OPTIONAL_PROCESSORS,
 )
 ROWS_AT_ONCE = 256
 INSTALL = "pip install 'sampler-suite[reference]'"
@@ -53,8 +55,8 @@ class HuggingFaceEngine:
     @property
     def info(self) -> EngineInfo:
         """Versions of transformers and torch, and the stages for which they have a processor."""
-        missing = {stage for stage in FURTHER_STAGES if stage not in FURTHER}
-        supports = {*ALL_STAGES, "min_tokens_to_keep", "cfg_convention", "penalty_window"} - missing
+        missing = {stage for stage in OPTIONAL_STAGES if stage not in OPTIONAL}
+        supports = {*ALL_STAGES, *(name for row in ROWS for name in row.shared)} - missing
         return EngineInfo(name="huggingface", version=self._version, supports=frozenset(supports))
 
     def process(
@@ -69,11 +71,11 @@ class HuggingFaceEngine:
         torch = self._torch
         scores = torch.from_numpy(np.array(logits, dtype=np.float32))
         uncond = None if uncond_logits is None else torch.from_numpy(np.array(uncond_logits, dtype=np.float32))
-        given = Given(self._processors, history, config, context)
+        batch = Batch(logits, history, (config,) * len(history), uncond_logits, context)
         for stage in config.order:
-            if stage in FURTHER:
-                scores = FURTHER[stage](scores, given)
-            elif stage in config.active_stages() and stage in FURTHER_STAGES:
+            if stage in OPTIONAL:
+                scores = OPTIONAL[stage](scores, batch, self._processors)
+            elif stage in config.active_stages() and stage in OPTIONAL_STAGES:
                 raise Unsupported(f"transformers has no {stage}")
             else:
                 scores = self._stage(stage, scores, history, config, uncond)

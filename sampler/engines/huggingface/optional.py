@@ -1,17 +1,16 @@
 """The further processors that `transformers` has, called row by row where they read ids."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sampler.config import SamplingConfig, Stage
-from sampler.engines.base import Context
 from sampler.errors import ConfigError
+from sampler.requests import Batch
+from sampler.stages import Stage
 
 if TYPE_CHECKING:
     import torch
 
-FURTHER_PROCESSORS: Final = (
+OPTIONAL_PROCESSORS: Final = (
     "MinNewTokensLengthLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
     "SequenceBiasLogitsProcessor",
@@ -24,58 +23,49 @@ LARGEST_ID: Final = 2**62
 """What a tensor can hold; no vocabulary is that large."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """What a stage reads beside the scores. processors: the module `transformers.generation.logits_process`."""
-
-    processors: Any
-    history: Sequence[Sequence[int]]
-    config: SamplingConfig
-    context: Context | None
-
-    def by_row(self, processor: Any, scores: "torch.Tensor", ids: Sequence[Sequence[int]]) -> "torch.Tensor":
-        """Call a processor with the ids of one row at a time, since rows differ in length."""
-        result: torch.Tensor = scores.clone()
-        for row, tokens in enumerate(ids):
-            given = _unread(scores[:1]).new_tensor([[min(token, LARGEST_ID) for token in tokens]])
-            result[row] = processor(given, scores[row : row + 1])[0]
-        return result
+def by_row(processor: Any, scores: "torch.Tensor", ids: Sequence[Sequence[int]]) -> "torch.Tensor":
+    """Call a processor with the ids of one row at a time, since rows differ in length."""
+    result: torch.Tensor = scores.clone()
+    for row, tokens in enumerate(ids):
+        given = _unread(scores[:1]).new_tensor([[min(token, LARGEST_ID) for token in tokens]])
+        result[row] = processor(given, scores[row : row + 1])[0]
+    return result
 
 
-def _bias(scores: "torch.Tensor", given: Given) -> Any:
-    bias = {(token,): value for token, value in given.config.logit_bias.items()}
+def _bias(scores: "torch.Tensor", batch: Batch, processors: Any) -> Any:
+    bias = {(token,): value for token, value in batch.config.logit_bias.items()}
     if not bias:
         return scores
-    _check_ids("logit_bias", given.config.logit_bias, scores)
-    return given.processors.SequenceBiasLogitsProcessor(bias)(_unread(scores), scores)
+    _check_ids("logit_bias", batch.config.logit_bias, scores)
+    return processors.SequenceBiasLogitsProcessor(bias)(_unread(scores), scores)
 
 
-def _ngrams(scores: "torch.Tensor", given: Given) -> Any:
-    size = given.config.no_repeat_ngram_size
-    return given.by_row(given.processors.NoRepeatNGramLogitsProcessor(size), scores, given.history) if size else scores
+def _ngrams(scores: "torch.Tensor", batch: Batch, processors: Any) -> Any:
+    size = batch.config.no_repeat_ngram_size
+    return by_row(processors.NoRepeatNGramLogitsProcessor(size), scores, batch.history) if size else scores
 
 
-def _min_new(scores: "torch.Tensor", given: Given) -> Any:
-    least, context = given.config.min_new_tokens, given.context
+def _min_new(scores: "torch.Tensor", batch: Batch, processors: Any) -> Any:
+    least, context = batch.config.min_new_tokens, batch.context
     if not least:
         return scores
     if context is None or not context.eos_ids:
         raise ConfigError(f"min_new_tokens = {least} and no EOS id is known", hint="give eos_ids")
-    processor = given.processors.MinNewTokensLengthLogitsProcessor(0, least, list(context.eos_ids))
-    return given.by_row(processor, scores, [[0] * int(step) for step in context.step])  # their number alone is read
+    processor = processors.MinNewTokensLengthLogitsProcessor(0, least, list(context.eos_ids))
+    return by_row(processor, scores, [[0] * int(step) for step in context.step])  # their number alone is read
 
 
-def _suppress(scores: "torch.Tensor", given: Given) -> Any:
-    ids = given.config.suppressed_tokens
+def _suppress(scores: "torch.Tensor", batch: Batch, processors: Any) -> Any:
+    ids = batch.config.suppressed_tokens
     _check_ids("suppressed_tokens", ids, scores)
-    return given.processors.SuppressTokensLogitsProcessor(ids)(_unread(scores), scores) if ids else scores
+    return processors.SuppressTokensLogitsProcessor(ids)(_unread(scores), scores) if ids else scores
 
 
-def _typical(scores: "torch.Tensor", given: Given) -> Any:
-    mass, least = given.config.typical_p, given.config.min_tokens_to_keep
+def _typical(scores: "torch.Tensor", batch: Batch, processors: Any) -> Any:
+    mass, least = batch.config.typical_p, batch.config.min_tokens_to_keep
     if mass == 1:
         return scores
-    return given.processors.TypicalLogitsWarper(mass, min_tokens_to_keep=least)(_unread(scores), scores)
+    return processors.TypicalLogitsWarper(mass, min_tokens_to_keep=least)(_unread(scores), scores)
 
 
 def _unread(scores: "torch.Tensor") -> Any:
@@ -88,7 +78,7 @@ def _check_ids(name: str, ids: Any, scores: "torch.Tensor") -> None:
         raise ConfigError(f"{name} names the id {max(ids)}", hint=f"the vocabulary has {scores.shape[-1]} ids")
 
 
-FURTHER: Final[Mapping[Stage, Callable[["torch.Tensor", Given], Any]]] = {
+OPTIONAL: Final[Mapping[Stage, Callable[["torch.Tensor", Batch, Any], Any]]] = {
     "logit_bias": _bias,
     "no_repeat_ngram_size": _ngrams,
     "min_new_tokens": _min_new,

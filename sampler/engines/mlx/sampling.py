@@ -16,9 +16,11 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.config import STAGES, SamplingConfig, Stage
-from sampler.engines.base import EngineInfo, Logits
+from sampler.config import SamplingConfig
+from sampler.engines.base import EngineInfo
 from sampler.errors import LogitsError, MissingPackage, Unsupported
+from sampler.requests import Logits
+from sampler.stages import STAGES, Stage
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 ORDER: tuple[Stage, ...] = ("repetition_penalty", "top_p", "min_p", "top_k", "temperature")
@@ -80,14 +82,12 @@ class MakeSamplerEngine:
     dialect: ClassVar[str]
 
     def __init__(self, width: int = 1, dtype: Dtype = "float32") -> None:
-        """Raises MissingPackage without the package."""
         module, self._version = self.source.load()
         self._module: Any = module
         self._width, self._dtype = width, dtype
 
     @property
     def info(self) -> EngineInfo:
-        """Versions of package and MLX; one order, no guidance."""
         return EngineInfo(
             name=self.source.distribution,
             version=f"{self.source.distribution} {self._version}, mlx {importlib.metadata.version('mlx')}",

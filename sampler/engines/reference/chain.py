@@ -12,10 +12,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.config import SamplingConfig, Stage
-from sampler.engines.base import EVERYTHING, Context, EngineInfo, Evaluation, Logits, Reading
-from sampler.engines.reference.optional import FURTHER, ROUNDING, Given, disturbed_after
+from sampler.config import SamplingConfig
+from sampler.engines.base import EVERYTHING, EngineInfo, Evaluation, Reading
+from sampler.engines.reference.optional import OPTIONAL, ROUNDING, check_history, disturbed_after
 from sampler.errors import LogitsError
+from sampler.requests import Batch, Context, Logits
+from sampler.stages import Stage
 from sampler.version import __version__
 
 Array = NDArray[np.float64]
@@ -41,7 +43,6 @@ class ReferenceEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """Version of the suite."""
         return EngineInfo(name="reference", version=__version__, dtype="float64", supports=EVERYTHING)
 
     def process(
@@ -52,9 +53,8 @@ class ReferenceEngine:
         uncond_logits: Logits | None = None,
         context: Context | None = None,
     ) -> Logits:
-        """Scores (B, V) after every stage, rounded to float32."""
-        states = self.evaluate(logits, history, config, uncond_logits, context=context)
-        return states[-1].scores.astype(np.float32)
+        batch = Batch(logits, history, (config,) * len(history), uncond_logits, context)
+        return self.evaluate(batch)[-1].scores.astype(np.float32)
 
     def draw(
         self,
@@ -72,58 +72,31 @@ class ReferenceEngine:
         Random Variate Generation", section III.2.
         """
         uncond = None if uncond_logits is None else np.asarray(uncond_logits)[None]
-        scores = self.evaluate(np.asarray(logits)[None], [history], config, uncond, context=context)[-1].scores[0]
+        batch = Batch(np.asarray(logits)[None], [history], (config,), uncond, context)
+        scores = self.evaluate(batch)[-1].scores[0]
         kept = np.flatnonzero(scores > -np.inf)
         cumulative = np.cumsum(np.exp(scores[kept] - scores.max()))
         uniform = np.random.default_rng(seed).random(n)
         places = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
         return np.asarray(kept[np.minimum(places, len(kept) - 1)], dtype=np.int64)
 
-    def evaluate(
-        self,
-        logits: Logits,
-        history: Sequence[Sequence[int]],
-        config: SamplingConfig,
-        uncond_logits: Logits | None = None,
-        reading: Reading = "defined",
-        context: Context | None = None,
-    ) -> list[Evaluation]:
+    def evaluate(self, batch: Batch, reading: Reading = "defined") -> list[Evaluation]:
         """The state of (B, V) before and after every stage, the last one final."""
-        scores = np.asarray(logits, dtype=np.float64)
+        scores = np.asarray(batch.logits, dtype=np.float64)
         states = [
             Evaluation("logits", scores, self.input_rounding * np.where(np.isfinite(scores), np.abs(scores), 0.0))
         ]
-        for stage in config.order:
-            if stage in FURTHER:
-                given = Given.of(history, config, context)
-                states.append(FURTHER[stage](states[-1], given, _SIGN[reading]))
+        check_history(batch)
+        for stage in batch.config.order:
+            if stage in OPTIONAL:
+                states.append(OPTIONAL[stage](states[-1], batch, _SIGN[reading]))
             else:
-                sign = _SIGN[reading]
-                states.append(_apply(stage, states[-1], history, config, uncond_logits, sign, self.input_rounding))
-        if config.greedy:
+                states.append(_apply(stage, states[-1], batch, _SIGN[reading], self.input_rounding))
+        if batch.config.greedy:
             states.append(_without(states[-1], "greedy", ~_spared(states[-1], 1, _SIGN[reading])))
         return states
 
-    def kept_bounds(
-        self,
-        logits: Logits,
-        history: Sequence[Sequence[int]],
-        config: SamplingConfig,
-        uncond_logits: Logits | None = None,
-        context: Context | None = None,
-    ) -> tuple[Mask, Mask]:
-        """Which tokens a float32 engine must keep and which it may keep: two bool (B, V)."""
-        must, may, _ = self.bounds(logits, history, config, uncond_logits, context)
-        return must, may
-
-    def bounds(
-        self,
-        logits: Logits,
-        history: Sequence[Sequence[int]],
-        config: SamplingConfig,
-        uncond_logits: Logits | None = None,
-        context: Context | None = None,
-    ) -> tuple[Mask, Mask, Evaluation]:
+    def bounds(self, batch: Batch) -> tuple[Mask, Mask, Evaluation]:
         """What must be kept, what may be kept, and the last state as it is defined.
 
         The first is what the strict reading keeps, the second what the generous one keeps, as far as the other two
@@ -131,7 +104,7 @@ class ReferenceEngine:
         follows a filter whose outcome was open, nothing is required of the row.
         """
         readings: list[Reading] = ["defined", "generous", "strict"]
-        runs = [self.evaluate(logits, history, config, uncond_logits, reading, context) for reading in readings]
+        runs = [self.evaluate(batch, reading) for reading in readings]
         kept = [run[-1].kept for run in runs]
         must, may = np.logical_and.reduce(kept), np.logical_or.reduce(kept)
         stages = [state.stage for state in runs[0]]
@@ -144,20 +117,13 @@ class ReferenceEngine:
         return must, may, runs[0][-1]
 
 
-def _apply(
-    stage: Stage,
-    state: Evaluation,
-    history: Sequence[Sequence[int]],
-    config: SamplingConfig,
-    uncond: Logits | None,
-    sign: float,
-    rounding: float,
-) -> Evaluation:
-    """Apply one of the seven; coarse: relative error of an operation beyond that of float32."""
+def _apply(stage: Stage, state: Evaluation, batch: Batch, sign: float, rounding: float) -> Evaluation:
+    """Apply a stage of the default order; rounding: relative error of an operation beyond that of float32."""
+    config, uncond = batch.config, batch.uncond_logits
     if stage == "cfg" and uncond is not None:
         return _guide(state, np.asarray(uncond, dtype=np.float64), config, rounding)
     if stage == "repetition_penalty" and config.repetition_penalty != 1:
-        return _penalize(state, [ids[-config.penalty_window :] for ids in history], config.repetition_penalty)
+        return _penalize(state, [ids[-config.penalty_window :] for ids in batch.history], config.repetition_penalty)
     if stage == "temperature" and config.temperature not in (0, 1):
         scores = state.scores / config.temperature
         return Evaluation("temperature", scores, state.error / config.temperature + _rounding(scores))

@@ -4,15 +4,16 @@ As in the chain's reference, each threshold is read as defined, generously or st
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.config import SamplingConfig, Stage
-from sampler.engines.base import Context, Evaluation
+from sampler.config import SamplingConfig
+from sampler.engines.base import Evaluation
 from sampler.errors import ConfigError, LogitsError
+from sampler.requests import Batch, Context
+from sampler.stages import STAGES, Stage, of_kind
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -28,60 +29,51 @@ LARGEST_PENALTY = 1e30
 """DRY subtracts no more; nothing outweighs it."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """What a further stage reads beside the scores, for B rows."""
-
-    history: Sequence[Sequence[int]]
-    config: SamplingConfig
-    prompt_length: Sequence[int]
-    step: Sequence[int]
-    eos_ids: Sequence[int]
-    uniforms: Sequence[float] | None
-
-    @classmethod
-    def of(cls, history: Sequence[Sequence[int]], config: SamplingConfig, context: Context | None) -> "Given":
-        """Without a context nothing of the histories was given and everything was drawn."""
-        for row, ids in enumerate(history):
-            if len(ids) and min(ids) < 0:
-                raise LogitsError(f"the history of row {row} contains {min(ids)}", hint="token ids are 0 or more")
-        if context is None:
-            return cls(history, config, [0] * len(history), [len(ids) for ids in history], (), None)
-        uniforms = None if context.uniforms is None else context.uniforms.tolist()
-        return cls(history, config, context.prompt_length.tolist(), context.step.tolist(), context.eos_ids, uniforms)
-
-    def counts(self, size: int) -> Array:
-        """How often each id was generated, within the window: (B, V)."""
-        counts = np.zeros((len(self.history), size))
-        for row, (ids, length) in enumerate(zip(self.history, self.prompt_length, strict=True)):
-            for token in list(ids[length:])[-self.config.penalty_window :]:
-                if token < size:
-                    counts[row, token] += 1
-        return counts
+def check_history(batch: Batch) -> None:
+    """Raise LogitsError for a negative id where an optional stage reads the history."""
+    for row, ids in enumerate(batch.history if set(batch.config.order) - set(STAGES) else ()):
+        if len(ids) and min(ids) < 0:
+            raise LogitsError(f"the history of row {row} contains {min(ids)}", hint="token ids are 0 or more")
 
 
-def _bias(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001 - there is no threshold
-    _check("logit_bias", given.config.logit_bias, state)
+def place_of(batch: Batch) -> Context:
+    """Where the rows stand; where nobody says, nothing of the histories was given and everything was drawn."""
+    lengths = np.array([len(ids) for ids in batch.history], dtype=np.int64)
+    return batch.context or Context(np.zeros_like(lengths), lengths)
+
+
+def counts(batch: Batch, size: int) -> Array:
+    """How often each id was generated, within the window: (B, V)."""
+    result = np.zeros((len(batch), size))
+    for row, (ids, length) in enumerate(zip(batch.history, place_of(batch).prompt_length, strict=True)):
+        for token in list(ids[length:])[-batch.config.penalty_window :]:
+            if token < size:
+                result[row, token] += 1
+    return result
+
+
+def _bias(state: Evaluation, batch: Batch, sign: float) -> Evaluation:  # noqa: ARG001 - there is no threshold
+    _check("logit_bias", batch.config.logit_bias, state)
     bias = np.zeros(state.scores.shape)
-    for token, value in given.config.logit_bias.items():
+    for token, value in batch.config.logit_bias.items():
         bias[:, token] = value
     return _shifted("logit_bias", state, bias)
 
 
-def _frequency(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
-    counts = given.counts(state.scores.shape[-1])
-    return _shifted("frequency_penalty", state, -given.config.frequency_penalty * counts)
+def _frequency(state: Evaluation, batch: Batch, sign: float) -> Evaluation:  # noqa: ARG001
+    drawn = counts(batch, state.scores.shape[-1])
+    return _shifted("frequency_penalty", state, -batch.config.frequency_penalty * drawn)
 
 
-def _presence(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
-    seen = np.minimum(given.counts(state.scores.shape[-1]), 1)
-    return _shifted("presence_penalty", state, -given.config.presence_penalty * seen)
+def _presence(state: Evaluation, batch: Batch, sign: float) -> Evaluation:  # noqa: ARG001
+    seen = np.minimum(counts(batch, state.scores.shape[-1]), 1)
+    return _shifted("presence_penalty", state, -batch.config.presence_penalty * seen)
 
 
-def _dry(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
-    config = given.config
+def _dry(state: Evaluation, batch: Batch, sign: float) -> Evaluation:  # noqa: ARG001
+    config = batch.config
     penalty = np.zeros(state.scores.shape)
-    for row, ids in enumerate(given.history):
+    for row, ids in enumerate(batch.history):
         for place in range(1, len(ids)):
             token, length = ids[place], _common_end(ids[:place], ids, config.dry_breakers)
             if (
@@ -107,10 +99,10 @@ def _common_end(left: Sequence[int], right: Sequence[int], breakers: Iterable[in
     return length
 
 
-def _ngrams(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
-    size = given.config.no_repeat_ngram_size
+def _ngrams(state: Evaluation, batch: Batch, sign: float) -> Evaluation:  # noqa: ARG001
+    size = batch.config.no_repeat_ngram_size
     removed = np.zeros(state.scores.shape, dtype=np.bool_)
-    for row, ids in enumerate(given.history):
+    for row, ids in enumerate(batch.history):
         end = list(ids[len(ids) - size + 1 :])
         for start in range(len(ids) - size + 1 if size else 0):
             if list(ids[start : start + size - 1]) == end and ids[start + size - 1] < state.scores.shape[-1]:
@@ -118,24 +110,24 @@ def _ngrams(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa
     return _without(state, "no_repeat_ngram_size", removed)
 
 
-def _min_new(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
-    least, ids = given.config.min_new_tokens, np.arange(state.scores.shape[-1])
-    if least and not given.eos_ids:
+def _min_new(state: Evaluation, batch: Batch, sign: float) -> Evaluation:  # noqa: ARG001
+    least, ids = batch.config.min_new_tokens, np.arange(state.scores.shape[-1])
+    if least and not place_of(batch).eos_ids:
         raise ConfigError(f"min_new_tokens = {least} and no EOS id is known", hint="give eos_ids")
-    early = np.array(given.step, dtype=np.int64)[:, None] < least
-    return _without(state, "min_new_tokens", early & np.isin(ids, given.eos_ids)[None])
+    early = place_of(batch).step[:, None] < least
+    return _without(state, "min_new_tokens", early & np.isin(ids, place_of(batch).eos_ids)[None])
 
 
-def _suppress(state: Evaluation, given: Given, sign: float) -> Evaluation:  # noqa: ARG001
-    _check("suppressed_tokens", given.config.suppressed_tokens, state)
+def _suppress(state: Evaluation, batch: Batch, sign: float) -> Evaluation:  # noqa: ARG001
+    _check("suppressed_tokens", batch.config.suppressed_tokens, state)
     ids = np.arange(state.scores.shape[-1])
-    removed = np.isin(ids, given.config.suppressed_tokens)[None]
+    removed = np.isin(ids, batch.config.suppressed_tokens)[None]
     return _without(state, "suppressed_tokens", np.broadcast_to(removed, state.scores.shape))
 
 
-def _sigma(state: Evaluation, given: Given, sign: float) -> Evaluation:
+def _sigma(state: Evaluation, batch: Batch, sign: float) -> Evaluation:
     """Kept where score >= largest - n x standard deviation of what is left."""
-    sigmas, kept = given.config.top_n_sigma, state.kept
+    sigmas, kept = batch.config.top_n_sigma, state.kept
     removed = np.zeros(state.scores.shape, dtype=np.bool_)
     for row in np.flatnonzero(kept.any(axis=-1)) if sigmas else ():
         scores, error = state.scores[row, kept[row]], state.error[row, kept[row]]
@@ -150,9 +142,9 @@ def _sigma(state: Evaluation, given: Given, sign: float) -> Evaluation:
     return _without(state, "top_n_sigma", removed)
 
 
-def _typical(state: Evaluation, given: Given, sign: float) -> Evaluation:
+def _typical(state: Evaluation, batch: Batch, sign: float) -> Evaluation:
     """Kept where the tokens nearer to the entropy have less than the mass, and the nearest `min_tokens_to_keep`."""
-    mass, least = given.config.typical_p, given.config.min_tokens_to_keep
+    mass, least = batch.config.typical_p, batch.config.min_tokens_to_keep
     removed = np.zeros(state.scores.shape, dtype=np.bool_)
     for row in np.flatnonzero(state.kept.any(axis=-1)) if mass < 1 else ():
         left = np.flatnonzero(state.kept[row])
@@ -188,12 +180,12 @@ def _nearest(distance: Array, reach: Array, count: int, sign: float) -> Mask:
     return np.asarray(rivals < count if sign > 0 else rivals <= count)
 
 
-def _xtc(state: Evaluation, given: Given, sign: float) -> Evaluation:
+def _xtc(state: Evaluation, batch: Batch, sign: float) -> Evaluation:
     """Of the tokens that reach the threshold all but the least likely are removed, where its uniform number says so."""
-    config = given.config
+    config = batch.config
     removed = np.zeros(state.scores.shape, dtype=np.bool_)
     for row in np.flatnonzero(state.kept.any(axis=-1)):
-        if _acts(config.xtc_probability, given.uniforms, int(row)):
+        if _acts(config.xtc_probability, place_of(batch).uniforms, int(row)):
             left = np.flatnonzero(state.kept[row])
             inputs = state.scores[row, left], state.error[row, left], config.xtc_threshold
             # Whether enough are left is read the other way: more removed ones may be too many, and then all stay.
@@ -220,16 +212,16 @@ def _excluded(scores: Array, error: Array, threshold: float, sign: float) -> Mas
     return np.asarray(excluded)
 
 
-def _acts(probability: float, uniforms: Sequence[float] | None, row: int) -> bool:
+def _acts(probability: float, uniforms: Array | None, row: int) -> bool:
     if probability in (0, 1):
         return probability == 1
     if uniforms is None:
         what = f"xtc_probability = {probability} in row {row} and there is no uniform number"
         raise ConfigError(what, hint="give uniforms")
-    return uniforms[row] < probability
+    return bool(uniforms[row] < probability)
 
 
-FURTHER: Final[Mapping[Stage, Callable[[Evaluation, Given, float], Evaluation]]] = {
+OPTIONAL: Final[Mapping[Stage, Callable[[Evaluation, Batch, float], Evaluation]]] = {
     "logit_bias": _bias,
     "frequency_penalty": _frequency,
     "presence_penalty": _presence,
@@ -242,19 +234,10 @@ FURTHER: Final[Mapping[Stage, Callable[[Evaluation, Given, float], Evaluation]]]
     "xtc_probability": _xtc,
 }
 
-RANKING: Final = frozenset(
-    {"cfg", "repetition_penalty", "logit_bias", "frequency_penalty", "presence_penalty", "dry_multiplier"}
-)
-"""Stages that rank tokens anew."""
-
-TAILS: Final = frozenset({"top_k", "min_p", "top_p", "top_n_sigma"})
-"""Filters that remove the least likely tokens."""
-
-HEADS: Final = frozenset({"typical_p", "xtc_probability"})
-"""Filters that may remove the most likely ones."""
-
-_AFTER_TAILS: Final = RANKING | HEADS | {"top_n_sigma"}
-_AFTER_HEADS: Final = RANKING | HEADS | TAILS | {"greedy"}
+TAILS: Final = of_kind("tail")
+HEADS: Final = of_kind("head")
+_AFTER_TAILS: Final = of_kind("ranking", "head") | {"top_n_sigma"}
+_AFTER_HEADS: Final = of_kind("ranking", "head", "tail") | {"greedy"}
 
 
 def disturbed_after(stage: str) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """Finch's corpus: sentences, spoken and coded, with the text position of every code."""
 
+import io
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.finch.training import sentences, speech
+from sampler.runtime.files import write_whole
 from sampler.t3.tokenizer import lower_nfkd
 
 Result = TypeVar("Result")
@@ -175,9 +177,9 @@ def learn_codebook(plan: Plan, progress: Progress = lambda done: None) -> NDArra
 
 def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     """Write .npz under its name only when it is complete."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, allow_pickle=False, **arrays)
-    partial.replace(path)
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_whole(path, content.getvalue())
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,6 @@ class Corpus:
         return len(self.utterances)
 
     def codes_of(self, index: int) -> NDArray[np.uint16]:
-        """Codes of one utterance: (T,)."""
         return self.codes[self.starts[index] : self.starts[index + 1]]
 
     def positions_of(self, index: int) -> NDArray[np.float32]:
@@ -201,14 +202,12 @@ class Corpus:
         return self.positions[self.starts[index] : self.starts[index + 1]]
 
     def save(self, path: Path) -> None:
-        """Write the corpus as .npz."""
         text = json.dumps([asdict(item) for item in self.utterances])
         items = np.frombuffer(text.encode(), dtype=np.uint8)
         save_arrays(path, items=items, codes=self.codes, positions=self.positions, starts=self.starts)
 
     @classmethod
     def load(cls, path: Path) -> "Corpus":
-        """Read what `save` wrote."""
         with np.load(path) as data:
             items = [Utterance(**item) for item in json.loads(data["items"].tobytes())]
             return cls(items, data["codes"], data["positions"], data["starts"])

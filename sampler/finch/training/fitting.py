@@ -1,6 +1,7 @@
 """The training loop: two optimisers, a batch's shards in threads, and a checkpoint from which it goes on."""
 
 import functools
+import io
 import itertools
 import json
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 
 from sampler.finch.training.batches import Batches, Recipe
 from sampler.finch.training.network import Batch, Losses, T3Network
+from sampler.runtime.files import write_whole
 
 Bar = Callable[[int, str], None]
 KEPT_EVERY = 250
@@ -52,18 +54,16 @@ class Training:
     step: int = 0
 
     def save(self, path: Path) -> None:
-        """Write everything that the next step depends on, under its name only when it is complete."""
         state = {
             "step": self.step,
             "network": self.network.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_whole(path, content.getvalue())
 
     def load(self, path: Path) -> None:
-        """Go back to what `save` wrote."""
         state = torch.load(path, weights_only=True)
         self.step = state["step"]
         self.network.load_state_dict(state["network"])

@@ -15,7 +15,8 @@ from scipy.stats import spearmanr
 from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.config import SamplingConfig
 from sampler.finch import Prompt, prompts_in
-from sampler.generation.generator import Generation, Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Generation, Request
 from sampler.t3.checkpoint import Checkpoint
 
 SHORTEST, LONGEST = 0.7, 1.4
@@ -39,7 +40,6 @@ class SpeechMeasures:
 
     @property
     def right_length(self) -> bool:
-        """Ended by itself, neither too early nor too late."""
         return self.ended and SHORTEST <= self.ratio <= LONGEST
 
 

@@ -52,7 +52,6 @@ class Perceiver(nn.Module):
         self.attn = ResamplerAttention(config.hidden_size, config.perceiver_heads)
 
     def forward(self, prompt: Tensor) -> Tensor:
-        """(B, P, D) -> (B, queries, D)."""
         rows = self.attn(self.pre_attention_query.expand(len(prompt), -1, -1), prompt)
         result: Tensor = self.attn(rows, rows)
         return result
@@ -147,7 +146,6 @@ class T3Network(nn.Module):
         return torch.cat([speaker, self.cond_enc.perceiver(prompt), emotion], dim=1)
 
     def forward(self, batch: Batch) -> Losses:
-        """Losses of one batch. Each row is packed without a gap between text and speech, as at inference."""
         conditioning = self.conditioning(batch)
         offset = conditioning.shape[1]
         text = self.text_emb(batch.text) * ~batch.no_text[:, None, None]

@@ -17,7 +17,6 @@ class CellVerdicts:
 
     @cached_property
     def outcome(self) -> Outcome:
-        """The worst outcome of its checks."""
         return worst([verdict.outcome for verdict in self.verdicts])
 
     @cached_property
@@ -27,8 +26,7 @@ class CellVerdicts:
 
     @property
     def failing(self) -> list[Verdict]:
-        """The verdicts that failed or errored."""
-        return [verdict for verdict in self.verdicts if verdict.outcome in ("failed", "errored")]
+        return [verdict for verdict in self.verdicts if verdict.bad]
 
     @property
     def stages(self) -> list[str]:
@@ -38,7 +36,7 @@ class CellVerdicts:
 
 def cell_of(verdict: Verdict) -> str:
     """The id of the cell, matrix/cell, that a verdict belongs to."""
-    return verdict.case.rsplit("/", 1)[0]
+    return verdict.id.place
 
 
 def axes_of(cell: str) -> dict[str, str]:
@@ -55,10 +53,22 @@ def cells_of(verdicts: Iterable[Verdict]) -> list[CellVerdicts]:
     return [CellVerdicts(cell, tuple(group)) for cell, group in groups.items()]
 
 
-def reasons_of(verdicts: Iterable[Verdict]) -> dict[str, list[str]]:
-    """Why verdicts are unavailable: for each reason the checks that gave it, with how often, as `chain (4)`."""
-    counts = Counter((verdict.check, verdict.message) for verdict in verdicts if verdict.outcome == "unavailable")
-    reasons: dict[str, list[str]] = {}
-    for (check, reason), count in counts.items():
-        reasons.setdefault(reason, []).append(f"{check} ({count})")
-    return reasons
+@dataclass(frozen=True)
+class OpenQuestion:
+    """What was not answered, and why. checks: those it is about, with how many verdicts, as `chain (4)`."""
+
+    outcome: Outcome
+    message: str
+    checks: tuple[str, ...]
+
+
+def open_questions(verdicts: Iterable[Verdict]) -> list[OpenQuestion]:
+    """Verdicts that are inconclusive or skipped, together where their outcome and message are the same."""
+    left = [verdict for verdict in verdicts if verdict.outcome in ("inconclusive", "skipped")]
+    groups: dict[tuple[Outcome, str], Counter[str]] = {}
+    for verdict in left:
+        groups.setdefault((verdict.outcome, verdict.message), Counter())[verdict.check] += 1
+    return [
+        OpenQuestion(outcome, message, tuple(f"{check} ({count})" for check, count in checks.items()))
+        for (outcome, message), checks in groups.items()
+    ]

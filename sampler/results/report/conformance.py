@@ -12,10 +12,12 @@ from rich.text import Text
 
 from sampler.checks.conformance.diagnosis.order import Cause
 from sampler.checks.conformance.draw.plan import DrawPlan
+from sampler.checks.conformance.sentences import sentence
+from sampler.checks.longform.power import Announced, Prospect
 from sampler.checks.longform.runs import TokenRun, TwoSides, shown_texts
-from sampler.checks.verdict import OUTCOMES, Announced, Prospect, Verdict, worst
+from sampler.checks.verdict import OUTCOMES, Verdict, worst
 from sampler.matrix.matrix import Matrix
-from sampler.results.report.terminal import STYLES, verdict_notes
+from sampler.results.report.terminal import STYLES, plain_table, verdict_notes
 from sampler.runtime.files import whole_file
 
 TOGETHER = ("properties", "itself")
@@ -29,14 +31,10 @@ def table(verdicts: Sequence[Verdict]) -> Table:
     """One row for each level and check: how many cells, how much was looked at, what can be seen, the worst outcome."""
     groups: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
-        cell = verdict.case.split("/")[1]
+        cell = verdict.id.cell
         groups.setdefault((verdict.level, cell if cell in TOGETHER else verdict.check), []).append(verdict)
-    result = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("level", "check"):
-        result.add_column(name, no_wrap=True)
-    for name in ("cells", "looked at", "would see", "alpha"):
-        result.add_column(name, justify="right", no_wrap=True)
-    result.add_column("verdict", no_wrap=True)
+    columns = ("level", "check", "cells", "looked at", "would see", "alpha", "verdict")
+    result = plain_table(*columns, left=("level", "check", "verdict"))
     for (level, check), group in groups.items():
         outcome = worst([verdict.outcome for verdict in group])
         counts = Counter(verdict.outcome for verdict in group)
@@ -95,10 +93,10 @@ def lines(verdicts: Sequence[Verdict], diagnosis: Sequence[Cause], dialect: str 
     if dialect is not None:
         yield Text(f"judged as the dialect {dialect!r}, which it declares")
     shown = {case for cause in diagnosis for case in cause.cases[:3]}
-    failing = [verdict for verdict in verdicts if verdict.outcome in ("failed", "errored")]
+    failing = [verdict for verdict in verdicts if verdict.bad]
     chosen = [verdict for verdict in failing if verdict.case in shown] or failing[:6]
-    quiet = [verdict for verdict in verdicts if verdict.outcome == "unavailable"]
-    yield from verdict_notes([*chosen, *quiet])
+    rest = [verdict for verdict in verdicts if verdict.outcome in ("inconclusive", "skipped")]
+    yield from verdict_notes([*chosen, *rest], sentence=sentence)
     if len(failing) > len(chosen):
         yield Text(f"{len(failing) - len(chosen)} further failures that the diagnosis explains: --json has them all")
 
@@ -110,14 +108,12 @@ def written_at_the_end(path: Path | None) -> Iterator[Callable[[dict[str, Any]],
         yield lambda report: None
         return
     with whole_file(path) as write:
-        yield lambda report: write((json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+        yield lambda report: write(json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 
 def draw_plan(plan: DrawPlan, detectable: Callable[[str], float]) -> Table:
     """Every statistical check of `sampler check`: n, what it sees, alpha, expected time."""
-    result = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("check", "n", "must see", "sees", "alpha", "seconds"):
-        result.add_column(name, justify="left" if name == "check" else "right", no_wrap=True)
+    result = plain_table("check", "n", "must see", "sees", "alpha", "seconds", left=("check",))
     for check in plan.checks:
         seconds = check.n * SECONDS_A_DRAW * plan.vocabulary(check.name) / 17
         result.add_row(
@@ -137,9 +133,8 @@ def draw_plan_total(plan: DrawPlan) -> str:
 
 def longform_plan(prospects: Iterable[Prospect]) -> Table:
     """What all cells together, those of an axis and each of them will be able to see."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("cells", "runs", "of the reference", "sees a share of", "a superiority of", "not whole, by itself"):
-        table.add_column(name, justify="left" if name == "cells" else "right", no_wrap=True)
+    columns = ("cells", "runs", "of the reference", "sees a share of", "a superiority of", "not whole, by itself")
+    table = plain_table(*columns, left=("cells",))
     for each in prospects:
         sees = [
             f"{value:.2f}" if value is not None and value < 1 else "" if value is None else "nothing"
@@ -151,9 +146,7 @@ def longform_plan(prospects: Iterable[Prospect]) -> Table:
 
 def matrix_plan(matrix: Matrix) -> Table:
     """Cells of a matrix with the runs and steps that its exact checks will look at."""
-    result = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("cell", "runs", "steps at most", "false alarms"):
-        result.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)
+    result = plain_table("cell", "runs", "steps at most", "false alarms", left=("cell",))
     for case in matrix.cases:
         plan = case.workload
         result.add_row(case.id, str(plan.count), f"{plan.count * plan.max_new_tokens:,}", "none: exact checks")
@@ -162,9 +155,7 @@ def matrix_plan(matrix: Matrix) -> Table:
 
 def token_plan(questions: Iterable[Announced]) -> Table:
     """Every question about token runs: its alpha, what it sees, and whether that is enough for `passed`."""
-    result = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("question", "sees", "passes from", "alpha", "of what"):
-        result.add_column(name, justify="left" if name in ("question", "of what") else "right", no_wrap=True)
+    result = plain_table("question", "sees", "passes from", "alpha", "of what", left=("question", "of what"))
     for each in questions:
         result.add_row(
             each.question,

@@ -106,6 +106,7 @@ def inline_svg(figure: "Figure", name: str, label: str) -> str:
     text = _saved(figure, "svg", metadata=dict.fromkeys(["Date", "Creator", "Format", "Type"])).decode()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)  # would hold for the whole page
+    text = re.sub(r' id="image[0-9a-f]+"', "", text)  # a hash of the content: equal rows would have equal ids
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
 

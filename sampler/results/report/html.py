@@ -1,20 +1,22 @@
 """A run as one page that needs no network: what was asked, what came out, and how to see a failure again."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from sampler.checks.verdict import OUTCOMES
+from sampler.checks.verdict import OUTCOMES, overall
+from sampler.loops import find_loops
 from sampler.results.report import words
-from sampler.results.report.cells import CellVerdicts, cells_of, reasons_of
+from sampler.results.report.cells import CellVerdicts, cells_of, open_questions
 from sampler.results.report.figures import inline_svg
 from sampler.results.report.grid import grid_of
-from sampler.results.report.plots import Loop, RasterRow, attention_map, token_raster
-from sampler.results.store.attachments import PICTURED, AttentionRun, Recorded, TokenRun, read_recorded
+from sampler.results.report.plots import RasterRow, attention_map, token_raster
+from sampler.results.store.attachments import PICTURED, AttentionRun, Recorded, read_recorded
 from sampler.results.store.run_file import ReportError, Run, read_run
+from sampler.results.store.tokens import TokenLine
 from sampler.runtime.files import whole_file
 
 REPORT: Final = "report.html"
@@ -26,9 +28,6 @@ MOST_LOOPS: Final = 12
 
 PAGE_SIZE: Final = (7.5, 6.0)
 """Inches of a map in a page, at most."""
-
-FindLoops = Callable[[Sequence[int]], Sequence[Loop]]
-"""Tokens of a run -> its loops."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,10 @@ class Entry:
     notes: Sequence[str] = ()
 
 
-def write_report(folder: Path, find_loops: FindLoops | None = None) -> Path:
+def write_report(folder: Path) -> Path:
     """Render `folder/report.html` from run.jsonl and the files beside it; the same files give the same bytes.
 
-    find_loops: marks loops in the rasters. Raises ReportError for a run.jsonl that cannot be trusted, OutputError.
+    Raises ReportError for a run.jsonl that cannot be trusted, OutputError.
     """
     run = read_run(folder / "run.jsonl")
     for name in ("engine", "matrix"):
@@ -61,19 +60,19 @@ def write_report(folder: Path, find_loops: FindLoops | None = None) -> Path:
             raise ReportError(f"{folder / 'run.jsonl'} names no {name} in its header", hint="was it edited?")
     path = folder / REPORT
     with whole_file(path) as write:
-        page = render(run, read_recorded(folder, run.footer.get("files", {})), find_loops)
+        page = render(run, read_recorded(folder, run.footer.get("files", {})))
         write(page.encode("utf-8", "backslashreplace"))
     return path
 
 
-def render(run: Run, recorded: Recorded, find_loops: FindLoops | None = None) -> str:
+def render(run: Run, recorded: Recorded) -> str:
     """The page of a run as HTML."""
     cells = cells_of(run.verdicts)
     anchors = {cell.id: f"c{index}" for index, cell in enumerate(cells)}
     failing = [cell for cell in cells if cell.failing]
     pictured = [cell.id for cell in failing if cell.id in recorded.runs][:PICTURED]
     entries = [
-        Entry(cell, anchors[cell.id], title_of(cell), *_pictures(cell, anchors[cell.id], recorded, find_loops))
+        Entry(cell, anchors[cell.id], title_of(cell), *_pictures(cell, anchors[cell.id], recorded))
         if cell.id in pictured
         else Entry(cell, anchors[cell.id], title_of(cell))
         for cell in cells
@@ -82,7 +81,7 @@ def render(run: Run, recorded: Recorded, find_loops: FindLoops | None = None) ->
         run=run,
         matrix=run.header["matrix"].get("name", ""),
         why=run.header.get("why", ""),
-        outcome=words.outcome_of(cells),
+        whole=overall(run.verdicts),
         outcomes=tuple(reversed(OUTCOMES)),
         summary=words.summary(run, cells),
         facts=words.facts(run),
@@ -91,19 +90,24 @@ def render(run: Run, recorded: Recorded, find_loops: FindLoops | None = None) ->
         anchors=anchors,
         failing=[entry for entry in entries if entry.cell.failing],
         others=[entry for entry in entries if not entry.cell.failing],
-        reasons=reasons_of(run.verdicts),
+        open_questions=open_questions(run.verdicts),
         questions=_questions(run),
         crashes=run.footer.get("crashes", {}),
         pictured=pictured,
         missing=recorded.missing,
-        marks_loops=find_loops is not None,
         **_vocabulary(),
     )
     return page
 
 
 def _vocabulary() -> dict[str, Any]:
-    return {"signs": words.SIGNS, "meanings": words.MEANINGS, "columns": words.COLUMNS, "figures_of": words.figures}
+    return {
+        "signs": words.SIGNS,
+        "colours": words.COLOURS,
+        "meanings": words.MEANINGS,
+        "columns": words.COLUMNS,
+        "figures_of": words.figures,
+    }
 
 
 def _template() -> Any:
@@ -124,17 +128,15 @@ def title_of(cell: CellVerdicts) -> str:
 
 
 def _questions(run: Run) -> Mapping[str, str]:
-    """What each check of the run asks, as the run wrote it down."""
-    known = run.header.get("checks", {})
-    return {verdict.check: known[verdict.check] for verdict in run.verdicts if known.get(verdict.check)}
+    """What each check of the run asks, as its header says."""
+    asked = run.header.get("checks", {})
+    return {verdict.check: asked.get(verdict.check, "") for verdict in run.verdicts}
 
 
-def _pictures(
-    cell: CellVerdicts, anchor: str, recorded: Recorded, find_loops: FindLoops | None
-) -> tuple[list[Picture], list[str]]:
+def _pictures(cell: CellVerdicts, anchor: str, recorded: Recorded) -> tuple[list[Picture], list[str]]:
     """Raster and attention map of a cell, and notes on what is not there."""
     runs = recorded.runs[cell.id]
-    pictures = [_raster(runs[:MOST_RUNS], anchor, find_loops)]
+    pictures = [_raster(runs[:MOST_RUNS], anchor)]
     notes = [] if len(runs) <= MOST_RUNS else [f"The raster has the first {MOST_RUNS} of {len(runs)} requests."]
     attention = recorded.attention.get(cell.id)
     traced = next((run for run in runs if attention is not None and run.request == attention.request), None)
@@ -145,13 +147,13 @@ def _pictures(
     return pictures, notes
 
 
-def _raster(runs: Sequence[TokenRun], anchor: str, find_loops: FindLoops | None) -> Picture:
+def _raster(runs: Sequence[TokenLine], anchor: str) -> Picture:
     rows = [
         RasterRow(
             f"{run.request}  {run.prompt}" if isinstance(run.prompt, str) else str(run.request),
             run.tokens,
             run.stop_reason,
-            find_loops(run.tokens) if find_loops else (),
+            tuple({(loop.onset, loop.extent): loop for loop in find_loops(run.tokens)}.values()),
         )
         for run in runs
     ]
@@ -166,7 +168,7 @@ def _raster(runs: Sequence[TokenRun], anchor: str, find_loops: FindLoops | None)
     return Picture(_safe(inline_svg(token_raster(rows), f"{anchor}r", caption)), caption)
 
 
-def _map(attention: AttentionRun, run: TokenRun, anchor: str) -> Picture:
+def _map(attention: AttentionRun, run: TokenLine, anchor: str) -> Picture:
     figure = attention_map(
         attention.attention, run.tokens, run.stop_reason, attention.pieces, attention.flags, size=PAGE_SIZE
     )

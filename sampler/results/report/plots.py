@@ -3,11 +3,12 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler.loops import Loop
 from sampler.results.report.figures import ACCENT, INK, colours_of, figure_of, own_style, place, printable
 
 if TYPE_CHECKING:
@@ -28,25 +29,6 @@ STRIP: Final = 0.18
 
 MOST_COLUMNS: Final = 1_200
 """A map of more steps is shown by the largest attention of neighbouring ones."""
-
-
-class Loop(Protocol):
-    """A stretch that repeats itself: first step, length of the pattern if there is one, length, all in tokens."""
-
-    @property
-    def onset(self) -> int:
-        """Its first step."""
-        ...
-
-    @property
-    def period(self) -> int | None:
-        """How many tokens come again; None where no fixed pattern does."""
-        ...
-
-    @property
-    def extent(self) -> int:
-        """How many tokens belong to it."""
-        ...
 
 
 class RasterRow(NamedTuple):

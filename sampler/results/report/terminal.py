@@ -14,14 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from sampler.checks.verdict import OUTCOMES, Outcome, Verdict
-from sampler.results.report.cells import cells_of, reasons_of
+from sampler.checks.verdict import OUTCOMES, SHARE_OF_RUNS, SUPERIORITY_OF_RUNS, Outcome, Verdict
+from sampler.results.report.cells import cells_of, open_questions
 
 STYLES: Mapping[Outcome, str] = {
     "passed": "green",
     "failed": "bold red",
     "errored": "bold magenta",
-    "unavailable": "yellow",
+    "inconclusive": "yellow",
+    "skipped": "cyan",
 }
 
 
@@ -38,17 +39,18 @@ def plain_console() -> Console:
 class RunProgress:
     """Progress of a run: finished requests, tokens a second, time left, the cell that runs now."""
 
-    def __init__(self, progress: Progress, requests: int) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=requests, rate="")
+        self._task = progress.add_task("", total=None, rate="")
         self._tokens = 0
 
+    def start(self, requests: int) -> None:
+        self._progress.update(self._task, total=requests)
+
     def cell(self, name: str) -> None:
-        """Say which cell runs now, or is the first of those that run together."""
         self._progress.update(self._task, description=name)
 
     def step(self, tokens: int, finished: int) -> None:
-        """Count tokens and finished requests."""
         self._tokens += tokens
         elapsed = self._progress.tasks[0].elapsed or 0.0
         rate = f"{self._tokens / elapsed:,.0f} tokens/s" if elapsed > 1 else ""
@@ -56,14 +58,14 @@ class RunProgress:
 
 
 @contextmanager
-def run_progress(console: Console, requests: int) -> Iterator[RunProgress]:
+def run_progress(console: Console) -> Iterator[RunProgress]:
     """Show progress while a run goes on; nothing where the output is no terminal."""
     columns = (
         SpinnerColumn(), MofNCompleteColumn(), TextColumn("requests"), BarColumn(bar_width=20),
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.description}"),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
-        yield RunProgress(progress, requests)
+        yield RunProgress(progress)
 
 
 @contextmanager
@@ -73,6 +75,19 @@ def check_progress(console: Console) -> Iterator[Callable[[Verdict], None]]:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=None)
         yield lambda verdict: progress.update(task, advance=1, description=verdict.case)
+
+
+def plain_table(*columns: str, left: Sequence[str]) -> Table:
+    """A table without lines. left: the columns whose text stands on the left."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=name != "else")
+    return table
+
+
+def table_of(verdicts: Sequence[Verdict]) -> Table:
+    """The verdicts of a run: whole runs are summed up by group, steps have a column for each check."""
+    return longform_table(verdicts) if any(verdict.unit for verdict in verdicts) else verdict_table(verdicts)
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> Table:
@@ -99,29 +114,20 @@ def longform_table(verdicts: Iterable[Verdict]) -> Table:
 
     share: the smallest share of runs, of all questions that count runs; superiority: of those that compare them.
     """
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    left = ("cells", "verdict", "else")
-    for name in ("cells", "verdict", "runs", "passed", "would see a share of", "a superiority of", "else"):
-        table.add_column(name, no_wrap=name != "else", justify="left" if name in left else "right")
+    columns = ("cells", "verdict", "runs", "passed", "would see a share of", "a superiority of", "else")
+    table = plain_table(*columns, left=("cells", "verdict", "else"))
     for cell in cells_of(verdicts):
         passed = [verdict for verdict in cell.verdicts if verdict.outcome == "passed"]
         others = [f"{verdict.check} {verdict.outcome}" for verdict in cell.verdicts if verdict.outcome != "passed"]
-        known = [f"{verdict.check} known to be bad" for verdict in passed if verdict.message.startswith("known:")]
+        known = [f"{verdict.check} known to be bad" for verdict in passed if verdict.known]
         table.add_row(
             cell.id.split("/", 1)[-1], Text(cell.outcome, style=STYLES[cell.outcome]),
             f"{max(verdict.n for verdict in cell.verdicts):,}", f"{len(passed)} of {len(cell.verdicts)}",
-            _range(v.detectable for v in passed if v.check in COUNTED),
-            _range(v.detectable for v in passed if v.check not in COUNTED),
+            _range(v.detectable for v in passed if v.unit == SHARE_OF_RUNS),
+            _range(v.detectable for v in passed if v.unit == SUPERIORITY_OF_RUNS),
             Text(", ".join([*others, *known])),
         )  # fmt: skip
     return table
-
-
-COUNTED = (
-    *("loops", "distinct", "early", "late", "missing", "forced"),
-    *("complete", "looping", "covering", "monotone", "back"),
-)
-"""Long-form questions whose detectable discrepancy is a share of runs."""
 
 
 def _range(values: Iterable[float | None]) -> str:
@@ -131,26 +137,32 @@ def _range(values: Iterable[float | None]) -> str:
 
 def _count(verdict: Verdict) -> Text:
     """How much a passed check looked at, a dash where one could not look, the outcome where it failed."""
-    shown = {"passed": f"{verdict.n:,}", "unavailable": "-"}.get(verdict.outcome, verdict.outcome)
+    shown = {"passed": f"{verdict.n:,}", "skipped": "-"}.get(verdict.outcome, verdict.outcome)
     return Text(shown, style=STYLES[verdict.outcome])
 
 
-def verdict_notes(verdicts: Sequence[Verdict], crashes: Mapping[str, Path] = MappingProxyType({})) -> list[Text]:
-    """Every failure with its lines to reproduce it, then every reason for `unavailable`, once.
+def verdict_notes(
+    verdicts: Sequence[Verdict],
+    crashes: Mapping[str, Path] = MappingProxyType({}),
+    sentence: Callable[[str], str] = lambda check: "",
+) -> list[Text]:
+    """Every failure with its lines to reproduce it, then what was not answered and why, each reason once.
 
-    crashes: the crash file of a case id, where there is one.
+    crashes: the crash file of a case id, where there is one. sentence: what a check asks.
     """
     notes = []
     for verdict in verdicts:
-        if verdict.outcome in ("failed", "errored"):
+        if verdict.bad:
             note = Text(f"{verdict.outcome} {verdict.case} (stage {verdict.stage})\n", style=STYLES[verdict.outcome])
-            note.append(f"  {verdict.message}\n  Reproduce with: {verdict.reproduce}", style="default")
+            lines = [sentence(verdict.check), verdict.message, f"Reproduce with: {verdict.reproduce}"]
+            note.append("\n".join(f"  {line}" for line in lines if line), style="default")
             if verdict.case in crashes:
                 command = shlex.join(["sampler", "replay", str(crashes[verdict.case])])
                 note.append(f"\n  or, without the engine: {command}", style="default")
             notes.append(note)
-    for reason, checks in reasons_of(verdicts).items():
-        notes.append(Text(f"unavailable: {reason}: {', '.join(checks)}", style=STYLES["unavailable"]))
+    for question in open_questions(verdicts):
+        text = f"{question.outcome}: {question.message}: {', '.join(question.checks)}"
+        notes.append(Text(text, style=STYLES[question.outcome]))
     return notes
 
 

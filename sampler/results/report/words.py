@@ -4,25 +4,33 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sampler.checks.verdict import OUTCOMES, Outcome, Verdict
+from sampler.checks.verdict import Outcome, Verdict, Whole
 from sampler.results.report.cells import CellVerdicts
 from sampler.results.store.run_file import Run
 
-SIGNS: Final[Mapping[Outcome, str]] = {"passed": "✓", "failed": "✗", "errored": "!", "unavailable": "?"}
+SIGNS: Final[Mapping[Outcome, str]] = {
+    "passed": "✓",
+    "failed": "✗",
+    "errored": "!",
+    "inconclusive": "?",
+    "skipped": "-",
+}
 """Beside each outcome's word, so that neither colour nor eyesight is needed."""
 
 MEANINGS: Final[Mapping[Outcome, str]] = {
     "passed": "everything that was asked came out right, and the check could have seen it go wrong",
     "failed": "a check found something wrong",
     "errored": "a check broke off, so nothing is known",
-    "unavailable": "a check could not look, which is not a pass",
+    "inconclusive": "a check looked and could not tell, which is not a pass",
+    "skipped": "a check could not look, which is not a pass",
 }
 
 FATES: Final[Mapping[Outcome, str]] = {
     "passed": "passed",
     "failed": "failed",
     "errored": "broke off",
-    "unavailable": "could not be looked at in full, which is not a pass",
+    "inconclusive": "could not be decided, which is not a pass",
+    "skipped": "could not be looked at in full, which is not a pass",
 }
 """What became of configurations, for a sentence."""
 
@@ -39,12 +47,14 @@ COLUMNS: Final[Mapping[str, str]] = {
 """The columns of a cell's table."""
 
 
-def outcome_of(cells: Sequence[CellVerdicts]) -> Outcome:
-    """The worst outcome of a run that looked at anything: what could not be looked at is named, and hides no pass."""
-    outcomes = {cell.outcome for cell in cells}
-    if outcomes <= {"unavailable"}:
-        return "unavailable"
-    return next(outcome for outcome in OUTCOMES if outcome in outcomes and outcome != "unavailable")
+COLOURS: Final[Mapping[Whole, Outcome]] = {
+    "agrees": "passed",
+    "disagrees": "failed",
+    "errored": "errored",
+    "inconclusive": "inconclusive",
+    "skipped": "skipped",
+}
+"""The outcome of one check whose sign and colour the outcome of the whole has."""
 
 
 def summary(run: Run, cells: Sequence[CellVerdicts]) -> list[str]:

@@ -6,40 +6,23 @@ run.jsonl is complete without them. Its footer has the SHA-256 of each, so that 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from sampler.requests import StopReason
 from sampler.results.store.run_file import ReportError
-from sampler.runtime.files import output_errors, whole_file
+from sampler.results.store.tokens import TokenLine, read_lines
+from sampler.runtime.files import Write, output_errors, write_whole
 
 TOKENS: Final = "tokens.jsonl"
 ATTENTION: Final = "attention.safetensors"
 PICTURED: Final = 8
 """How many failing cells of a run get pictures: each has its attention generated again, and weighs a part of a page."""
-
-
-@dataclass(frozen=True)
-class TokenRun:
-    """What was generated for a request of a cell (matrix/cell). prompt: id of the text, or its place in the matrix.
-
-    slot, width: where it was computed, None where the engine does not say.
-    """
-
-    cell: str
-    request: int
-    prompt: str | int
-    tokens: tuple[int, ...]
-    stop_reason: StopReason
-    slot: int | None = None
-    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +43,7 @@ class AttentionRun:
 class Recorded:
     """What was found beside a run.jsonl, by cell. missing: files that it names and that are not there."""
 
-    runs: Mapping[str, Sequence[TokenRun]] = field(default_factory=dict)
+    runs: Mapping[str, Sequence[TokenLine]] = field(default_factory=dict)
     attention: Mapping[str, AttentionRun] = field(default_factory=dict)
     missing: Sequence[str] = ()
 
@@ -68,19 +51,15 @@ class Recorded:
 class TokenWriter:
     """Writes tokens.jsonl, one line a request."""
 
-    def __init__(self, file: TextIO, path: Path) -> None:
-        self._file, self._path = file, path
+    def __init__(self, write: Write) -> None:
+        self._write = write
         self._hash = hashlib.sha256()
 
-    def write(self, run: TokenRun) -> None:
-        """Append a line."""
-        line = json.dumps(asdict(run), separators=(",", ":")) + "\n"
-        self._hash.update(line.encode())
-        with output_errors(self._path):
-            self._file.write(line)
+    def write(self, line: TokenLine) -> None:
+        self._hash.update(str(line).encode())
+        self._write(str(line))
 
     def checksum(self) -> str:
-        """SHA-256 of what was written so far."""
         return self._hash.hexdigest()
 
 
@@ -94,8 +73,7 @@ def write_attention(folder: Path, maps: Sequence[AttentionRun]) -> dict[str, str
     tensors = {str(index): each.attention.astype(np.float16) for index, each in enumerate(maps)}
     about = [{name: value for name, value in vars(each).items() if name != "attention"} for each in maps]
     content = save(tensors, metadata={"runs": json.dumps(about)})
-    with whole_file(path) as write:
-        write(content)
+    write_whole(path, content)
     return {ATTENTION: hashlib.sha256(content).hexdigest()}
 
 
@@ -105,8 +83,8 @@ def read_recorded(folder: Path, files: Mapping[str, str]) -> Recorded:
     A file that is missing is named in the answer. Raises ReportError for one that is not the run's, or cannot be read.
     """
     present = [name for name in files if _is_there(folder / name, files[name])]
-    runs: dict[str, list[TokenRun]] = {}
-    for run in read_tokens(folder / TOKENS) if TOKENS in present else ():
+    runs: dict[str, list[TokenLine]] = {}
+    for run in read_lines(folder / TOKENS) if TOKENS in present and (folder / TOKENS).stat().st_size else ():
         runs.setdefault(run.cell, []).append(run)
     maps = _read_attention(folder / ATTENTION) if ATTENTION in present else []
     return Recorded(runs, {each.cell: each for each in maps}, [name for name in files if name not in present])
@@ -123,25 +101,6 @@ def _is_there(path: Path, checksum: str) -> bool:
     if found != checksum:
         raise ReportError(f"{path} is not the file of this run", hint="remove it: the report does without its pictures")
     return True
-
-
-_TOKEN_RUN: Final = TypeAdapter(TokenRun)
-
-
-def read_tokens(path: Path) -> list[TokenRun]:
-    """Read a tokens.jsonl of a run. Raises ReportError naming the line."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise ReportError(f"{path} cannot be read: {error.strerror}", hint="give the folder of a run") from error
-    runs = []
-    for number, line in enumerate(lines, 1):
-        try:
-            runs.append(_TOKEN_RUN.validate_json(line, strict=True))
-        except ValidationError as error:
-            complaint = error.errors()[0]["msg"]
-            raise ReportError(f"{path}, line {number}: {complaint}", hint="expected a line of `sampler run`") from error
-    return runs
 
 
 def _read_attention(path: Path) -> list[AttentionRun]:

@@ -12,26 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sampler.checks.verdict import Step, Verdict
+from sampler.checks.verdict import Verdict
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError
+from sampler.requests import Steps
 from sampler.results.store.run_file import ReportError
-from sampler.runtime.files import output_errors
+from sampler.runtime.files import output_errors, write_whole
 
 FORMAT: Final = "sampler-crash/1"
 FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
 
 
-def write_crashes(folder: Path, failures: Sequence[tuple[Verdict, Step]]) -> dict[str, Path]:
+def write_crashes(folder: Path, failures: Sequence[tuple[Verdict, Steps]]) -> dict[str, Path]:
     """Write `folder/crashes/<fingerprint>.json` for each failure.
 
     The name follows from the content, so a failure has one file. Returns the file of each case id.
     """
-    crashes = folder / "crashes"
-    with output_errors(crashes):
-        if failures:
-            crashes.mkdir(parents=True, exist_ok=True)
-        return {verdict.case: _write(crashes, verdict, step) for verdict, step in failures}
+    return {verdict.case: _write(folder / "crashes", verdict, step) for verdict, step in failures}
 
 
 def remove_crashes(folder: Path, keep: Iterable[Path]) -> int:
@@ -45,7 +42,7 @@ def remove_crashes(folder: Path, keep: Iterable[Path]) -> int:
     return count
 
 
-def _write(crashes: Path, verdict: Verdict, step: Step) -> Path:
+def _write(crashes: Path, verdict: Verdict, step: Steps) -> Path:
     content = {
         "format": FORMAT,
         "case": verdict.case,
@@ -54,22 +51,19 @@ def _write(crashes: Path, verdict: Verdict, step: Step) -> Path:
         "message": verdict.message,
         "reproduce": verdict.reproduce,
         "config": str(step.config),
-        "history": list(step.history),
-        "token": step.token,
-        "logits": _encode(step.logits),
-        "uncond_logits": None if step.uncond_logits is None else _encode(step.uncond_logits),
-        "gumbel": _encode(step.gumbel),
-        "scores": None if step.scores is None else _encode(step.scores),
+        "history": list(step.history[0]),
+        "token": int(step.tokens[0]),
+        **{name: None if rows is None else _encode(rows[0]) for name, rows in _rows_of(step).items()},
     }
     text = json.dumps(content, indent=1)
     path = crashes / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, text)
     return path
+
+
+def _rows_of(step: Steps) -> dict[str, Any]:
+    """The arrays of a crash file, (1, V) each, or None."""
+    return {name: getattr(step, name) for name in ("logits", "uncond_logits", "gumbel", "scores")}
 
 
 class _Content(BaseModel):
@@ -90,7 +84,7 @@ class _Content(BaseModel):
     scores: str | None
 
 
-def read_crash(path: Path) -> tuple[dict[str, Any], Step]:
+def read_crash(path: Path) -> tuple[dict[str, Any], Steps]:
     """Read a crash file: what it says about the failure, and the step. Raises ReportError."""
     try:
         content = _Content.model_validate_json(path.read_text(encoding="utf-8"))
@@ -117,15 +111,10 @@ def read_crash(path: Path) -> tuple[dict[str, Any], Step]:
         config = SamplingConfig.parse(content.config)
     except ConfigError as error:
         raise ReportError(f"{path} is no crash file: config: {error.message}", hint=error.hint) from error
-    step = Step(
-        config=config,
-        history=tuple(content.history),
-        logits=_decode(path, content.logits),
-        uncond_logits=rows["uncond_logits"],
-        gumbel=np.asarray(rows["gumbel"]),
-        token=content.token,
-        scores=rows["scores"],
-    )
+    logits = _decode(path, content.logits)[None]
+    uncond, gumbel, scores = (None if row is None else row[None] for row in rows.values())
+    tokens = np.array([content.token], dtype=np.int64)
+    step = Steps(logits, [content.history], (config,), uncond, gumbel=gumbel, tokens=tokens, scores=scores)
     return content.model_dump(), step
 
 

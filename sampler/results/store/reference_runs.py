@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from sampler.checks.longform.runs import TokenRun
 from sampler.errors import TokensError
-from sampler.runtime.files import whole_file
 
 FORMAT = "sampler-reference-runs/1"
 
@@ -80,21 +78,6 @@ class ReferenceRuns:
 def shipped_reference(name: str) -> Path:
     """Where the runs of a matrix are."""
     return Path(str(resources.files("sampler"))) / "finch" / "reference" / f"{name}.safetensors"
-
-
-def write_reference(path: Path, cells: Sequence[ReferenceCell], provenance: Mapping[str, Any]) -> None:
-    """Write a file. Raises ValueError where a value does not fit into its column."""
-    tensors = {}
-    for place, cell in enumerate(cells):
-        for name, kind in COLUMNS.items():
-            if not np.array_equal(cell.columns[name].astype(kind), cell.columns[name]):
-                raise ValueError(f"{cell.cell}: {name} does not fit into {kind.__name__}")
-            tensors[f"{place}.{name}"] = cell.columns[name].astype(kind)
-    about = [{"cell": c.cell, "source": c.source, "config": c.config, "runs": list(c.runs)} for c in cells]
-    metadata = {"format": FORMAT, "cells": json.dumps(about), "provenance": json.dumps(dict(provenance))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as write:
-        write(save(tensors, metadata=metadata))
 
 
 @functools.lru_cache(maxsize=8)

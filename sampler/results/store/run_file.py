@@ -1,21 +1,18 @@
 """A run as JSON lines: header, verdicts, footer; a file without its footer is refused."""
 
 import json
-import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from sampler.checks.verdict import Verdict
 from sampler.errors import SamplerError
-from sampler.runtime.files import output_errors
+from sampler.runtime.files import Write
 
-FORMAT = "sampler-run/1"
+FORMAT = "sampler-run/2"
 
 
 class ReportError(SamplerError):
@@ -32,55 +29,22 @@ class Run:
 
 
 class RunWriter:
-    """Writes one line at a time; every write error becomes an OutputError."""
+    """Writes one line at a time."""
 
-    def __init__(self, file: TextIO, path: Path) -> None:
-        self._file, self._path = file, path
+    def __init__(self, write: Write) -> None:
+        self._write = write
+
+    def header(self, content: dict[str, Any]) -> None:
+        self.write("header", {"format": FORMAT, **content})
 
     def write(self, kind: str, content: dict[str, Any]) -> None:
-        """Append one line and push it to the disk, so that a full disk shows at once."""
         text = json.dumps({"kind": kind, **content}, allow_nan=False, ensure_ascii=False)
-        readable = json.loads(
-            text.encode("utf-8", "replace")
-        )  # half a character, as in a file name, cannot be read back
-        with output_errors(self._path):
-            self._file.write(json.dumps(readable) + "\n")
-            self._file.flush()
+        # Half a character, as in a file name, cannot be read back.
+        readable = json.loads(text.encode("utf-8", "replace"))
+        self._write(json.dumps(readable) + "\n")
 
     def verdict(self, verdict: Verdict) -> None:
-        """Append a verdict."""
         self.write("verdict", asdict(verdict))
-
-
-@contextmanager
-def write_run(folder: Path, header: dict[str, Any]) -> Iterator[RunWriter]:
-    """Write `folder/run.jsonl`, which appears under its name only when it is complete.
-
-    Until then it is `run.jsonl.partial`, which is removed if the run fails. The caller writes the footer.
-    """
-    final, partial = folder / "run.jsonl", folder / "run.jsonl.partial"
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = partial.open("w", encoding="utf-8")
-    try:
-        writer = RunWriter(file, partial)
-        writer.write("header", {"format": FORMAT, **header})
-        yield writer
-        with output_errors(partial):
-            os.fsync(file.fileno())
-            file.close()
-            partial.replace(final)
-    except BaseException:
-        _discard(file, partial)
-        raise
-
-
-def _discard(file: TextIO, partial: Path) -> None:
-    for action in (file.close, partial.unlink):
-        try:
-            action()
-        except OSError:  # closing flushes once more to the disk that is full
-            continue
 
 
 def read_run(path: Path) -> Run:

@@ -1,6 +1,5 @@
 """TOKENS.jsonl: runs of tokens as any port can write them, one JSON object a line (docs/tokens.md)."""
 
-import difflib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sampler.checks.longform.runs import STEPS, TokenRun
-from sampler.errors import TokensError
+from sampler.errors import TokensError, nearest
 from sampler.requests import StopReason
-from sampler.runtime.files import output_errors
+from sampler.runtime.files import write_whole
 
 Array = NDArray[np.float64]
 HINT = "docs/tokens.md has an example"
@@ -22,17 +21,22 @@ ROUNDING = 1e-3
 """So far above 0 a logarithm, or below 0 an entropy, may be by rounding."""
 
 
-class _Line(BaseModel):
+class TokenLine(BaseModel):
     """One run. prompt: id of the text. margin: null where only one token was left. position: places from 0.
 
-    cell, request, slot, width: where `sampler run` made it; runs of one text in two cells are runs of two texts.
+    cell (matrix/cell), request, slot, width: where `sampler run` made it, None where the engine does not say; runs of
+    one text in two cells are runs of two texts.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
+    cell: str = ""
+    request: int | None = None
     prompt: str | int
-    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    tokens: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(strict=False)]
     stop_reason: StopReason
+    slot: int | None = None
+    width: int | None = None
     logprobs: list[Annotated[float, Field(le=ROUNDING)]] | None = None
     entropy: list[Annotated[float, Field(ge=-ROUNDING)]] | None = None
     rank: list[Annotated[int, Field(ge=0)]] | None = None
@@ -41,19 +45,24 @@ class _Line(BaseModel):
     text_length: Annotated[int, Field(gt=0)] | None = None
     expected_length: Annotated[float, Field(gt=0)] | None = None
     seed: int | None = None
-    cell: str = ""
-    request: int | None = None
-    slot: int | None = None
-    width: int | None = None
 
     @property
     def text(self) -> str:
-        """What runs are compared within."""
+        """Name of the text within which runs are compared."""
         return f"{self.cell} {self.prompt}" if self.cell else str(self.prompt)
+
+    def __str__(self) -> str:
+        """The line itself, without what was not given."""
+        return json.dumps(self.model_dump(exclude_unset=True), separators=(",", ":")) + "\n"
 
 
 def read_token_runs(path: Path) -> list[TokenRun]:
-    """Read a file of token runs.
+    """Read a file of token runs. Raises TokensError as `read_lines` does."""
+    return [_run(line) for line in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[TokenLine]:
+    """Read the lines of a file of token runs.
 
     Raises TokensError naming file, line, key and value for what is no run, for optional keys that only some lines have,
     for two lengths of one prompt and for a prompt and seed that come twice.
@@ -69,10 +78,10 @@ def read_token_runs(path: Path) -> list[TokenRun]:
         raise TokensError(f"{path} has no lines", hint=f"one run a line; {HINT}")
     parsed = [(number, _parsed(f"{path}, line {number}", line)) for number, line in lines]
     _check_together(path, parsed)
-    return [_run(line) for _, line in parsed]
+    return [line for _, line in parsed]
 
 
-def _parsed(where: str, line: str) -> _Line:
+def _parsed(where: str, line: str) -> TokenLine:
     try:
         data = json.loads(line, object_pairs_hook=lambda pairs: _unique(where, pairs))
     except ValueError as error:
@@ -80,7 +89,7 @@ def _parsed(where: str, line: str) -> _Line:
     if not isinstance(data, dict):
         raise TokensError(f"{where} is no object: {_short(data)}", hint=f"one run a line; {HINT}")
     try:
-        made = _Line.model_validate(data)
+        made = TokenLine.model_validate(data)
     except ValidationError as error:
         raise _schema_error(where, error) from error
     for name in STEPS:
@@ -95,7 +104,7 @@ def _parsed(where: str, line: str) -> _Line:
     return made
 
 
-def _check_positions(where: str, line: _Line) -> None:
+def _check_positions(where: str, line: TokenLine) -> None:
     if not line.position:
         return
     if line.text_length is None:
@@ -121,9 +130,7 @@ def _schema_error(where: str, error: ValidationError) -> TokensError:
     first = error.errors()[0]
     name, *places = (str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, _Line.model_fields, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_Line.model_fields)}"
-        return TokensError(f"{where}: unknown key {name!r}", hint=hint)
+        return TokensError(f"{where}: unknown key {name!r}", hint=nearest(name, TokenLine.model_fields))
     if first["type"] == "missing":
         return TokensError(f"{where}: key {name!r} is missing", hint=HINT)
     expected = {
@@ -151,7 +158,7 @@ def _short(value: object) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def _check_together(path: Path, lines: Sequence[tuple[int, _Line]]) -> None:
+def _check_together(path: Path, lines: Sequence[tuple[int, TokenLine]]) -> None:
     """What no line can say alone."""
     first_number, first = lines[0]
     lengths: dict[tuple[str, str], tuple[int, float | None]] = {}
@@ -180,7 +187,7 @@ def _check_together(path: Path, lines: Sequence[tuple[int, _Line]]) -> None:
             )
 
 
-def _run(line: _Line) -> TokenRun:
+def _run(line: TokenLine) -> TokenRun:
     margin = None if line.margin is None else [math.inf if value is None else value for value in line.margin]
     logprobs, entropy, rank, margins = (
         None if values is None else np.array(values, dtype=np.float64)
@@ -188,7 +195,7 @@ def _run(line: _Line) -> TokenRun:
     )
     return TokenRun(
         line.text,
-        tuple(line.tokens),
+        line.tokens,
         line.stop_reason,
         logprobs,
         entropy,
@@ -201,19 +208,11 @@ def _run(line: _Line) -> TokenRun:
 
 
 def write_token_runs(path: Path, runs: Sequence[TokenRun]) -> None:
-    """Write runs to a file that appears whole or not at all, at first as `path.part`.
+    """Write runs to a file that appears whole or not at all.
 
     Raises OutputError where it cannot be written, TokensError for a run that could not be read again.
     """
-    part = path.with_name(f"{path.name}.part")
-    lines = list(_lines(path, runs))
-    with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    write_whole(path, "".join([f"{line}\n" for line in _lines(path, runs)]))
 
 
 def _lines(path: Path, runs: Sequence[TokenRun]) -> Iterator[str]:

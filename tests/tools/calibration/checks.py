@@ -22,17 +22,13 @@ from tests.tools.calibration.run_experiments import (
     ONE,
     TEN,
     THIRTY,
+    CountedRunsExperiment,
     ExceedancesExperiment,
-    MarkedRunsExperiment,
     RankSumExperiment,
+    RisenRunsExperiment,
     RunDesign,
 )
-from tests.tools.calibration.text_experiments import StratifiedCountsExperiment
-from tests.tools.calibration.two_experiments import (
-    DistributionFunctionExperiment,
-    TwoCountsExperiment,
-    TwoSamplesExperiment,
-)
+from tests.tools.calibration.scalar_experiments import DistributionFunctionExperiment
 
 
 @dataclass(frozen=True)
@@ -48,9 +44,6 @@ CHECKS = (
     Check("support", SupportExperiment),
     Check("one token (binomial)", BinomialExperiment),
     Check("all tokens (total variation)", MultinomialExperiment),
-    Check("one token, two samples", TwoCountsExperiment, (500, 2_000)),
-    Check("runs by text, two samples", StratifiedCountsExperiment, (200, 500)),
-    Check("all tokens, two samples", TwoSamplesExperiment, (500, 2_000)),
     Check("scalars (distribution function)", DistributionFunctionExperiment),
     Check("coincidences of consecutive draws", ConsecutiveExperiment, (500, 2_000)),
     Check("coincidences of two rows", RowsExperiment, (500, 2_000)),
@@ -60,7 +53,7 @@ CHECKS = (
 def planned(cell: str) -> Distribution:
     """What `sampler check` draws from in one of its cells, by the reference; likeliest first."""
     probe = next(each for each in DrawPlan(0).cells if each.name == cell).probe
-    final = ReferenceEngine().evaluate(probe.logits, probe.history, probe.config, probe.uncond_logits)[-1]
+    final = ReferenceEngine().evaluate(probe)[-1]
     pmf = softmax(final.scores[0])
     return Distribution(f"`sampler check`, {cell}", np.sort(pmf[pmf > 0])[::-1])
 
@@ -77,14 +70,17 @@ IN_USE = (
 """Distributions and numbers of draws that a run of `sampler check` has."""
 
 RANKS = Check("runs by rank", RankSumExperiment)
-MARKS = Check("marked runs", MarkedRunsExperiment)
+COUNTS = Check("runs that count", CountedRunsExperiment)
+RISES = Check("runs that count more often", RisenRunsExperiment)
 BEYOND = Check("runs beyond a bound", ExceedancesExperiment)
 RUNS: tuple[tuple[Check, RunDesign, int], ...] = (
     (RANKS, ONE, 40),
     (RANKS, TEN, 10),
     (RANKS, THIRTY, 20),
-    (MARKS, ONE, 100),
-    (MARKS, TEN, 20),
+    (COUNTS, ONE, 100),
+    (COUNTS, TEN, 20),
+    (RISES, ONE, 200),
+    (RISES, TEN, 20),
     (BEYOND, ONE, 200),
     (BEYOND, TEN, 20),
 )

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from sampler.checks.conformance.draw.frequencies import consecutive
 from sampler.statistics.binomial import Binomial
-from sampler.statistics.independence import coincidence, consecutive, judge_pairs
+from sampler.statistics.judgement import detectable_leak
 from sampler.statistics.multinomial import Multinomial
-from sampler.statistics.support import detectable_leak, judge_support
 from tests.tools.calibration.distributions import Array, Distribution, wrong_distributions
 from tests.tools.calibration.rates import TailProbability
 from tests.tools.calibration.separable import tail_probability
@@ -59,7 +59,7 @@ class SupportExperiment:
         return samples[:, -1] > 0
 
     def judged(self, sample: Samples, alpha: float) -> bool:
-        return judge_support(sample, self.pmf > 0).rejected
+        return bool(sample[self.pmf == 0].any())
 
     def tail(self, alpha: float, rng: Rng) -> TailProbability:
         return TailProbability(0.0)
@@ -142,7 +142,7 @@ class CoincidenceExperiment:
 
     def __init__(self, distribution: Distribution, n: int):
         self.pmf, self.n = distribution.pmf, n
-        self.probability = coincidence(self.pmf, self.pmf)
+        self.probability = float(self.pmf @ self.pmf)
 
     @property
     def pairs(self) -> int:
@@ -162,7 +162,7 @@ class CoincidenceExperiment:
         return np.asarray((equal < low) | (equal > high))
 
     def judged(self, sample: Samples, alpha: float) -> bool:
-        return judge_pairs(sample[0], sample[1], self.probability, alpha).rejected
+        return Binomial(self.probability, alpha).judge(int((sample[0] == sample[1]).sum()), self.pairs).rejected
 
     def tail(self, alpha: float, rng: Rng) -> TailProbability:
         low, high = Binomial(self.probability, alpha).accepted(self.pairs)

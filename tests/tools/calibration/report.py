@@ -32,14 +32,13 @@ Seed {seed}, {replicates:,} replicates of each sample, Python {python}, NumPy {n
   inequality reject less often than they may.
 - **Tail**: the probability of a false alarm at the alpha that `sampler check` uses, {alpha:.2g}. Without an error it
   was computed (enumeration of binomial and hypergeometric counts, or Chernoff's bound where no draw comes near); with a
-  standard error it was sampled from exponentially tilted laws. 0: one draw is proof. That of two samples, of marked
-  runs and of runs beyond a bound is given pooled counts or values, drawn once; of runs by text the largest of 20, drawn
-  where the second sample has the detectable rise.
+  standard error it was sampled from exponentially tilted laws. 0: one draw is proof. That of runs
+  that count and of runs beyond a bound is given pooled counts or values, drawn once.
 - **Detectable**: what the check announces at that alpha, the smallest discrepancy in the worst direction that it misses
   with at most 1 %: total variation for all tokens, mass outside for the support, difference of probabilities for one
-  token and for coincidences, rise of the mean rate for runs by text, distance of distribution functions for scalars;
-  where the unit is the run, the probability that a run of the one side is the larger of a pair, and the share of runs
-  that are marked or beyond the bound.
+  token and for coincidences, distance of distribution functions for scalars; where the unit is the run, the
+  probability that a run of the one side is the larger of a pair, the share of runs that count or are beyond the bound,
+  and the rise of the mean rate for runs that count more often.
 - **Missed at it**: replicates at exactly that discrepancy that were not rejected, in the worst of several directions,
   whose name follows; at most 1 % is promised. A dash where no distribution is that far away in any of them.
 - **n** is a number of draws; in the last rows, where the unit is the run, of runs of each text on either side.

@@ -12,8 +12,8 @@ from scipy.special import erfinv
 from scipy.stats import hypergeom
 
 from sampler.statistics.exceedances import Exceedances, conformal_rank
-from sampler.statistics.marks import MarkedRuns
 from sampler.statistics.ranks import RankSum
+from sampler.statistics.stratified import StratifiedCounts
 from tests.tools.calibration.distributions import Array
 from tests.tools.calibration.experiments import Rng, Samples
 from tests.tools.calibration.rates import TailProbability
@@ -113,7 +113,7 @@ def _marks(marked: tuple[int, ...], n: int) -> Array:
     return _upper(reduce(np.convolve, [hypergeom.pmf(np.arange(min(m, n) + 1), 2 * n, m, n) for m in marked]))
 
 
-class MarkedRunsExperiment:
+class CountedRunsExperiment:
     """Marks of the runs of each text, of one rate in one half of the texts and of another in the rest."""
 
     def __init__(self, design: RunDesign, n: int):
@@ -133,7 +133,7 @@ class MarkedRunsExperiment:
 
     def judged(self, sample: Samples, alpha: float) -> bool:
         first, second = sample.tolist()
-        return MarkedRuns(alpha).judge(first, self.runs, second, self.runs).rejected
+        return StratifiedCounts(alpha).judge(first, self.runs, second, self.runs).rejected
 
     def tail(self, alpha: float, rng: Rng) -> TailProbability:
         """Given marks as they are drawn once, every count of the first side that the package rejects."""
@@ -146,7 +146,7 @@ class MarkedRunsExperiment:
         return TailProbability(wrong)
 
     def detectable(self, alpha: float) -> float:
-        return MarkedRuns(alpha).detectable(self.runs, self.runs)
+        return StratifiedCounts(alpha).detectable_share(self.runs, self.runs)
 
     def wrong(self, distance: float, rng: Rng, replicates: int) -> Iterator[tuple[str, Samples]]:
         none = np.zeros((replicates, self.texts), dtype=np.int64)
@@ -154,6 +154,23 @@ class MarkedRunsExperiment:
         if 2 * distance <= 1 and self.texts % 2 == 0:
             uneven = np.where(np.arange(self.texts) % 2 == 0, 2 * distance, 0.0)
             yield "in half of the texts", np.stack([rng.binomial(self.n, uneven, none.shape), none], axis=1)
+
+
+class RisenRunsExperiment(CountedRunsExperiment):
+    """The same counts where the first side's mean rate is above the second's."""
+
+    def detectable(self, alpha: float) -> float:
+        return StratifiedCounts(alpha).detectable_rise(float(self.rates.mean()), self.runs, self.runs)
+
+    def wrong(self, distance: float, rng: Rng, replicates: int) -> Iterator[tuple[str, Samples]]:
+        """The rise is shared out over all texts, in proportion to the room above their rates, or fills up some."""
+        room = 1 - self.rates
+        if distance <= room.mean():
+            shape = (replicates, self.texts)
+            filled = np.minimum(room, np.maximum(0.0, distance * len(room) - (np.cumsum(room[::-1])[::-1] - room)))
+            for name, rise in (("every text", distance * room / room.mean()), ("some texts", filled)):
+                sides = [rng.binomial(self.n, np.minimum(1, self.rates + more), shape) for more in (rise, 0.0)]
+                yield name, np.stack(sides, axis=1)
 
 
 def _shared_out(pooled: Samples, first: int, n: int) -> Samples | None:

@@ -20,7 +20,8 @@ from sampler import finch
 from sampler.chain.noise import NoiseKey
 from sampler.finch import Prompt
 from sampler.finch.training.measure import SHORTEST
-from sampler.generation.generator import Generation, Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Generation, Request
 from sampler.variants import analyzer, variant
 from tests import wheels
 

@@ -16,7 +16,8 @@ from scipy.stats import binomtest
 from sampler import SamplingConfig, finch
 from sampler.chain.noise import NoiseKey
 from sampler.checks.longform.loop_rate import LoopingRuns
-from sampler.generation.generator import Generation, Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Generation, Request
 from sampler.run.prompts import in_turn
 
 TEMPERATURES = (0.0, 0.3, 0.8, 1.3, 2.0)

@@ -218,7 +218,7 @@ def _objections(examination: Any, hints: Hints) -> Iterator[str]:
 def _objection(examination: Any) -> str:
     """The first case that did not pass, or nothing."""
     report = examination.run()
-    if report.outcome == "agrees" or (examination.only is not None and report.outcome == "unavailable"):
+    if report.outcome == "agrees" or (examination.only is not None and report.outcome in ("skipped", "inconclusive")):
         return ""
     objections = [each for each in report.verdicts if each.outcome in ("failed", "errored")]
     return objections[0].case if objections else f"{examination.levels[0]} {report.outcome}"

@@ -8,10 +8,10 @@ import numpy as np
 
 from sampler.alignment import AnalyzerConfig
 from sampler.chain.pipeline import Scores, run_rows
-from sampler.config import SamplingConfig
 from sampler.generation.block import Block
-from sampler.generation.generator import Generation, Generator, Request
+from sampler.generation.generator import Generator
 from sampler.generation.slot import Slot
+from sampler.requests import Batch, Generation, Request
 from sampler.t3.checkpoint import Checkpoint
 from tests.wrong_engines.wrong_generators.table import (
     SENTENCES,
@@ -67,9 +67,9 @@ def holds_eos_back_for_60_tokens(checkpoint: Checkpoint, width: int) -> Generato
 def eos_is_exempt_from_the_filters(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: EOS keeps a probability of at least a fiftieth, whatever the filters say [E02]."""
 
-    def chain(logits: mx.array, seen: mx.array, configs: Sequence[SamplingConfig], uncond: mx.array) -> Scores:
-        right = run_rows(logits, seen, configs, uncond)
-        eos = mx.arange(logits.shape[-1])[None] == logits.shape[-1] - 1
+    def chain(batch: Batch) -> Scores:
+        right = run_rows(batch)
+        eos = mx.arange(right.final.shape[-1])[None] == right.final.shape[-1] - 1
         floor = mx.logsumexp(right.final, axis=-1, keepdims=True) - float(np.log(50))
         return Scores(*(mx.where(eos, mx.maximum(scores, floor), scores) for scores in right))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from sampler.chain.pipeline import Scores, run_rows
+from sampler.chain.pipeline import run_rows
 from sampler.config import SamplingConfig
 from sampler.generation.block import Block
 from sampler.generation.generator import Generator
@@ -58,11 +58,8 @@ def unconditional_row_keeps_the_text(checkpoint: Checkpoint, width: int) -> Gene
 @wrong_generator(*ANYTHING, plan=SENTENCES)
 def guides_from_the_unconditional_row(checkpoint: Checkpoint, width: int) -> Generator:
     """Lie: conditional and unconditional logits are exchanged [C02]."""
-
-    def chain(logits: mx.array, seen: mx.array, configs: Sequence[SamplingConfig], uncond: mx.array) -> Scores:
-        return run_rows(uncond, seen, configs, logits)
-
-    return with_chain(chain)(checkpoint, width)
+    swapped = with_chain(lambda batch: run_rows(replace(batch, logits=batch.uncond_logits, uncond_logits=batch.logits)))
+    return swapped(checkpoint, width)
 
 
 @wrong_generator(*ANYTHING, plan=SENTENCES)

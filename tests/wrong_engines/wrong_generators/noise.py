@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from sampler.chain.noise import NoiseKey
-from sampler.generation.generator import Generator, Noise, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Noise, Request
 from sampler.t3.checkpoint import Checkpoint
 from tests.wrong_engines.wrong_generators.table import (
     PARAGRAPHS,

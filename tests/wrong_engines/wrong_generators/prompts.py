@@ -8,7 +8,8 @@ import mlx.core as mx
 import numpy as np
 
 from sampler.generation.block import Block
-from sampler.generation.generator import Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Request
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.conditioning import Voice
 from sampler.t3.model import T3

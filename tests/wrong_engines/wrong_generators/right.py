@@ -7,7 +7,8 @@ import mlx.core as mx
 import numpy as np
 
 from sampler.checks.longform.runs import TokenRun
-from sampler.generation.generator import Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Request
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint
 from tests.wrong_engines.wrong_generators.memory import Pair, with_cache

@@ -10,7 +10,8 @@ from sampler.chain.pipeline import Scores
 from sampler.checks.longform.runs import TokenRun
 from sampler.finch import Prompt
 from sampler.generation.block import Block
-from sampler.generation.generator import Generation, Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Generation, Request
 from sampler.t3.checkpoint import Checkpoint
 
 LANGUAGES = ("en", "de", "fr", "es", "it")

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, IGNORED, Alternative, Inputs
+from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, IGNORED, Alternative, in_float64
 from sampler.checks.conformance.diagnosis.order import FULL_ORDERS, Cause, Change, in_order, swapped, without
 from sampler.checks.conformance.draw.drawer import Drawer, Drawn
 from sampler.checks.conformance.draw.frequencies import SINGLE_CELLS, shared_draws
 from sampler.checks.conformance.draw.plan import LAGS
 from sampler.checks.verdict import Finding
-from sampler.config import STAGES, Stage
+from sampler.stages import STAGES, Stage
 from sampler.statistics.multinomial import Multinomial
 
 FIT = 1e-4
@@ -31,7 +31,6 @@ class DrawResults:
     findings: Mapping[str, Finding]
 
     def failed(self, *names: str) -> tuple[str, ...]:
-        """Which of some cases failed or errored."""
         return tuple(
             name for name in names if name in self.findings and self.findings[name].outcome in ("failed", "errored")
         )
@@ -42,7 +41,7 @@ class DrawResults:
         return cell is not None and bool(self.failed(f"{cell}/support", f"{cell}/frequencies"))
 
     def _asked(self, name: str) -> bool:
-        return name in self.findings and self.findings[name].outcome != "unavailable"
+        return name in self.findings and self.findings[name].outcome != "skipped"
 
     def cells(self) -> list[str]:
         """Cells that failed, by support or frequencies."""
@@ -51,7 +50,7 @@ class DrawResults:
 
 
 def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Cause, ...]:
-    """Culprits, the most likely first. known: stages that `process` has shown to be wrong; they explain their cells."""
+    """Causes, the most likely first. known: stages that `process` has shown to be wrong; they explain their cells."""
     harmed = [name for name, finding in results.findings.items() if finding.stage == "purity"]
     harmed = [name for name in harmed if results.failed(name)]
     if harmed:
@@ -158,11 +157,8 @@ def _idle(results: DrawResults) -> Alternative | None:
 def _scores(alternative: Alternative, drawn: Drawn) -> Array:
     """Scores (V,) that an alternative gives for what was drawn from."""
     probe = drawn.cell.probe
-    uncond = None if probe.uncond_logits is None else probe.uncond_logits.astype(np.float64)
     with np.errstate(all="ignore"):
-        return np.asarray(
-            alternative.scores(Inputs(probe.logits.astype(np.float64), probe.history, probe.config, uncond))[0]
-        )
+        return np.asarray(alternative.scores(in_float64(probe))[0])
 
 
 def _of_calls(calls: NDArray[np.int64]) -> tuple[str, str] | None:
@@ -243,9 +239,6 @@ def _exchanged(results: DrawResults, own: Sequence[Drawn]) -> list[str]:
 
 
 def _explains(results: DrawResults, drawn: Drawn, change: Change) -> bool:
-    probe = drawn.cell.probe
-    judge = results.drawer.judge
-    states = judge.reference.evaluate(
-        probe.logits, probe.history, change(probe.config), probe.uncond_logits, context=judge.context(probe)
-    )
+    probe, judge = drawn.cell.probe, results.drawer.judge
+    states = judge.reference.evaluate(judge.placed(probe).with_config(change(probe.config)))
     return _fits(drawn, states[-1].scores[0])

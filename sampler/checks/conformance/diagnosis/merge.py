@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sampler.checks.conformance.diagnosis.order import Cause
 from sampler.checks.verdict import Finding
-from sampler.config import ALL_STAGES
+from sampler.stages import ALL_STAGES
 
 STATEFUL = frozenset(
     {"process/properties/twice-the-same", "process/properties/first-call", "process/properties/keeps-its-answers"}

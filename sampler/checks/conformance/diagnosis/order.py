@@ -9,7 +9,8 @@ import numpy as np
 from sampler.checks.conformance.comparison import Comparison
 from sampler.checks.conformance.judge import Judge, ProbeResult
 from sampler.checks.conformance.settings import ORDERS
-from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.config import SamplingConfig
+from sampler.stages import STAGES, Stage
 
 Change = Callable[[SamplingConfig], SamplingConfig]
 FULL_ORDERS = {name: order for name, order in ORDERS.items() if len(order) == len(STAGES) - 1}
@@ -52,7 +53,7 @@ def _of_raw_logits(config: SamplingConfig) -> SamplingConfig:
 def diagnose_order(
     judge: Judge, unexplained: Sequence[ProbeResult], together: Sequence[ProbeResult]
 ) -> Iterator[Cause]:
-    """Culprits of cells in which stages stand together; together: all such cells whose stages are right alone."""
+    """Causes of cells in which stages stand together; together: all such cells whose stages are right alone."""
     names = tuple(result.cell.name for result in unexplained)
     greedy = all(one.probe.config.greedy for result in unexplained for one in result.failing)
     if greedy and _explains(judge, unexplained, _of_raw_logits):
@@ -129,7 +130,7 @@ def _explains(judge: Judge, results: Sequence[ProbeResult], change: Change) -> b
         for one in result.comparisons:
             if one.failure:
                 return False
-            probe = replace(one.probe, config=change(one.probe.config))
+            probe = one.probe.with_config(change(one.probe.config))
             if Comparison(probe, judge.expect(probe), one.answer).wrong.any():
                 return False
     return bool(results)
@@ -143,9 +144,8 @@ def _of_chain(judge: Judge, results: Sequence[ProbeResult]) -> Cause:
         reason = results[0].failing[0].failure
         return Cause("order", f"order: no scores where stages stand together: {reason}", names)
     index = int(np.argmax(shown.wrong))
-    row = shown.probe.only(index)
-    inputs = row.logits, row.history, row.config, row.uncond_logits
-    states = judge.reference.evaluate(*inputs, context=judge.context(row))
+    row = shown.probe.only([index])
+    states = judge.reference.evaluate(judge.placed(row))
     shift: Cause | None = None
     for stage, before in zip(row.config.order, states, strict=False):
         if stage in row.config.active_stages():

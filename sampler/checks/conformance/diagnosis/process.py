@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from sampler.checks.conformance.comparison import Comparison
-from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, Alternative, Inputs, agreement
+from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, Alternative, agreement, in_float64
 from sampler.checks.conformance.diagnosis.order import Cause, diagnose_order
 from sampler.checks.conformance.judge import Judge, ProbeResult
 from sampler.checks.conformance.probes import Mask
-from sampler.checks.conformance.settings import FURTHER, SINGLE
-from sampler.config import ALL_STAGES
+from sampler.checks.conformance.settings import OPTIONAL, SINGLE
 from sampler.engines.calls import Answer
+from sampler.stages import ALL_STAGES
 
 LARGE = 1_000
 SMALL = 300
@@ -24,7 +24,7 @@ SHARE = 0.9
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Culprits of level `process`, the most likely first, and the stage that each cell's verdict names."""
+    """Causes of level `process`, the most likely first, and the stage that each cell's verdict names."""
 
     causes: tuple[Cause, ...]
     stages: dict[str, str]
@@ -36,7 +36,7 @@ def diagnose(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
     stages = {result.cell.name: _own_stage(result) for result in results}
     causes: list[Cause] = []
     if failing and all(result.outcome == "errored" for result in failing):
-        silent = all(result.outcome in ("errored", "unavailable") for result in results)
+        silent = all(result.outcome in ("errored", "skipped") for result in results)
         if silent:
             cause = _silent(judge, failing)
             return Diagnosis((cause,), dict.fromkeys(stages, cause.stage))
@@ -49,7 +49,7 @@ def diagnose(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
             causes.append(Cause("cfg", f"cfg: weight 0 changes the logits: {row}", ("nothing",)))
         del by_name["nothing"]
     causes.extend(_broken_everywhere(by_name))
-    alone: dict[str, ProbeResult] = {stage: by_name[stage] for stage in (*SINGLE, *FURTHER) if stage in by_name}
+    alone: dict[str, ProbeResult] = {stage: by_name[stage] for stage in (*SINGLE, *OPTIONAL) if stage in by_name}
     everywhere = "nothing" in by_name
     for stage, result in alone.items():
         if not everywhere or _more_than_nothing(result, by_name["nothing"]):
@@ -73,7 +73,7 @@ def _silent(judge: Judge, failing: Sequence[ProbeResult]) -> Cause:
     """No cell was answered: look whether a row by itself is."""
     names = tuple(result.cell.name for result in failing)
     first = failing[0].failing[0]
-    if first.answer.failure == "raised" and not judge.compare(first.probe.only(0)).failure:
+    if first.answer.failure == "raised" and not judge.compare(first.probe.only([0])).failure:
         return Cause("batch", f"batch: a row by itself is answered, several are not: {first.failure}", names)
     return Cause("purity", f"purity: gives no answer: {first.failure}", names)
 
@@ -190,10 +190,8 @@ def _share(compared: Sequence[Comparison], alternative: Alternative) -> float:
         probe = one.probe
         if probe.logits.shape[1] > LARGE and _smaller_share(fits, wrong) < SHARE:
             break  # what is wrong on small vocabularies is not worth a large one
-        uncond = None if probe.uncond_logits is None else probe.uncond_logits.astype(np.float64)
-        inputs = Inputs(probe.logits.astype(np.float64), probe.history, probe.config, uncond)
         with np.errstate(all="ignore"):
-            scores = alternative.scores(inputs)
+            scores = alternative.scores(in_float64(probe))
         fit = agreement(one.scores, scores, up_to_ties=alternative.up_to_ties)
         # A wrong row is explained by what is wrong there itself, not by what rounds to the same distribution.
         itself = Comparison(probe, one.expected, Answer(scores)).wrong

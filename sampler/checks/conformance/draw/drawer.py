@@ -1,6 +1,6 @@
 """Drawing from the cells of the plan through an engine's own `draw`, and refusing what are no draws."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,7 @@ from sampler.checks.conformance.comparison import Expected
 from sampler.checks.conformance.draw.plan import CHUNK, DRAWS, DrawCell
 from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.probes import Probe
-from sampler.engines.calls import Answer, Call
-from sampler.errors import Unsupported
+from sampler.engines.calls import Answer, Call, raise_refusal
 
 Tokens = NDArray[np.int64]
 Array = NDArray[np.float64]
@@ -36,12 +35,10 @@ class Drawn:
 
     @property
     def tokens(self) -> Tokens:
-        """All of them."""
         return self.calls.ravel()
 
     @property
     def counts(self) -> Tokens:
-        """Draws of each token, (V,)."""
         return np.bincount(self.tokens, minlength=self.cell.probe.logits.shape[1])
 
     @property
@@ -69,7 +66,7 @@ class Drawer:
             "seed": seed,
             "uncond_logits": None if probe.uncond_logits is None else self.judge.filled(probe.uncond_logits[0], 0.0),
         }
-        answer = self.judge.client.ask(Call("draw", arguments, self.judge.context(probe), thread))
+        answer = self.judge.client.ask(Call("draw", arguments, self.judge.placed(probe).context, thread))
         return _tokens(answer, n, probe.logits.shape[1])
 
     def cell(self, cell: DrawCell) -> Drawn:
@@ -77,14 +74,13 @@ class Drawer:
         if cell.name not in self.drawn:
             first = 1_000_003 * (self.base + 1)
             calls = [self.draw(cell.probe, CHUNK, first + index) for index in range(DRAWS // CHUNK)]
-            asked = replace(cell.probe, config=self.judge.asked(cell.probe.config))
+            asked = cell.probe.with_config(self.judge.asked(cell.probe.config))
             self.drawn[cell.name] = Drawn(cell, self.judge.expect(asked), np.stack(calls))
         return self.drawn[cell.name]
 
 
 def _tokens(answer: Answer, n: int, size: int) -> Tokens:
-    if answer.failure == "unsupported":
-        raise Unsupported(answer.message)
+    raise_refusal(answer)
     if answer.value is None:
         raise NoDraws(answer.message)
     if answer.wrote:

@@ -4,8 +4,6 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +16,9 @@ from sampler.checks.conformance.settings import NEUTRAL
 from sampler.checks.verdict import Finding, some_ids
 from sampler.errors import Unsupported
 from sampler.statistics.binomial import Binomial
-from sampler.statistics.independence import consecutive
-from sampler.statistics.judgement import MISS_RATE, Judgement
+from sampler.statistics.judgement import MISS_RATE, Judgement, detectable_leak
 from sampler.statistics.multinomial import Multinomial
 from sampler.statistics.scalar import DistributionFunction
-from sampler.statistics.support import detectable_leak
 
 SEED_BITS = (8, 16, 24)
 """After how many bits a seed may be cut off by mistake; more than 32 are not asked for."""
@@ -45,8 +41,9 @@ def support(drawer: Drawer, cell: DrawCell) -> Finding:
         count = int(drawn.counts[outside].sum())
         kept = np.flatnonzero(drawn.expected.may[0])
         message = f"{count} of {n} draws are removed tokens, {some_ids(outside)}; {some_ids(kept)} are kept"
-        return Finding("draw", "draw", "failed", n, message, count, 0.0, 0.0, leak)
-    return Finding("draw", "draw", "passed", n, f"{n} draws, all of them kept tokens", 0.0, 0.0, 0.0, leak)
+        return Finding("draw", "draw", "failed", n, message, count, 0.0, alpha=0.0, detectable=leak)
+    message = f"{n} draws, all of them kept tokens"
+    return Finding("draw", "draw", "passed", n, message, 0.0, 0.0, alpha=0.0, detectable=leak)
 
 
 def frequencies(drawer: Drawer, cell: DrawCell, plan: DrawPlan) -> Finding:
@@ -73,15 +70,14 @@ def frequencies(drawer: Drawer, cell: DrawCell, plan: DrawPlan) -> Finding:
 def _statistical(
     judged: Judgement, alpha: float, detectable: float, detect: float, shown: str, *, tolerance: float = 0.0
 ) -> Finding:
-    figures: dict[str, Any] = {
-        "statistic": judged.statistic, "bound": judged.bound + tolerance, "alpha": alpha, "detectable": detectable,
-    }  # fmt: skip
-    if judged.statistic > judged.bound + tolerance:
-        return Finding("draw", "draw", "failed", judged.n, f"{shown} (p <= {judged.p_value:.2g})", **figures)
-    if detectable > detect:
+    allowed = replace(judged, bound=judged.bound + tolerance)
+    if allowed.rejected:
+        message = f"{shown} (p <= {judged.p_value:.2g})"
+    elif detectable > detect:
         message = f"too few draws (would see >= {detectable:.2g}, must see {detect:g})"
-        return Finding("draw", "draw", "unavailable", judged.n, message, **figures)
-    return Finding("draw", "draw", "passed", judged.n, f"{shown} (would see >= {detectable:.2g})", **figures)
+    else:
+        message = f"{shown} (would see >= {detectable:.2g})"
+    return Finding.of_test("draw", "draw", allowed, message, alpha=alpha, detectable=detectable, required=detect)
 
 
 def _pairs(plan: DrawPlan, name: str, first: Tokens, second: Tokens, probability: float, what: str) -> Finding:
@@ -91,6 +87,13 @@ def _pairs(plan: DrawPlan, name: str, first: Tokens, second: Tokens, probability
     judged = test.judge(same, len(first))
     shown = f"{what}: {same} of {len(first)} pairs are equal, {probability:.4f} of them are expected"
     return _statistical(judged, test.alpha, test.detectable(len(first), MISS_RATE), check.detect, shown)
+
+
+def consecutive(tokens: Tokens, lag: int = 1) -> tuple[Tokens, Tokens]:
+    """Disjoint pairs of draws that are `lag` apart, every draw in one pair at most: (n,), (n,)."""
+    usable = len(tokens) // (2 * lag) * 2 * lag
+    blocks = tokens[:usable].reshape(-1, 2, lag)
+    return blocks[:, 0].ravel(), blocks[:, 1].ravel()
 
 
 def lagged(drawer: Drawer, plan: DrawPlan, lag: int) -> Finding:
@@ -192,7 +195,7 @@ def _most_that_it_does(drawer: Drawer, plan: DrawPlan) -> DrawCell:
 def single_draws(drawer: Drawer, plan: DrawPlan) -> tuple[Finding, Finding]:
     """Calls of one draw with consecutive seeds: their frequencies, and whether neighbours are independent."""
     cell = _most_that_it_does(drawer, plan)
-    expected = drawer.judge.expect(replace(cell.probe, config=drawer.judge.asked(cell.probe.config)))
+    expected = drawer.judge.expect(cell.probe.with_config(drawer.judge.asked(cell.probe.config)))
     probabilities = np.asarray(softmax(expected.scores[0]))
     first_seed = 2_000_003 * plan.seed
     tokens = np.concatenate([drawer.draw(cell.probe, 1, seed) for seed in range(first_seed, first_seed + SINGLE_DRAWS)])
@@ -202,7 +205,7 @@ def single_draws(drawer: Drawer, plan: DrawPlan) -> tuple[Finding, Finding]:
     counts = np.bincount(tokens, minlength=len(probabilities))
     if len(outside):
         message = f"{len(outside)} of {len(tokens)} single draws are removed tokens, {some_ids(np.unique(outside))}"
-        first = Finding("draw", "draw", "failed", len(tokens), message, len(outside), 0.0, 0.0)
+        first = Finding("draw", "draw", "failed", len(tokens), message, len(outside), 0.0, alpha=0.0)
     else:
         worst = int(np.argmax(np.abs(counts / len(tokens) - probabilities)))
         shown = (
@@ -234,7 +237,7 @@ def greedy(drawer: Drawer, plan: DrawPlan) -> Finding:
     """At temperature 0 every draw is the lowest id among the maxima."""
     config = replace(NEUTRAL, temperature=0.0)
     logits = np.array([[0.5, 2.0, -1.0, 2.0, -np.inf, 1.9]], dtype=np.float32)
-    tokens = drawer.draw(Probe("temperature", "greedy", config, logits, [[0, 3]], ("tied",)), 200, plan.seed)
+    tokens = drawer.draw(Probe.of("temperature", "greedy", config, logits, [[0, 3]], ("tied",)), 200, plan.seed)
     wrong = int((tokens != 1).sum())
     if wrong:
         seen = some_ids(np.unique(tokens))
@@ -245,14 +248,22 @@ def greedy(drawer: Drawer, plan: DrawPlan) -> Finding:
     )
 
 
-def other_checks(drawer: Drawer, plan: DrawPlan) -> Iterator[tuple[str, Callable[[], Finding | tuple[Finding, ...]]]]:
-    """Every check of level `draw` beside support and frequencies, by its case."""
-    yield "temperature/greedy", lambda: greedy(drawer, plan)
-    yield "nothing/same-seed", lambda: same_seed(drawer, plan)
-    yield "nothing/worker-thread", lambda: worker_thread(drawer, plan)
+OtherCheck = tuple[tuple[str, ...], Callable[[], tuple[Finding, ...]]]
+"""The cases (cell/check) that a check answers, and the check."""
+
+
+def other_checks(drawer: Drawer, plan: DrawPlan) -> Iterator[OtherCheck]:
+    """Every check of level `draw` beside support and frequencies."""
+
+    def one(case: str, check: Callable[..., Finding], *more: int) -> OtherCheck:
+        return (case,), lambda: (check(drawer, plan, *more),)
+
+    yield one("temperature/greedy", greedy)
+    yield one("nothing/same-seed", same_seed)
+    yield one("nothing/worker-thread", worker_thread)
     for lag in LAGS:
-        yield f"nothing/pairs-{lag}", partial(lagged, drawer, plan, lag)
-    yield "nothing/pairs-shifted", lambda: shifted_pairs(drawer, plan)
-    yield "nothing/seeds", lambda: other_seeds(drawer, plan)
-    yield "chain:everything/single-draws chain:everything/single-pairs", lambda: single_draws(drawer, plan)
-    yield "vocabulary/ranks", lambda: ranks(drawer, plan)
+        yield one(f"nothing/pairs-{lag}", lagged, lag)
+    yield one("nothing/pairs-shifted", shifted_pairs)
+    yield one("nothing/seeds", other_seeds)
+    yield ("chain:everything/single-draws", "chain:everything/single-pairs"), lambda: single_draws(drawer, plan)
+    yield one("vocabulary/ranks", ranks)

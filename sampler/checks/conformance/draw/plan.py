@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from sampler.checks.conformance.probes import Maker, Probe
 from sampler.checks.conformance.settings import ALL_ON, NEUTRAL, PAIRED
-from sampler.config import STAGES, SamplingConfig, Stage
+from sampler.config import SamplingConfig
+from sampler.stages import STAGES, Stage
 from sampler.statistics.binomial import Binomial
 from sampler.statistics.budget import Budget
 from sampler.statistics.multinomial import Multinomial
@@ -96,7 +97,6 @@ class DrawPlan:
 
     @cached_property
     def cells(self) -> tuple[DrawCell, ...]:
-        """In the order in which they are drawn."""
         alone = (self._cell(stage, (stage,), knobs) for stage, knobs in ALONE.items())
         pairs = (
             self._cell(f"{first}+{second}", (first, second), {**PAIRED[first][0], **PAIRED[second][0]})
@@ -125,15 +125,12 @@ class DrawPlan:
         return Budget(self.rate).split({check.name: check.weight for check in self.checks})
 
     def check(self, name: str) -> StatisticalCheck:
-        """A check by name."""
         return next(check for check in self.checks if check.name == name)
 
     def cell(self, check: str) -> DrawCell:
-        """The cell that a check draws from."""
         return next(cell for cell in self.cells if cell.name == check.split("/", maxsplit=1)[0])
 
     def vocabulary(self, check: str) -> int:
-        """How many tokens there are to draw."""
         return int(self.cell(check).probe.logits.shape[1])
 
     def detectable(self, name: str, probabilities: NDArray[np.float64]) -> float:
@@ -172,12 +169,6 @@ class DrawPlan:
         places = np.argsort(order)
         history = [int(places[rank]) for rank in RANKS]
         uncond = (row[::-1][order] * 0.4 + rng.uniform(-0.1, 0.1, size)).astype(np.float32)
-        return Probe(
-            name,
-            f"V={size}",
-            config,
-            logits.astype(np.float32)[None],
-            [history],
-            ("steps",),
-            uncond[None] if "cfg" in config.active_stages() else None,
-        )
+        rows = logits.astype(np.float32)[None]
+        given = uncond[None] if "cfg" in config.active_stages() else None
+        return Probe.of(name, f"V={size}", config, rows, [history], ("steps",), uncond_logits=given)

@@ -9,7 +9,8 @@ import mlx.core as mx
 import numpy as np
 
 from sampler.errors import SamplerError
-from sampler.generation.generator import Generation, Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Generation, Request
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.config import T3Config
 from sampler.t3.model import T3

@@ -12,10 +12,11 @@ from scipy.special import log_softmax
 
 from sampler.chain.noise import NoiseKey
 from sampler.chain.pipeline import Scores, run_rows
-from sampler.config import STAGES, SamplingConfig
-from sampler.engines.base import Context
+from sampler.config import SamplingConfig
 from sampler.engines.reference.chain import ReferenceEngine
-from sampler.generation.generator import Generation, Generator, Request
+from sampler.generation.generator import Generator
+from sampler.requests import Batch, Context, Generation, Request
+from sampler.stages import STAGES
 from tests.tools.mutation.cases.bench import WIDTH, Bench, Spells, near, needs, same
 
 
@@ -184,10 +185,10 @@ def broken_rows(bench: Bench) -> None:
     healthy = bench.generate(requests, analyzer=None)
     steps = len(healthy[1].tokens)
 
-    def sick(logits: mx.array, seen: mx.array, configs: Sequence[SamplingConfig], *rest: Any) -> Scores:
-        scores = run_rows(logits, seen, configs, *rest)
-        ill = mx.array([config is requests[1].config for config in configs])[:, None]
-        late = mx.sum(seen, -1, keepdims=True) > 2
+    def sick(batch: Batch) -> Scores:
+        scores = run_rows(batch)
+        ill = mx.array([config is requests[1].config for config in batch.configs])[:, None]
+        late = mx.sum(mx.array(batch.seen), -1, keepdims=True) > 2
         return Scores(mx.where(ill & late, -mx.inf, scores.final), scores.ranked)
 
     answers = bench.generate(requests, analyzer=None, chain=sick)

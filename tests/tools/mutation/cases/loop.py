@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sampler.generation.generator import Generation, Generator
-from sampler.requests import Record
+from sampler.generation.generator import Generator
+from sampler.requests import Generation, Record
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
 from sampler.variants import variant

@@ -24,7 +24,7 @@ def refusals(bench: Bench) -> None:
     most = config.speech_positions
 
     def ask(by: Generator = generator, **changes: Any) -> Callable[[], Any]:
-        return partial(by.check, [asked, replace(asked, **changes)])
+        return partial(by.tokenize, [asked, replace(asked, **changes)])
 
     for cap in (1, most):
         needs(ask(max_new_tokens=cap)() == [asked.prompt] * 2, f"a cap of {cap}")

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.errors import TextError
-from sampler.generation.generator import Generator, Request
+from sampler.generation.generator import Generator
 from sampler.generation.prefix import BLANK_PART, Prefix, Prefixes
+from sampler.requests import Request
 from sampler.t3.backbone import AttentionRequest, Backbone
 from sampler.t3.cache import KeyValueCache, SeparateCaches
 from sampler.t3.config import T3Config

@@ -4,12 +4,12 @@ Each row is one mistake or dialect that was found in a real sampler. It gives th
 mistake would have where the stage stands alone.
 """
 
-from sampler.checks.conformance.diagnosis.alternatives.base import IGNORED, Alternative, Inputs, agreement
+from sampler.checks.conformance.diagnosis.alternatives.base import IGNORED, Alternative, agreement, in_float64
 from sampler.checks.conformance.diagnosis.alternatives.filters import MIN_P, TOP_K, TOP_P
 from sampler.checks.conformance.diagnosis.alternatives.idle import IDLE
 from sampler.checks.conformance.diagnosis.alternatives.scaling import CFG, PENALTY, STRAY_IDS, TEMPERATURE
 
-__all__ = ["ALTERNATIVES", "IGNORED", "STRAY_IDS", "Alternative", "Inputs", "agreement"]
+__all__ = ["ALTERNATIVES", "IGNORED", "STRAY_IDS", "Alternative", "agreement", "in_float64"]
 
 ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
     "nothing": IDLE,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from sampler.config import SamplingConfig
+from sampler.requests import Batch
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -18,39 +18,33 @@ CLOSE = 1e-4
 """Total variation up to which an answer is taken for that of an alternative."""
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Of one probe: scores and unconditional ones, float64 (B, V)."""
-
-    scores: Array
-    history: Sequence[Sequence[int]]
-    config: SamplingConfig
-    uncond: Array | None = None
-
-    def counts(self, first: int = 0, last: int | None = None) -> Array:
-        """How often each id occurs in a part of each history, (B, V)."""
-        return self.counted([list(ids)[first:last] for ids in self.history])
-
-    def counted(self, histories: Sequence[Sequence[int]]) -> Array:
-        """How often each id occurs in other histories, (B, V)."""
-        result = np.zeros(self.scores.shape)
-        for row, ids in enumerate(histories):
-            inside = [token for token in ids if 0 <= token < self.scores.shape[1]]
-            np.add.at(result[row], np.array(inside, dtype=np.int64), 1.0)
-        return result
-
-    @property
-    def seen(self) -> Mask:
-        """Ids of the history, (B, V)."""
-        return self.counts() > 0
-
-    @property
-    def kept_at_least(self) -> int:
-        """min_tokens_to_keep."""
-        return self.config.min_tokens_to_keep
+def in_float64(batch: Batch) -> Batch:
+    """The rows with logits in float64, as alternatives read them."""
+    uncond = None if batch.uncond_logits is None else batch.uncond_logits.astype(np.float64)
+    return replace(batch, logits=batch.logits.astype(np.float64), uncond_logits=uncond)
 
 
-Change = Callable[[Inputs], Array]
+def counts(batch: Batch, first: int = 0, last: int | None = None) -> Array:
+    """How often each id occurs in a part of each history, (B, V)."""
+    return counted(batch, [list(ids)[first:last] for ids in batch.history])
+
+
+def counted(batch: Batch, histories: Sequence[Sequence[int]]) -> Array:
+    """How often each id occurs in other histories, (B, V)."""
+    result = np.zeros(batch.logits.shape)
+    for row, ids in enumerate(histories):
+        inside = [token for token in ids if 0 <= token < batch.logits.shape[1]]
+        np.add.at(result[row], np.array(inside, dtype=np.int64), 1.0)
+    return result
+
+
+def seen(batch: Batch) -> Mask:
+    """Ids of the history, (B, V)."""
+    return counts(batch) > 0
+
+
+Change = Callable[[Batch], Array]
+"""Rows with logits in float64 to scores, (B, V)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,12 @@ class Alternative:
 
 def with_knob(change: Callable[[Array, float], Array], knob: str) -> Change:
     """An alternative that reads only the scores and one knob."""
-    return lambda inputs: change(inputs.scores, float(getattr(inputs.config, knob)))
+    return lambda inputs: change(inputs.logits, float(getattr(inputs.config, knob)))
+
+
+def at_least(inputs: Batch) -> int:
+    """min_tokens_to_keep."""
+    return inputs.config.min_tokens_to_keep
 
 
 def without(scores: Array, removed: Mask) -> Array:
@@ -119,12 +118,12 @@ def misplaced(stage: str, right: Change) -> tuple[Alternative, ...]:
         Alternative(
             stage,
             "the first ids are kept: the mask of the sorted tokens is not put back in its place",
-            lambda i: without(i.scores, ~first_ids_of(right(i))),
+            lambda i: without(i.logits, ~first_ids_of(right(i))),
         ),
         Alternative(
             stage,
             "other tokens are kept: the mask is gathered with the sorting ids, not scattered",
-            lambda i: gathered(i.scores, right(i)),
+            lambda i: gathered(i.logits, right(i)),
         ),
         *(Alternative(stage, text, _unseen(right, lost)) for text, lost in losses),
         *(Alternative(stage, text, _removed_after(right, lost)) for text, lost in losses),
@@ -134,8 +133,8 @@ def misplaced(stage: str, right: Change) -> tuple[Alternative, ...]:
 def _unseen(right: Change, lost: Callable[[int], Mask]) -> Change:
     """A filter that takes some ids for removed ones."""
 
-    def scores(inputs: Inputs) -> Array:
-        return right(replace(inputs, scores=without(inputs.scores, lost(inputs.scores.shape[1])[None])))
+    def scores(inputs: Batch) -> Array:
+        return right(replace(inputs, logits=without(inputs.logits, lost(inputs.logits.shape[1])[None])))
 
     return scores
 
@@ -143,7 +142,7 @@ def _unseen(right: Change, lost: Callable[[int], Mask]) -> Change:
 def _removed_after(right: Change, lost: Callable[[int], Mask]) -> Change:
     """A filter whose mask never has some ids; the last token of a row stays."""
 
-    def scores(inputs: Inputs) -> Array:
+    def scores(inputs: Batch) -> Array:
         kept = right(inputs)
         places = np.broadcast_to(lost(kept.shape[1])[None], kept.shape)
         others = (~places & (kept > -np.inf)).any(axis=-1, keepdims=True)

@@ -7,7 +7,7 @@ from sampler.checks.conformance.diagnosis.alternatives.base import (
     IGNORED,
     Alternative,
     Array,
-    Inputs,
+    at_least,
     largest,
     misplaced,
     ranks,
@@ -15,11 +15,12 @@ from sampler.checks.conformance.diagnosis.alternatives.base import (
     without,
 )
 from sampler.checks.conformance.rows import bfloat16
+from sampler.requests import Batch
 
 
-def at_least(inputs: Inputs) -> int:
+def kept_by_top_k(inputs: Batch) -> int:
     """How many tokens top_k keeps."""
-    return max(inputs.config.top_k, inputs.config.min_tokens_to_keep)
+    return max(inputs.config.top_k, at_least(inputs))
 
 
 def top_k(scores: Array, count: int) -> Array:
@@ -27,56 +28,56 @@ def top_k(scores: Array, count: int) -> Array:
     return without(scores, scores < largest(scores, max(1, count)))
 
 
-def exactly_k(inputs: Inputs) -> Array:
+def exactly_k(inputs: Batch) -> Array:
     """As many tokens as asked for, the lower id first among equals."""
-    return without(inputs.scores, ranks(inputs.scores) >= at_least(inputs))
+    return without(inputs.logits, ranks(inputs.logits) >= kept_by_top_k(inputs))
 
 
 def _capped(most: int) -> Alternative:
-    return Alternative("top_k", f"is at most {most}", lambda i: top_k(i.scores, min(at_least(i), most)))
+    return Alternative("top_k", f"is at most {most}", lambda i: top_k(i.logits, min(kept_by_top_k(i), most)))
 
 
-def _of_magnitudes(inputs: Inputs) -> Array:
-    sizes = np.where(inputs.scores == -np.inf, -np.inf, np.abs(inputs.scores))
-    return without(inputs.scores, top_k(sizes, at_least(inputs)) == -np.inf)
+def _of_magnitudes(inputs: Batch) -> Array:
+    sizes = np.where(inputs.logits == -np.inf, -np.inf, np.abs(inputs.logits))
+    return without(inputs.logits, top_k(sizes, kept_by_top_k(inputs)) == -np.inf)
 
 
 TOP_K = (
-    Alternative("top_k", IGNORED, lambda i: i.scores),
+    Alternative("top_k", IGNORED, lambda i: i.logits),
     Alternative("top_k", "keeps exactly k at ties", exactly_k, up_to_ties=True),
-    Alternative("top_k", "keeps one token too many", lambda i: top_k(i.scores, at_least(i) + 1)),
+    Alternative("top_k", "keeps one token too many", lambda i: top_k(i.logits, kept_by_top_k(i) + 1)),
     Alternative(
-        "top_k", "keeps one token too many", lambda i: top_k(i.scores, max(i.config.top_k + 1, i.kept_at_least))
+        "top_k", "keeps one token too many", lambda i: top_k(i.logits, max(i.config.top_k + 1, at_least(i)))
     ),
-    Alternative("top_k", "keeps one token too few", lambda i: top_k(i.scores, at_least(i) - 1)),
+    Alternative("top_k", "keeps one token too few", lambda i: top_k(i.logits, kept_by_top_k(i) - 1)),
     Alternative(
-        "top_k", "keeps one token too few", lambda i: top_k(i.scores, max(i.config.top_k - 1, i.kept_at_least))
+        "top_k", "keeps one token too few", lambda i: top_k(i.logits, max(i.config.top_k - 1, at_least(i)))
     ),
-    Alternative("top_k", "min_tokens_to_keep is ignored", lambda i: top_k(i.scores, i.config.top_k)),
+    Alternative("top_k", "min_tokens_to_keep is ignored", lambda i: top_k(i.logits, i.config.top_k)),
     Alternative(
-        "top_k", "min_tokens_to_keep is added", lambda i: top_k(i.scores, i.config.top_k + i.kept_at_least - 1)
+        "top_k", "min_tokens_to_keep is added", lambda i: top_k(i.logits, i.config.top_k + at_least(i) - 1)
     ),
     Alternative(
-        "top_k", "1 filters nothing", lambda i: i.scores if i.config.top_k == 1 else top_k(i.scores, at_least(i))
+        "top_k", "1 filters nothing", lambda i: i.logits if i.config.top_k == 1 else top_k(i.logits, kept_by_top_k(i))
     ),
-    Alternative("top_k", "always keeps one token", lambda i: without(i.scores, ranks(i.scores) > 0)),
+    Alternative("top_k", "always keeps one token", lambda i: without(i.logits, ranks(i.logits) > 0)),
     Alternative(
         "top_k", "ties with the k-th are removed",
-        lambda i: without(i.scores, i.scores <= largest(i.scores, at_least(i))),
+        lambda i: without(i.logits, i.logits <= largest(i.logits, kept_by_top_k(i))),
     ),
     Alternative(
         "top_k", "only scores above the next one are kept, so that ties go altogether",
-        lambda i: i.scores if at_least(i) >= i.scores.shape[1] else without(
-            i.scores, i.scores <= largest(i.scores, at_least(i) + 1)
+        lambda i: i.logits if kept_by_top_k(i) >= i.logits.shape[1] else without(
+            i.logits, i.logits <= largest(i.logits, kept_by_top_k(i) + 1)
         ),
     ),
     Alternative(
         "top_k", "keeps the least likely tokens",
-        lambda i: without(i.scores, i.scores > -largest(-i.scores, i.config.top_k)),
+        lambda i: without(i.logits, i.logits > -largest(-i.logits, i.config.top_k)),
     ),
     Alternative("top_k", "keeps the largest magnitudes, very negative scores too", _of_magnitudes),
     *(_capped(most) for most in (20, 40, 50, 64, 100, 128, 200, 256, 500, 512, 1_000, 1_024)),
-    *misplaced("top_k", lambda i: top_k(i.scores, at_least(i))),
+    *misplaced("top_k", lambda i: top_k(i.logits, kept_by_top_k(i))),
 )  # fmt: skip
 
 
@@ -87,26 +88,26 @@ def min_p(scores: Array, share: float, *, strict: bool = False) -> Array:
     return without(scores, scores <= threshold if strict else scores < threshold)
 
 
-def _spared(inputs: Inputs, kept: Array, further: int = 0) -> Array:
+def _spared(inputs: Batch, kept: Array, further: int = 0) -> Array:
     """What a filter keeps, and the most likely tokens that no filter removes."""
-    spared = ranks(inputs.scores) < inputs.kept_at_least + further
-    return without(inputs.scores, (kept == -np.inf) & ~spared)
+    spared = ranks(inputs.logits) < at_least(inputs) + further
+    return without(inputs.logits, (kept == -np.inf) & ~spared)
 
 
-def _of_probability(inputs: Inputs, scale: float) -> Array:
+def _of_probability(inputs: Batch, scale: float) -> Array:
     """Removed where scale times p is less than min_p."""
-    return _spared(inputs, without(inputs.scores, softmax(inputs.scores, axis=-1) * scale < inputs.config.min_p))
+    return _spared(inputs, without(inputs.logits, softmax(inputs.logits, axis=-1) * scale < inputs.config.min_p))
 
 
-def _right_min_p(inputs: Inputs, further: int = 0) -> Array:
-    return _spared(inputs, min_p(inputs.scores, inputs.config.min_p), further)
+def _right_min_p(inputs: Batch, further: int = 0) -> Array:
+    return _spared(inputs, min_p(inputs.logits, inputs.config.min_p), further)
 
 
 MIN_P = (
-    Alternative("min_p", IGNORED, lambda i: i.scores),
+    Alternative("min_p", IGNORED, lambda i: i.logits),
     Alternative(
         "min_p", "compares raw logits: l < min_p x largest l",
-        lambda i: _spared(i, without(i.scores, i.scores < i.config.min_p * largest(i.scores, 1))),
+        lambda i: _spared(i, without(i.logits, i.logits < i.config.min_p * largest(i.logits, 1))),
     ),
     Alternative(
         "min_p", "compares raw logits: l < min_p x largest l",
@@ -117,31 +118,31 @@ MIN_P = (
     ),
     Alternative(
         "min_p", "is relative to the mean probability, not to the largest",
-        lambda i: _of_probability(i, i.scores.shape[1]),
+        lambda i: _of_probability(i, i.logits.shape[1]),
     ),
     Alternative(
         "min_p", "is relative to the second largest probability",
-        lambda i: _spared(i, without(i.scores, i.scores < largest(i.scores, 2) + np.log(i.config.min_p))),
+        lambda i: _spared(i, without(i.logits, i.logits < largest(i.logits, 2) + np.log(i.config.min_p))),
     ),
     Alternative(
         "min_p", "tokens exactly at the threshold are removed",
-        lambda i: _spared(i, min_p(i.scores, i.config.min_p, strict=True)),
+        lambda i: _spared(i, min_p(i.logits, i.config.min_p, strict=True)),
     ),
     Alternative("min_p", "min_tokens_to_keep is ignored", with_knob(min_p, "min_p")),
     Alternative("min_p", "keeps one more than min_tokens_to_keep", lambda i: _right_min_p(i, further=1)),
-    Alternative("min_p", "the square of the threshold", lambda i: _spared(i, min_p(i.scores, i.config.min_p**2))),
+    Alternative("min_p", "the square of the threshold", lambda i: _spared(i, min_p(i.logits, i.config.min_p**2))),
     Alternative(
-        "min_p", "the square root of the threshold", lambda i: _spared(i, min_p(i.scores, i.config.min_p**0.5))
+        "min_p", "the square root of the threshold", lambda i: _spared(i, min_p(i.logits, i.config.min_p**0.5))
     ),
     Alternative(
         "min_p", "its logarithm is taken to base 2",
-        lambda i: _spared(i, min_p(i.scores, i.config.min_p ** (1 / np.log(2)))),
+        lambda i: _spared(i, min_p(i.logits, i.config.min_p ** (1 / np.log(2)))),
     ),
-    Alternative("min_p", "one minus the threshold", lambda i: _spared(i, min_p(i.scores, 1 - i.config.min_p))),
-    Alternative("min_p", "1 means off", lambda i: _spared(i, min_p(i.scores, i.config.min_p % 1))),
+    Alternative("min_p", "one minus the threshold", lambda i: _spared(i, min_p(i.logits, 1 - i.config.min_p))),
+    Alternative("min_p", "1 means off", lambda i: _spared(i, min_p(i.logits, i.config.min_p % 1))),
     Alternative(
         "min_p", "is off for vocabularies over 32,768",
-        lambda i: i.scores if i.scores.shape[1] > 32_768 else _right_min_p(i),
+        lambda i: i.logits if i.logits.shape[1] > 32_768 else _right_min_p(i),
     ),
     *misplaced("min_p", _right_min_p),
 )  # fmt: skip
@@ -166,25 +167,25 @@ def nucleus(
     return without(scores, ranks(scores) >= np.maximum(count + shift, keep))
 
 
-def _exclusive(inputs: Inputs, *, keep: int | None = None) -> Array:
+def _exclusive(inputs: Batch, *, keep: int | None = None) -> Array:
     """Tokens with which the mass stays within top_p: without the one that crosses."""
-    scores = inputs.scores
+    scores = inputs.logits
     within = _cumulative(softmax(scores, axis=-1), scores) <= inputs.config.top_p + 1e-9
-    spared = ranks(scores) < (inputs.kept_at_least if keep is None else keep)
+    spared = ranks(scores) < (at_least(inputs) if keep is None else keep)
     return without(scores, ~(within | spared))
 
 
-def _more(inputs: Inputs, extra: int) -> Array:
-    return nucleus(inputs.scores, inputs.config.top_p, shift=extra, keep=inputs.kept_at_least)
+def _more(inputs: Batch, extra: int) -> Array:
+    return nucleus(inputs.logits, inputs.config.top_p, shift=extra, keep=at_least(inputs))
 
 
-def _ties(inputs: Inputs, *, kept: bool) -> Array:
+def _ties(inputs: Batch, *, kept: bool) -> Array:
     """The nucleus and all that equals its last token; or without those, where not all of them are in it."""
     right = _more(inputs, 0)
     last = np.where(right > -np.inf, right, np.inf).min(axis=-1, keepdims=True)
     if kept:
-        return without(inputs.scores, inputs.scores < last)
-    torn = ((inputs.scores == last) & (right == -np.inf)).any(axis=-1, keepdims=True)
+        return without(inputs.logits, inputs.logits < last)
+    torn = ((inputs.logits == last) & (right == -np.inf)).any(axis=-1, keepdims=True)
     return without(right, torn & (right == last))
 
 
@@ -210,12 +211,12 @@ def _coarse(scores: Array, top_p: float) -> Array:
     return without(scores, removed)
 
 
-def _rounded_sum(inputs: Inputs) -> Array:
+def _rounded_sum(inputs: Batch) -> Array:
     """The running sum in float32, and rounded to bfloat16 before it is compared."""
-    scores, top_p = inputs.scores, inputs.config.top_p
+    scores, top_p = inputs.logits, inputs.config.top_p
     mass = softmax(scores, axis=-1)
     before = bfloat16(_cumulative(mass, scores) - mass)
-    return without(scores, (before >= top_p) & (ranks(scores) >= inputs.kept_at_least))
+    return without(scores, (before >= top_p) & (ranks(scores) >= at_least(inputs)))
 
 
 def _unsorted(scores: Array, top_p: float) -> Array:
@@ -223,21 +224,21 @@ def _unsorted(scores: Array, top_p: float) -> Array:
     return without(scores, np.cumsum(weights, axis=-1) - weights >= top_p)
 
 
-def _of_log_sums(inputs: Inputs) -> Array:
+def _of_log_sums(inputs: Batch) -> Array:
     """Log-probabilities summed in descending order, as long as the sum is over log(top_p)."""
-    logs = np.maximum(log_softmax(inputs.scores, axis=-1), -1e30)
+    logs = np.maximum(log_softmax(inputs.logits, axis=-1), -1e30)
     with np.errstate(divide="ignore"):
-        kept = _cumulative(logs, inputs.scores) - logs > np.log(inputs.config.top_p)
-    return _spared(inputs, without(inputs.scores, ~kept))
+        kept = _cumulative(logs, inputs.logits) - logs > np.log(inputs.config.top_p)
+    return _spared(inputs, without(inputs.logits, ~kept))
 
 
 def _of_the_first(most: int) -> Alternative:
     explanation = f"looks at the {most:,} most likely tokens alone"
-    return Alternative("top_p", explanation, lambda i: without(_more(i, 0), ranks(i.scores) >= most))
+    return Alternative("top_p", explanation, lambda i: without(_more(i, 0), ranks(i.logits) >= most))
 
 
 TOP_P = (
-    Alternative("top_p", IGNORED, lambda i: i.scores),
+    Alternative("top_p", IGNORED, lambda i: i.logits),
     Alternative("top_p", "drops the token that crosses the threshold", _exclusive, up_to_ties=True),
     Alternative(
         "top_p", "drops the token that crosses, and may keep none", lambda i: _exclusive(i, keep=0), up_to_ties=True
@@ -246,17 +247,17 @@ TOP_P = (
     Alternative("top_p", "keeps one token too few", lambda i: _more(i, -1), up_to_ties=True),
     Alternative(
         "top_p", "a mass that equals the threshold does not count as reached: one token too many",
-        lambda i: nucleus(i.scores, i.config.top_p, keep=i.kept_at_least, edge=1e-9), up_to_ties=True,
+        lambda i: nucleus(i.logits, i.config.top_p, keep=at_least(i), edge=1e-9), up_to_ties=True,
     ),
     Alternative("top_p", "keeps every tie with the last token of the nucleus", lambda i: _ties(i, kept=True)),
     Alternative("top_p", "removes every tie with the last token of the nucleus", lambda i: _ties(i, kept=False)),
     Alternative("top_p", "min_tokens_to_keep is ignored", with_knob(nucleus, "top_p"), up_to_ties=True),
-    Alternative("top_p", "min_tokens_to_keep is added", lambda i: _more(i, i.kept_at_least - 1), up_to_ties=True),
-    Alternative("top_p", "one minus the mass", lambda i: nucleus(i.scores, 1 - i.config.top_p, keep=i.kept_at_least)),
+    Alternative("top_p", "min_tokens_to_keep is added", lambda i: _more(i, at_least(i) - 1), up_to_ties=True),
+    Alternative("top_p", "one minus the mass", lambda i: nucleus(i.logits, 1 - i.config.top_p, keep=at_least(i))),
     Alternative("top_p", "exp of raw logits stands for probabilities", with_knob(_ascending_exp, "top_p")),
     Alternative(
         "top_p", "exp of raw logits stands for probabilities",
-        lambda i: _spared(i, _ascending_exp(i.scores, i.config.top_p)),
+        lambda i: _spared(i, _ascending_exp(i.logits, i.config.top_p)),
     ),
     Alternative(
         "top_p", "removes the head and keeps the tail",
@@ -264,13 +265,13 @@ TOP_P = (
     ),
     Alternative("top_p", "the running sum is not sorted", with_knob(_unsorted, "top_p")),
     Alternative(
-        "top_p", "the running sum saturates in half precision", lambda i: _spared(i, _coarse(i.scores, i.config.top_p))
+        "top_p", "the running sum saturates in half precision", lambda i: _spared(i, _coarse(i.logits, i.config.top_p))
     ),
     Alternative("top_p", "the running sum is rounded to bfloat16", _rounded_sum),
-    Alternative("top_p", "0 means off", lambda i: i.scores if i.config.top_p == 0 else _more(i, 0)),
+    Alternative("top_p", "0 means off", lambda i: i.logits if i.config.top_p == 0 else _more(i, 0)),
     Alternative(
         "top_p", "0 removes every token",
-        lambda i: without(i.scores, np.ones(i.scores.shape, dtype=np.bool_)) if i.config.top_p == 0 else _more(i, 0),
+        lambda i: without(i.logits, np.ones(i.logits.shape, dtype=np.bool_)) if i.config.top_p == 0 else _more(i, 0),
     ),
     Alternative(
         "top_p", "sums log-probabilities",
@@ -283,5 +284,5 @@ TOP_P = (
     ),
     *(_of_the_first(most) for most in (64, 128, 256, 512, 1_000, 1_024, 2_048, 4_096)),
     *misplaced("top_p", lambda i: _more(i, 0)),
-    *misplaced("top_p", lambda i: nucleus(i.scores, i.config.top_p, keep=0)),
+    *misplaced("top_p", lambda i: nucleus(i.logits, i.config.top_p, keep=0)),
 )  # fmt: skip

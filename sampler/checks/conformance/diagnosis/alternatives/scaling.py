@@ -12,23 +12,26 @@ from sampler.checks.conformance.diagnosis.alternatives.base import (
     Alternative,
     Array,
     Change,
-    Inputs,
     Mask,
+    counted,
+    counts,
     ranks,
+    seen,
     with_knob,
     without,
 )
+from sampler.requests import Batch
 
 
-def _uncond(inputs: Inputs) -> Array:
-    return inputs.scores if inputs.uncond is None else inputs.uncond
+def _uncond(inputs: Batch) -> Array:
+    return inputs.logits if inputs.uncond_logits is None else inputs.uncond_logits
 
 
 def guided(base: str, weight: Callable[[float], float], sign: int = 1) -> Change:
     """Base + weight (c - u), or (u - c) for sign -1. base: "c", "u", or "asked" for that of the config."""
 
-    def scores(inputs: Inputs) -> Array:
-        cond, uncond = inputs.scores, _uncond(inputs)
+    def scores(inputs: Batch) -> Array:
+        cond, uncond = inputs.logits, _uncond(inputs)
         from_cond = base == "c" or (base == "asked" and inputs.config.cfg_convention == "conditional")
         with np.errstate(invalid="ignore"):
             start = cond if from_cond else uncond
@@ -41,28 +44,25 @@ def guided(base: str, weight: Callable[[float], float], sign: int = 1) -> Change
 RIGHT_GUIDANCE = guided("asked", lambda weight: weight)
 
 
-def _mixed_probabilities(inputs: Inputs, floor: float) -> Array:
-    cond, uncond = softmax(inputs.scores, axis=-1), softmax(_uncond(inputs), axis=-1)
+def _mixed_probabilities(inputs: Batch, floor: float) -> Array:
+    cond, uncond = softmax(inputs.logits, axis=-1), softmax(_uncond(inputs), axis=-1)
     with np.errstate(divide="ignore"):
         mixed = np.log(np.maximum(cond + inputs.config.cfg_weight * (cond - uncond), floor))
-    return np.where(inputs.scores == -np.inf, -np.inf, mixed)
+    return np.where(inputs.logits == -np.inf, -np.inf, mixed)
 
 
-def _from_zeros(inputs: Inputs) -> Array:
-    return guided("asked", lambda weight: weight)(
-        inputs if inputs.uncond is not None else Inputs(
-            inputs.scores, inputs.history, inputs.config, np.zeros(inputs.scores.shape)
-        )
-    )  # fmt: skip
+def _from_zeros(inputs: Batch) -> Array:
+    zeros = np.zeros(inputs.logits.shape)
+    return RIGHT_GUIDANCE(inputs if inputs.uncond_logits is not None else replace(inputs, uncond_logits=zeros))
 
 
-def _rescaled(inputs: Inputs) -> Array:
+def _rescaled(inputs: Batch) -> Array:
     """Brought back to the standard deviation of the conditional logits."""
     mixed = RIGHT_GUIDANCE(inputs)
-    if inputs.uncond is None:
+    if inputs.uncond_logits is None:
         return mixed
     before, after = (
-        np.where(np.isfinite(rows), rows, 0.0).std(axis=-1, keepdims=True) for rows in (inputs.scores, mixed)
+        np.where(np.isfinite(rows), rows, 0.0).std(axis=-1, keepdims=True) for rows in (inputs.logits, mixed)
     )
     return np.asarray(mixed * before / np.maximum(after, 1e-6))
 
@@ -84,14 +84,14 @@ def _if_conditional(change: Change) -> Change:
 
 
 _FORMULAS = (
-    Alternative("cfg", IGNORED, lambda i: i.scores),
+    Alternative("cfg", IGNORED, lambda i: i.logits),
     Alternative("cfg", "u + w (c - u) in place of c + w (c - u)", guided("u", lambda w: w)),
     Alternative("cfg", "c + w (c - u) in place of u + w (c - u)", guided("c", lambda w: w)),
     Alternative("cfg", "conditional and unconditional rows are exchanged", guided("u", lambda w: w, -1)),
     Alternative("cfg", "the sign of the difference: c + w (u - c)", guided("c", lambda w: w, -1)),
     Alternative("cfg", "the weight plus one", guided("c", lambda w: w + 1)),
     Alternative("cfg", "the weight minus one", guided("c", lambda w: w - 1)),
-    Alternative("cfg", "only the unconditional logits", lambda i: np.where(i.scores == -np.inf, -np.inf, _uncond(i))),
+    Alternative("cfg", "only the unconditional logits", lambda i: np.where(i.logits == -np.inf, -np.inf, _uncond(i))),
     Alternative("cfg", "half the weight", guided("c", lambda w: w / 2)),
     Alternative("cfg", "twice the weight", guided("c", lambda w: w * 2)),
     Alternative("cfg", "weights under 0 are taken as 0", guided("asked", lambda w: max(w, 0.0))),
@@ -105,40 +105,40 @@ _FORMULAS = (
 CFG = tuple(_or_for_one_convention(*_FORMULAS))
 
 
-def penalized(inputs: Inputs, seen: Mask, factor: float | Array | None = None) -> Array:
+def penalized(inputs: Batch, ids: Mask, factor: float | Array | None = None) -> Array:
     """Scores of some ids times a factor where they are negative, else divided by it; None: the config's."""
     penalty = inputs.config.repetition_penalty if factor is None else factor
-    scores = inputs.scores
+    scores = inputs.logits
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.where(seen, np.where(scores < 0, scores * penalty, scores / penalty), scores)
+        return np.where(ids, np.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 
-def _stray(inputs: Inputs, token: int) -> Array:
+def _stray(inputs: Batch, token: int) -> Array:
     """Ids beyond the vocabulary are taken for another one."""
-    seen = inputs.seen
-    outside = [any(each >= seen.shape[1] for each in ids) for ids in inputs.history]
-    seen[np.array(outside, dtype=np.bool_), token] = True
-    return penalized(inputs, seen)
+    taken = seen(inputs)
+    outside = [any(each >= taken.shape[1] for each in ids) for ids in inputs.history]
+    taken[np.array(outside, dtype=np.bool_), token] = True
+    return penalized(inputs, taken)
 
 
 def _of(text: str, factor: Callable[[float, Array], float | Array]) -> Alternative:
     """Another factor, of the penalty and of how often each id occurs."""
     return Alternative(
-        "repetition_penalty", text, lambda i: penalized(i, i.seen, factor(i.config.repetition_penalty, i.counts()))
+        "repetition_penalty", text, lambda i: penalized(i, seen(i), factor(i.config.repetition_penalty, counts(i)))
     )
 
 
-def _whom(text: str, seen: Callable[[Inputs], Mask]) -> Alternative:
+def _whom(text: str, seen: Callable[[Batch], Mask]) -> Alternative:
     """Other ids are penalised."""
     return Alternative("repetition_penalty", text, lambda i: penalized(i, seen(i)))
 
 
 def _last_ids(size: int) -> Alternative:
-    return _whom(f"a window of {size}: sees only the last {size} ids", lambda i: i.counts(-size) > 0)
+    return _whom(f"a window of {size}: sees only the last {size} ids", lambda i: counts(i, -size) > 0)
 
 
 def _first_ids(size: int) -> Alternative:
-    return _whom(f"sees only the first {size} ids of the history", lambda i: i.counts(0, size) > 0)
+    return _whom(f"sees only the first {size} ids of the history", lambda i: counts(i, 0, size) > 0)
 
 
 def _how(
@@ -146,26 +146,26 @@ def _how(
 ) -> Alternative:
     """Another formula; where: for some scores alone, the right one for the others."""
 
-    def scores(inputs: Inputs) -> Array:
-        changed = change(inputs.scores, inputs.config.repetition_penalty)
-        right = penalized(inputs, inputs.seen)
-        return np.where(inputs.seen & (True if where is None else where(inputs.scores)), changed, right)
+    def scores(inputs: Batch) -> Array:
+        changed = change(inputs.logits, inputs.config.repetition_penalty)
+        right = penalized(inputs, seen(inputs))
+        return np.where(seen(inputs) & (True if where is None else where(inputs.logits)), changed, right)
 
     return Alternative("repetition_penalty", text, scores)
 
 
-def _among_log_probabilities(inputs: Inputs) -> Array:
-    scores = log_softmax(inputs.scores, axis=-1)
-    return np.asarray(np.where(inputs.seen, scores * inputs.config.repetition_penalty, scores))
+def _among_log_probabilities(inputs: Batch) -> Array:
+    scores = log_softmax(inputs.logits, axis=-1)
+    return np.asarray(np.where(seen(inputs), scores * inputs.config.repetition_penalty, scores))
 
 
-def _twice_for_the_latest(inputs: Inputs) -> Array:
-    latest = inputs.counts(-1)
-    return penalized(inputs, inputs.seen, inputs.config.repetition_penalty ** (1 + latest))
+def _twice_for_the_latest(inputs: Batch) -> Array:
+    latest = counts(inputs, -1)
+    return penalized(inputs, seen(inputs), inputs.config.repetition_penalty ** (1 + latest))
 
 
 PENALTY = (
-    Alternative("repetition_penalty", IGNORED, lambda i: i.scores),
+    Alternative("repetition_penalty", IGNORED, lambda i: i.logits),
     _how("divides negative scores too, so that they become more likely", lambda s, r: s / r),
     _how("multiplies positive scores too", lambda s, r: s * r),
     _of("the reciprocal: rewards what it should penalise", lambda r, counts: 1 / r),
@@ -175,18 +175,18 @@ PENALTY = (
     _of("its square root", lambda r, counts: r**0.5),
     _of("values under 1 are taken as 1", lambda r, counts: max(r, 1.0)),
     _of("values over 2 are taken as 2", lambda r, counts: min(r, 2.0)),
-    _whom("sees only the last id of the history", lambda i: i.counts(-1) > 0),
+    _whom("sees only the last id of the history", lambda i: counts(i, -1) > 0),
     *(_last_ids(size) for size in (8, 16, 20, 32, 50, 64)),
     *(_first_ids(size) for size in (20, 32, 64)),
-    _whom("the first id (the prompt) is missing from the history", lambda i: i.counts(1) > 0),
-    _whom("the last id is missing from the history", lambda i: i.counts(0, -1) > 0),
+    _whom("the first id (the prompt) is missing from the history", lambda i: counts(i, 1) > 0),
+    _whom("the last id is missing from the history", lambda i: counts(i, 0, -1) > 0),
     _whom(
         "the prompt is not penalised, only what was drawn",
-        lambda i: i.counted([list(ids)[len(ids) // 2 :] for ids in i.history]) > 0,
+        lambda i: counted(i, [list(ids)[len(ids) // 2 :] for ids in i.history]) > 0,
     ),
-    _whom("penalises what is not in the history", lambda i: ~i.seen),
-    _whom("hits the token below each id", lambda i: i.counted([[t - 1 for t in ids] for ids in i.history]) > 0),
-    _whom("hits the token above each id", lambda i: i.counted([[t + 1 for t in ids] for ids in i.history]) > 0),
+    _whom("penalises what is not in the history", lambda i: ~seen(i)),
+    _whom("hits the token below each id", lambda i: counted(i, [[t - 1 for t in ids] for ids in i.history]) > 0),
+    _whom("hits the token above each id", lambda i: counted(i, [[t + 1 for t in ids] for ids in i.history]) > 0),
     Alternative("repetition_penalty", "the latest id is penalised twice", _twice_for_the_latest),
     _how("is subtracted", lambda s, r: s - r),
     _how("its logarithm is subtracted", lambda s, r: s - np.log(r)),
@@ -204,14 +204,14 @@ STRAY_IDS = (
     Alternative("repetition_penalty", "ids outside the vocabulary hit the last token", lambda i: _stray(i, -1)),
     _whom(
         "ids outside the vocabulary are taken modulo its size",
-        lambda i: i.counted([[token % i.scores.shape[1] for token in ids] for ids in i.history]) > 0,
+        lambda i: counted(i, [[token % i.logits.shape[1] for token in ids] for ids in i.history]) > 0,
     ),
 )
 """Where a history has ids that the vocabulary has not."""
 
 
-def _greedy(inputs: Inputs, pick: Callable[[Array], Array]) -> Array:
-    return pick(inputs.scores) if inputs.config.temperature == 0 else inputs.scores / inputs.config.temperature
+def _greedy(inputs: Batch, pick: Callable[[Array], Array]) -> Array:
+    return pick(inputs.logits) if inputs.config.temperature == 0 else inputs.logits / inputs.config.temperature
 
 
 def _last_maximum(scores: Array) -> Array:
@@ -225,11 +225,13 @@ def _tempered(scores: Array, temperature: float, power: float = 1.0) -> Array:
     return np.asarray(scores / temperature**power)
 
 
+def _formula(text: str, change: Callable[[Array, float], Array]) -> Alternative:
+    return Alternative("temperature", text, with_knob(change, "temperature"))
+
+
 def _read(text: str, change: Callable[[float], float]) -> Alternative:
     """Another temperature than the one that was asked for; 0 stays 0."""
-    return Alternative(
-        "temperature", text, with_knob(lambda s, t: _tempered(s, change(t) if t else 0.0), "temperature")
-    )
+    return _formula(text, lambda s, t: _tempered(s, change(t) if t else 0.0))
 
 
 def _zero_as(value: float, what: str) -> Alternative:
@@ -238,11 +240,11 @@ def _zero_as(value: float, what: str) -> Alternative:
     )
 
 
-def _at_least(least: float) -> Alternative:
+def _no_lower(least: float) -> Alternative:
     return _read(f"values under {least:g} are taken as {least:g}", lambda t: max(t, least))
 
 
-def _at_most(most: float) -> Alternative:
+def _no_higher(most: float) -> Alternative:
     return _read(f"values over {most:g} are taken as {most:g}", lambda t: min(t, most))
 
 
@@ -252,13 +254,11 @@ def _in_steps(step: float, *, up: bool) -> Alternative:
 
 
 TEMPERATURE = (
-    Alternative("temperature", IGNORED, lambda i: i.scores),
+    Alternative("temperature", IGNORED, lambda i: i.logits),
     _read("is ignored, but for 0", lambda t: 1.0),
-    Alternative("temperature", "is applied twice", with_knob(lambda s, t: _tempered(s, t, 2), "temperature")),
-    Alternative(
-        "temperature", "multiplies in place of dividing", with_knob(lambda s, t: _tempered(s, t, -1), "temperature")
-    ),
-    Alternative("temperature", "its square root", with_knob(lambda s, t: _tempered(s, t, 0.5), "temperature")),
+    _formula("is applied twice", lambda s, t: _tempered(s, t, 2)),
+    _formula("multiplies in place of dividing", lambda s, t: _tempered(s, t, -1)),
+    _formula("its square root", lambda s, t: _tempered(s, t, 0.5)),
     Alternative("temperature", "0 still samples", lambda i: _greedy(i, lambda s: s)),
     *(_zero_as(value, "a default") for value in (0.5, 0.6, 0.7, 0.8, 0.9)),
     Alternative(
@@ -267,11 +267,8 @@ TEMPERATURE = (
     ),
     *(_zero_as(value, "and equal maxima stay equally likely") for value in (0.01, 1e-3, 1e-4, 1e-5)),
     Alternative("temperature", "0 keeps the highest id among the maxima", lambda i: _greedy(i, _last_maximum)),
-    *(_at_least(least) for least in (0.1, 0.2, 0.3, 0.5, 1.0)),
-    *(_at_most(most) for most in (1.0, 1.5, 2.0)),
+    *(_no_lower(least) for least in (0.1, 0.2, 0.3, 0.5, 1.0)),
+    *(_no_higher(most) for most in (1.0, 1.5, 2.0)),
     *(_in_steps(step, up=up) for step in (0.1, 0.2, 0.25, 0.5) for up in (True, False)),
-    Alternative(
-        "temperature", "is applied to probabilities",
-        with_knob(lambda s, t: softmax(s, axis=-1) / t if t else _tempered(s, 0), "temperature"),
-    ),
+    _formula("is applied to probabilities", lambda s, t: softmax(s, axis=-1) / t if t else _tempered(s, 0)),
 )  # fmt: skip

@@ -1,0 +1,40 @@
+"""The checks of a cell whose runs are judged step by step. A new one is a module here and a row."""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from sampler.checks.steps.chain import chain
+from sampler.checks.steps.evidence import Evidence
+from sampler.checks.steps.repeats import repeats
+from sampler.checks.steps.sampled import allowed, draws
+from sampler.checks.steps.stops import stops
+from sampler.checks.verdict import Finding
+from sampler.engines.base import Level
+
+
+class StepCheck(NamedTuple):
+    """One check. level, stage: those of the verdict where it could not be asked at all."""
+
+    name: str
+    ask: Callable[[Evidence], Finding]
+    level: Level
+    stage: str
+    sentence: str
+
+
+CHECKS: Final = (
+    StepCheck(
+        "allowed", allowed, "draw", "draw",
+        "Every token that was drawn is one that the sampling chain keeps, evaluated in float64.",
+    ),
+    StepCheck("draws", draws, "draw", "draw", "With the same noise the reference draws the same token at every step."),
+    StepCheck(
+        "chain", chain, "process", "order",
+        "On the recorded logits the chain gives the distribution that HuggingFace's processors give.",
+    ),
+    StepCheck(
+        "repeats", repeats, "generate", "seed",
+        "The same request gives the same tokens again, alone and beside other requests.",
+    ),
+    StepCheck("stops", stops, "generate", "stop", "Every run ends with EOS before it reaches its maximum length."),
+)  # fmt: skip

@@ -1,0 +1,34 @@
+"""Options that several commands have, and the ranges of their numbers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sampler.errors import ConfigError
+
+RunSeed = Annotated[int, typer.Option("--seed", help="Seed of the run; a nightly run takes its run number.")]
+CheckSeed = Annotated[int, typer.Option("--seed", help="Seed of the inputs and of the draws.")]
+EngineName = Annotated[
+    str | None, typer.Option("--engine", help="Engine: core, `package.module:factory` or `file.py:factory`.")
+]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="Folder with upstream's own files, or the weights file in it.")
+]
+Rate = Annotated[
+    float, typer.Option("--false-alarm-rate", help="How often all checks together may accuse a right engine.")
+]
+
+
+def check_numbers(rate: float, tolerance: float, seed: int) -> None:
+    """Raise ConfigError for an option of `sampler check` that is out of range."""
+    from sampler.statistics.judgement import checked_rate
+
+    try:
+        checked_rate("--false-alarm-rate", rate)
+    except ValueError as error:
+        raise ConfigError(str(error), hint="1e-6 is the default") from error
+    if not 0 <= tolerance < 1:
+        raise ConfigError(f"--tolerance {tolerance} is no total variation", hint="expected a number from 0 to 1")
+    if seed < 0:
+        raise ConfigError(f"--seed {seed} is negative", hint="expected 0 or more")

@@ -1,0 +1,51 @@
+"""The command `sampler replay`: one verdict again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sampler.checks.verdict import exit_code, overall
+from sampler.cli.options import EngineName, Weights, check_numbers
+from sampler.errors import ConfigError
+from sampler.results.report import terminal
+from sampler.run.replay import LEVELS, replay_case, replay_check, replay_crash
+from sampler.runtime import blas
+
+
+def replay(
+    case: Annotated[str, typer.Argument(help="matrix/cell/check, matrix/cell, or a crash file (.json).")],
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run that failed [default: 0].")] = None,
+    engine: EngineName = None,
+    weights: Weights = None,
+    matrix: Annotated[
+        Path | None, typer.Option("--matrix", help="The matrix file, if it is not a shipped one.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="BLAS threads of the run [default: as set here].")
+    ] = None,
+    false_alarm_rate: Annotated[float, typer.Option("--false-alarm-rate", help="That of the check.")] = 1e-6,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="That of the check.")] = 0.0,
+) -> int:
+    """Show one verdict again, of `sampler run` or of `sampler check`."""
+    console = terminal.plain_console()
+    if threads is not None:
+        blas.use_threads(threads)
+    if case.endswith(".json"):
+        if seed is not None or engine or weights or matrix or threads:
+            raise ConfigError(f"{case} holds all that is needed", hint="leave the options out")
+        crash, verdicts = replay_crash(Path(case))
+        console.print(f"recorded: {crash['case']} (stage {crash['stage']}): {crash['message']}")
+    elif case.split("/")[0] in LEVELS and matrix is None:
+        if weights:
+            raise ConfigError(f"{case} is a case of `sampler check`", hint="leave --weights out")
+        check_numbers(false_alarm_rate, tolerance, seed or 0)
+        verdicts = replay_check(case, seed or 0, engine, false_alarm_rate, tolerance)
+    else:
+        verdicts = replay_case(case, seed or 0, engine, weights, matrix)
+    if not case.endswith(".json"):
+        console.print(f"engine {engine or 'core'}, BLAS {blas.prepare().name}")
+    console.print(terminal.verdict_table(verdicts))
+    for verdict in verdicts:
+        console.print(f"{verdict.check}: {verdict.outcome} (stage {verdict.stage}): {verdict.message}")
+    return exit_code(overall(verdicts))

@@ -1,0 +1,86 @@
+"""The command `sampler run`: a suite, with a folder and a terminal as sinks of its events."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sampler.checks.verdict import exit_code, overall
+from sampler.cli.options import EngineName, RunSeed, Weights
+from sampler.cli.report import show_report
+from sampler.matrix.matrix import find_matrix, load_matrix
+from sampler.results.report import terminal
+from sampler.results.store.crash import remove_crashes
+from sampler.run.events import CellStarted, Event, Finished, Progress, Started
+from sampler.run.recorder import recorded
+from sampler.run.session import Session
+from sampler.run.suite import run_suite, suite_of
+from sampler.runtime import blas
+
+
+class Screen:
+    """Shows the progress of a run, and at its end how much was generated in which time."""
+
+    def __init__(self, progress: terminal.RunProgress) -> None:
+        self._progress = progress
+        self.summary = ""
+
+    def take(self, event: Event) -> None:
+        match event:
+            case Started(requests=requests):
+                self._progress.start(requests)
+            case CellStarted(cell=cell):
+                self._progress.cell(cell)
+            case Progress(tokens=tokens, finished=finished):
+                self._progress.step(tokens, finished)
+            case Finished():
+                self.summary = terminal.summary_line(event.verdicts, event.tokens, event.seconds)
+
+
+def run(
+    matrix: Annotated[str, typer.Argument(help="A shipped matrix or a .toml file.")] = "stochastic",
+    engine: EngineName = None,
+    weights: Weights = None,
+    seed: RunSeed = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for run.jsonl [default: runs/MATRIX].")] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", help="Processes that generate the cells of a long-form matrix.", min=1)
+    ] = 1,
+) -> int:
+    """Run a matrix: generate every cell and check what came out."""
+    console = terminal.plain_console()
+    session = Session(load_matrix(find_matrix(matrix)), seed, engine, weights)
+    suite = suite_of(session)
+    folder = out or Path("runs") / session.matrix.name
+    suite.prepare(jobs)
+    for line in _opening(session):
+        console.print(line)
+    with recorded(session, folder) as recorder, terminal.run_progress(console) as progress:
+        screen = Screen(progress)
+        verdicts = run_suite(suite, [screen, recorder], jobs)
+    removed = remove_crashes(folder, keep=recorder.crashes.values())
+    console.print(terminal.table_of(verdicts))
+    for note in terminal.verdict_notes(verdicts, recorder.crashes):
+        console.print(note)
+    console.print(screen.summary)
+    console.print(f"written to {folder / 'run.jsonl'}")
+    show_report(console, folder)
+    _show_removed(console, removed)
+    return exit_code(overall(verdicts))
+
+
+def _opening(session: Session) -> Iterator[str]:
+    """What is said before a run: why there is the matrix, and who is compared with whom."""
+    yield f"{session.matrix.name}: {session.matrix.why}"
+    oracle, missing = session.oracle
+    own, given = session.engine.info.name, session.engine_name
+    name = f"{given} ({own})" if given else own
+    compared = oracle.info.version if oracle else missing
+    yield f"engine {name}, seed {session.seed}, BLAS {blas.prepare().name}, {compared}"
+
+
+def _show_removed(console: Console, removed: int) -> None:
+    if removed:
+        console.print(f"removed the crash files of an earlier run: {removed} (--out keeps runs apart)")

@@ -1,0 +1,164 @@
+"""The suite of a matrix whose cells are judged step by step: every token that was drawn, and the end of every run."""
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from sampler.checks.steps.evidence import Evidence
+from sampler.checks.steps.table import CHECKS, StepCheck
+from sampler.checks.verdict import CaseId, Finding, Verdict
+from sampler.engines.capabilities import generate, is_bitwise
+from sampler.engines.reference.chain import ReferenceEngine
+from sampler.errors import Unsupported
+from sampler.matrix.matrix import Case, Group
+from sampler.requests import Generation, Record, Request
+from sampler.run.blocks import apart, block_of, count, shares
+from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
+from sampler.run.session import OnStep, Session
+
+REPEATS = 2
+"""How often request 0 of a cell is generated again."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a cell's engine was asked and answered. alone: request 0 again, twice. seconds: its share of the block's."""
+
+    requests: Sequence[Request]
+    generations: Sequence[Generation]
+    alone: Sequence[Generation]
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(generation.tokens) for generation in (*self.generations, *self.alone))
+
+
+@dataclass
+class StepSuite:
+    """Every cell by itself; cells that share a variant are generated together where the engine allows it."""
+
+    session: Session
+    _generated: dict[str, Generated] = field(default_factory=dict)
+    _tried: set[str] = field(default_factory=set)
+
+    @cached_property
+    def groups(self) -> Sequence[Group]:
+        return [Group(case.cell, "cells", (case,)) for case in self.session.matrix.cases]
+
+    @property
+    def checks(self) -> Mapping[str, str]:
+        return {check.name: check.sentence for check in CHECKS}
+
+    @property
+    def expected_requests(self) -> int:
+        return sum(count(case) + REPEATS for case in self.session.matrix.cases)
+
+    @cached_property
+    def _reference(self) -> ReferenceEngine:
+        return ReferenceEngine()
+
+    def prepare(self, jobs: int = 1) -> None:
+        _ = self.session.oracle
+        self.session.validate(self.session.matrix.cases, jobs)
+
+    def results(self, emit: Emit, jobs: int = 1) -> None:  # noqa: ARG002 - blocks are generated one after the other
+        for group in self.groups:
+            emit(CellStarted(group.name))
+            self.generate(self.together(group), emit)
+            emit(Judged(self.result(group, emit)))
+
+    def together(self, group: Group) -> Sequence[Group]:
+        block = {case.cell for case in block_of(self.session.matrix.cases, group.cases[0])}
+        return [other for other in self.groups if other.name in block]
+
+    def generate(self, groups: Sequence[Group], emit: Emit) -> None:
+        waiting = [group.cases[0] for group in groups if group.name not in self._tried]
+        if not is_bitwise(self.session.engine) or len(waiting) < 2:
+            return
+        self._tried.update(case.cell for case in waiting)
+        start, on_step = time.perf_counter(), progress(emit)
+        try:
+            engine = self.session.engine_for(waiting[0])
+            requests = [self.session.requests(case) for case in waiting]
+            answers = apart(generate(engine, list(itertools.chain(*requests)), on_step), requests)
+            lonely = [_in_its_slot(own[0], given[0]) for own, given in zip(requests, answers, strict=True)]
+            alone = zip(*(generate(engine, lonely, on_step) for _ in range(REPEATS)), strict=True)
+        except Exception:  # noqa: BLE001 - a cell by itself says which of them it is
+            return
+        generated = [Generated(*each) for each in zip(requests, answers, alone, strict=True)]
+        seconds = shares(time.perf_counter() - start, [each.tokens for each in generated])
+        for case, each, own in zip(waiting, generated, seconds, strict=True):
+            self._generated[case.cell] = replace(each, seconds=own)
+
+    def result(self, group: Group, emit: Emit) -> CaseResult:
+        (case,), start, on_step = group.cases, time.perf_counter(), progress(emit)
+        try:
+            generated = self._generated.pop(case.cell, None) or self._alone(case, on_step)
+            evidence = self._evidence(case, generated, on_step)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
+            seconds = 0.0 if isinstance(error, Unsupported) else time.perf_counter() - start
+            answers = {check.name: Finding.of_error(check.level, check.stage, error) for check in CHECKS}
+            return CaseResult(case, self._verdicts(case, answers), {}, 0, seconds)
+        findings = {check.name: _ask(check, evidence) for check in CHECKS}
+        return CaseResult(
+            case=case,
+            verdicts=self._verdicts(case, findings),
+            steps={name: finding.step for name, finding in findings.items() if finding.step is not None},
+            tokens=generated.tokens,
+            seconds=time.perf_counter() - start + generated.seconds,
+            requests=evidence.requests,
+            generations=[replace(each, record=_without_logits(each.record)) for each in evidence.generations],
+        )
+
+    def _alone(self, case: Case, on_step: OnStep) -> Generated:
+        """The requests of a cell, and request 0 again, by themselves."""
+        engine, requests = self.session.engine_for(case), self.session.requests(case)
+        generations = generate(engine, requests, on_step)
+        lonely = _in_its_slot(requests[0], generations[0])
+        return Generated(requests, generations, [generate(engine, [lonely], on_step)[0] for _ in range(REPEATS)])
+
+    def _evidence(self, case: Case, generated: Generated, on_step: OnStep) -> Evidence:
+        engine, other = self.session.engine_for(case), self.session.other_key(case)
+        lonely = _in_its_slot(generated.requests[0], generated.generations[0])
+        noisy = self.session.with_noise(lonely, other)
+        reseeded = replace(noisy, seed=int(other.words()[0] >> 1))
+        oracle, missing = self.session.oracle
+        bos = self.session.engine.info.bos_id
+        return Evidence(
+            engine=engine,
+            reference=self._reference,
+            oracle=oracle,
+            oracle_missing=missing,
+            requests=generated.requests,
+            generations=generated.generations,
+            alone=generated.alone,
+            prefix=() if bos is None else (bos,),
+            other_noise=lambda: generate(engine, [noisy], on_step)[0],
+            other_seed=lambda: generate(engine, [reseeded], on_step)[0],
+            exact=is_bitwise(engine),
+        )
+
+    def _verdicts(self, case: Case, findings: dict[str, Finding]) -> tuple[Verdict, ...]:
+        ids = {name: CaseId(case.matrix, case.cell, name) for name in findings}
+        return tuple(
+            finding.verdict(ids[name], self.session.reproduce(str(ids[name]))) for name, finding in findings.items()
+        )
+
+
+def _ask(check: StepCheck, evidence: Evidence) -> Finding:
+    try:
+        return check.ask(evidence)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the other checks still run
+        return Finding.of_error(check.level, check.stage, error)
+
+
+def _in_its_slot(request: Request, generation: Generation) -> Request:
+    """The same request, for the slot in which it was served."""
+    return replace(request, slot=generation.record.slot if generation.record else None)
+
+
+def _without_logits(record: Record | None) -> Record | None:
+    return None if record is None else replace(record, logits=None)
