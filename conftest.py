@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from sampler import pytest_plugin
-from tests import skipped
+from tests import nightly, skipped
 
 settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
 settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True, derandomize=True)
@@ -22,6 +22,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 def pytest_addoption(parser: pytest.Parser):
     pytest_plugin.add_options(parser.getgroup("sampler", "cells of a matrix"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    nightly.require_reasons(items)
 
 
 def pytest_report_header(config: pytest.Config):

@@ -39,7 +39,7 @@ def _run(tree: str, test: str, pipe: Connection) -> None:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         import pytest
 
-        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--rootdir", tree]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", "", "--rootdir", tree]
         pipe.send(int(pytest.main([*options, test])))
 
 
