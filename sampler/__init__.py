@@ -30,7 +30,7 @@ blas.prepare()  # before anything imports mlx.core
 
 
 def __getattr__(name: str) -> Any:
-    """What needs MLX is imported when it is asked for: a LoopGuard in a token loop of any framework does not."""
+    """Import what needs MLX only on first use: a LoopGuard works in a token loop without it."""
     if name in ("NoiseKey", "draw", "pick", "process"):
         return getattr(import_module("sampler.chain"), name)
     if name == "run_conformance":

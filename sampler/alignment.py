@@ -1,9 +1,9 @@
 """Does the speech still follow its text? The AlignmentStreamAnalyzer of Chatterbox, for many rows at once.
 
-It reads where in the text the attention of a few heads is, holds EOS back before the text was read, and ends a run
-that hangs at the end, goes back or repeats a token. Source: `models/t3/inference/alignment_stream_analyzer.py` of
-chatterbox-tts 0.1.0 to 0.1.7. Upstream keeps the whole attention map and sums over it at every step; here sums run
-along, so that a step costs the same however long the run is.
+It reads from the attention of a few heads where in the text the speech is. It suppresses EOS until the text was
+read, and forces EOS in a run that hangs at the end, goes back or repeats a token. Source:
+`models/t3/inference/alignment_stream_analyzer.py` of chatterbox-tts 0.1.0 to 0.1.7. Upstream keeps the whole attention
+map and sums over it at every step; the running sums here make the cost of a step independent of its index.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sampler.errors import ConfigError
 
 LARGE: Final = 2.0**15
-"""What a forced EOS scores, and what, negated, everything else and a suppressed EOS score."""
+"""The score of a forced EOS; its negative is the score of all other tokens and of a suppressed EOS."""
 
 FINDING: Final = 'docs/findings.md, "Texts of up to five ids crash the analyzer"'
 FLAGS: Final = ("long_tail", "alignment_repetition", "token_repetition", "suppressed")
@@ -26,14 +26,14 @@ ShortTexts = Literal["guard", "crash"]
 
 @dataclass(frozen=True)
 class AnalyzerConfig:
-    """The constants of one analyzer; the defaults are those of 0.1.3 to 0.1.7, but for `short_texts`.
+    """The constants of one analyzer; the defaults are those of 0.1.3 to 0.1.7, except `short_texts`.
 
     S is the number of text ids, start and stop included; a column is one of them, a row the attention of one step.
     Raises ConfigError for a value out of range.
     """
 
     jump_back: int = 4
-    """>= 1; the position follows the attention only if it moves by more than -jump_back ..."""
+    """>= 1; the position follows the attention only if it moves forward by more than -jump_back columns ..."""
     jump_ahead: int = 7
     """>= 1; ... and by less than jump_ahead columns."""
     monotonic: bool = True
@@ -41,19 +41,19 @@ class AnalyzerConfig:
     end_columns: int = 3
     """>= 0; the text is complete once the position is at S - end_columns."""
     tail_columns: int = 3
-    """>= 1; how many of the last columns `long_tail` watches."""
+    """>= 1; `long_tail` watches this many of the last columns."""
     tail_threshold: float = 5.0
-    """>= 0; forces EOS once a watched column got so much attention after the row that completed the text. 0 is off."""
+    """>= 0; forces EOS once a watched column got this much attention since the text was complete. 0 is off."""
     skipped_columns: int = 5
-    """>= 0; how many of the last columns `alignment_repetition` leaves out."""
+    """>= 0; `alignment_repetition` leaves out this many of the last columns."""
     repetition_threshold: float = 5.0
-    """>= 0; forces EOS once the largest values of the other columns sum to more than this, likewise. 0 is off."""
+    """>= 0; forces EOS once the largest values of the other columns, summed likewise, exceed it. 0 is off."""
     equal_tokens: int = 2
-    """2 or more; forces EOS once so many tokens in a row were equal. 0 is off."""
+    """2 or more; forces EOS once this many consecutive tokens are equal. 0 is off."""
     tracked_tokens: int = 3
-    """>= 0; not before so many tokens were seen, BOS among them."""
+    """>= 0; `equal_tokens` has no effect before this many tokens, BOS included."""
     suppress: bool = True
-    """Whether EOS is removed while the attention is before S - end_columns."""
+    """Whether EOS is suppressed while the attention is before column S - end_columns."""
     suppress_above: int = 5
     """>= 0; only for texts with S above this."""
     force_wins: bool = True
@@ -95,10 +95,10 @@ _RANGES: Final[dict[str, tuple[Any, Any, str]]] = {
 
 @dataclass(frozen=True)
 class Decisions:
-    """What an analyzer says of B rows at one step; every array (B,).
+    """The decisions of an analyzer about B rows at one step; every array is (B,).
 
-    long_tail, alignment_repetition, token_repetition: why EOS is forced. suppressed: EOS is held back. forced: EOS is
-    the only token left. crashed: where upstream breaks. position: int64, the text column that was read last. complete:
+    long_tail, alignment_repetition, token_repetition: why EOS is forced. suppressed: EOS is removed. forced: EOS is the
+    only token left. crashed: upstream raises an exception here. position: int64, the text column read last. complete:
     the text was read to its end.
     """
 
@@ -113,11 +113,11 @@ class Decisions:
     eos_id: int
 
     def flags(self, row: int) -> str:
-        """Names of the flags that are up in a row, joined by `+`; empty where none is."""
+        """Names of the flags that are set in a row, joined by `+`; empty if there are none."""
         return "+".join(name for name in FLAGS if getattr(self, name)[row])
 
     def only(self, rows: Sequence[int]) -> "Decisions":
-        arrays = {each.name: getattr(self, each.name)[list(rows)] for each in fields(self) if each.name != "eos_id"}
+        arrays = {item.name: getattr(self, item.name)[list(rows)] for item in fields(self) if item.name != "eos_id"}
         return Decisions(**arrays, eos_id=self.eos_id)
 
     def apply(self, scores: mx.array) -> mx.array:
@@ -132,9 +132,9 @@ class Decisions:
 
 
 class AlignmentStreamAnalyzer:
-    """The state of `width` rows: what upstream has one object of for each utterance.
+    """The state of `width` rows; upstream has one object per utterance.
 
-    Attention is read on the host, where the token of each step is needed anyway (docs/decisions.md, "Alignment").
+    Attention is read on the host, which needs the token of each step anyway (docs/decisions.md, "Alignment").
     """
 
     def __init__(self, config: AnalyzerConfig, width: int, eos_id: int) -> None:
@@ -142,7 +142,7 @@ class AlignmentStreamAnalyzer:
         self._steps, self._length, self._position, self._run = (np.zeros(width, dtype=np.int64) for _ in range(4))
         self._token = np.full(width, -1)
         self._complete = np.zeros(width, dtype=np.bool_)
-        # In float64: upstream's float32 sum of some twenty values differs from it by rounding, 1e-6 at most.
+        # In float64: upstream's float32 sum of about twenty values differs by rounding, 1e-6 at most.
         self._tail, self._repetition = np.zeros((width, config.tail_columns)), np.zeros(width)
 
     def start(self, row: int, text_length: int) -> None:
@@ -156,10 +156,10 @@ class AlignmentStreamAnalyzer:
     def step(
         self, rows: Sequence[int], attention: Sequence[Sequence[mx.array | ArrayLike]], tokens: Sequence[int]
     ) -> Decisions:
-        """Look at one step of some rows.
+        """Process one step of some rows.
 
-        attention: for each row and head, what the newest queries give to the text: (S,), or (queries, S) as the first
-        chunk has it, whose last query counts (upstream's other BOS row decides nothing); of MLX or NumPy, >= 0. tokens:
+        attention: for each row and head, the newest queries' attention to the text: (S,), or (queries, S) for the first
+        chunk, of which the last query counts (upstream's other BOS row decides nothing); MLX or NumPy, >= 0. tokens:
         the last token of each row, BOS at the first step. Raises ConfigError for attention of another length than S.
         """
         at = np.asarray(rows)
@@ -169,7 +169,7 @@ class AlignmentStreamAnalyzer:
         near = (-self.config.jump_back < moved) & (moved < self.config.jump_ahead)
         self._position[at] = np.where(near, follows, self._position[at])
         was_complete, end = self._complete[at], self._length[at] - self.config.end_columns
-        self._add(at[was_complete], mean[was_complete])  # the row that completes a text is in no sum
+        self._add(at[was_complete], mean[was_complete])  # the row that completes a text is not summed
         self._complete[at] |= self._position[at] >= end
         self._steps[at] += 1
         token_repetition = self._track(at, np.asarray(tokens))
@@ -188,7 +188,7 @@ class AlignmentStreamAnalyzer:
                     raise ConfigError(f"the attention of row {row} covers {len(newest)} text ids", hint=hint)
                 heads[head, index, : len(newest)] = newest
         mean: NDArray[np.float32] = heads[0]
-        for values in heads[1:]:  # one after the other, as upstream's mean has it to the last bit
+        for values in heads[1:]:  # in sequence, which reproduces upstream's mean to the last bit
             mean = mean + values
         mean = np.divide(mean, len(heads), dtype=np.float32)
         if self.config.monotonic:
@@ -196,7 +196,7 @@ class AlignmentStreamAnalyzer:
         return mean
 
     def _add(self, at: NDArray[np.int64], mean: NDArray[np.float32]) -> None:
-        """Add the rows of complete texts to the sums that run along."""
+        """Add the attention of complete texts to the running sums."""
         columns = np.arange(mean.shape[-1])
         last = self._length[at][:, None] - np.arange(self.config.tail_columns, 0, -1)
         watched = np.take_along_axis(mean, np.maximum(last, 0), axis=-1)
@@ -205,7 +205,7 @@ class AlignmentStreamAnalyzer:
         self._repetition[at] += np.max(mean, axis=-1, where=others, initial=0)
 
     def _track(self, at: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Count equal tokens; whether their number forces EOS."""
+        """Count equal tokens and return whether their number forces EOS."""
         self._run[at] = np.where(tokens == self._token[at], self._run[at] + 1, 1)
         self._token[at] = tokens
         enough = (self._run[at] >= self.config.equal_tokens) & (self._steps[at] >= self.config.tracked_tokens)
@@ -233,12 +233,12 @@ class AlignmentStreamAnalyzer:
 
 
 def crash_message(text_length: int) -> str:
-    """What is said of a row that is `crashed`."""
+    """The message for a row that is `crashed`."""
     return f"the analyzer of chatterbox-tts raises an IndexError here: the text has {text_length} ids ({FINDING})"
 
 
 def _newest(values: mx.array | ArrayLike) -> NDArray[np.float32]:
-    """The last query's row of one head, (queries, S) or (S,), without a copy where that can be."""
+    """The last query's row of one head, (queries, S) or (S,); without a copy where possible."""
     if isinstance(values, mx.array) and values.dtype != mx.float32:
         values = values.astype(mx.float32)  # NumPy has no bfloat16
     found = np.asarray(values, dtype=np.float32)

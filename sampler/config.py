@@ -1,4 +1,4 @@
-"""The knobs of a sampling chain and the order of its stages, validated, frozen, with a one-line text."""
+"""The parameters of a sampling chain and the order of its stages: validated, frozen, with a one-line text form."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -12,18 +12,18 @@ CfgConvention = Literal["conditional", "unconditional"]
 
 
 def _off(value: Any) -> Any:
-    """A field that is off by default. It is compared but not hashed: configs without it keep the hash they had."""
+    """A field that is off by default. It is compared but not hashed, so configs without it keep their earlier hash."""
     return field(default=value, hash=False)
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How logits become a token: knobs, a convention and the order of the stages.
+    """How logits become a token: sampling parameters, a convention and the order of the stages.
 
-    A stage whose knob is neutral is the identity, and so is one of the seven that `order` leaves out; a further stage
-    that is on must be in the order, and joins it where the order is the default one. Each knob means what the
-    processor of its source does (docs/processors.md). Raises ConfigError for a value out of range; NaN and bool are
-    out of every range.
+    A stage with neutral parameters is the identity, and so is one of the seven that `order` leaves out. An optional
+    stage that is on must be in the order; the default order includes it automatically. Each parameter has the meaning
+    of its source's processor (docs/processors.md). Raises ConfigError for a value out of range, which includes NaN and
+    bool.
     """
 
     temperature: float = 0.8
@@ -37,24 +37,24 @@ class SamplingConfig:
     repetition_penalty: float = 1.2
     """(0, inf); 1 is off. Applied once for each distinct id of the history."""
     cfg_weight: float = 0.5
-    """Finite; skipped where there are no unconditional logits."""
+    """Finite; skipped without unconditional logits."""
     min_tokens_to_keep: int = 1
     """>= 1; for top_k, top_p, min_p, typical_p and xtc_probability."""
     order: tuple[Stage, ...] = STAGES
-    """A permutation of a subset of ALL_STAGES. In the default order further stages that are on take their places."""
+    """A permutation of a subset of ALL_STAGES. The default order includes optional stages that are on."""
     cfg_convention: CfgConvention = "conditional"
     """`conditional`: c + w (c - u), Chatterbox and Dia. `unconditional`: u + w (c - u), HuggingFace and MusicGen."""
 
     logit_bias: Mapping[int, float] = _off(Biases())
-    """Id -> number added to its score; ids as text, which is all that JSON and TOML have, are read. Empty is off."""
+    """Id -> number added to its score; ids may be text, as in JSON and TOML. Empty is off."""
     frequency_penalty: float = _off(0.0)
-    """Finite; subtracted once for each time that an id was generated. 0 is off."""
+    """Finite; subtracted once for each occurrence of an id in the output. 0 is off."""
     presence_penalty: float = _off(0.0)
-    """Finite; subtracted from the score of every id that was generated. 0 is off."""
+    """Finite; subtracted from the score of every generated id. 0 is off."""
     penalty_window: int = _off(0)
-    """>= 0; how many of the last ids the repetition, frequency and presence penalties see. 0 is all."""
+    """>= 0; the repetition, frequency and presence penalties use this many of the last ids. 0 is all."""
     dry_multiplier: float = _off(0.0)
-    """>= 0; a token that would make a repeat of length n longer loses dry_multiplier x dry_base^(n - allowed)."""
+    """>= 0; a token that would extend a repeat of length n loses dry_multiplier x dry_base^(n - allowed)."""
     dry_base: float = _off(1.75)
     """>= 1."""
     dry_allowed_length: int = _off(2)
@@ -62,17 +62,17 @@ class SamplingConfig:
     dry_breakers: tuple[int, ...] = _off(())
     """Ids that no repeat contains and that are never penalised."""
     no_repeat_ngram_size: int = _off(0)
-    """>= 0; tokens that would complete an n-gram of the history a second time are removed. 0 is off."""
+    """>= 0; tokens that would repeat an n-gram of the history are removed. 0 is off."""
     min_new_tokens: int = _off(0)
-    """>= 0; the EOS ids of the context are removed until so many tokens were generated."""
+    """>= 0; the EOS ids of the context are removed until this many tokens were generated."""
     suppressed_tokens: tuple[int, ...] = _off(())
     """Ids that are removed."""
     top_n_sigma: float = _off(0.0)
     """>= 0; removed where score < largest - n x standard deviation of the scores that are left. 0 is off."""
     typical_p: float = _off(1.0)
-    """(0, 1]; smallest set of tokens of most typical surprise that reaches the mass. 1 is off."""
+    """(0, 1]; keeps the smallest set of tokens with the most typical surprise that reaches this mass. 1 is off."""
     xtc_probability: float = _off(0.0)
-    """[0, 1]; how often all but the least likely of the tokens that reach xtc_threshold are removed. 0 is off."""
+    """[0, 1]; how often all tokens above xtc_threshold except the least likely one are removed. 0 is off."""
     xtc_threshold: float = _off(0.1)
     """(0, 0.5]."""
 
@@ -86,53 +86,53 @@ class SamplingConfig:
         object.__setattr__(self, "order", _with_optional(_read_order(self.order), self._on()))
 
     def __str__(self) -> str:
-        """Canonical text: one line, every knob in the order of the fields, options only where they are on."""
+        """Canonical text: one line, every parameter in the order of the fields, optional ones only if they are on."""
         shown = {name: getattr(self, name) for name in PARAMETERS}
         parts = [f"{name}={_write(value)}" for name, value in shown.items() if value != DEFAULTS.get(name)]
         return " ".join([*parts, f"order={'>'.join(self.order) or 'none'}"])
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `str` wrote. Raises ConfigError naming the first part that cannot be read."""
+        """Read what `str` wrote. Raises ConfigError naming the first part that is invalid."""
         values: dict[str, Any] = {}
         for part in text.split():
             name, equals, value = part.partition("=")
             if not equals or name not in {field.name for field in fields(cls)}:
-                raise ConfigError(f"{part!r} is not part of a sampling config", hint="expected knob=value pairs")
+                raise ConfigError(f"{part!r} is not part of a sampling config", hint="expected name=value pairs")
             if name in values:
-                raise ConfigError(f"{name} is given twice in {text!r}", hint="give every knob once")
+                raise ConfigError(f"{name} is given twice in {text!r}", hint="give every parameter once")
             values[name] = _parse_value(name, value)
         return cls(**values)
 
     def active_stages(self) -> frozenset[Stage]:
-        """Stages of the order whose knob is not neutral; `alignment` has no knob and is none of them."""
+        """Stages of the order that are on; never `alignment`, which has no parameter."""
         return frozenset(self._on(self.order))
 
     def _on(self, stages: Iterable[Stage] = OPTIONAL_STAGES) -> list[Stage]:
         return [name for name in stages if any(getattr(self, knob) != off for knob, off in NEUTRAL[name].items())]
 
     def without(self, stages: Iterable[Stage]) -> Self:
-        """The same order with the knobs of some stages neutral, so that these are the identity."""
+        """The same config with some stages off."""
         return replace(self, **{knob: value for stage in stages for knob, value in NEUTRAL[stage].items()})
 
     @property
     def looks_back(self) -> bool:
-        """Whether the chain has to know more of a row's past than which ids it contains."""
+        """Whether the chain needs the order of the history, not only the set of its ids."""
         return bool(self.penalty_window or self._on())
 
     @property
     def greedy(self) -> bool:
-        """Whether the chain ends in the single most likely token."""
+        """Whether the chain keeps only the single most likely token."""
         return self.temperature == 0 and "temperature" in self.order
 
 
-PARAMETERS: Final = tuple(each.name for each in fields(SamplingConfig) if each.name != "order")
-"""Every field but the order."""
+PARAMETERS: Final = tuple(item.name for item in fields(SamplingConfig) if item.name != "order")
+"""Every field except the order."""
 
 DEFAULTS: Final[dict[str, Any]] = {
-    each.name: each.default for each in fields(SamplingConfig) if each.hash is False or each.name == "cfg_convention"
+    item.name: item.default for item in fields(SamplingConfig) if item.hash is False or item.name == "cfg_convention"
 }
-"""Those whose default is off, and is not shown."""
+"""The fields that the text leaves out at their default, which is off."""
 
 
 def _read_order(order: Iterable[str]) -> tuple[Stage, ...]:
@@ -151,12 +151,12 @@ def _read_order(order: Iterable[str]) -> tuple[Stage, ...]:
 
 
 def is_default(order: tuple[str, ...]) -> bool:
-    """Whether an order is the default one, alone or with optional stages in their places."""
+    """Whether an order is the default one, possibly with optional stages in their places."""
     return order == tuple(stage for stage in ALL_STAGES if stage in STAGES or stage in order)
 
 
 def _with_optional(order: tuple[Stage, ...], on: Iterable[Stage]) -> tuple[Stage, ...]:
-    """Put optional stages that are on into the default order. Raises ConfigError where another order lacks one."""
+    """Put optional stages that are on into the default order. Raises ConfigError if another order lacks one."""
     missing = [stage for stage in on if stage not in order]
     if missing and not is_default(order):
         hint = "name it in the order, or turn it off"

@@ -1,4 +1,4 @@
-"""The one line for the tests of an engine's author: `run_conformance(engine)`."""
+"""`run_conformance(engine)`: one line for the tests of an engine's author."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from sampler.run.conformance import LEVELS, ConformanceRun, Report
 
 
 def examine(engine: Engine, **settings: Any) -> Report:
-    """Examine an engine object in this process; settings as ConformanceRun has them."""
+    """Run the checks on an engine object in this process; settings as in ConformanceRun."""
     return ConformanceRun(Local(engine), engine.info.name, **settings).run()
 
 
 class Disagreement(AssertionError):
-    """An engine that does not conform, with its verdicts and the diagnosis as text."""
+    """An engine does not conform; the text has its verdicts and the diagnosis."""
 
 
 def run_conformance(engine: Engine, *, levels: Sequence[Level] = ("process", "draw"), seed: int = 0) -> Report:
-    """Put an engine under every check that it offers: the one line for the tests of an engine's author.
+    """Run every check that an engine supports.
 
-    Raises Disagreement with the diagnosis where a verdict failed or errored, or where nothing could be asked.
+    Raises Disagreement with the diagnosis if a verdict failed or errored, or if nothing could be tested.
     """
     for level in levels:
         if level not in LEVELS:

@@ -1,4 +1,4 @@
-"""Every failure that a user can meet: one line that names the value, what was expected, and what to do."""
+"""Every error that a user can see: one line with the value, what was expected, and what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,10 +6,7 @@ from typing import Literal
 
 
 class SamplerError(Exception):
-    """Base of all errors that are shown without a traceback.
-
-    hint: what the user can do, one sentence.
-    """
+    """Base of all errors that are shown without a traceback. hint: what the user can do, one sentence."""
 
     exit_code = 2
 
@@ -23,18 +20,18 @@ class SamplerError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint: the name that was probably meant, or all that are known."""
+    """A hint: the name that was probably meant, or all known names."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
 
 
 class ConfigError(SamplerError, ValueError):
-    """A sampling knob or order out of range."""
+    """A sampling parameter or order out of range."""
 
 
 class VariantError(SamplerError):
-    """An unknown variant or analyzer, or a variants file that cannot be read as one."""
+    """An unknown variant or analyzer, or an invalid variants file."""
 
 
 class RuleError(SamplerError, ValueError):
@@ -42,7 +39,7 @@ class RuleError(SamplerError, ValueError):
 
 
 class MatrixError(SamplerError):
-    """A matrix file that cannot be read as one."""
+    """An invalid matrix file."""
 
 
 class WeightsError(SamplerError):
@@ -69,11 +66,11 @@ SkipReason = Literal[
     "unsupported", "no_method", "missing_package", "no_reference", "no_common_text", "not_recorded", "refused",
     "after_failure",
 ]  # fmt: skip
-"""Why a check did not look. refused: the engine raised Unsupported; after_failure: it hung or ended too often."""
+"""Why a check was skipped. refused: the engine raised Unsupported; after_failure: it hung or ended too often."""
 
 
 class Unsupported(SamplerError):
-    """Something an engine does not do; becomes the outcome `skipped` with its reason, never `failed`."""
+    """Something an engine does not support; gives the outcome `skipped` with its reason, never `failed`."""
 
     def __init__(self, message: str, *, hint: str = "", reason: SkipReason = "unsupported") -> None:
         super().__init__(message, hint=hint)
@@ -81,8 +78,8 @@ class Unsupported(SamplerError):
 
 
 class MissingPackage(SamplerError):
-    """An optional package that a command needs."""
+    """An optional package that a command needs is missing."""
 
 
 class TokensError(SamplerError):
-    """A file of token runs that cannot be read as one."""
+    """An invalid file of token runs."""

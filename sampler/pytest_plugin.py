@@ -1,4 +1,4 @@
-"""A matrix under pytest: one item a cell, so that -k, -x and -n work as people expect."""
+"""Run a matrix under pytest with one item per cell, so that -k, -x and -n work as usual."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -18,19 +18,19 @@ from sampler.runtime import blas
 
 
 def add_options(group: pytest.OptionGroup) -> None:
-    """`--seed`, `--engine` and `--weights`, as `sampler run` has them."""
+    """Add `--seed`, `--engine` and `--weights`, as in `sampler run`."""
     group.addoption("--seed", type=int, default=0, help="seed of the cells (default 0)")
     group.addoption("--engine", default=None, help="core, package.module:factory or file.py:factory")
     group.addoption("--weights", type=Path, default=None, help="folder with upstream's own files")
 
 
 def header(config: pytest.Config) -> str:
-    """Seed and BLAS, for the head of the report."""
+    """Seed and BLAS, for the header of the report."""
     return f"sampler: seed {config.getoption('--seed')}, BLAS {blas.prepare().name}"
 
 
 def collect(parent: pytest.Collector, path: Path) -> pytest.File | None:
-    """Collect a shipped matrix, or a TOML file that the command line names; other TOML files are none of ours."""
+    """Collect a shipped matrix, or a TOML file named on the command line; ignore other TOML files."""
     named = {Path(argument.split("::")[0]).resolve() for argument in parent.config.args}
     if path.suffix != ".toml" or (path.parent != shipped_folder() and path not in named):
         return None
@@ -39,10 +39,9 @@ def collect(parent: pytest.Collector, path: Path) -> pytest.File | None:
 
 
 class MatrixFile(pytest.File):
-    """A matrix file."""
+    """A matrix file; collects one item per group of cells, which share one suite, so the model is loaded once."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One item for each group of cells; all of them share one suite, so that the model is loaded once."""
         config = self.config
         try:
             matrix = load_matrix(self.path)
@@ -67,7 +66,7 @@ class GroupItem(pytest.Item):
         self.case_id = f"{suite.session.matrix.name}/{group.name}"
 
     def runtest(self) -> None:
-        """Fail where a check failed or errored, skip where one was not answered."""
+        """Fail if a check failed or errored, skip if one has no answer."""
         self.suite.session.validate(self.group.cases)
         self.suite.generate(self._together(), ignore_event)
         result = self.suite.result(self.group, ignore_event)
@@ -80,32 +79,31 @@ class GroupItem(pytest.Item):
             pytest.skip(notes)
 
     def _together(self) -> list[Group]:
-        """The groups that run in this process of those that are generated at once; with xdist, nobody knows which."""
+        """The groups generated at once that run in this process; with xdist that is unknown."""
         if hasattr(self.config, "workerinput"):
             return [self.group]
         items = [item for item in self.session.items if isinstance(item, GroupItem) and item.parent is self.parent]
         return [group for group in self.suite.together(self.group) if any(item.group is group for item in items)]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: object) -> str:
-        """Show a finding, or a user's mistake, as text, never as a traceback."""
+        """Show a finding, or a user's mistake, as text without a traceback."""
         if isinstance(excinfo.value, GroupFailure | SamplerError):
             return str(excinfo.value)
         return str(super().repr_failure(excinfo))
 
     def reportinfo(self) -> tuple[Path, None, str]:
-        """Where the group comes from and what it is called."""
         return self.path, None, self.case_id
 
 
 def summarize(reporter: Any) -> None:
-    """Print what tests measured and, after the last cell, the table of verdicts."""
+    """Print values measured by tests and, after the last cell, the table of verdicts."""
     reports = [report for kind in ("passed", "failed", "skipped") for report in reporter.getreports(kind)]
     properties = {
         (report.nodeid, name, str(value)): value for report in reports for name, value in report.user_properties
-    }  # a report comes once for each phase of a test
+    }  # a report occurs once for each phase of a test
     verdicts = [Verdict(**value) for (_, name, _), value in properties.items() if name == "verdict"]
     generated = [value for (_, name, _), value in properties.items() if name == "generated"]
-    measured = [each for each in properties if each[1] not in ("verdict", "generated")]
+    measured = [item for item in properties if item[1] not in ("verdict", "generated")]
     if measured:
         reporter.section("measured")
         for node, name, value in measured:

@@ -1,4 +1,4 @@
-"""What goes to an engine and what comes back: batches of rows; requests, records, generations."""
+"""The input and output of engines: batches of rows; requests, records, generations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,9 +14,9 @@ Logits = NDArray[np.float32]
 
 
 class Context(NamedTuple):
-    """Where rows stand, for engines whose `process` or `draw` has the keyword `context`.
+    """The position of rows in their runs, for engines whose `process` or `draw` has the keyword `context`.
 
-    prompt_length: how many ids of each history were given, not drawn; step: how many were drawn; both int64 (B,).
+    prompt_length: how many ids of each history belong to the prompt; step: how many were drawn; both int64 (B,).
     uniforms: the suite's uniform numbers in (0, 1) of these steps, float64 (B,), for stages that act at random.
     """
 
@@ -28,11 +28,11 @@ class Context(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows of logits with all that a chain reads beside them.
+    """Rows of logits with everything else that a chain needs.
 
-    logits, uncond_logits: float32 (B, V). history: B sequences of ids, oldest first. configs: of each row. context:
-    where the rows stand, None where nobody says. seen: bool (B, V), the ids that the repetition penalty sees, None for
-    those of the history.
+    logits, uncond_logits: float32 (B, V). history: B sequences of ids, oldest first. configs: of each row. context: may
+    be None if no optional stage is on. seen: bool (B, V), the ids for the repetition penalty, None for those of the
+    history.
     """
 
     logits: NDArray[Any]
@@ -44,14 +44,13 @@ class Batch:
 
     @property
     def config(self) -> SamplingConfig:
-        """The config of the first row, which is that of all rows where one engine call is made of them."""
+        """The config of the first row, for rows that share it."""
         return self.configs[0]
 
     def __len__(self) -> int:
         return len(self.configs)
 
     def with_config(self, config: SamplingConfig) -> Self:
-        """The same rows under another config."""
         return replace(self, configs=(config,) * len(self))
 
     def only(self, rows: Sequence[int]) -> Self:
@@ -73,7 +72,7 @@ class Batch:
         )
 
     def before(self, stage: Stage, scores: NDArray[np.float64]) -> Self:
-        """One stage by itself, on the scores (B, V) that the stages before it have left."""
+        """One stage alone, on the scores (B, V) before it."""
         config = self.config.without([other for other in ALL_STAGES if other != stage])
         uncond = self.uncond_logits if stage == "cfg" else None
         return replace(self.with_config(config), logits=scores.astype(np.float32), uncond_logits=uncond)
@@ -86,11 +85,10 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Steps(Batch):
-    """Rows that are steps of one run, in order; one of them is what a crash file holds.
+    """Rows that are steps of one run, in order; a crash file holds one of them.
 
-    gumbel: the noise, float32 (T, V), None for an engine that does not take the suite's. tokens: what was drawn,
-    int64 (T,). request: which run of its cell. scores: float32 (T, V), what the engine made of the logits, if that is
-    what is wrong.
+    gumbel: the noise, float32 (T, V), None for an engine that does not take the suite's. tokens: the drawn ones, int64
+    (T,). request: index of the run in its cell. scores: float32 (T, V), the engine's scores, if they are wrong.
     """
 
     gumbel: Logits | None = None
@@ -113,10 +111,10 @@ Noise = Callable[[int], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Request:
-    """One text to speak. prompt: text, or ids as the tokenizer gives them. noise: step -> Gumbel noise (V,).
+    """One text to speak. prompt: text, or ids from the tokenizer. noise: step -> Gumbel noise (V,).
 
     Without noise the suite's own for (seed, "", 0) is used. slot: the slot that must serve it, or None for any.
-    uniform: step -> uniform number in (0, 1), for XTC; without it the suite's own as well.
+    uniform: step -> uniform number in (0, 1), for XTC; without it the suite's own.
     """
 
     prompt: str | tuple[int, ...]
@@ -131,13 +129,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Record:
-    """What happened at each of T steps. logprob, entropy (nats), margin: float32 (T,); rank: int32 (T,).
+    """Measures of each of T steps. logprob, entropy (nats), margin: float32 (T,); rank: int32 (T,).
 
-    logits: float32 (T, 2, V), conditional then unconditional, (T, 1, V) without guidance; None unless asked for.
-    attention: float32 (pairs, T, S), the aligned heads' attention over the text; None unless asked for.
-    flags: of the alignment analyzer, by step. slot, width, blas, threads: where it was computed, and by what. error:
-    why it stopped, if it did.
-    guided: whether guidance took part; Turbo and Nano skip `cfg_weight`, as upstream does. None: nobody says.
+    logits: float32 (T, 2, V), conditional then unconditional, (T, 1, V) without guidance; None unless requested.
+    attention: float32 (pairs, T, S), the aligned heads' attention to the text; None unless requested. flags: of the
+    alignment analyzer, by step. slot, width, blas, threads: where and how it was computed. error: why it stopped early.
+    guided: whether guidance was used; Turbo and Nano ignore `cfg_weight`, as upstream does. None: unknown.
     """
 
     logprob: NDArray[np.float32]

@@ -1,7 +1,7 @@
 """One row for each stage of a sampling chain: its place, its kind, its sampling parameters and their ranges.
 
-Whatever else is said of stages (orders, ranges, what an engine has to support, what rounding may do behind a stage)
-follows from these rows. Adding a stage: docs/architecture.md.
+All other facts about stages (orders, ranges, what an engine supports, the effect of rounding in later stages) are
+derived from these rows. Adding a stage: docs/architecture.md.
 """
 
 import math
@@ -14,11 +14,11 @@ Stage = str
 """The name of a stage, one of ALL_STAGES."""
 
 LARGEST: Final = 3.4e38
-"""Of float32: what is added to or multiplied with scores stays below it."""
+"""Of float32: numbers that are added to or multiplied with scores stay below it."""
 
 
 class Biases(Mapping[int, float]):
-    """A mapping of ids to numbers that does not change, so that a config which has it can be hashed."""
+    """An immutable mapping of ids to numbers, so that a config that has it can be hashed."""
 
     def __init__(self, pairs: Iterable[tuple[int, float]] = ()) -> None:
         self._values = dict(sorted(pairs))
@@ -41,11 +41,10 @@ class Biases(Mapping[int, float]):
 
 @dataclass(frozen=True)
 class Values:
-    """What a parameter may be.
+    """The values of a parameter.
 
-    read: a value as this type has it, None for what is of another type (NaN and bool are). fits: whether a value that
-    was read is in range. expected: the range in words. parse: reads what the canonical text of a config has, raises
-    ValueError.
+    read: converts a value, None for another type (which NaN and bool are). fits: whether a converted value is in range.
+    expected: the range in words. parse: reads the canonical text of a config, raises ValueError.
     """
 
     read: Callable[[object], Any]
@@ -59,7 +58,7 @@ def _real(value: object) -> float | None:
         return None
     try:
         number = float(value)
-    except OverflowError:  # an integer beyond the largest float
+    except OverflowError:  # an integer above the largest float
         return None
     return number if math.isfinite(number) else None
 
@@ -76,7 +75,7 @@ def _ids(value: object) -> tuple[int, ...] | None:
 
 
 def _biases(value: object) -> Biases | None:
-    """Pairs of id and number; an id may be digits as text. None for anything else, or an id that comes twice."""
+    """Pairs of id and number; an id may be a string of digits. None for anything else, or a duplicate id."""
     if not isinstance(value, Mapping):
         return None
     pairs = [(int(key) if isinstance(key, str) and key.isdecimal() else _integer(key), value[key]) for key in value]
@@ -100,13 +99,15 @@ def integer(least: int, expected: str) -> Values:
 
 
 def one_of(*names: str) -> Values:
-    """One of a few words."""
+    """One of several words."""
     return Values(lambda value: value if value in names else None, lambda _: True, f"one of {', '.join(names)}", str)
 
 
 COUNT: Final = integer(0, "an integer >= 0 (0 is off)")
 PENALTY: Final = real(lambda value: abs(value) < LARGEST, "a finite number (0 is off)")
 SHARE: Final = real(lambda value: 0 <= value <= 1, "a number from 0 to 1 (0 is off)")
+FACTOR: Final = real(lambda value: value > 0, "a finite number > 0 (1 is off)")
+AMOUNT: Final = real(lambda value: 0 <= value < LARGEST, "a finite number >= 0 (0 is off)")
 IDS: Final = Values(
     _ids,
     lambda value: all(token >= 0 for token in value),
@@ -118,17 +119,17 @@ BIASES: Final = Values(
 )
 
 Kind = Literal["ranking", "monotone", "ids", "tail", "head"]
-"""What a stage does to the order of tokens: ranks them anew; nothing; changes single ids; removes the least likely
-ones; may remove the most likely ones."""
+"""Effect of a stage on the order of tokens: ranks them again; none; changes single ids; removes the least likely ones;
+may remove the most likely ones."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A stage. An optional one is called after its main parameter, is off by default and joins an order when it is on.
+    """A stage. An optional one has the name of its main parameter, is off by default and joins an order when it is on.
 
-    neutral: the parameters that turn it on, at the values at which it is the identity. values: the range of each of its
-    parameters, of those in `neutral` and of those that say how it acts. shared: parameters that change how several
-    stages act; an engine that has the stage may lack them.
+    neutral: the parameters that turn it on, with the values at which it is the identity. values: the range of each of
+    its parameters, including those that only modify it. shared: parameters that modify several stages; an engine that
+    has the stage may lack them.
     """
 
     name: Stage
@@ -137,6 +138,10 @@ class Row:
     values: Mapping[str, Values]
     shared: Sequence[str] = ()
     optional: bool = False
+
+
+def _main(name: Stage, kind: Kind, off: Any, values: Values, *shared: str) -> Row:
+    return Row(name, kind, {name: off}, {name: values}, shared)
 
 
 def _optional(name: Stage, kind: Kind, off: Any, values: Values, *shared: str, **more: Values) -> Row:
@@ -156,20 +161,14 @@ ROWS: Final = (
     ),
     Row("alignment", "ids", {}, {}),
     _optional("logit_bias", "ranking", Biases(), BIASES),
-    Row(
-        "repetition_penalty",
-        "ranking",
-        {"repetition_penalty": 1.0},
-        {"repetition_penalty": real(lambda value: value > 0, "a finite number > 0 (1 is off)")},
-        ("penalty_window",),
-    ),
+    _main("repetition_penalty", "ranking", 1.0, FACTOR, "penalty_window"),
     _optional("frequency_penalty", "ranking", 0.0, PENALTY, "penalty_window"),
     _optional("presence_penalty", "ranking", 0.0, PENALTY, "penalty_window"),
     _optional(
         "dry_multiplier",
         "ranking",
         0.0,
-        real(lambda value: 0 <= value < LARGEST, "a finite number >= 0 (0 is off)"),
+        AMOUNT,
         dry_base=real(lambda value: 1 <= value < LARGEST, "a finite number >= 1"),
         dry_allowed_length=integer(1, "an integer >= 1"),
         dry_breakers=IDS,
@@ -177,22 +176,11 @@ ROWS: Final = (
     _optional("no_repeat_ngram_size", "ids", 0, COUNT),
     _optional("min_new_tokens", "ids", 0, COUNT),
     _optional("suppressed_tokens", "ids", (), IDS),
-    Row(
-        "temperature",
-        "monotone",
-        {"temperature": 1.0},
-        {"temperature": real(lambda value: value >= 0, "a finite number >= 0 (0 is greedy)")},
-    ),
-    _optional("top_n_sigma", "tail", 0.0, real(lambda value: 0 <= value < LARGEST, "a finite number >= 0 (0 is off)")),
-    Row("top_k", "tail", {"top_k": 0}, {"top_k": COUNT}, ("min_tokens_to_keep",)),
-    Row("min_p", "tail", {"min_p": 0.0}, {"min_p": SHARE}, ("min_tokens_to_keep",)),
-    Row(
-        "top_p",
-        "tail",
-        {"top_p": 1.0},
-        {"top_p": real(lambda value: 0 <= value <= 1, "a number from 0 to 1 (1 is off)")},
-        ("min_tokens_to_keep",),
-    ),
+    _main("temperature", "monotone", 1.0, real(lambda value: value >= 0, "a finite number >= 0 (0 is greedy)")),
+    _optional("top_n_sigma", "tail", 0.0, AMOUNT),
+    _main("top_k", "tail", 0, COUNT, "min_tokens_to_keep"),
+    _main("min_p", "tail", 0.0, SHARE, "min_tokens_to_keep"),
+    _main("top_p", "tail", 1.0, real(SHARE.fits, "a number from 0 to 1 (1 is off)"), "min_tokens_to_keep"),
     _optional(
         "typical_p",
         "head",
@@ -211,14 +199,14 @@ ROWS: Final = (
         ),
     ),
 )
-"""In the order of their places: chatterbox-tts 0.1.3 and later, with top_k and the optional stages of others."""
+"""In the order of their places: chatterbox-tts 0.1.3 and later, with top_k and the optional stages."""
 
 VALUES: Final[Mapping[str, Values]] = {
     "min_tokens_to_keep": integer(1, "an integer >= 1"),
     "penalty_window": integer(0, "an integer >= 0 (0 is the whole history)"),
     **{name: values for row in ROWS for name, values in row.values.items()},
 }
-"""What each parameter of a config may be, those that stages share among them."""
+"""The values of each parameter of a config, including shared ones."""
 
 ALL_STAGES: Final = tuple(row.name for row in ROWS)
 STAGES: Final = tuple(row.name for row in ROWS if not row.optional)
@@ -227,7 +215,7 @@ STAGES: Final = tuple(row.name for row in ROWS if not row.optional)
 OPTIONAL_STAGES: Final = tuple(row.name for row in ROWS if row.optional)
 
 NEUTRAL: Final[Mapping[Stage, Mapping[str, Any]]] = {row.name: row.neutral for row in ROWS}
-"""The parameters of each stage at the values at which it is the identity."""
+"""The parameters of each stage, with the values at which it is the identity."""
 
 
 def of_kind(*kinds: Kind) -> frozenset[Stage]:

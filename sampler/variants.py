@@ -1,4 +1,4 @@
-"""Named behaviours of upstream, and of analyzers in the wild, as data: what `variants.toml` says, checked."""
+"""Named behaviours of upstream, and of other known analyzers, as data: the validated contents of `variants.toml`."""
 
 import functools
 import tomllib
@@ -15,15 +15,15 @@ from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, VariantError, nearest
 
 PenaltyHistory = Literal["bos_and_generated", "bos_at_first", "generated"]
-"""What the repetition penalty sees: BOS and every drawn token; BOS at the first step and then drawn tokens alone, as
-`inference_turbo` has it; drawn tokens alone."""
+"""The ids for the repetition penalty: BOS and every drawn token; BOS at the first step and then only drawn tokens, as
+in `inference_turbo`; only drawn tokens."""
 
 Guidance = Literal["always", "positive_weight", "never"]
 """Whether there is an unconditional row: at any `cfg_weight`, for weights above 0, or not at all."""
 
 Post = Literal["between_bos_and_eos", "codes_only", "clamp_codes", "append_silence", "cut_last_code"]
-"""What happens to the tokens behind T3: everything up to a BOS and from EOS on is dropped (`drop_invalid_tokens`); ids
-of 6561 and more are dropped; they become 6560; three tokens 4299 are added; the last 40 ms of sound are cut."""
+"""Processing of the tokens after T3: everything up to a BOS and from EOS on is dropped (`drop_invalid_tokens`); ids of
+6561 and more are dropped; they become 6560; three tokens 4299 are added; the last 40 ms of sound are cut."""
 
 
 class _Strict(BaseModel):
@@ -31,31 +31,31 @@ class _Strict(BaseModel):
 
 
 class Variant(_Strict):
-    """One behaviour of T3's generation loop: its entry in the file, with `config` and `analyzer` built."""
+    """One behaviour of T3's generation loop: its entry in the file, with parsed `config` and `analyzer`."""
 
     name: str
     describes: Annotated[str, Field(min_length=1)]
     """Class and releases."""
     commit: Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")]
-    """Of upstream's git, whose code it is."""
+    """The commit of upstream's git with this code."""
     wheels: Annotated[tuple[Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")], ...], Field(strict=False)]
-    """Releases of chatterbox-tts whose own code the tests compare it with; empty: only in git, no oracle."""
+    """Releases of chatterbox-tts that the tests compare it with; empty: only in git, nothing to compare with."""
     backbone: Literal["llama", "gpt2"]
     bos_count: Annotated[int, Field(ge=1, le=2)]
     """BOS rows at the end of the prefix."""
     guidance: Guidance
     weight_zero: Literal["works", "raises"]
-    """What upstream does at `cfg_weight` 0; this core generates in either case."""
+    """Upstream's behaviour at `cfg_weight` 0; this core generates in both cases."""
     config: SamplingConfig
-    """Default knobs and the order of the stages; `knobs` in the file."""
+    """Default parameters and the order of the stages; `knobs` in the file."""
     penalty_history: PenaltyHistory
     analyzer: AnalyzerConfig | None
     cap: Annotated[int, Field(ge=1)]
-    """`max_new_tokens` that upstream's `generate` asks for."""
+    """`max_new_tokens` in upstream's `generate`."""
     beyond_cap: Annotated[int, Field(ge=0)]
-    """How many tokens more than that a run may have."""
+    """How many tokens a run may have beyond that."""
     first_token_ends: bool
-    """Whether EOS ends a run that has no other token."""
+    """Whether EOS as the first token ends a run."""
     post: Annotated[tuple[Post, ...], Field(strict=False)]
 
     def rules(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class _File(_Strict):
 
 
 def shipped_file() -> Path:
-    """The file that comes with the package."""
+    """The file that ships with the package."""
     return Path(str(resources.files("sampler") / "variants.toml"))
 
 
@@ -89,7 +89,7 @@ def load_variants(path: Path | None = None) -> Mapping[str, Variant]:
 
 @functools.cache
 def load_analyzers(path: Path | None = None) -> Mapping[str, AnalyzerConfig]:
-    """The analyzers of a variants file, of upstream and in the wild. Raises VariantError as `load_variants` does."""
+    """The analyzers of a variants file, upstream's and others. Raises VariantError as `load_variants` does."""
     path = path or shipped_file()
     return {name: _analyzer(path, name, entry) for name, entry in _read(path).analyzers.items()}
 
@@ -123,7 +123,7 @@ def _read(path: Path) -> _File:
 
 
 def _schema_error(place: str, error: ValidationError, known: Iterable[str]) -> VariantError:
-    """The first complaint of the schema. known: the keys that there may be."""
+    """The first error of the schema. known: the allowed keys."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     unknown = first["type"] == "extra_forbidden"
@@ -155,8 +155,8 @@ def _variant(path: Path, name: str, entry: dict[str, Any], analyzers: Mapping[st
 
 
 def _build(kind: type[Any], values: Mapping[str, Any], place: str) -> Any:
-    """A frozen dataclass that checks itself; what it refuses is said with the place in the file."""
-    known = [each.name for each in fields(kind)]
+    """Build a frozen dataclass; its errors are raised with the place in the file."""
+    known = [field.name for field in fields(kind)]
     for name in values:
         if name not in known:
             raise VariantError(f"{place}: unknown key {name!r}", hint=nearest(name, known))

@@ -1,8 +1,8 @@
-"""The version of the suite, as it was installed."""
+"""The installed version of the suite."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 try:
     __version__ = version("sampler-suite")
-except PackageNotFoundError:  # a source tree that was not installed
+except PackageNotFoundError:  # a source tree without installation
     __version__ = "0+source"

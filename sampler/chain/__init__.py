@@ -1,4 +1,4 @@
-"""logits -> scores -> token: pure functions on arrays, a knob value for every row."""
+"""logits -> scores -> token: pure functions on arrays, sampling parameters for every row."""
 
 from sampler.chain.draw import draw, pick
 from sampler.chain.noise import NoiseKey

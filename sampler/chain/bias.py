@@ -1,4 +1,4 @@
-"""Stages that say of single ids how likely they shall be: logit bias, suppressed tokens, minimum of new tokens."""
+"""Stages that change the scores of given ids: logit bias, suppressed tokens, minimum of new tokens."""
 
 from collections.abc import Callable, Iterable
 
@@ -34,10 +34,10 @@ def suppress(scores: mx.array, batch: Batch) -> mx.array:
 
 
 def forbid_end(scores: mx.array, batch: Batch) -> mx.array:
-    """Remove all EOS ids in rows that have drawn less than `min_new_tokens`; (B, V) -> (B, V).
+    """Remove all EOS ids in rows with fewer than `min_new_tokens` drawn tokens; (B, V) -> (B, V).
 
-    Source: MinNewTokensLengthLogitsProcessor of transformers. EOS ids beyond the vocabulary are passed over. Raises
-    ConfigError where nobody has said which ids end a text.
+    Source: MinNewTokensLengthLogitsProcessor of transformers. EOS ids beyond the vocabulary are ignored. Raises
+    ConfigError if no EOS ids are given.
     """
     context = context_of(batch)
     if not context.eos_ids:
@@ -48,7 +48,7 @@ def forbid_end(scores: mx.array, batch: Batch) -> mx.array:
 
 
 def check_ids(configs: Iterable[SamplingConfig], vocab_size: int) -> None:
-    """Raise ConfigError for a biased or suppressed id that the vocabulary does not have."""
+    """Raise ConfigError for a biased or suppressed id that is not in the vocabulary."""
     for config in configs:
         for name, ids in (("logit_bias", config.logit_bias), ("suppressed_tokens", config.suppressed_tokens)):
             if ids and max(ids) >= vocab_size:

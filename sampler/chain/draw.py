@@ -19,16 +19,16 @@ ROWS_AT_ONCE = 256
 
 
 def pick(scores: mx.array, gumbel: mx.array) -> mx.array:
-    """The deterministic half of drawing: lowest id among the maxima of score + noise; (B, V), (B, V) -> (B,) int32.
+    """Draw deterministically: the lowest id among the maxima of score + noise; (B, V), (B, V) -> (B,) int32.
 
-    Under shared noise two engines pick the same token unless their scores really differ. Source: the Gumbel-max
+    With the same noise two engines pick the same token unless their scores really differ. Source: the Gumbel-max
     identity, Maddison et al. 2014, arXiv:1411.0030, section 2. Noise is finite, so removed tokens stay removed.
     """
     return mx.argmax(scores + gumbel, axis=-1).astype(mx.int32)
 
 
 class Drawn(NamedTuple):
-    """tokens: int64 (B,), 0 where nothing was left. measures: what the draws looked like."""
+    """tokens: int64 (B,), 0 where no token was left. measures: probability, rank, entropy and margin of the draws."""
 
     tokens: NDArray[np.int64]
     measures: Measures
@@ -40,10 +40,10 @@ def draw_rows(
     steps: Sequence[int],
     greedy: NDArray[np.bool_],
 ) -> Drawn:
-    """Draw and measure one token for each of B rows, at once; the tokens are those of `pick` under the same noise.
+    """Draw and measure one token for each of B rows at once; the tokens are those of `pick` with the same noise.
 
-    noises: of each row, step -> Gumbel noise (V,); where it is a RequestNoise, only what is needed is made. steps: of
-    each row. greedy: which rows are at temperature 0, bool (B,).
+    noises: per row, step -> Gumbel noise (V,); a RequestNoise computes only the part that is needed. steps: the step
+    of each row. greedy: which rows are at temperature 0, bool (B,).
     """
     left = left_of(np.asarray(scores.final))
     noise = gumbel_left(noises, steps, left)
@@ -73,11 +73,11 @@ def draw(
     step: int | None = None,
     eos_ids: Sequence[int] = (),
 ) -> mx.array:
-    """Draw n tokens from one distribution, each as generation would: n equal rows, each with noise of its own.
+    """Draw n tokens from one distribution, each as generation would: n equal rows, each with its own noise.
 
-    logits, uncond_logits: (V,). history: ids so far. prompt_length, step, eos_ids: as `process` has them. Returns int64
-    (n,); draw i uses the noise and the uniform of request i at step 0. Raises ConfigError for n < 0, and what `process`
-    raises.
+    logits, uncond_logits: (V,). history: ids so far. prompt_length, step, eos_ids: as in `process`. Returns int64 (n,);
+    draw i uses the noise and the uniform of request i at step 0. Raises ConfigError for n < 0, and the errors of
+    `process`.
     """
     if n < 0:
         raise ConfigError(f"n = {n} draws", hint="expected 0 or more")

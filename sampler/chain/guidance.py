@@ -9,7 +9,7 @@ from sampler.chain.survivors import FloatRows
 def guide(logits: FloatRows, uncond_logits: FloatRows, knobs: Knobs) -> FloatRows:
     """Mix raw logits: c + w (c - u), or u + w (c - u) in the `unconditional` convention; (B, V) -> (B, V).
 
-    What is removed in the conditional logits stays removed. Sources: `T3.inference` in `models/t3/t3.py` of
+    Tokens that are removed in the conditional logits stay removed. Sources: `T3.inference` in `models/t3/t3.py` of
     chatterbox-tts 0.1.7 and DiaClassifierFreeGuidanceLogitsProcessor of transformers (conditional);
     arXiv:2306.05284 (MusicGen), section 2.2 (unconditional). The two are equal where the second weight is 1 + w.
     """

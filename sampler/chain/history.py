@@ -1,4 +1,4 @@
-"""The history of the rows of a batch: ids, how many were given and how many drawn, a uniform number for each row."""
+"""The history of the rows of a batch: ids, lengths of prompt and generated part, a uniform number per row."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,9 +21,9 @@ def read_history(
     eos_ids: Sequence[int] = (),
     uniforms: ArrayLike | None = None,
 ) -> tuple[list[NDArray[np.int64]], Context]:
-    """Read what a caller gives: one number for all rows, or one for each.
+    """Validate the history as a caller gives it; each value is one number for all rows, or one per row.
 
-    Without `step` everything after the prompt was drawn. Raises LogitsError naming what does not fit.
+    Without `step` all ids after the prompt count as drawn. Raises LogitsError naming the value that does not fit.
     """
     ids = token_ids(histories)
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
@@ -44,7 +44,7 @@ def column(batch: Batch, read: Callable[[SamplingConfig], Any], dtype: type[np.g
 
 
 def context_of(batch: Batch) -> Context:
-    """Where the rows stand. Raises ConfigError where nobody says and an optional stage has to know."""
+    """Prompt lengths and steps of the rows. Raises ConfigError if an optional stage needs them and they are missing."""
     if batch.context is None:
         stage = next(iter(batch.config.active_stages() - set(STAGES)), "a penalty_window")
         raise ConfigError(f"{stage} is on and the history is missing", hint="give run_rows the context of its rows")
@@ -52,7 +52,7 @@ def context_of(batch: Batch) -> Context:
 
 
 def generated(batch: Batch) -> list[NDArray[np.int64]]:
-    """Ids of each row that were drawn, as far back as its penalty_window sees."""
+    """Ids of each row that were drawn, limited to its penalty_window."""
     rows = zip(batch.configs, batch.history, context_of(batch).prompt_length, strict=True)
     return [window(np.asarray(ids)[given:], config.penalty_window) for config, ids, given in rows]
 
@@ -60,13 +60,13 @@ def generated(batch: Batch) -> list[NDArray[np.int64]]:
 def penalized_tokens(
     histories: Sequence[NDArray[np.int64]], configs: Sequence[SamplingConfig], vocab_size: int
 ) -> NDArray[np.bool_]:
-    """Which ids the repetition penalty of each row sees, as far back as its penalty_window: bool (B, V)."""
+    """Which ids the repetition penalty of each row applies to, limited to its penalty_window: bool (B, V)."""
     pairs = zip(histories, configs, strict=True)
     return count_tokens([window(history, config.penalty_window) for history, config in pairs], vocab_size) > 0
 
 
 def window(history: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """The last `size` ids, all of them for 0."""
+    """The last `size` ids; all of them if it is 0."""
     return history[-size:] if size else history
 
 

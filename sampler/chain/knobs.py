@@ -1,4 +1,4 @@
-"""Sampling knobs of a batch as columns, so that every row of a batch can have its own values."""
+"""Sampling parameters of a batch as columns, so that each row of a batch can have its own values."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from sampler.stages import Stage
 
 @dataclass(frozen=True)
 class Knobs:
-    """Knob values of B rows that share one order of stages; every array is (B, 1).
+    """Sampling parameters of B rows that share one order of stages; every array is (B, 1).
 
     float32: temperature (1 where greedy), log_min_p (-inf where off), repetition_penalty, cfg_weight.
     float64: one_minus_top_p (negative where top_p is off).
@@ -37,7 +37,7 @@ class Knobs:
 
     @classmethod
     def of(cls, configs: Sequence[SamplingConfig], vocab_size: int) -> "Knobs":
-        """Collect the knobs of rows whose `order` is the same."""
+        """Collect the parameters of rows with the same `order`."""
         return cls(
             order=configs[0].order,
             temperature=_column([1.0 if config.greedy else config.temperature or 1.0 for config in configs]),
@@ -54,12 +54,12 @@ class Knobs:
 
 
 def _column(values: Sequence[float] | Sequence[int] | Sequence[bool], dtype: type[np.generic] = np.float32) -> Any:
-    with np.errstate(over="ignore"):  # a knob beyond float32 makes scores that are refused as infinite
+    with np.errstate(over="ignore"):  # a value beyond float32 gives infinite scores, which are refused later
         return np.array(values, dtype=dtype)[:, None]
 
 
 def _beyond_nucleus(config: SamplingConfig) -> float:
-    """The share of the mass that may go; in float64, because 1 - 0.95 in float32 is off by 1.2e-8."""
+    """The share of the mass that may be removed; in float64, because 1 - 0.95 in float32 is off by 1.2e-8."""
     return 1.0 - config.top_p if config.top_p < 1 else -1.0
 
 

@@ -1,4 +1,4 @@
-"""What a draw looked like: probability and rank of the token, entropy, and how near another token came."""
+"""Measures of a draw: probability and rank of the token, entropy, and the margin to the runner-up."""
 
 import math
 from typing import NamedTuple
@@ -13,10 +13,10 @@ from sampler.runtime.compiled import compiled
 
 
 class Measures(NamedTuple):
-    """Of B draws, each (B,). logprob and entropy in nats, of the distribution after the chain.
+    """Measures of B draws, each (B,). logprob and entropy are in nats, of the distribution after the chain.
 
-    rank: how many tokens were strictly more likely. margin: by how much score + noise beat the runner-up (scores
-    alone at temperature 0); inf where only one token was left. float32, rank int64.
+    rank: how many tokens were strictly more likely. margin: score + noise of the token minus that of the runner-up
+    (scores alone at temperature 0); inf if only one token was left. float32, rank int64.
     """
 
     logprob: NDArray[np.float32]
@@ -26,17 +26,17 @@ class Measures(NamedTuple):
 
 
 def measure(scores: Scores, gumbel: mx.array, tokens: mx.array, greedy: mx.array) -> Measures:
-    """Measure draws under noise for every token; scores and gumbel (B, V), tokens (B,), greedy bool (B,)."""
+    """Measure draws with noise for every token; scores and gumbel (B, V), tokens (B,), greedy bool (B,)."""
     left = left_of(np.asarray(scores.final))
     noise = np.asarray(gumbel)[np.asarray(scores.final) > -np.inf]
     return measure_left(left, noise, np.asarray(tokens).astype(np.int64), scores, np.asarray(greedy))
 
 
-@np.errstate(invalid="ignore")  # of rows that `find_problems` marks
+@np.errstate(invalid="ignore")  # for rows that `find_problems` reports
 def measure_left(
     left: Left, noise: NDArray[np.float32], tokens: NDArray[np.int64], scores: Scores, greedy: NDArray[np.bool_]
 ) -> Measures:
-    """Measure draws under noise for the tokens that are left, float32 (n,); tokens int64 (B,), greedy bool (B,)."""
+    """Measure draws with noise for the tokens that are left, float32 (n,); tokens int64 (B,), greedy bool (B,)."""
     measures = Measures(*_measure(left, left.scores + noise, tokens))
     for row in np.flatnonzero(greedy):
         others = np.array(scores.ranked[int(row)])

@@ -1,8 +1,8 @@
-"""Noise that belongs to the suite: Gumbel noise for (seed, case, request, step, token id) from a counter.
+"""The suite's own noise: Gumbel noise for (seed, case, request, step, token id) from a counter.
 
-The bits are Philox 4x64-10 (Salmon et al. 2011, doi:10.1145/2063384.2063405) as NumPy computes them; what is ours is
-the key, the counter and the conversion to floats, so that no framework's generator is involved and any language can
-make the same noise:
+The bits are Philox 4x64-10 (Salmon et al. 2011, doi:10.1145/2063384.2063405) as NumPy computes them. Key, counter and
+conversion to floats are defined here, so that the noise depends on no framework's generator and any language can
+reproduce it:
 
 - key: BLAKE2b-128 of the UTF-8 text `seed/case/request`, as two little-endian 64-bit words;
 - counter: (1 + token // 4, step, 0, 0); token t takes word t % 4 of its block;
@@ -26,7 +26,7 @@ from sampler.runtime.compiled import compiled
 
 @dataclass(frozen=True)
 class NoiseKey:
-    """Whose noise it is. seed: of the run; case: id of the cell; request: index within the cell."""
+    """The key of one request's noise. seed: of the run; case: id of the cell; request: index within the cell."""
 
     seed: int
     case: str = ""
@@ -43,12 +43,12 @@ class NoiseKey:
         return row
 
     def uniform(self, step: int) -> float:
-        """One uniform number in (0, 1) for a step, of which no token's noise knows."""
+        """One uniform number in (0, 1) for a step, independent of every token's noise."""
         return float(_uniform(random_words(self, step, 1, purpose=1))[0])
 
 
 def random_words(key: NoiseKey, step: int, count: int, purpose: int = 0) -> NDArray[np.uint64]:
-    """The first `count` random words of one step: uint64 (count,). NumPy adds one to the counter before each block.
+    """The first `count` random words of one step: uint64 (count,). NumPy increments the counter before each block.
 
     purpose: 0 for the noise of tokens, 1 for uniforms.
     """
@@ -72,10 +72,7 @@ def gumbel_rows(keys: Sequence[NoiseKey], steps: Sequence[int], vocab_size: int)
 
 @dataclass(frozen=True)
 class RequestNoise:
-    """The noise of one request as generation asks for it, step -> float32 (vocab_size,).
-
-    Knowing whose it is, `gumbel_left` makes no more of it than is needed.
-    """
+    """Noise of one request, step -> float32 (vocab_size,); with its key `gumbel_left` computes only what it needs."""
 
     key: NoiseKey
     vocab_size: int
@@ -92,9 +89,9 @@ class RequestNoise:
 def gumbel_left(
     noises: Sequence[Callable[[int], NDArray[np.float32]]], steps: Sequence[int], left: Left
 ) -> NDArray[np.float32]:
-    """Noise for the tokens that are left in B rows and no others: float32 (n,), the bits of `noise(step)[token]`.
+    """Noise for the tokens that are left in B rows: float32 (n,), bit for bit equal to `noise(step)[token]`.
 
-    A noise that is no RequestNoise is called, as it may be anything.
+    A noise that is no RequestNoise is called, since its values are unknown.
     """
     few = np.array([isinstance(noise, RequestNoise) for noise in noises])
     few &= np.diff(left.starts) <= MANY
@@ -103,21 +100,21 @@ def gumbel_left(
     values = np.empty(len(words), dtype=np.float32)
     own = np.repeat(few, np.diff(left.starts))
     values[own] = _gumbel(words[own])
-    for noise, step, (start, end), made in zip(noises, steps, pairwise(left.starts), few, strict=True):
-        if not made:
+    for noise, step, (start, end), computed in zip(noises, steps, pairwise(left.starts), few, strict=True):
+        if not computed:
             values[start:end] = noise(step)[left.tokens[start:end]]
     return values
 
 
 MANY = 1024
-"""Tokens of a row beyond which NumPy's own generator makes the noise of the whole row in less time."""
+"""For more tokens per row than this, NumPy's own generator for the whole row is faster."""
 
 
 _UNKNOWN = np.zeros(2, dtype=np.uint64)
 
 
 def gumbel_where(keys: Sequence[NoiseKey], steps: Sequence[int], kept: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """As `gumbel_rows` where kept, bool (B, V), and 0 elsewhere, where no noise makes a difference."""
+    """As `gumbel_rows` where kept, bool (B, V), and 0 elsewhere, where noise makes no difference."""
     left = left_of(np.where(kept, np.float32(0), np.float32(-np.inf)))
     noise = np.zeros(kept.shape, dtype=np.float32)
     noise[kept] = gumbel_left([RequestNoise(key, kept.shape[1]) for key in keys], steps, left)
@@ -127,7 +124,7 @@ def gumbel_where(keys: Sequence[NoiseKey], steps: Sequence[int], kept: NDArray[n
 LOW, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 ONE, OTHER = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 WEYL, OTHER_WEYL = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
-"""Philox's factors, and what is added to the words of its key in each round."""
+"""Philox's multipliers, and the increments of the words of its key in each round."""
 
 
 @compiled
@@ -137,18 +134,18 @@ def _words_at(
     """The random word of each token that is left in the wanted rows, uint64 (n,), from its block of Philox 4x64-10."""
 
     def upper_half(one: np.uint64, other: np.uint64) -> np.uint64:
-        """Of the 128 bits of a product, from products of 32 bits."""
+        """The upper 64 of the 128 bits of a product, from products of 32 bits."""
         cross = (one >> HALF) * (other & LOW) + ((one & LOW) * (other & LOW) >> HALF)
         middle = (one & LOW) * (other >> HALF) + (cross & LOW)
         return (one >> HALF) * (other >> HALF) + (cross >> HALF) + (middle >> HALF)
 
     words, block = np.empty(len(left.tokens), dtype=np.uint64), np.empty(4, dtype=np.uint64)
     for row in np.flatnonzero(wanted):
-        made = np.int64(-1)
+        index = np.int64(-1)
         for place in range(left.starts[row], left.starts[row + 1]):
-            if left.tokens[place] // 4 != made:
-                made = left.tokens[place] // 4
-                a, b, c, d = np.uint64(made + 1), steps[row], np.uint64(0), np.uint64(0)
+            if left.tokens[place] // 4 != index:
+                index = left.tokens[place] // 4
+                a, b, c, d = np.uint64(index + 1), steps[row], np.uint64(0), np.uint64(0)
                 for turn in range(10):
                     key, other_key = keys[row, 0] + np.uint64(turn) * WEYL, keys[row, 1] + np.uint64(turn) * OTHER_WEYL
                     a, b, c, d = upper_half(c, OTHER) ^ b ^ key, c * OTHER, upper_half(a, ONE) ^ d ^ other_key, a * ONE

@@ -1,4 +1,4 @@
-"""The table of optional stages: stages that are off by default. Adding one: docs/processors.md."""
+"""The table of optional stages, which are off by default. To add one: docs/processors.md."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -13,7 +13,7 @@ from sampler.requests import Batch
 from sampler.stages import Stage
 
 Processor = Callable[[mx.array, Batch], mx.array]
-"""Scores (B, V) float32 and what the rows are, to scores (B, V); the identity in rows whose knob is off."""
+"""Scores (B, V) float32 and the batch, to scores (B, V); the identity in rows where the stage is off."""
 
 OPTIONAL: Final[Mapping[Stage, Processor]] = {
     "logit_bias": add_bias,

@@ -1,4 +1,4 @@
-"""Penalties on tokens that were drawn before."""
+"""The repetition penalty on tokens of the history."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -18,8 +18,8 @@ _BEYOND = 2**62
 def penalize_repetition(scores: FloatRows, seen: NDArray[np.bool_], knobs: Knobs) -> FloatRows:
     """Divide positive and multiply negative scores of seen tokens by the penalty; seen is bool (B, V).
 
-    Source: RepetitionPenaltyLogitsProcessor of transformers; arXiv:1909.05858 (CTRL), section 4.1, whose one formula
-    for both signs is the bug that HuggingFace mended.
+    Source: RepetitionPenaltyLogitsProcessor of transformers; arXiv:1909.05858 (CTRL), section 4.1. The paper's formula
+    is the same for both signs, a bug that HuggingFace fixed.
     """
     return _penalize(scores, seen, knobs.repetition_penalty[:, 0])
 
@@ -38,14 +38,14 @@ def _penalize(scores: FloatRows, seen: NDArray[np.bool_], penalties: NDArray[np.
 def count_tokens(histories: Sequence[NDArray[np.int64]], vocab_size: int) -> NDArray[np.int64]:
     """How often each row's history contains each id: int64 (B, V).
 
-    Ids beyond the vocabulary have no score and are passed over, as HuggingFace does.
+    Ids beyond the vocabulary have no score and are ignored, as HuggingFace does.
     """
     counts = [np.bincount(ids[ids < vocab_size], minlength=vocab_size) for ids in histories]
     return np.array(counts, dtype=np.int64).reshape(-1, vocab_size)
 
 
 def token_ids(histories: Sequence[Sequence[int] | NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-    """Each row's history as int64. Raises LogitsError for what is no integer and for a negative id."""
+    """Each row's history as int64. Raises LogitsError for a non-integer and for a negative id."""
     rows = []
     for row, history in enumerate(histories):
         ids = np.asarray(history if isinstance(history, np.ndarray) else list(history) or [0])[: len(history)]
@@ -58,7 +58,7 @@ def token_ids(histories: Sequence[Sequence[int] | NDArray[np.int64]]) -> list[ND
 
 
 def _token_id(token: object, row: int) -> int:
-    """A token id as far as it fits into 64 bits. Raises LogitsError for what is no integer."""
+    """A token id, clipped to 64 bits. Raises LogitsError for a non-integer."""
     if isinstance(token, bool) or not isinstance(token, Integral):
         raise LogitsError(f"the history of row {row} contains {token!r}", hint="token ids are integers")
     return max(-1, min(int(token), _BEYOND))

@@ -24,15 +24,11 @@ from sampler.stages import Stage
 
 
 class Intervention(Protocol):
-    """What stands at the stage `alignment`: a change of B rows of scores that lies outside of the chain."""
+    """What runs at the stage `alignment`: a change of B rows of scores by something outside the chain."""
 
-    def apply(self, scores: mx.array) -> mx.array:
-        """Scores (B, V), changed or not."""
-        ...
+    def apply(self, scores: mx.array) -> mx.array: ...
 
-    def only(self, rows: Sequence[int]) -> Self:
-        """The same for some of the rows."""
-        ...
+    def only(self, rows: Sequence[int]) -> Self: ...
 
 
 def _guide(scores: FloatRows, batch: Batch, knobs: Knobs) -> FloatRows:
@@ -59,7 +55,7 @@ MAIN: Final[Mapping[Stage, Callable[[FloatRows, Batch, Knobs], FloatRows]]] = {
 
 
 def apply_stage(stage: Stage, scores: FloatRows, batch: Batch, knobs: Knobs) -> FloatRows:
-    """Apply one stage to scores (B, V); the identity where no row uses it."""
+    """Apply one stage to scores (B, V); the identity if no row uses it."""
     if stage not in knobs.active:
         return scores
     if stage in MAIN:
@@ -68,15 +64,15 @@ def apply_stage(stage: Stage, scores: FloatRows, batch: Batch, knobs: Knobs) -> 
 
 
 class Scores(NamedTuple):
-    """final: what is drawn from. ranked: the same before temperature 0 kept a single token; both (B, V)."""
+    """final: the scores to draw from. ranked: the same before temperature 0 kept a single token; both (B, V)."""
 
     final: mx.array
     ranked: mx.array
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused by name, in `find_problems`
+@np.errstate(over="ignore", invalid="ignore")  # `find_problems` reports what overflows
 def run_chain(batch: Batch, intervention: Intervention | None = None) -> Scores:
-    """Apply every stage in the order that the rows share; NumPy in, unchecked. The input is never written."""
+    """Apply every stage in the order that the rows share; takes NumPy, unchecked. The input is never written."""
     scores, knobs = batch.logits, _knobs(tuple(batch.configs), batch.logits.shape[-1])
     for stage in knobs.order:
         if stage == "alignment" and intervention is not None:
@@ -89,7 +85,7 @@ def run_chain(batch: Batch, intervention: Intervention | None = None) -> Scores:
 
 
 def _rows(values: mx.array | NDArray[Any]) -> NDArray[Any]:
-    """What NumPy sees of an array, (B, V) in one piece; MLX's own memory where it lies on the host."""
+    """An array as contiguous NumPy rows (B, V); shares MLX's memory where it is on the host."""
     return np.ascontiguousarray(np.asarray(values))
 
 
@@ -97,7 +93,7 @@ _knobs = functools.lru_cache(maxsize=256)(Knobs.of)
 
 
 def run_rows(batch: Batch, intervention: Intervention | None = None) -> Scores:
-    """Run the chain on rows of different configs; rows that share an order go together. Unchecked, and at once.
+    """Run the chain on rows of different configs; rows with the same order run together. Unchecked.
 
     Logits may be arrays of MLX. intervention: the stage `alignment`.
     """
@@ -114,11 +110,11 @@ def run_rows(batch: Batch, intervention: Intervention | None = None) -> Scores:
 
 
 SCORES_AT_ONCE = 2**20
-"""So many scores stay in a processor's caches from stage to stage."""
+"""This many scores stay in a processor's caches from stage to stage."""
 
 
 def _groups(configs: Sequence[SamplingConfig], vocab_size: int) -> Iterator[list[int]]:
-    """Rows that go together: they share an order, and are not too many for the caches."""
+    """Rows that run together: they share an order and fit into the caches."""
     most = max(1, SCORES_AT_ONCE // vocab_size)
     for order in dict.fromkeys(config.order for config in configs):
         rows = [row for row, config in enumerate(configs) if config.order == order]
@@ -126,7 +122,7 @@ def _groups(configs: Sequence[SamplingConfig], vocab_size: int) -> Iterator[list
 
 
 def _in_place(parts: list[mx.array], groups: list[list[int]]) -> mx.array:
-    """Rows of all groups, in the order in which they came."""
+    """The rows of all groups in their original order."""
     places = [row for rows in groups for row in rows]
     whole = mx.concatenate(parts)
     return whole if places == sorted(places) else whole[mx.array(np.argsort(places))]
@@ -143,13 +139,13 @@ def find_problems(
 
 
 def _finite_or_removed(rows: mx.array | FloatRows) -> NDArray[np.bool_]:
-    """Which rows have neither NaN, which is below nothing, nor +inf: bool (B,)."""
+    """Rows without +inf and NaN (NaN compares as not below): bool (B,)."""
     below: NDArray[np.bool_] = np.all(np.asarray(rows) < np.inf, axis=-1)
     return below
 
 
 def raise_problems(problems: NDArray[np.int32], configs: Sequence[SamplingConfig]) -> None:
-    """Raise LogitsError for the first row that `find_problems` marked."""
+    """Raise LogitsError for the first row in which `find_problems` found one."""
     if not problems.any():
         return
     row = int(np.argmax(problems > 0))
@@ -159,7 +155,7 @@ def raise_problems(problems: NDArray[np.int32], configs: Sequence[SamplingConfig
         )
     raise LogitsError(
         f"no token is left in row {row} after the chain, or a score overflowed",
-        hint=f"all logits of the row are -inf, or the knobs are extreme: {configs[row]}",
+        hint=f"all logits of the row are -inf, or the sampling parameters are extreme: {configs[row]}",
     )
 
 
@@ -174,16 +170,16 @@ def process(
     eos_ids: Sequence[int] = (),
     uniforms: ArrayLike | None = None,
 ) -> mx.array:
-    """Turn logits into the scores from whose softmax the next token is drawn.
+    """Turn logits into the scores whose softmax is the distribution of the next token.
 
     logits, uncond_logits: (B, V) of MLX (bfloat16 too) or NumPy, computed in float32; the inputs are never written.
-    history: B lists of the ids so far. config: one for all rows, or one for each. What follows is for further stages,
-    one number for all rows or (B,): prompt_length, how many ids of the history were given and not generated; step, how
-    many were generated, else all after the prompt; eos_ids, which min_new_tokens removes; uniforms, numbers from 0 to 1
-    for XTC (`NoiseKey.uniform`).
+    history: B lists of the ids so far. config: one for all rows, or one per row. The others are for optional stages,
+    one number for all rows or (B,): prompt_length, how many ids of the history belong to the prompt; step, how many
+    were generated, by default all after the prompt; eos_ids, which min_new_tokens removes; uniforms, numbers from 0 to
+    1 for XTC (`NoiseKey.uniform`).
     Returns float32 (B, V), -inf = removed. Raises LogitsError for NaN, +inf, a row without any token, a negative id in
-    the history, or shapes that do not fit; ids of the history beyond the vocabulary are passed over. Raises
-    ConfigError for a knob that needs what is not given.
+    the history, or shapes that do not fit; ids of the history beyond the vocabulary are ignored. Raises ConfigError for
+    a parameter that needs a missing argument.
     """
     rows: Any = _float_rows(logits, "logits")
     uncond: Any = None if uncond_logits is None else _float_rows(uncond_logits, "uncond_logits")
@@ -200,11 +196,11 @@ def process(
 
 
 def as_float32(values: mx.array | ArrayLike) -> mx.array:
-    """Any array, of MLX (bfloat16 too) or NumPy, as a float32 array of MLX."""
+    """Any array, MLX (bfloat16 too) or NumPy, as a float32 array of MLX."""
     if isinstance(values, mx.array):
         return values.astype(mx.float32)
     try:
-        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, and is refused as that
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which is refused later
             return mx.array(np.asarray(values, dtype=np.float32))
     except (TypeError, ValueError) as error:
         raise LogitsError(

@@ -1,4 +1,4 @@
-"""Stages against sequences that come again: no-repeat-n-gram and DRY."""
+"""Stages against repeated sequences: no-repeat-n-gram and DRY."""
 
 import math
 
@@ -12,14 +12,14 @@ from sampler.requests import Batch
 Ids = NDArray[np.int64]
 
 LARGEST_EXPONENT = 88.7
-"""Just under the logarithm of the largest float32: a repeat counts as no longer than what it takes to get there."""
+"""Just under the logarithm of the largest float32: the exponent of a DRY penalty is limited by it."""
 
 LARGEST_PENALTY = 1e30
-"""No logit outweighs it, and later stages can still multiply it without an overflow."""
+"""No logit outweighs it, and later stages can still multiply it without overflow."""
 
 
 def forbid_ngrams(scores: mx.array, batch: Batch) -> mx.array:
-    """Remove tokens that would complete an n-gram of the history again; (B, V) -> (B, V).
+    """Remove tokens that would repeat an n-gram of the history; (B, V) -> (B, V).
 
     Source: NoRepeatNGramLogitsProcessor of transformers. The prompt counts; n = 1 removes every id of the history.
     """
@@ -32,7 +32,7 @@ def forbid_ngrams(scores: mx.array, batch: Batch) -> mx.array:
 
 
 def _after(history: Ids, length: int) -> Ids:
-    """Ids that once followed the last `length` ids of the history."""
+    """Ids that followed earlier occurrences of the last `length` ids of the history."""
     if len(history) <= length:
         return history[:0]
     windows = np.lib.stride_tricks.sliding_window_view(history, length + 1)
@@ -41,12 +41,13 @@ def _after(history: Ids, length: int) -> Ids:
 
 
 def penalize_repeats(scores: mx.array, batch: Batch) -> mx.array:
-    """DRY: tokens that would make a repeat of the history's end longer lose more, the longer it is; (B, V) -> (B, V).
+    """DRY: penalize tokens that would extend a repeat of the history's end, more the longer it is; (B, V) -> (B, V).
 
-    With n the length of the longest end of the history that once came before the token, n >= `dry_allowed_length` and
-    without any of `dry_breakers`, the token loses multiplier x base^(n - allowed); breakers themselves lose nothing.
-    Sources: `DRYLogitsProcessor` of text-generation-webui, pull request 5677; `llama_sampler_dry_apply` in
-    `src/llama-sampling.cpp` of llama.cpp, pull request 9702, whose limit of the exponent is used here.
+    Let n be the length of the longest suffix of the history that occurred before followed by the token. For
+    n >= `dry_allowed_length` and without any of `dry_breakers` in it, the token loses multiplier x base^(n - allowed);
+    breakers themselves are not penalised. Sources: `DRYLogitsProcessor` of text-generation-webui, pull request 5677;
+    `llama_sampler_dry_apply` in `src/llama-sampling.cpp` of llama.cpp, pull request 9702, whose limit of the exponent
+    is used here.
     """
     penalty = np.zeros(scores.shape, dtype=np.float32)
     for row, (config, history) in enumerate(zip(batch.configs, batch.history, strict=True)):
@@ -66,9 +67,9 @@ def _largest_exponent(config: SamplingConfig) -> int:
 
 
 def _repeats(history: Ids, config: SamplingConfig) -> dict[int, int]:
-    """Tokens that would continue a repeat, with its length as far as it counts."""
+    """Tokens that would extend a repeat, with its length up to the largest that counts."""
     longest: dict[int, int] = {}
-    places = np.flatnonzero(~np.isin(history[1:], config.dry_breakers))  # where a repeat may end: before no breaker
+    places = np.flatnonzero(~np.isin(history[1:], config.dry_breakers))  # a repeat may end where no breaker follows
     most = config.dry_allowed_length + _largest_exponent(config)
     for length in range(1, min(len(history), most + 1)):
         last = int(history[-length])

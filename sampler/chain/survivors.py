@@ -1,4 +1,4 @@
-"""The tokens that a chain left, row after row: of thousands about twenty, so that the rest of a step is cheap."""
+"""The tokens that a chain left, row after row; they are about twenty of thousands, so later work on them is cheap."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ FloatRows = NDArray[np.float32]
 
 
 class Left(NamedTuple):
-    """What is left of B rows. starts: int64 (B + 1,), row b has the places starts[b] to starts[b + 1].
+    """The tokens left in B rows. starts: int64 (B + 1,); row b has the places starts[b] to starts[b + 1].
 
     tokens: int64 (n,), ascending within a row; scores: float32 (n,).
     """

@@ -1,4 +1,4 @@
-"""Temperature, and the greedy choice that stands for temperature 0."""
+"""Temperature, and the greedy choice at temperature 0."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def temper(scores: FloatRows, knobs: Knobs) -> FloatRows:
 
 
 def keep_most_likely(scores: FloatRows, knobs: Knobs) -> FloatRows:
-    """Remove everything but the lowest id among the maxima, in rows at temperature 0."""
+    """Keep only the lowest id among the maxima, in rows at temperature 0."""
     rows = np.flatnonzero(knobs.greedy)
     best = scores[rows].argmax(axis=-1)
     kept = scores.copy()

@@ -24,9 +24,9 @@ def keep_top_k(scores: FloatRows, knobs: Knobs) -> FloatRows:
 def keep_nucleus(scores: FloatRows, knobs: Knobs) -> FloatRows:
     """Keep the smallest set of most likely tokens whose probability reaches top_p; the crossing token stays.
 
-    Probabilities are those of what is left, renormalised, in float64; among equal scores the lower id counts as more
-    likely. Sources: arXiv:1904.09751, equation 2; TopPLogitsWarper of transformers, whose ascending sum is used here
-    too because it adds the small terms first.
+    Probabilities are those of the tokens left, renormalised, in float64; among equal scores the lower id counts as more
+    likely. Sources: arXiv:1904.09751, equation 2; TopPLogitsWarper of transformers, whose ascending sum is also used
+    here because it adds the small terms first.
     """
     return _only(scores, knobs.one_minus_top_p, knobs.min_tokens_to_keep)
 
@@ -42,7 +42,7 @@ def keep_min_p(scores: FloatRows, knobs: Knobs) -> FloatRows:
         most_likely = _only(scores, np.full(knobs.log_min_p.shape, np.inf), knobs.min_tokens_to_keep)
         remove &= most_likely == -np.inf
     kept = np.full_like(scores, REMOVED)
-    at = np.flatnonzero(~remove)  # few, so that copying them is cheaper than removing the others
+    at = np.flatnonzero(~remove)  # few, so copying them is cheaper than removing the others
     kept.ravel()[at] = scores.ravel()[at]
     return kept
 
@@ -60,9 +60,10 @@ def _only(scores: FloatRows, share: NDArray[np.float64], spared: NDArray[np.int6
 def _weigh(
     left: Left, bits: NDArray[np.uint32], best: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
-    """How likely tokens are beside the best one of their row; and integers below 2^40 in the order of the scores.
+    """Probabilities of tokens relative to the best of their row, and integers below 2^40 in the order of the scores.
 
-    Their upper eight bits say how far it is below in eighths of a nat, the others are the float's own bits.
+    The upper eight bits of an integer are the distance to the best in eighths of a nat, the others the float's own
+    bits.
     """
     weights, ranks = np.empty(len(bits)), np.empty(len(bits), dtype=np.uint64)
     for row in range(len(best)):
@@ -84,10 +85,10 @@ def _remove(
     share: NDArray[np.float64],
     spared: NDArray[np.int64],
 ) -> None:
-    """Remove in `kept` what lies below the crossing, after a search for its rank, eight bits at a time.
+    """Remove in `kept` all tokens below the crossing, which is found by a search over ranks, eight bits at a time.
 
-    Each round adds up the mass of the candidates by their next eight bits, removes what is below the crossing, and
-    goes on with what shares its bits. What is left in the end are equal scores, of which higher ids go first.
+    Each round sums the mass of the candidates by their next eight bits, removes those below the crossing, and goes on
+    with those that share its bits. In the end equal scores are left, of which higher ids are removed first.
     """
     for row in range(len(share)):
         start, end = left.starts[row], left.starts[row + 1]
@@ -102,7 +103,7 @@ def _remove(
                 digit = np.int64(ranks[place] >> np.uint64(shift)) & 255
                 mass[digit] += weights[place]
                 number[digit] += 1
-            crossing = 0  # 255 at most, whatever the rounding of sums in two orders does
+            crossing = 0  # at most 255, even if two orders of summation round differently
             while crossing < 255 and below + mass[crossing] <= limit and count + number[crossing] <= most:
                 below, count = below + mass[crossing], count + number[crossing]
                 crossing += 1

@@ -1,4 +1,4 @@
-"""Stages that look at how probable the tokens are that are left: typical-p, top-n-sigma and XTC."""
+"""Stages that depend on the probabilities of the tokens left: typical-p, top-n-sigma and XTC."""
 
 import mlx.core as mx
 import numpy as np
@@ -13,8 +13,8 @@ SUM_BLOCK = 256
 def keep_typical(scores: mx.array, batch: Batch) -> mx.array:
     """Keep tokens whose surprise is nearest to the entropy, up to a mass of `typical_p`; (B, V) -> (B, V).
 
-    A token stays where the tokens nearer to the entropy have less than the mass, so the one that crosses it stays.
-    Sources: arXiv:2202.00666, section 3; TypicalLogitsWarper of transformers from 4.36 on, where that is so.
+    A token stays if the tokens nearer to the entropy have less than the mass, so the crossing token stays. Sources:
+    arXiv:2202.00666, section 3; TypicalLogitsWarper of transformers from 4.36 on.
     """
     log_probabilities = _log_softmax(scores)
     probabilities = mx.exp(log_probabilities)
@@ -36,10 +36,11 @@ def keep_typical(scores: mx.array, batch: Batch) -> mx.array:
 def keep_near_best(scores: mx.array, batch: Batch) -> mx.array:
     """Remove scores more than `top_n_sigma` standard deviations below the largest; (B, V) -> (B, V).
 
-    The variance is the mean square of the scores that are left about their mean. Sources: arXiv:2411.07641, section 3;
+    The variance is the mean square deviation of the scores that are left from their mean. Sources: arXiv:2411.07641,
+    section 3;
     `llama_sampler_top_n_sigma_apply` of llama.cpp since pull request 13345.
     """
-    below = scores - mx.max(scores, axis=-1, keepdims=True)  # near 0, where float32 is finer than at the scores
+    below = scores - mx.max(scores, axis=-1, keepdims=True)  # near 0, where float32 has finer steps
     left = scores > -mx.inf
     count = mx.sum(left, axis=-1, keepdims=True)
     mean = _total(mx.where(left, below, 0.0)) / count
@@ -51,7 +52,7 @@ def keep_near_best(scores: mx.array, batch: Batch) -> mx.array:
 def exclude_top(scores: mx.array, batch: Batch) -> mx.array:
     """XTC: of the tokens that reach `xtc_threshold`, remove all but the least likely; (B, V) -> (B, V).
 
-    A row acts where its uniform number is below `xtc_probability`, at probability 1 always. Nothing is removed where
+    A row acts if its uniform number is below `xtc_probability`; at probability 1 it always acts. Nothing is removed if
     fewer than min_tokens_to_keep would be left; tokens as likely as the least likely stay with it. Sources: text-
     generation-webui, pull request 6335; `llama_sample_xtc_apply` in `src/llama-sampling.cpp` of llama.cpp (pull
     request 9742), which keeps one of equally likely tokens; `apply_xtc` of mlx-lm 0.32.2, which keeps them all.
@@ -66,7 +67,7 @@ def exclude_top(scores: mx.array, batch: Batch) -> mx.array:
 
 
 def _acting(batch: Batch) -> list[bool]:
-    """Which rows act. Raises ConfigError where a uniform number is needed and there is none."""
+    """Which rows act. Raises ConfigError if a uniform number is needed and missing."""
     uniforms = context_of(batch).uniforms
     acting = []
     for row, config in enumerate(batch.configs):
@@ -86,7 +87,7 @@ def _log_softmax(scores: mx.array) -> mx.array:
 
 
 def _total(values: mx.array) -> mx.array:
-    """Sum of each row in blocks, (B, 1): MLX's own is off by 2e-6 over 151,936 values."""
+    """Sum of each row in blocks, (B, 1): MLX's own sum is off by 2e-6 over 151,936 values."""
     return running_sum(values)[:, -1:]
 
 

@@ -1,1 +1,1 @@
-"""Checks: engine and case in, verdict out; they know the protocols of engines and no particular engine."""
+"""Checks: engine and case in, verdict out; they use the protocols of engines and no particular engine."""

@@ -1,4 +1,4 @@
-"""The answer of a check: outcome, finding, verdict; one rule for the outcome of many, and one for the exit code."""
+"""The answer of a check: outcome, finding, verdict; the rule for the outcome of many, and the one for exit codes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -14,7 +14,7 @@ from sampler.statistics.judgement import Judgement
 
 Outcome = Literal["failed", "errored", "inconclusive", "skipped", "passed"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("failed", "errored", "inconclusive", "skipped", "passed")
-"""From the worst to the best. inconclusive: looked, and cannot tell. skipped: not looked."""
+"""From the worst to the best. inconclusive: tested, but cannot tell. skipped: not tested."""
 
 Whole = Literal["agrees", "disagrees", "errored", "inconclusive", "skipped"]
 """The outcome of many verdicts."""
@@ -34,15 +34,15 @@ ESSENTIAL: Final = frozenset(
         *(("generate", check) for check in ("rate", "loops", "looping", "missing")),
     }
 )
-"""Level and check of the questions without which nothing agrees: stages, support, frequencies, loops and endings."""
+"""Level and check of the questions that agreement requires: stages, support, frequencies, loops and endings."""
 
 NOT_OFFERED: Final = frozenset({"unsupported", "no_method", "refused"})
-"""Reasons for which a question is not essential: the engine does not have what it is about."""
+"""Reasons that make a question not essential: the engine does not have the feature it tests."""
 
 
 @dataclass(frozen=True)
 class CaseId:
-    """What one verdict is called: `process/temperature+top_p/scores`, `smoke/temperature:0.8/allowed`.
+    """The id of one verdict: `process/temperature+top_p/scores`, `smoke/temperature:0.8/allowed`.
 
     level: of `sampler check`, or the name of the matrix.
     """
@@ -69,11 +69,11 @@ class CaseId:
 class Verdict:
     """The answer of one check.
 
-    case: its CaseId as text. stage: of the chain, or draw, order, stop, seed, batch, purity and the like. n: how many
-    observations it rests on. statistic, bound: what was measured and what is allowed. alpha: the false-alarm rate, None
-    for an exact check. detectable: the smallest discrepancy that is missed at most once in a hundred times, None where
-    any single observation would fail; required: the one that `passed` needs. unit: of these two. reason: why it is
-    inconclusive or skipped. known: the finding by which a cell has to be bad. request: the run that shows a failure.
+    case: its CaseId as text. stage: of the chain, or draw, order, stop, seed, batch, purity and so on. n: the number of
+    observations. statistic, bound: what was measured and its limit. alpha: the false-alarm rate, None for an exact
+    check. detectable: the smallest difference with a miss rate of 1 %, None if any single wrong observation fails;
+    required: the one that `passed` needs. unit: of these two. reason: why it is inconclusive or skipped. known: the
+    finding by which a cell has to be bad. request: the run that shows a failure.
     """
 
     case: str
@@ -105,21 +105,21 @@ class Verdict:
 
     @property
     def essential(self) -> bool:
-        """Whether the whole can agree only if this passed."""
+        """Whether overall agreement requires that this passed."""
         return (self.level, self.check) in ESSENTIAL and self.reason not in NOT_OFFERED
 
     def contract(self) -> dict[str, Any]:
         """The fields that `sampler check --json` has, in their order."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in RUN_FILE_ALONE}
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in RUN_FILE_ALONE}
 
 
 RUN_FILE_ALONE: Final = ("unit", "known", "request")
-"""Fields that a run file has and a report of `sampler check` has not."""
+"""Fields of a run file that a report of `sampler check` does not have."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict without its case, and the one step that shows the failure, if one does. Fields: those of Verdict."""
+    """A verdict without its case, and the step that shows a failure, if one does. Fields: those of Verdict."""
 
     level: Level
     stage: str
@@ -142,20 +142,20 @@ class Finding:
     def skipped(
         cls, level: Level, stage: str, why: Unsupported | SkipReason, message: str = "", n: int = 0, **figures: Any
     ) -> Self:
-        """Not looked: why is a reason with its message, or what an engine or a helper has refused with."""
+        """Not tested: why is a reason with its message, or the refusal of an engine or a helper."""
         reason, text = (why.reason, why.message) if isinstance(why, Unsupported) else (why, message)
         return cls(level, stage, "skipped", n, message or text, reason=reason, **figures)
 
     @classmethod
     def of_error(cls, level: Level, stage: str, error: BaseException) -> Self:
-        """Skipped for what an engine does not do, errored for everything else that it raises."""
+        """Skipped if the engine does not support it, errored for every other exception."""
         if isinstance(error, Unsupported):
             return cls.skipped(level, stage, error, str(error))
         return cls.errored(level, stage, error)
 
     @classmethod
     def errored(cls, level: Level, stage: str, error: BaseException | str) -> Self:
-        """The engine broke: an exception, or what it did in words."""
+        """The engine failed: an exception, or a description."""
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         return cls(level, stage, "errored", 0, text)
 
@@ -163,9 +163,9 @@ class Finding:
     def of_test(
         cls, level: Level, stage: str, judged: Judgement, message: str, *, alpha: float, detectable: float, **more: Any
     ) -> Self:
-        """The answer of a test of a hypothesis: passed only if it would have detected what is required of it.
+        """The answer of a hypothesis test: passed only if it would have detected the required difference.
 
-        more: `required`, without which any detectable discrepancy below 1 will do, and further fields.
+        more: `required`, by default any detectable difference below 1, and further fields.
         """
         enough = detectable < 1 and detectable <= more.get("required", 1.0)
         outcome: Outcome = "failed" if judged.rejected else "passed" if enough else "inconclusive"
@@ -175,29 +175,29 @@ class Finding:
         return cls(level, stage, outcome, judged.n, message, **found)
 
     def verdict(self, case: CaseId, reproduce: str) -> Verdict:
-        """The verdict for a case; reproduce: the line that shows a failure again."""
-        known = {each.name for each in fields(Verdict)}
-        own = {each.name: getattr(self, each.name) for each in fields(self) if each.name in known}
+        """The verdict for a case; reproduce: the command that reproduces a failure."""
+        known = {item.name for item in fields(Verdict)}
+        own = {item.name: getattr(self, item.name) for item in fields(self) if item.name in known}
         bad = self.outcome in ("failed", "errored")
         return Verdict(case=str(case), check=case.check, reproduce=reproduce if bad else "", **own)
 
 
 def some_ids(ids: Sequence[int] | NDArray[np.int64], most: int = 6) -> str:
-    """A set of ids, cut off where it grows long."""
+    """A set of ids, shortened if it is long."""
     shown = ", ".join(str(token) for token in list(ids)[:most])
     return f"{{{shown}{', ...' if len(ids) > most else ''}}}"
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """The worst outcome of several: that of a cell."""
+    """The worst of several outcomes, which is that of a cell."""
     return min(outcomes, key=OUTCOMES.index)
 
 
 def overall(verdicts: Iterable[Verdict]) -> Whole:
-    """The outcome of many verdicts: of a report, of a run.
+    """The outcome of many verdicts, of a report or a run.
 
-    A contradiction goes before everything else, then an engine that broke, then an essential question that is open.
-    What was skipped never agrees by itself.
+    A failure decides first, then an error of the engine, then an essential question without a pass. Skipped verdicts
+    alone never agree.
     """
     given = list(verdicts)
     outcomes = {verdict.outcome for verdict in given}
@@ -212,5 +212,5 @@ def overall(verdicts: Iterable[Verdict]) -> Whole:
 
 
 def exit_code(whole: Whole) -> int:
-    """0 agrees, 1 disagrees or errored, 3 inconclusive or nothing was looked at; 2 is left to a user's mistakes."""
+    """0 agrees, 1 disagrees or errored, 3 inconclusive or nothing was tested; 2 is left to a user's mistakes."""
     return {"agrees": 0, "disagrees": 1, "errored": 1, "inconclusive": 3, "skipped": 3}[whole]

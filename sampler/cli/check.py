@@ -37,7 +37,7 @@ def check(
     seed: CheckSeed = 0,
     false_alarm_rate: Rate = 1e-6,
 ) -> int:
-    """Put an engine, or the tokens that one wrote, under every check and say which stage is wrong."""
+    """Run every check on an engine, or on the tokens that one wrote, and name the stage that is wrong."""
     if engine.endswith(".jsonl"):
         check_numbers(false_alarm_rate, tolerance, seed)
         return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate)

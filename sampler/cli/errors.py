@@ -1,4 +1,4 @@
-"""How a command ends: a failure that a user can meet is one line and an exit code, never a traceback."""
+"""How a command ends: a failure that a user can cause is one line and an exit code, never a traceback."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -1,4 +1,4 @@
-"""The command `sampler plan`: what will be asked and what it can detect, before anything runs."""
+"""The command `sampler plan`: what will be tested and what that detects, before anything runs."""
 
 import functools
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,7 @@ def plan(
     seed: CheckSeed = 0,
     false_alarm_rate: Rate = 1e-6,
 ) -> int:
-    """Print what will be asked, how often, and what it can see, before anything runs."""
+    """Print what will be tested, how often, and what that detects, before anything runs."""
     from sampler.checks.conformance.draw.plan import DrawPlan
     from sampler.matrix.matrix import find_matrix, load_matrix
     from sampler.results.report import conformance as check_report

@@ -28,4 +28,4 @@ def show_report(console: Console, folder: Path) -> None:
         what = str(error) if isinstance(error, SamplerError) else f"{type(error).__name__}: {error}"
         console.print(f"no report.html: {what} (`sampler report {folder}` tries again)", style="yellow")
     else:
-        console.print(f"to be read in {path}")
+        console.print(f"report: {path}")

@@ -21,7 +21,7 @@ from sampler.runtime import blas
 
 
 class Screen:
-    """Shows the progress of a run, and at its end how much was generated in which time."""
+    """Shows the progress of a run, and at its end the number of tokens and the time."""
 
     def __init__(self, progress: terminal.RunProgress) -> None:
         self._progress = progress
@@ -49,7 +49,7 @@ def run(
         int, typer.Option("--jobs", help="Processes that generate the cells of a long-form matrix.", min=1)
     ] = 1,
 ) -> int:
-    """Run a matrix: generate every cell and check what came out."""
+    """Run a matrix: generate the tokens of every cell and check them."""
     console = terminal.plain_console()
     session = Session(load_matrix(find_matrix(matrix)), seed, engine, weights)
     suite = suite_of(session)
@@ -72,7 +72,7 @@ def run(
 
 
 def _opening(session: Session) -> Iterator[str]:
-    """What is said before a run: why there is the matrix, and who is compared with whom."""
+    """The lines before a run: the reason for the matrix, the engine and what it is compared with."""
     yield f"{session.matrix.name}: {session.matrix.why}"
     oracle, missing = session.oracle
     own, given = session.engine.info.name, session.engine_name

@@ -1,4 +1,4 @@
-"""The commands `sampler trace ...`: looking into one run."""
+"""The commands `sampler trace ...`: the inside of one run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ DEFAULT = SamplingConfig()
 
 @trace.callback()
 def group() -> None:
-    """Look into one run: what the model attended to."""
+    """Show the inside of one run, such as what the model attended to."""
 
 
 @trace.command(epilog='Example: `sampler trace attention "The harbour is quiet tonight." --out harbour.png`')
@@ -41,7 +41,7 @@ def attention(
     ] = DEFAULT.repetition_penalty,
     cfg_weight: Annotated[float, typer.Option("--cfg-weight", help="0 is off.")] = DEFAULT.cfg_weight,
 ) -> int:
-    """Draw where in its text the model looked at each step, with the tokens and the analyzer's flags."""
+    """Draw where in its text the model was at each step, with the tokens and the analyzer's flags."""
     from sampler.results.report.figures import picture_file
     from sampler.results.report.plots import attention_map
     from sampler.trace.attention import load, suite_request, trace_attention

@@ -1,1 +1,1 @@
-"""Engines behind one set of small protocols; `base` has the protocols, the other files one engine each."""
+"""Engines behind a set of small protocols; `base` has the protocols, each other file one engine."""

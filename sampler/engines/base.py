@@ -1,4 +1,4 @@
-"""What an engine is: four small protocols with NumPy at the boundary, so that any framework can stand behind them."""
+"""The protocols of an engine, with NumPy at the boundary, so that any framework can implement them."""
 
 import inspect
 import operator
@@ -38,26 +38,24 @@ __all__ = [
 
 Level = Literal["process", "draw", "predict", "generate"]
 Reading = Literal["defined", "generous", "strict"]
-"""How the reference reads a threshold: exactly, or moved either way by what float32 rounding may do."""
+"""How the reference applies a threshold: exactly, or shifted up or down by possible float32 rounding."""
 
 
 EVERYTHING = frozenset({*ALL_STAGES, *(field.name for field in fields(SamplingConfig))} - {"order"})
-"""Every stage and knob, for engines that have them all."""
+"""Every stage and parameter, for engines that support all."""
 
 
 class EngineError(SamplerError):
-    """An engine that cannot be loaded."""
+    """An engine cannot be loaded."""
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """Who an engine is.
+    """Identity and features of an engine.
 
-    supports: frozenset of stages and knobs, None for the seven of the default order and their knobs. orders: "any"
-    or those it can do.
-
-    Names, dtypes and collections are taken in the form in which a framework has them. Raises EngineError for a stage
-    or a number that cannot be.
+    supports: frozenset of stages and parameters, None for the seven of the default order. orders: "any" or a list.
+    Names, dtypes and collections may have the types of any framework. Raises EngineError for an unknown stage or an
+    invalid number.
     """
 
     name: str
@@ -73,7 +71,7 @@ class EngineInfo:
     dialect: str | None = None
 
     def __post_init__(self) -> None:
-        """Convert every field to the type that it has here."""
+        """Convert every field to its declared type."""
         dtype = getattr(self.dtype, "__name__", str(self.dtype)).rpartition(".")[2]
         try:
             supports = None if self.supports is None else frozenset(map(str, self.supports))
@@ -103,12 +101,10 @@ class EngineInfo:
 
 @runtime_checkable
 class Engine(Protocol):
-    """Anything that says who it is."""
+    """Anything with an `info`."""
 
     @property
-    def info(self) -> EngineInfo:
-        """Who this is."""
-        ...
+    def info(self) -> EngineInfo: ...
 
 
 @runtime_checkable
@@ -124,10 +120,9 @@ class Processes(Engine, Protocol):
     ) -> Logits:
         """Scores after every stage of `config.order`, (B, V).
 
-        history: ids that the penalty sees, BOS included where the model has one. At temperature 0 (with `temperature`
-        in the order) only the lowest id among the maxima is left after the last stage. Meanings: SamplingConfig.
+        history: ids for the penalty, BOS included if the model has one. At temperature 0 (with `temperature` in the
+        order) only the lowest id among the maxima is left after the last stage. Meanings: SamplingConfig.
         """
-        ...
 
 
 @runtime_checkable
@@ -142,27 +137,21 @@ class Draws(Engine, Protocol):
         n: int,
         seed: int,
         uncond_logits: Logits | None = None,
-    ) -> NDArray[np.int64]:
-        """Tokens, (n,)."""
-        ...
+    ) -> NDArray[np.int64]: ...
 
 
 @runtime_checkable
 class Picks(Engine, Protocol):
     """The deterministic half of drawing: scores and Gumbel noise, both (B, V), to tokens (B,)."""
 
-    def pick(self, scores: Logits, gumbel: Logits) -> NDArray[np.int64]:
-        """Tokens, (B,)."""
-        ...
+    def pick(self, scores: Logits, gumbel: Logits) -> NDArray[np.int64]: ...
 
 
 @runtime_checkable
 class Predicts(Engine, Protocol):
     """Teacher-forced logits: row t predicts tokens[t]; (len + 1, V), or (2, len + 1, V) iff info.cfg."""
 
-    def predict(self, prompt: str | tuple[int, ...], tokens: Sequence[int]) -> Logits:
-        """Logits of every step."""
-        ...
+    def predict(self, prompt: str | tuple[int, ...], tokens: Sequence[int]) -> Logits: ...
 
 
 @runtime_checkable
@@ -172,16 +161,15 @@ class Generates(Engine, Protocol):
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """One generation for each request.
 
-        To be comparable, step t draws argmax(scores + request.noise(t)); an engine that cannot may follow
-        `request.seed`. `Generation.record.logits` (T, 2 or 1, V), before the chain, is what `allowed`, `draws` and
-        `chain` look at: without it they are unavailable.
+        For comparable runs, step t draws argmax(scores + request.noise(t)); an engine that cannot do so may use
+        `request.seed`. `allowed`, `draws` and `chain` need `Generation.record.logits` (T, 2 or 1, V), before the chain;
+        without it they are skipped.
         """
-        ...
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The state after one stage. scores: float64 (B, V), -inf = removed; error: how far float32 may be off."""
+    """The state after one stage. scores: float64 (B, V), -inf = removed; error: possible float32 error of each."""
 
     stage: Stage | Literal["logits", "greedy"]
     scores: NDArray[np.float64]
@@ -189,25 +177,22 @@ class Evaluation:
 
     @property
     def kept(self) -> NDArray[np.bool_]:
-        """Which tokens are left: bool (B, V)."""
         return self.scores > -np.inf
 
 
 @runtime_checkable
 class Explains(Processes, Protocol):
-    """What the reference can do beyond the others: every stage's state, and what float32 rounding leaves open."""
+    """What only the reference can do: the state of every stage, and what float32 rounding may decide."""
 
     def evaluate(self, batch: Batch, reading: Reading = "defined") -> list[Evaluation]:
         """The state before and after every stage."""
-        ...
 
     def bounds(self, batch: Batch) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Evaluation]:
-        """What must be kept, what may be kept, and the last state as it is defined."""
-        ...
+        """Which tokens must be kept, which may be kept, and the last state as defined."""
 
 
 def call_process(engine: Processes, batch: Batch) -> Logits:
-    """Call `process` on rows that share a config, with the context where its signature has it."""
+    """Call `process` on rows that share a config, with the context if its signature has one."""
     process: Callable[..., Logits] = engine.process
     logits, history, config, uncond = batch.inputs
     more = {"context": batch.context} if "context" in inspect.signature(process).parameters else {}

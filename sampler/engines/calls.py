@@ -1,4 +1,4 @@
-"""One question put to an engine, and its answer as something that cannot raise: what checks see of an engine."""
+"""One call of an engine, and its answer, which never raises; checks use nothing else of an engine."""
 
 import inspect
 import traceback
@@ -16,23 +16,23 @@ from sampler.errors import Unsupported
 
 Method = Literal["process", "draw", "pick", "predict"]
 Failure = Literal["unsupported", "given_up", "raised", "hung", "died", "type"]
-"""given_up: it hung or ended so often that it is asked no more."""
+"""given_up: the engine hung or ended too often and is not called again."""
 
 MOST_TEXT = 300
-"""Characters of an engine's error that are shown."""
+"""Characters of an engine's error message that are shown."""
 
 OWN_FOLDER = str(Path(__file__).parents[1])
 
 
 class Interrupted(BaseException):
-    """Raised by an alarm inside a call that takes too long."""
+    """Raised by the alarm in a call that takes too long."""
 
 
 @dataclass(frozen=True)
 class Call:
     """Arguments by name, in the order of the protocol; those that are None are left out.
 
-    thread: in a new thread, as a server calls. context: for engines whose signature has it.
+    thread: call in a new thread, as a server does. context: for engines whose signature has it.
     """
 
     method: Method
@@ -40,12 +40,12 @@ class Call:
     context: Context | None = None
     thread: bool = False
     then: "Call | None" = None
-    """Put while the first answer is still held: an engine may not change what it gave."""
+    """A second call while the first answer is held: an engine must not change its earlier answer."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """value: what came back, None with a failure. wrote: the names of the arguments that were changed."""
+    """value: the result, None with a failure. wrote: the names of the arguments that were changed."""
 
     value: NDArray[Any] | None
     failure: Failure | None = None
@@ -54,14 +54,14 @@ class Answer:
 
 
 def refusal(answer: Answer) -> Unsupported | None:
-    """Why a call was not answered although nothing broke; None for every other answer."""
+    """Why an engine refused a call without an error; None for every other answer."""
     if answer.failure == "unsupported":
         return Unsupported(answer.message, reason="refused")
     return Unsupported(answer.message, reason="after_failure") if answer.failure == "given_up" else None
 
 
 def raise_refusal(answer: Answer) -> None:
-    """Raise Unsupported where `refusal` has a reason."""
+    """Raise Unsupported if `refusal` has a reason."""
     refused = refusal(answer)
     if refused is not None:
         raise refused
@@ -69,31 +69,30 @@ def raise_refusal(answer: Answer) -> None:
 
 @dataclass(frozen=True)
 class Offer:
-    """What an engine says and has: `methods` of the protocols."""
+    """An engine's info and the protocol methods that it has."""
 
     info: EngineInfo
     methods: frozenset[str] = field(default_factory=frozenset)
 
 
 class EngineClient(Protocol):
-    """Whoever puts calls to an engine: here, or in a process of its own."""
+    """Sends calls to an engine, in this process or another."""
 
     @property
     def offer(self) -> Offer: ...
 
     def ask(self, call: Call) -> Answer:
-        """Put one call; never raises for what the engine does."""
-        ...
+        """Send one call; never raises, whatever the engine does."""
 
 
 def offer_of(engine: Engine) -> Offer:
-    """Look which methods of the protocols an engine has."""
+    """Find out which protocol methods an engine has."""
     names = ("process", "draw", "pick", "predict", "generate")
     return Offer(engine.info, frozenset(name for name in names if callable(getattr(engine, name, None))))
 
 
 def perform(engine: Engine, call: Call) -> Answer:
-    """Lend copies of the arguments, call, and say what became of it. Interruptions alone pass through."""
+    """Call the engine with copies of the arguments and return the result. Only interruptions are raised."""
     lent = {name: _lend(value) for name, value in call.arguments.items()}
     method: Callable[..., Any] = getattr(engine, call.method)
     try:
@@ -125,7 +124,7 @@ def describe(error: BaseException) -> str:
         text = " ".join(str(error).split())
     except Exception:  # noqa: BLE001 - it is the engine's own exception
         text = "(its text cannot be had)"
-    shown = "".join(each if each.isprintable() else "?" for each in text)
+    shown = "".join(character if character.isprintable() else "?" for character in text)
     return f"{type(error).__name__}: {shown if len(shown) <= MOST_TEXT else f'{shown[:MOST_TEXT]} ...'}{place}"
 
 
@@ -145,7 +144,7 @@ def _lend(value: Any) -> Any:
 
 
 def _as_array(value: Any) -> NDArray[Any] | str:
-    """Return a copy, in NumPy's own types, or say why there is none."""
+    """A copy in NumPy's own types, or the reason why there is none."""
     try:
         # NumPy has no bfloat16; widening is exact.
         array = np.array(_widened(value))
@@ -164,12 +163,8 @@ def _widened(value: Any) -> Any:
 
 
 def _written(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
-    changed = []
-    for name, value in before.items():
-        if isinstance(value, np.ndarray):
-            same = np.array_equal(value, after[name], equal_nan=True)
-        else:
-            same = _lend(value) == after[name]
-        if not same:
-            changed.append(name)
-    return tuple(changed)
+    def same(value: Any, other: Any) -> bool:
+        is_array = isinstance(value, np.ndarray)
+        return np.array_equal(value, other, equal_nan=True) if is_array else bool(_lend(value) == other)
+
+    return tuple(name for name, value in before.items() if not same(value, after[name]))

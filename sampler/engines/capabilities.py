@@ -1,4 +1,4 @@
-"""What an engine can do beyond the protocols: the configs that it takes, and what the suite can set up in it."""
+"""What an engine can do beyond the protocols: the configs it supports, and what the suite can set up in it."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -13,17 +13,17 @@ from sampler.errors import Unsupported
 from sampler.stages import NEUTRAL, ROWS, STAGES, Stage
 
 DEFAULT_SUPPORT = frozenset({*STAGES, "min_tokens_to_keep", "cfg_convention"})
-"""What an engine that names nothing supports. Optional stages must be named: an engine that was written before there
-was one would else be accused of ignoring it."""
+"""The support of an engine that names nothing. Optional stages must be named, or engines written before a stage
+existed would be blamed for ignoring it."""
 
 
 DEFAULT = SamplingConfig()
 
 
 def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
-    """Give the config as the engine is to be asked for it: in an order of its own, if that comes to the same.
+    """Return the config as the engine gets it: in one of its own orders, if that is equivalent.
 
-    An engine of one fixed order is asked for the default one in its own. Raises Unsupported naming what is missing.
+    An engine of one fixed order gets the default order in its own. Raises Unsupported naming what is missing.
     """
     if "cfg" in config.active_stages() and not info.cfg:
         raise Unsupported(f"{info.name} has no guidance")
@@ -38,15 +38,15 @@ def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
         same = [order for order in info.orders if config.active_stages() <= set(order)]
     if not same:
         raise Unsupported(f"{info.name} does not offer the order {'>'.join(config.order)}")
-    # A stage that the config's order leaves out must not come to life in the longer order of the engine.
+    # A stage that the config's order leaves out must stay off in the longer order of the engine.
     idle = config.without([stage for stage in STAGES if stage not in config.order])
     return replace(idle, order=same[0])
 
 
 def trimmed(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
-    """The config without those of the seven stages that the engine lacks, as long as two or more are left.
+    """The config without stages of the default order that the engine lacks, if two or more are left.
 
-    What an engine without guidance makes of its other stages together is then still asked.
+    So an engine without guidance is still tested with its other stages together.
     """
     lacking = [stage for stage in STAGES if stage in config.active_stages() and not _has(info, stage)]
     rest = config.without(lacking)
@@ -60,7 +60,7 @@ def _has(info: EngineInfo, stage: Stage) -> bool:
 
 
 def _needed(config: SamplingConfig, supports: frozenset[str]) -> set[str]:
-    """Stages and knobs that a config uses and that are not among `supports`, which may name either."""
+    """Stages and parameters that a config uses and `supports`, which may name either, lacks."""
     active = config.active_stages()
     missing = {stage for stage in active if not supports & {stage, *NEUTRAL[stage]}}
     shared = {name for row in ROWS if row.name in active for name in row.shared}
@@ -68,7 +68,7 @@ def _needed(config: SamplingConfig, supports: frozenset[str]) -> set[str]:
 
 
 def _effective(order: Sequence[str], config: SamplingConfig) -> list[str]:
-    """The stages of an order that do something; `alignment` is the identity in `process`."""
+    """The stages of an order that are on; `alignment` is the identity in `process`."""
     active: frozenset[Stage] = config.active_stages()
     return [stage for stage in order if stage in active]
 
@@ -76,7 +76,7 @@ def _effective(order: Sequence[str], config: SamplingConfig) -> list[str]:
 def checked_generations(
     generations: Sequence[Generation], requests: Sequence[Request], info: EngineInfo
 ) -> list[Generation]:
-    """Answers of `generate()` with tokens as plain integers. Raises ValueError naming what does not fit."""
+    """Answers of `generate()` with tokens as plain integers. Raises ValueError naming the first invalid one."""
     if len(generations) != len(requests):
         raise ValueError(f"generate() gave {len(generations)} generations for {len(requests)} requests")
     return [_checked(generation, index, info) for index, generation in enumerate(generations)]
@@ -107,38 +107,38 @@ def _checked_logits(record: Record, count: int, index: int, size: int | None) ->
 
 
 def slots_of(engine: Engine) -> int | None:
-    """How many slots a block of the engine has, where a request can name the one that serves it; else None."""
+    """The number of slots in a block of the engine, if requests can choose one; else None."""
     width: int | None = getattr(engine, "width", None)
     return width
 
 
 def is_bitwise(engine: Engine) -> bool:
-    """Whether equal requests give equal bits, whatever is generated beside them, in this process or another."""
+    """Whether equal requests give equal bits, whatever is generated with them, in any process."""
     return bool(getattr(engine, "bitwise", False))
 
 
 def weights_of(engine: Engine) -> str | None:
-    """SHA-256 of its weights, where it tells."""
+    """SHA-256 of its weights, if it has one."""
     checksum: str | None = getattr(engine, "weights_checksum", None)
     return checksum
 
 
 def following(engine: Engine, variant: str, base: str) -> Engine:
-    """The engine under the rules of a variant, which is empty for none.
+    """The engine with the rules of a variant; an empty name means none.
 
-    An engine that cannot change its rules is taken to follow `base`, the variant of the matrix's first cell. Raises
-    Unsupported for another one.
+    An engine that cannot change its rules is assumed to follow `base`, the variant of the matrix's first cell. Raises
+    Unsupported for any other.
     """
     if variant and hasattr(engine, "following"):
         changed: Engine = engine.following(variant)
         return changed
     if variant not in ("", base) and not hasattr(engine, "following"):
-        raise Unsupported(f"{engine.info.name} cannot be told to follow the variant {variant}")
+        raise Unsupported(f"{engine.info.name} cannot follow the variant {variant}")
     return engine
 
 
 def recording(engine: Engine, *, logits: bool, attention: bool) -> Engine:
-    """The engine with what its records are to hold, as far as it can be told; that changes no token."""
+    """The engine with the given contents of its records, if it can set them; tokens do not change."""
     if not hasattr(engine, "recording"):
         return engine
     changed: Engine = engine.recording(logits=logits, attention=attention)
@@ -146,19 +146,19 @@ def recording(engine: Engine, *, logits: bool, attention: bool) -> Engine:
 
 
 def validate(engine: Engine, requests: Sequence[Request], processes: int = 1) -> None:
-    """Raise what the engine says is wrong with requests, or with so many processes, before anything is generated."""
+    """Raise what the engine finds wrong with requests or the number of processes, before anything is generated."""
     if hasattr(engine, "validate"):
         engine.validate(requests, processes)
 
 
 def pieces_of(engine: Engine, request: Request) -> tuple[str, ...]:
-    """Pieces of the text of a request, nothing where the engine does not tell."""
+    """Pieces of the text of a request, empty if the engine does not provide them."""
     pieces: tuple[str, ...] = engine.pieces(request) if hasattr(engine, "pieces") else ()
     return pieces
 
 
 def generating(engine: Engine) -> Generates:
-    """The engine as one that generates. Raises Unsupported."""
+    """The engine as a generator. Raises Unsupported."""
     if not isinstance(engine, Generates):
         raise Unsupported(f"{engine.info.name} does not generate", hint="it has no generate()", reason="no_method")
     return engine
@@ -167,10 +167,10 @@ def generating(engine: Engine) -> Generates:
 def generate(
     engine: Engine, requests: Sequence[Request], on_step: Callable[[int, int], None] = lambda tokens, finished: None
 ) -> list[Generation]:
-    """Generate, and make sure that the answers are what they say.
+    """Generate, and validate the answers.
 
-    on_step gets how many tokens were drawn and how many requests were finished; from engines that do not take it at
-    the end alone. Raises Unsupported for an engine that does not generate, ValueError for answers that do not fit.
+    on_step gets the numbers of drawn tokens and finished requests, or only at the end if the engine does not take it.
+    Raises Unsupported for an engine that does not generate, ValueError for invalid answers.
     """
     method: Callable[..., Sequence[Generation]] = generating(engine).generate
     if "on_step" in inspect.signature(method).parameters:

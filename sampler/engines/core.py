@@ -21,19 +21,19 @@ from sampler.version import __version__
 
 @dataclass(frozen=True)
 class CoreEngine:
-    """One checkpoint on the MLX core. The generator's `chain` can be exchanged, to put a wrong one under the checks."""
+    """One checkpoint on the MLX core. The generator's `chain` can be replaced, to test the checks with a wrong one."""
 
     generator: Generator
 
     @classmethod
     def load(cls, weights: Path | None = None, width: int = 8, dtype: Dtype = "float32") -> "CoreEngine":
-        """Load a folder of weights, Finch without one; width: slots of a block; dtype: what the network computes in."""
+        """Load a folder of weights, or Finch; width: slots of a block; dtype: the network's precision."""
         checkpoint = load_checkpoint(weights, dtype) if weights else finch.load(dtype)
         return cls(Generator(checkpoint, width=width, keep_logits=True))
 
     @property
     def info(self) -> EngineInfo:
-        """Name of the checkpoint, MLX's device, the network's type (the chain is float32), special ids."""
+        """Name of the checkpoint, MLX's device, the network's dtype (the chain is float32), special ids."""
         config = self.generator.checkpoint.config
         return EngineInfo(
             name=f"core:{config.name}",
@@ -48,7 +48,7 @@ class CoreEngine:
         )
 
     bitwise = True
-    """Equal requests give equal bits, whatever is generated beside them."""
+    """Equal requests give equal bits, whatever is generated with them."""
 
     @property
     def width(self) -> int:
@@ -66,7 +66,7 @@ class CoreEngine:
         return CoreEngine(replace(self.generator, **variant(name).rules()))
 
     def recording(self, *, logits: bool, attention: bool) -> "CoreEngine":
-        """What the records of generations are to hold; attention only where heads follow the text."""
+        """Set the contents of the records; attention only if the model has aligned heads."""
         kept = attention and self.records_attention
         return CoreEngine(replace(self.generator, keep_logits=logits, keep_attention=kept))
 
@@ -99,7 +99,7 @@ class CoreEngine:
         uncond_logits: Logits | None = None,
         context: Context | None = None,
     ) -> NDArray[np.int64]:
-        """`sampler.draw` on NumPy arrays; the uniforms are its own, as its noise is."""
+        """`sampler.draw` on NumPy arrays; it uses its own uniforms and noise."""
         if context is None:
             return np.array(chain.draw(logits, history, config, n, seed, uncond_logits))
         place = {"prompt_length": int(context.prompt_length[0]), "step": int(context.step[0])}

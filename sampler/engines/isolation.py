@@ -1,4 +1,4 @@
-"""Asking an engine that may hang or take its process along: here with an alarm, or in a process of its own."""
+"""Call an engine that may hang or crash: in this process with an alarm, or in a separate process."""
 
 import contextlib
 import functools
@@ -19,33 +19,33 @@ from sampler.engines.calls import Answer, Call, Interrupted, Method, Offer, desc
 from sampler.errors import SamplerError
 
 WARM_UP_TIMEOUT = 30.0
-"""Seconds that an engine's very first call may take: it may import a framework or compile."""
+"""Time limit in seconds of an engine's very first call, which may import a framework or compile."""
 
 FIRST_TIMEOUT = 10.0
-"""Seconds that a call may take until an engine has hung for the first time, and its first call when started again."""
+"""Time limit until an engine has hung for the first time, and for its first call after a restart."""
 
 NEXT_TIMEOUT = 3.0
 MOST_HANGS = 4
-"""An engine that hung so often is asked no more."""
+"""An engine that hung this often is not called again."""
 
 MOST_DEATHS = 4
-"""A method that has never answered is asked no more after its process has ended so often."""
+"""A method that never answered is not called again after its process ended this often."""
 
 MOST_DEATHS_BETWEEN = 30
-"""Likewise for one that answers at times: each new start takes seconds."""
+"""Likewise for a method that answered at least once: each restart takes seconds."""
 
 START_TIMEOUT = 120.0
-"""Seconds in which an engine must be loaded."""
+"""Time limit for loading an engine."""
 
 STARVED = 10
-"""On a busy machine a call that works all the time may take so many times its seconds, if it has not had them yet."""
+"""On a busy machine a working call may take this many times its limit, until it has used that processor time."""
 
 LOOK = 1.0
-"""Seconds between two looks at whether it works."""
+"""Seconds between two checks for progress."""
 
 
 class _Effort:
-    """Whether a call that is late works, or waits for something that does not come."""
+    """Whether a late call is working or only waiting."""
 
     def __init__(self, seconds: float, spent: Callable[[], float]) -> None:
         self._seconds, self._spent = seconds, spent
@@ -53,7 +53,7 @@ class _Effort:
         self._seen, self._looked = self._first, self._start
 
     def goes_on(self) -> bool:
-        """Whether it has worked since the last look and not had its seconds of processor time yet."""
+        """Whether it worked since the last check and has not used its seconds of processor time yet."""
         now, spent = time.monotonic(), self._spent()
         works = spent - self._seen > 0.01 * (now - self._looked)
         self._seen, self._looked = spent, now
@@ -61,16 +61,16 @@ class _Effort:
 
 
 def _processor_time(number: int) -> float:
-    """Seconds of all cores that a process has had."""
+    """Processor time in seconds that a process has used on all cores."""
     try:
         times = psutil.Process(number).cpu_times()
-    except psutil.Error:  # it has ended, which the pipe tells
+    except psutil.Error:  # it has ended, which the pipe reports
         return 0.0
     return float(times.user + times.system)
 
 
 class _Patience:
-    """How long to wait, and whether at all."""
+    """How long to wait for an engine, and whether to call it at all."""
 
     def __init__(self) -> None:
         self.hangs = 0
@@ -108,7 +108,7 @@ class _Patience:
 
 
 class Local:
-    """EngineClient an engine in this process. On the main thread of a Unix system a call that hangs is broken off."""
+    """Client of an engine in this process. On the main thread of a Unix system a hanging call is interrupted."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -130,7 +130,7 @@ class Local:
 
 @contextlib.contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raise Interrupted after some seconds, where signals can be had."""
+    """Raise Interrupted after some seconds, if signals are available."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
@@ -160,9 +160,9 @@ def _in_thread(engine: Engine, call: Call) -> Answer:
 
 
 class Isolated:
-    """EngineClient an engine in a process of its own, which is started again when it hung or died.
+    """Client of an engine in a separate process, which is restarted after it hung or died.
 
-    load: picklable, gives the engine there. Raises what `load` raises, as far as it is a SamplerError.
+    load: picklable, loads the engine there. Raises what `load` raises if it is a SamplerError.
     """
 
     def __init__(self, load: Callable[[], Engine]) -> None:
@@ -215,14 +215,14 @@ class Isolated:
         raise EngineError(f"the engine cannot be started: {reason}", hint="load it in Python to see where")
 
     def _exchange(self, call: Call, seconds: float) -> Any:
-        assert self._pipe is not None  # noqa: S101 - ask made sure
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # then it died, which the receiver tells
+        assert self._pipe is not None  # noqa: S101 - ensured by ask
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died, which _receive reports
             self._pipe.send(call)
         return self._receive(seconds)
 
     def _receive(self, seconds: float) -> Any:
-        """Return what came, None for nothing in time, a text where the process has ended."""
-        assert self._pipe is not None  # noqa: S101 - the callers made sure
+        """The received object, None after the time limit, a text if the process ended."""
+        assert self._pipe is not None  # noqa: S101 - ensured by the callers
         effort = _Effort(seconds, functools.partial(_processor_time, self._process.pid))
         try:
             there = self._pipe.poll(seconds)
@@ -241,8 +241,8 @@ class Isolated:
 
 
 def _serve(pipe: Connection, load: Callable[[], Engine]) -> None:
-    """Answer calls until the pipe closes: the engine's process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    """Answer calls until the pipe closes; runs in the engine's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent ends this process
     try:
         engine = load()
         pipe.send(offer_of(engine))
@@ -256,5 +256,5 @@ def _serve(pipe: Connection, load: Callable[[], Engine]) -> None:
             return
         try:
             pipe.send(_in_thread(engine, call) if call.thread else perform(engine, call))
-        except KeyboardInterrupt as error:  # the engine's own, since no signal comes through
+        except KeyboardInterrupt as error:  # raised by the engine itself, since SIGINT is ignored
             pipe.send(Answer(None, "raised", describe(error)))

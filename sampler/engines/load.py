@@ -1,4 +1,4 @@
-"""Finding an engine: by a known name, in a module, or in a file."""
+"""Load an engine: by a known name, from a module, or from a file."""
 
 import hashlib
 import importlib
@@ -15,7 +15,7 @@ from sampler.errors import MissingPackage, SamplerError
 def load_engine(name: str, known: dict[str, Callable[[], Engine]]) -> Engine:
     """Load an engine by known name, `package.module:factory` or `path/to/file.py:factory`.
 
-    Raises EngineError with the known names where nothing is found or the factory fails.
+    Raises EngineError with the known names if nothing is found or the factory fails.
     """
     if name in known:
         return known[name]()
@@ -41,7 +41,7 @@ def load_engine(name: str, known: dict[str, Callable[[], Engine]]) -> Engine:
 
 
 def _import(name: str) -> Any:
-    """Import a module by name, or a file; both see the current folder, a file its own folder too."""
+    """Import a module by name, or a file, with the current folder on the path, and a file's own folder too."""
     path = Path(name).resolve()
     places = [str(path.parent), str(Path.cwd())] if name.endswith(".py") else [str(Path.cwd())]
     sys.path.extend(place for place in places if place not in sys.path)
@@ -62,12 +62,12 @@ def _import(name: str) -> Any:
 
 
 def _import_file(path: Path) -> Any:
-    """Run a file as a module whose name is its own: an adapter may be called `torch.py`."""
+    """Run a file as a module with a unique name, since an adapter may be called `torch.py`."""
     name = f"sampler_engine_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     specification = importlib.util.spec_from_file_location(name, path)
     if specification is None or specification.loader is None:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look up their module
     specification.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""Every engine that has a name: to add one, write its file and a line here."""
+"""Every engine that has a name. To add one, write its file and a line here."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ from sampler.engines.reference.chain import ReferenceEngine
 from sampler.t3.weights import Dtype
 
 CORES: Final[dict[str, Dtype]] = {"core": "float32", "core-float16": "float16", "core-bfloat16": "bfloat16"}
-"""The suite's own core by the type that its network computes in: the engines that `--weights` goes with."""
+"""The suite's own core by the dtype of its network; `--weights` works with these engines."""
 
 ENGINES: Final[dict[str, Callable[[], Engine]]] = {
     **{name: partial(CoreEngine.load, dtype=dtype) for name, dtype in CORES.items()},
@@ -28,7 +28,7 @@ ENGINES: Final[dict[str, Callable[[], Engine]]] = {
 
 
 def known_engines(weights: Path | None, width: int) -> dict[str, Callable[[], Engine]]:
-    """The table for one run: the core, in every type, with these weights (None for Finch) and slots of a block."""
+    """The table for one run, whose cores have these weights (None for Finch) and number of slots in a block."""
     return ENGINES | {name: partial(CoreEngine.load, weights, width, dtype) for name, dtype in CORES.items()}
 
 

@@ -11,10 +11,7 @@ from sampler.t3.weights import Dtype
 
 @dataclass(frozen=True)
 class Prompt:
-    """A held-out text. tokens: its true length, the espeak-ng audio at 25 tokens a second.
-
-    index: its place in `held_out.safetensors`, where the true codes are.
-    """
+    """A held-out text. tokens: its true length, that of the espeak-ng audio. index: in held_out.safetensors."""
 
     id: str
     text: str
@@ -24,12 +21,12 @@ class Prompt:
 
 
 def folder() -> Path:
-    """Where Finch's files are."""
+    """The folder of Finch's files."""
     return Path(str(resources.files("sampler.finch")))
 
 
 def load(dtype: Dtype = "float32") -> Checkpoint:
-    """Load Finch, to compute in the given type."""
+    """Load Finch with the given dtype."""
     return load_checkpoint(folder(), dtype)
 
 

@@ -1,4 +1,4 @@
-"""Speech codes back to sound: the codebook's spectra, and phases from Griffin and Lim. NumPy and SciPy alone."""
+"""Speech codes to sound: the codebook's spectra, and phases by the Griffin-Lim algorithm."""
 
 import io
 import wave
@@ -15,21 +15,21 @@ from sampler.runtime.files import write_whole
 SAMPLE_RATE, WINDOW, MEL_BANDS = 22_050, 1_024, 40
 HOP = SAMPLE_RATE // 25 // 2
 LOWEST, HIGHEST = 50.0, 8_000.0
-"""Of the mel bands, in Hz."""
+"""Limits of the mel bands, in Hz."""
 
 FLOOR = 1e-8
-"""Power under which a band is taken for silence."""
+"""Power below which a band counts as silence."""
 
 Array = NDArray[np.float64]
 
 
 def load_codebook(folder: Path) -> NDArray[np.float32]:
-    """Spectra that the codes stand for: (codes, 80), two frames of 40 log-mel bands each."""
+    """Spectra of the codes: (codes, 80), two frames of 40 log-mel bands each."""
     return load_file(folder / "codebook.safetensors")["codebook"].astype(np.float32)
 
 
 def mel_filters() -> Array:
-    """Weights of frequencies in mel bands: (513, 40), triangles on O'Shaughnessy's scale as HTK has it."""
+    """Weights of frequencies in mel bands: (513, 40), triangles on O'Shaughnessy's scale as in HTK."""
     edges = 700.0 * (10.0 ** (np.linspace(_mel(LOWEST), _mel(HIGHEST), MEL_BANDS + 2) / 2595.0) - 1.0)
     frequencies = np.linspace(0.0, SAMPLE_RATE / 2, WINDOW // 2 + 1)[:, None]
     rising = (frequencies - edges[:-2]) / np.diff(edges)[:-1]
@@ -49,7 +49,7 @@ def _transform() -> ShortTimeFFT:
 def magnitudes(frames: Array, rounds: int = 60) -> Array:
     """Non-negative spectra whose mel bands are those of `frames` (T, 40): (T, 513).
 
-    Multiplicative steps towards the least squared error (Lee and Seung 2001), from the filters' transpose.
+    Multiplicative updates towards the least squared error (Lee and Seung 2001), starting from the transposed filters.
     """
     filters, wanted = mel_filters(), np.exp(frames)
     power = wanted @ (filters / np.maximum(filters.sum(0) ** 2, 1e-12)).T
@@ -60,7 +60,7 @@ def magnitudes(frames: Array, rounds: int = 60) -> Array:
 
 
 def griffin_lim(spectra: Array, seed: int = 0, rounds: int = 60, momentum: float = 0.99) -> Array:
-    """Samples whose spectrogram comes near the magnitudes `spectra` (T, 513): (T * 441,).
+    """Samples whose spectrogram approximates the magnitudes `spectra` (T, 513): (T * 441,).
 
     Griffin and Lim 1984, with the momentum of Perraudin, Balazs and Sondergaard 2013.
     """
@@ -78,7 +78,7 @@ def griffin_lim(spectra: Array, seed: int = 0, rounds: int = 60, momentum: float
 
 
 def speech_of(codes: NDArray[np.int64], codebook: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Samples at 22,050 Hz of codes (T,): (T * 882,)."""
+    """Samples at 22,050 Hz for codes (T,): (T * 882,)."""
     frames = codebook[codes].astype(np.float64).reshape(-1, MEL_BANDS)
     samples = griffin_lim(magnitudes(frames)) * 32_768.0
     clipped: NDArray[np.int16] = np.clip(np.round(samples), -32_768, 32_767).astype(np.int16)
@@ -86,7 +86,7 @@ def speech_of(codes: NDArray[np.int64], codebook: NDArray[np.float32]) -> NDArra
 
 
 def write_wav(path: Path, samples: NDArray[np.int16]) -> None:
-    """Write 16-bit samples of one channel, the whole file or nothing. Raises OutputError where that is not possible."""
+    """Write 16-bit samples of one channel, the whole file or nothing. Raises OutputError if that fails."""
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setnchannels(1)

@@ -1,4 +1,4 @@
-"""`python -m sampler.finch.train --out DIR` rebuilds Finch from nothing."""
+"""`python -m sampler.finch.train --out DIR` rebuilds Finch from scratch."""
 
 import typer
 

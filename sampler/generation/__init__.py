@@ -1,1 +1,1 @@
-"""Requests in, generations out: blocks of slots over the T3 core."""
+"""Generation: requests to token sequences, in blocks of slots over the T3 core."""

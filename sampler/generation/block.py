@@ -1,7 +1,7 @@
-"""One block: a fixed number of slots and a queue. A finished request leaves its slot to the next one at once.
+"""One block: a fixed number of slots and a queue. A finished request frees its slot for the next one at once.
 
-The width of the matrix products never changes within a block, and the attention of a request covers its own cache and
-nothing else, so that what a request gets does not depend on its neighbours (docs/decisions.md, "Blocks").
+The width of the matrix products is constant within a block, and the attention of a request covers only its own cache,
+so a request's result does not depend on its neighbours (docs/decisions.md, "Blocks").
 """
 
 from collections import deque
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from sampler.t3.slot_cache import SlotCache
 
 PROBLEMS = ("", "NaN or +inf in the logits", "no token was left after the chain")
-"""What the marks of `find_problems` say."""
+"""Messages for the codes of `find_problems`."""
 
 
 class Block:
-    """Slots of one kind, with or without guidance, with or without an analyzer."""
+    """Slots of one kind: with or without guidance, with or without an analyzer."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Block:
             self.analyzer = AlignmentStreamAnalyzer(settings.analyzer, settings.width, eos_id)
 
     def run(self, queue: deque[int], on_step: Callable[[int, int], None]) -> dict[int, Generation]:
-        """Serve the queue; returns the generations by index of request."""
+        """Serve the queue; return the generations by index of request."""
         answers: dict[int, Generation] = {}
         self.cache = self._slot_cache(queue)
         slots = [self._admit(queue, place) for place in range(self.settings.width)]
@@ -81,12 +81,12 @@ class Block:
 
     @cached_property
     def prefixes(self) -> Prefixes:
-        """What stands before the speech of each text."""
+        """The computed prefixes of all texts."""
         voice, bos_count = self.settings.checkpoint.voice, self.settings.bos_count
         return Prefixes(self.model, voice, self.attention, guided=self.guided, bos_count=bos_count)
 
     def _slot_cache(self, queue: Iterable[int]) -> "SlotCache | None":
-        """Room for the longest request of the queue in every slot, where the kernel can be used."""
+        """A cache for the longest request of the queue in every slot, if the kernel can be used."""
         if self.settings.attention != "auto" or not self.model.compiled:
             return None
         from sampler.t3.slot_cache import SlotCache
@@ -95,7 +95,7 @@ class Block:
         return SlotCache(self.model.config, self.settings.width, self.rows, capacity, blas.threads())
 
     def _admit(self, queue: deque[int], place: int) -> Slot | None:
-        """Give a free slot the first waiting request that may use it, and what stands before its speech."""
+        """Give a free slot the first waiting request that may use it, with its prefix."""
         index = next((waiting for waiting in queue if self.requests[waiting].slot in (None, place)), None)
         if index is None:
             return None
@@ -124,7 +124,7 @@ class Block:
         )
 
     def _draw(self, active: Sequence[Slot]) -> None:
-        """Draw the next token of every active slot and note what it looked like."""
+        """Draw the next token of every active slot and record its measures."""
         configs = [slot.request.config for slot in active]
         logits = mx.stack([slot.logits for slot in active])
         cond, uncond = logits[:, 0], logits[:, 1] if self.guided else None
@@ -147,7 +147,7 @@ class Block:
                     slot.kept_logits.append(rows)
 
     def _decide(self, active: Sequence[Slot]) -> Decisions | None:
-        """What the analyzer says of the step, where there is one: it reads the attention before the token is drawn."""
+        """The analyzer's decisions for this step, if there is one: it reads the attention before the token is drawn."""
         if self.analyzer is None:
             return None
         mx.eval(*(rows for slot in active for rows in slot.attention if isinstance(rows, mx.array)))
@@ -156,7 +156,7 @@ class Block:
         return self.analyzer.step([slot.place for slot in active], attention, tokens)
 
     def _batch(self, active: Sequence[Slot], configs: list[SamplingConfig], cond: Any, uncond: Any) -> Batch:
-        """The rows of a step; with their history only where a parameter looks back on it."""
+        """The rows of a step; with their history only if a parameter needs it."""
         if not any(config.looks_back for config in {id(config): config for config in configs}.values()):
             return Batch(cond, (), configs, uncond, seen=np.stack([slot.seen for slot in active]))
         rule, bos_id = self.settings.penalty_history, self.model.config.bos_id
@@ -198,7 +198,7 @@ class Block:
                 slot.stop_reason = "length"
 
     def _step(self, slots: Sequence[Slot | None]) -> None:
-        """Feed every slot's last token; idle slots go through the matrix products as token 0."""
+        """Feed every slot's last token; idle slots take part in the matrix products as token 0."""
         tokens = np.repeat([0 if slot is None else slot.tokens[-1] for slot in slots], self.rows)
         positions = np.repeat([0 if slot is None else len(slot.tokens) for slot in slots], self.rows)
         embeddings = self.model.embed_speech(tokens.tolist(), positions.tolist())

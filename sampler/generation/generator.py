@@ -1,4 +1,4 @@
-"""Requests in, finished generations out: blocks of a fixed width over the shared core."""
+"""Serve requests in blocks of a fixed width over the shared core."""
 
 import itertools
 from collections import deque
@@ -22,20 +22,20 @@ from sampler.variants import Variant
 
 @dataclass(frozen=True)
 class Generator(Settings):
-    """Generates with one checkpoint, under its settings."""
+    """Generates with one checkpoint and its settings."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, variant: Variant, **further: Any) -> Self:
-        """A generator that follows a variant's rules; further: other fields. Its knobs are `variant.config`."""
+        """A generator that follows a variant's rules; further: other fields. Its parameters are `variant.config`."""
         return cls(checkpoint, **variant.rules(), **further)
 
     def generate(
         self, requests: Sequence[Request], on_step: Callable[[int, int], None] = lambda tokens, finished: None
     ) -> list[Generation]:
-        """Serve all requests; the answers stand in the order of the requests.
+        """Serve all requests; the answers are in the order of the requests.
 
-        on_step gets, after each step, how many tokens were drawn and how many requests were finished in it.
-        Raises TextError and ConfigError before anything is generated.
+        After each step on_step gets the number of drawn tokens and of finished requests. Raises TextError and
+        ConfigError before anything is generated.
         """
         prompts = self.tokenize(requests)
         answers: dict[int, Generation] = {}
@@ -66,10 +66,7 @@ class Generator(Settings):
         return tuple(request.prompt)
 
     def check_memory(self, requests: Sequence[Request], prompts: Sequence[tuple[int, ...]], processes: int = 1) -> None:
-        """Raise ConfigError where the keys and values of a block, all slots full, do not fit into free memory.
-
-        processes: how many such blocks there are at once.
-        """
+        """Raise ConfigError if keys and values of a full block, times the processes, exceed free memory."""
         rows = 2 if any(is_guided(request.config, self.checkpoint.config) for request in requests) else 1
         longest = max(map(self.positions, requests, prompts), default=0)
         needed = processes * cache_bytes(self.checkpoint.model, self.width * rows, longest)
@@ -83,7 +80,7 @@ class Generator(Settings):
             )
 
     def _kind(self, request: Request) -> tuple[bool, bool]:
-        """Whether a request is guided, and whether the analyzer looks at it; a block has requests of one kind."""
+        """Whether a request is guided, and whether it has an analyzer; a block has requests of one kind."""
         guided = is_guided(request.config, self.checkpoint.config)
         return guided, self.analyzer is not None and "alignment" in request.config.order
 
@@ -98,7 +95,7 @@ class Generator(Settings):
 
 
 def cache_bytes(model: T3, rows: int, positions: int) -> int:
-    """Memory for keys and values of so many rows of so many positions."""
+    """Memory for keys and values of this many rows and positions."""
     config, size = model.config, 4 if model.dtype == "float32" else 2
     return 2 * rows * positions * config.num_layers * config.hidden_size * size
 

@@ -1,9 +1,9 @@
-"""What stands before the speech, computed once for all requests of a block that have a text.
+"""Everything before the speech, computed once for all requests of a block with the same text.
 
-A sequence is cut into parts, and all parts but the last are kept: a part whose rows, and all rows before it, are those
-of a part that is there is not computed again. So the voice is computed once for all texts, and the unconditional rows,
-which have the positions of a text and not its words, once for the longest one. Where the cuts lie follows from the
-sequence alone, and so do the shapes of its matrix products: what a request gets does not depend on its neighbours.
+A sequence is cut into parts, and all parts but the last are cached: a part is computed once for all sequences with the
+same rows up to its end. So the voice is computed once for all texts, and the unconditional rows, which have the
+positions of a text without its words, once for the longest text. The cuts, and so the shapes of the matrix products,
+depend only on the sequence itself: a request's result does not depend on its neighbours.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from sampler.t3.conditioning import Voice
 from sampler.t3.model import T3
 
 BLANK_PART = 32
-"""Positions of a part of the unconditional text: a text computes less than that anew."""
+"""Positions per part of the unconditional text; less than that is computed again for each text."""
 
 
 class Prefix(NamedTuple):
@@ -32,7 +32,7 @@ class Prefix(NamedTuple):
 
 
 class Prefixes:
-    """The prefixes of a block's texts, with the parts that they share. guided, bos_count: as `T3.prefix` has them."""
+    """The prefixes of a block's texts, with their shared parts. guided, bos_count: as in `T3.prefix`."""
 
     def __init__(
         self, model: T3, voice: Voice, attention: AttentionRequest, *, guided: bool, bos_count: int | None
@@ -43,13 +43,13 @@ class Prefixes:
         self._parts: dict[bytes, Part] = {}
 
     def of(self, text: tuple[int, ...]) -> Prefix:
-        """The prefix of a text, computed unless it is there."""
+        """The prefix of a text, cached."""
         if text not in self._whole:
             self._whole[text] = self._computed(text)
         return self._whole[text]
 
     def forget(self, text: tuple[int, ...]) -> None:
-        """Free a prefix that is not needed any more; what it shares with others stays."""
+        """Free a prefix that is no longer needed; its shared parts stay."""
         del self._whole[text]
 
     def _computed(self, text: tuple[int, ...]) -> Prefix:
@@ -57,9 +57,9 @@ class Prefixes:
         columns = self.model.text_columns(text, self.voice)
         blank = range(columns.start, columns.stop + 1, BLANK_PART)
         cuts = ([columns.start], blank)
-        pairs = [self._begun(*each) for each in zip(rows, cuts, strict=False)]
+        pairs = [self._begun(*pair) for pair in zip(rows, cuts, strict=False)]
         hidden, attention = self.model.backbone.prefill_beside(pairs, self.attention, last=1)
-        cache = KeyValueCache.joined(self.model.config, [each for _, each in pairs])
+        cache = KeyValueCache.joined(self.model.config, [pair for _, pair in pairs])
         return Prefix(cache, self.model.logits(mx.concatenate(hidden)[:, 0]), attention)
 
     def _begun(self, rows: mx.array, cuts: Sequence[int]) -> tuple[mx.array, KeyValueCache]:
@@ -76,7 +76,7 @@ class Prefixes:
         return rows[None, slice(*last)], KeyValueCache.of(self.model.config, 1, parts)
 
     def _new_part(self, rows: mx.array, before: Sequence[Part]) -> Part:
-        """Keys and values of rows (L, D) that follow on parts."""
+        """Keys and values of rows (L, D) after other parts."""
         cache = KeyValueCache.of(self.model.config, 1, before)
         start = cache.length
         self.model.backbone.prefill(rows[None], cache, last=1)

@@ -1,4 +1,4 @@
-"""How a checkpoint generates: what the blocks of a generator are made from."""
+"""Settings of generation with a checkpoint."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from sampler.t3.checkpoint import Checkpoint
 from sampler.variants import PenaltyHistory
 
 Chain = Callable[..., Scores]
-"""As `run_rows`: a Batch, and the decisions of an analyzer where there is one, to scores."""
+"""As `run_rows`: a Batch, and the decisions of an analyzer if there is one, to scores."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """One checkpoint and the rules of its generation. width: slots of a block.
 
-    chain: logits to scores, exchangeable so that a wrong chain can be put under the checks. analyzer: what decides at
-    the stage `alignment`; None: nothing. bos_count (BOS rows of the prefix; None: as upstream has it for this model)
-    and the fields behind analyzer are those of `Variant`. attention: of steps; `mlx` computes each slot's by MLX's own
-    operation, `auto` on the CPU in float32 by a kernel that reads all slots' keys and values in place.
+    chain: logits to scores, exchangeable to test the checks with a wrong chain. analyzer: decides at the stage
+    `alignment`; None: no analyzer. bos_count: BOS rows of the prefix, None for upstream's number; it and the fields
+    after analyzer are those of `Variant`. attention: of steps; `mlx` computes each slot with MLX's own operation,
+    `auto` uses, on the CPU in float32, a kernel that reads all slots' keys and values in place.
     """
 
     checkpoint: Checkpoint
@@ -47,6 +47,6 @@ class Settings:
             raise ConfigError(f"{name} has no aligned heads", hint="an analyzer reads their attention; give none")
 
     def positions(self, request: Request, text: Sequence[int]) -> int:
-        """How many positions a request takes at most: prefix and speech."""
+        """The largest number of positions of a request: prefix and speech."""
         before = self.checkpoint.model.prefix_length(text, self.checkpoint.voice, self.bos_count)
         return before + request.max_new_tokens + self.beyond_cap

@@ -1,4 +1,4 @@
-"""A request in flight: what its slot of a block knows, and what is written down of each step."""
+"""A request in progress: the state of its slot, and the record of each step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ from sampler.variants import PenaltyHistory
 
 @dataclass
 class Slot:
-    """A request in flight. place: which slot of the block. text: where the text stands in the prefix.
+    """A request in progress. place: the index of its slot in the block. text: the text's columns of the prefix.
 
-    logits: of the next token, (rows, V). attention: of the newest query, a head each. cache: its own keys and values,
-    None where the block holds those of all slots. seen: what the penalty sees, (V,).
+    logits: of the next token, (rows, V). attention: of the newest query, per head. cache: its own keys and values, None
+    if the block holds those of all slots. seen: ids for the repetition penalty, (V,).
     """
 
     index: int
@@ -39,21 +39,20 @@ class Slot:
     error: str = ""
 
     def text_attention(self) -> list[NDArray[np.float32]]:
-        """What the newest query gives to the text, (S,) for each aligned head; waits for its computation."""
+        """The newest query's attention to the text, (S,) for each aligned head; waits for its computation."""
         return [np.asarray(rows)[-1, self.text] for rows in self.attention]
 
     def arrays(self) -> list[mx.array]:
-        """What is still to be computed beside the logits."""
-        rows = [each for each in self.attention if isinstance(each, mx.array)]
+        """Arrays besides the logits that are still to be computed."""
+        rows = [head for head in self.attention if isinstance(head, mx.array)]
         return rows if self.cache is None else [*rows, *self.cache.arrays()]
 
     def history(self, rule: PenaltyHistory, bos_id: int) -> list[int]:
-        """What the penalty and further stages look back on."""
+        """The history for the penalty and the optional stages."""
         with_bos = rule == "bos_and_generated" or (rule == "bos_at_first" and not self.tokens)
         return [bos_id, *self.tokens] if with_bos else self.tokens
 
     def draw(self, token: int, rule: PenaltyHistory, bos_id: int) -> None:
-        """Add a token to the history."""
         if rule == "bos_at_first" and not self.tokens:
             self.seen[bos_id] = False
         self.tokens.append(token)

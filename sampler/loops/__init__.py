@@ -1,4 +1,4 @@
-"""Loops in a sequence of tokens, told while it is being generated; pure Python, no framework."""
+"""Loops in a sequence of tokens, detected while it is being generated; pure Python, no framework."""
 
 from sampler.loops.guard import LoopGuard, find_loops
 from sampler.loops.loop import KINDS, Loop, LoopKind, foremost

@@ -1,4 +1,4 @@
-"""Loops told online: one token in, the loop that it belongs to out."""
+"""Loops detected online: one token in, the loop that it belongs to out."""
 
 from collections.abc import Iterable
 from operator import index
@@ -10,12 +10,12 @@ from sampler.loops.watches import CycleWatch, EntropyWatch
 
 
 class LoopGuard:
-    """Tells a loop while tokens are being generated: `if loop := guard.add(token): stop`.
+    """Detects loops while tokens are being generated: `if loop := guard.add(token): stop`.
 
-    One guard a run. With m places of a token among the last `rules.largest` it costs O(m) operations on integers of
-    `rules.compared` bits, and at a lag that may be a loop one more for each divisor of the lag: never more than
-    O(`rules.largest` log `rules.largest`), however long the run (docs/loops.md has figures). Memory is bounded too: an
-    integer of that many bits for each lag, and one window of tokens.
+    Use one guard per run. A token that occurs m times among the last `rules.largest` costs O(m) operations on integers
+    of `rules.compared` bits, plus one for each divisor of a lag that may be a loop: at most O(`rules.largest` log
+    `rules.largest`), however long the run (docs/loops.md has figures). Memory is bounded too: an integer of that many
+    bits for each lag, and one window of tokens.
     """
 
     def __init__(self, rules: LoopRules | None = None) -> None:
@@ -28,23 +28,23 @@ class LoopGuard:
         self._entropy = EntropyWatch(self.rules.low_entropy) if self.rules.low_entropy else None
 
     def add(self, token: int) -> Loop | None:
-        """The loop that this token ends for now, by the first rule that tells one; None where there is none.
+        """The loop that currently ends at this token, by the first rule that detects one; None if there is none.
 
-        token: an integer of any kind, also of NumPy; anything else is a TypeError. A caller who goes on gets the loop
-        again, grown, with every token that belongs to it.
+        token: any integer, also of NumPy; others raise TypeError. If the run goes on, each further token of the loop
+        returns it again, grown.
         """
         return next((loop for loop in self.look(token) if loop), None)
 
     def look(self, token: int) -> list[Loop | None]:
-        """As `add`, with the answer of every rule: those of `rules.cycles` in turn, then of `rules.low_entropy`."""
+        """As `add`, with the answer of every rule: those of `rules.cycles` in order, then of `rules.low_entropy`."""
         token = index(token)
         self.step += 1
         oldest = self._oldest
         matching = [(lag, bits) for lag, bits in self._matches.add(token) if bits & oldest[lag]]
-        told = [watch.look(self._matches, matching, self.step) if matching else None for watch in self._cycles]
+        loops = [watch.look(self._matches, matching, self.step) if matching else None for watch in self._cycles]
         if self._entropy:
-            told.append(self._entropy.look(token, self.step))
-        return told
+            loops.append(self._entropy.look(token, self.step))
+        return loops
 
 
 def oldest_bits(rules: LoopRules) -> list[int]:
@@ -57,9 +57,9 @@ def oldest_bits(rules: LoopRules) -> list[int]:
 
 
 def find_loops(tokens: Iterable[int], rules: LoopRules | None = None) -> tuple[Loop, ...]:
-    """Every loop of a finished run, by the step at which it could be told.
+    """Every loop of a finished run, by the step at which it was detectable.
 
-    Rules are asked separately: a run of one token is a stretch of low entropy too, and is given twice.
+    Rules are separate: a run of one token is also a stretch of low entropy, and is returned twice.
     """
     guard = LoopGuard(rules)
     found: dict[tuple[int, int], Loop] = {}

@@ -1,4 +1,4 @@
-"""A loop: where it begins, how long it is, what repeats, and when it could be told."""
+"""A loop: where it begins, how long it is, what repeats, and when it was detectable."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from typing import Literal, get_args
 
 LoopKind = Literal["run", "cycle", "near_cycle", "low_entropy"]
 KINDS: tuple[LoopKind, ...] = get_args(LoopKind)
-"""One token again and again; a pattern; a pattern with substitutions; few tokens in any order."""
+"""One repeated token; a pattern; a pattern with substitutions; few tokens in any order."""
 
 
 @dataclass(frozen=True)
 class Loop:
     """A stretch of tokens that repeats itself.
 
-    onset: index of its first token, from 0. period: length of what is repeated, None for `low_entropy`. extent: tokens
-    from the onset to the last one that belongs to it. step: index of the token with which it could be told.
+    onset: index of its first token, from 0. period: length of the repeated pattern, None for `low_entropy`. extent:
+    number of its tokens. step: index of the token at which it was detectable.
     """
 
     kind: LoopKind
@@ -31,21 +31,21 @@ class Loop:
         what = "one token repeated" if self.period == 1 else f"a cycle of {self.period} tokens"
         what = "few tokens in turn" if self.period is None else what
         with_what = " with substitutions" if self.kind == "near_cycle" else ""
-        return f"{what}{with_what} from token {self.onset} on for {self.extent} tokens, told at token {self.step}"
+        return f"{what}{with_what} from token {self.onset} on for {self.extent} tokens, detected at token {self.step}"
 
 
 def foremost(loops: Sequence[Loop]) -> Loop:
-    """Of the loops of a run the longest; but one without a period is no answer where half of it has one."""
+    """The longest loop of a run; but one without a period only if none with a period is at least half as long."""
     longest = max(loops, key=lambda loop: loop.extent)
     periodic = [loop for loop in loops if loop.period is not None and 2 * loop.extent >= longest.extent]
     return max(periodic, key=lambda loop: loop.extent, default=longest)
 
 
 def grown(last: Loop | None, step: int, kind: LoopKind, onset: int, period: int | None = None) -> Loop:
-    """The loop that holds tokens `onset` to `step`: the last one grown, or a new one.
+    """The loop of tokens `onset` to `step`: the last one extended, or a new one.
 
-    Two stretches are one where they share at least a period and one period divides the other; the smaller one counts.
-    Exact cycles that are not the same share less.
+    Two stretches are one loop if they share at least a period and one period divides the other; the smaller one counts.
+    Different exact cycles share less.
     """
     if last is not None and _same(last, onset, period):
         smaller = min(period, last.period) if period and last.period else period

@@ -1,4 +1,4 @@
-"""Which tokens equal the one `lag` earlier, for all lags at once and without work for lags at which nothing matches."""
+"""Which tokens equal the one `lag` earlier, for all lags at once, without work for lags that do not match."""
 
 from collections import deque
 
@@ -6,9 +6,9 @@ from collections import deque
 class LagMatches:
     """The last `compared` tokens against those up to `largest` earlier, as bits.
 
-    A token costs one operation on integers of `compared` bits for each time that it stood among the last `largest`
-    tokens: none for a new one, `largest` at most, whatever the length of the run. Memory: `largest` tokens, and one
-    integer of `largest` bits for each of them that is different, and one of `compared` bits for each lag.
+    A token costs one operation on integers of `compared` bits for each occurrence among the last `largest` tokens, so
+    none for a new one and at most `largest`, whatever the length of the run. Memory: `largest` tokens, an integer of
+    `largest` bits for each different one, and an integer of `compared` bits for each lag.
     """
 
     def __init__(self, largest: int, compared: int) -> None:
@@ -33,13 +33,13 @@ class LagMatches:
         return matching
 
     def at(self, lag: int) -> int:
-        """Bit i tells whether the token i steps ago equalled the one `lag` before it; bits from `compared` on are 0."""
+        """Bit i is set if the token i steps ago equalled the one `lag` before it; bits from `compared` on are 0."""
         passed = self._step - self._steps[lag]
         # Without the limit an integer would grow with the length of the run before it is cut.
         return (self._bits[lag] << passed) & self._kept if passed <= self._kept.bit_length() else 0
 
     def _remember(self, token: int, places: int) -> None:
-        """A token that stood only where no lag reaches any more is forgotten."""
+        """Forget a token whose last occurrence is beyond every lag."""
         self._places[token] = self._step, places | 1
         self._tokens.append(token)
         if len(self._tokens) > self._largest:
@@ -49,7 +49,7 @@ class LagMatches:
 
 
 def _bits_of(value: int) -> list[int]:
-    """Places of the bits that are set, the lowest first."""
+    """Indices of the set bits, the lowest first."""
     places = []
     while value:
         lowest = value & -value

@@ -1,4 +1,4 @@
-"""What counts as a loop: thresholds as data. Pauses and sustained sounds repeat tokens too, and are no loops."""
+"""What counts as a loop: thresholds as data. Pauses and sustained sounds also repeat tokens, and are no loops."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from sampler.errors import RuleError
 from sampler.loops.loop import LoopKind
 
 ROUNDING = 1e-9
-"""By how much a share or an entropy may be off; decimal fractions are no binary ones."""
+"""Tolerance of shares and entropies, since decimal fractions are not exact in binary."""
 
 
 def _number(value: object) -> bool:
@@ -21,17 +21,17 @@ def _whole(name: str, value: object, least: int) -> None:
 
 @dataclass(frozen=True)
 class LoopRule:
-    """How often a pattern has to follow itself.
+    """How often a pattern must repeat.
 
     min_pattern_size, max_pattern_size: tokens of the pattern, at least 1. min_count: its copies, at least 2. These are
     the fields of vLLM's `RepetitionDetectionParams` (vllm/sampling_params.py), and `LoopRule(1, max_pattern_size,
-    min_count)` tells a loop at the token at which vLLM's `check_sequence_repetition` does. min_tokens: tokens that the
-    copies have at least, the last one cut off anywhere. substitutions: share of the tokens after the first copy that
-    may differ from the token one pattern earlier, in [0, 1); the first and the last of them may not.
+    min_count)` detects a loop at the same token as vLLM's `check_sequence_repetition`. min_tokens: least number of
+    tokens of all copies, of which the last may be incomplete. substitutions: share of the tokens after the first copy
+    that may differ from the token one pattern earlier, in [0, 1), except for the first and the last of them.
 
-    A stretch is judged by the smallest pattern that explains it: a pattern that repeats a shorter one, with as many
-    substitutions as allowed, is left to the rule of the shorter size. So a pause never is a cycle of 2 tokens.
-    Raises RuleError for a threshold out of range.
+    A stretch is judged by its smallest pattern: one that repeats a shorter pattern, within the allowed substitutions,
+    is left to the rule of the shorter size. So a pause is never a cycle of 2 tokens. Raises RuleError for a threshold
+    out of range.
     """
 
     min_pattern_size: int
@@ -57,11 +57,11 @@ class LoopRule:
         return max(size * self.min_count, self.min_tokens)
 
     def compared(self, size: int) -> int:
-        """Tokens of that loop that have another one a pattern earlier."""
+        """Tokens of that loop that are compared with the one a pattern earlier."""
         return self.extent(size) - size
 
     def allowed(self, size: int) -> int:
-        """How many of them may be substitutions."""
+        """The number of them that may be substitutions."""
         return math.floor(self.substitutions * self.compared(size) + ROUNDING)
 
     def kind(self, size: int) -> LoopKind:
@@ -72,9 +72,9 @@ class LoopRule:
 
 @dataclass(frozen=True)
 class LowEntropyRule:
-    """How few tokens may take turns: the empirical entropy of the last `window` tokens is at most `bits`.
+    """The empirical entropy of the last `window` tokens is at most `bits`.
 
-    window: at least 2 tokens. bits: from 0 to less than log2(window), the most that so many tokens can have. Raises
+    window: at least 2 tokens. bits: from 0 to less than log2(window), the largest possible entropy. Raises
     RuleError for a threshold out of range.
     """
 
@@ -97,11 +97,11 @@ NEAR_CYCLE = LoopRule(1, 64, 4, min_tokens=50, substitutions=0.25)
 
 @dataclass(frozen=True)
 class LoopRules:
-    """All that counts as a loop; a guard answers with the first rule that tells one.
+    """All rules for loops; a guard answers with the first one that detects a loop.
 
-    The defaults are for speech tokens, 25 a second: one token or a cycle of one second, a cycle with a quarter of
-    substitutions of two seconds, four copies at least; four seconds of no more variety than four tokens in turn. Raises
-    RuleError where nothing counts as one.
+    The defaults are for speech tokens, 25 a second: one token or a cycle for one second, or a cycle with a quarter of
+    substitutions for two seconds, with at least four copies; or four seconds with no more variety than four alternating
+    tokens. Raises RuleError without any rule.
     """
 
     cycles: tuple[LoopRule, ...] = (RUN, CYCLE, NEAR_CYCLE)
@@ -118,5 +118,5 @@ class LoopRules:
 
     @property
     def compared(self) -> int:
-        """How far back any rule compares."""
+        """The largest distance over which a rule compares."""
         return max((rule.compared(size) for rule in self.cycles for size in rule.sizes), default=0)

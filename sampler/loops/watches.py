@@ -1,4 +1,4 @@
-"""One rule each, asked after every token whether a loop goes up to it."""
+"""One watch per rule, which tests after every token whether a loop ends there."""
 
 import math
 from collections import deque
@@ -10,11 +10,11 @@ from sampler.loops.matches import LagMatches
 from sampler.loops.rules import ROUNDING, LoopRule, LowEntropyRule
 
 ONE = 1 << 40
-"""Terms of the entropy are whole multiples of 1 / ONE, so that sums are exact however long the run."""
+"""Terms of the entropy are whole multiples of 1 / ONE, so sums are exact however long the run."""
 
 
 class CycleWatch:
-    """A pattern that follows itself often enough. A token costs nothing for a size at which it does not match."""
+    """Detects a pattern that repeats often enough. A token costs nothing for sizes at which it does not match."""
 
     def __init__(self, rule: LoopRule) -> None:
         self._rule = rule
@@ -22,10 +22,10 @@ class CycleWatch:
         self._last: Loop | None = None
 
     def look(self, matches: LagMatches, matching: list[tuple[int, int]], step: int) -> Loop | None:
-        """The loop that token `step` ends for now; matching: what `matches` said of it."""
+        """The loop that currently ends at token `step`; matching: the answer of `matches` for it."""
         for size, bits in matching:
             limits = self._limits.get(size)
-            if limits and limits.loops(bits) and not any(limits.explains(matches.at(each)) for each in limits.shorter):
+            if limits and limits.loops(bits) and not any(limits.explains(matches.at(part)) for part in limits.shorter):
                 self._last = grown(self._last, step, self._rule.kind(size), step + 1 - limits.extent, size)
                 return self._last
         return None
@@ -33,7 +33,7 @@ class CycleWatch:
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """A rule for one size as bits. shorter: sizes of which this one is a multiple."""
+    """A rule for one size as bits. shorter: the proper divisors of the size."""
 
     extent: int
     oldest: int
@@ -49,16 +49,15 @@ class _Limits:
         return cls(rule.extent(size), 1 << (compared - 1), (1 << compared) - 1, needed, shorter)
 
     def loops(self, bits: int) -> bool:
-        """Whether the tokens compared begin with a match, as the last one is, and have enough of them."""
+        """Whether the first compared token matches, as the last one does, and enough of them do."""
         return bool(bits & self.oldest) and self.explains(bits)
 
     def explains(self, bits: int) -> bool:
-        """Whether there are as few substitutions as allowed."""
         return (bits & self.window).bit_count() >= self.needed
 
 
 class EntropyWatch:
-    """Few tokens in turn. A token costs two counters and two sums, and once for each loop a look over the window.
+    """Detects few alternating tokens. A token costs two counters and two sums, and once per loop a scan of the window.
 
     H = log2 n - sum(c log2 c) / n for counts c of n tokens: the entropy is low where that sum is large.
     """
@@ -74,7 +73,6 @@ class EntropyWatch:
         self._last: Loop | None = None
 
     def look(self, token: int, step: int) -> Loop | None:
-        """The loop that token `step` ends for now."""
         if len(self._window) == self._size:
             self._change(self._window.popleft(), -1)
         self._window.append(token)
@@ -84,8 +82,8 @@ class EntropyWatch:
         onset = step + 1 - self._size
         if self._last is not None and onset <= self._last.end:
             onset = self._last.onset
-        else:  # a token that comes once belongs to what was before
-            onset += next(place for place, each in enumerate(self._window) if self._counts[each] > 1)
+        else:  # a token that occurs once belongs to what was before
+            onset += next(place for place, other in enumerate(self._window) if self._counts[other] > 1)
         self._last = grown(self._last, step, "low_entropy", onset)
         return self._last
 

@@ -1,1 +1,1 @@
-"""Matrices: hand-written TOML files and the cells that they span."""
+"""Matrices: hand-written TOML files and their cells."""

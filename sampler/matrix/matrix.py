@@ -1,4 +1,4 @@
-"""A matrix: a hand-written TOML file that asks one question, and the cells that it spans."""
+"""A matrix: a hand-written TOML file that asks one question, and its cells."""
 
 import hashlib
 import itertools
@@ -18,21 +18,18 @@ __all__ = ["Case", "Detect", "Group", "Known", "LongForm", "Matrix", "Scope", "W
 
 KNOBS = tuple(field.name for field in fields(SamplingConfig))
 FEATURES = ("multilingual", "variant")
-"""Axes that are no knob. multilingual: generation follows MULTILINGUAL, whose alignment analyzer is on, or no variant.
-variant: a name of `variants.toml`, whose rules are followed and whose knobs hold where the cell has none of its own."""
+"""Axes that are no sampling parameter. multilingual: generation follows the variant MULTILINGUAL, with its alignment
+analyzer, or none. variant: a name of `variants.toml`, with its rules, and its parameters where the cell has none."""
 
 MULTILINGUAL = "mtl-0.1.6"
 
 BASE = "base"
-"""The cell of a matrix that varies one axis at a time in which nothing is varied."""
+"""The cell without any change, of a matrix that varies one axis at a time."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One cell. cell: readable and stable, as `temperature:0.8+cfg_weight:0.5`. variant: whose rules, empty for none.
-
-    axes: names of the axes that it varies.
-    """
+    """One cell. cell: a readable id, `temperature:0.8+cfg_weight:0.5`. axes: those that it varies."""
 
     matrix: str
     cell: str
@@ -43,13 +40,13 @@ class Case:
 
     @property
     def id(self) -> str:
-        """matrix/cell, unique over the shipped matrices: seed input, pytest id and report key."""
+        """matrix/cell, unique over the shipped matrices: used for seeds, pytest ids and reports."""
         return f"{self.matrix}/{self.cell}"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that are judged together. scope: one of them, those that vary an axis, or all; each has its alpha."""
+    """Cells that are judged together. scope: one cell, those that vary an axis, or all; each has its alpha."""
 
     name: str
     scope: Scope
@@ -58,10 +55,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix and all its cells, in the order of the axes. checksum: SHA-256 of the file, hexadecimal.
-
-    groups: cells that are asked together, by the name of the axis that they vary; empty without `longform`.
-    """
+    """A matrix and all its cells, in the order of the axes. checksum: SHA-256 of the file. groups: cells by axis."""
 
     name: str
     why: str
@@ -74,7 +68,6 @@ class Matrix:
 
     @property
     def base_variant(self) -> str:
-        """The variant of the first cell, empty for none."""
         return self.cases[0].variant
 
     @property
@@ -84,7 +77,7 @@ class Matrix:
 
 
 def shipped_folder() -> Path:
-    """Where the matrices are: inside an installed package, beside it in a checkout."""
+    """The folder of the shipped matrices: in an installed package, or next to it in a checkout."""
     inside = Path(str(resources.files("sampler"))) / "matrices"
     return inside if inside.is_dir() else inside.parent.parent / "matrices"
 
@@ -95,7 +88,7 @@ def shipped_matrices() -> list[Path]:
 
 
 def find_matrix(name: str) -> Path:
-    """A path as it is, or a shipped matrix by its name. Raises MatrixError with the nearest name."""
+    """A path unchanged, or a shipped matrix by its name. Raises MatrixError with the nearest name."""
     if name.endswith(".toml") or "/" in name:
         return Path(name)
     names = [file.stem for file in shipped_matrices()]
@@ -122,21 +115,21 @@ def load_matrix(path: Path) -> Matrix:
         raise MatrixError(f"{path}: no cell is left", hint="[[exclude]] removes them all")
     cell, count = Counter(case.cell for case in cases).most_common(1)[0]
     if count > 1:
-        raise MatrixError(f"{path}: the cell {cell!r} comes {count} times", hint="an axis names a value twice")
+        raise MatrixError(f"{path}: the cell {cell!r} occurs {count} times", hint="an axis has a value twice")
     _check_known(path, file, [case.cell for case in cases])
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     return Matrix(path.stem, file.why, file.generation, cases, path, checksum, file.longform, tuple(file.known))
 
 
 def _check_names(path: Path, file: MatrixFile) -> None:
-    """Every key and value of knobs, axes and cells."""
+    """Check every key and value of knobs, axes and cells."""
     for name, value in file.knobs.items():
         _check_key(path, "knobs", name, KNOBS)
         _check_value(path, f"knobs.{name}", name, value)
     for name, values in file.axes.items():
         _check_key(path, "axes", name, (*KNOBS, *FEATURES))
         if name in file.knobs:
-            raise MatrixError(f"{path}: {name!r} stands in both [knobs] and [axes]", hint="give it once")
+            raise MatrixError(f"{path}: {name!r} is in both [knobs] and [axes]", hint="give it once")
         for value in values:
             _check_value(path, f"axes.{name}", name, value)
     for cell in file.cells:
@@ -146,7 +139,7 @@ def _check_names(path: Path, file: MatrixFile) -> None:
 
 
 def _cells(file: MatrixFile) -> list[dict[str, Any]]:
-    """What each cell varies: every combination, or each value beside the first ones of the other axes."""
+    """The parameters that each cell varies: every combination, or each value with the first ones of the other axes."""
     if file.design == "all":
         varied = [dict(zip(file.axes, values, strict=True)) for values in itertools.product(*file.axes.values())]
     else:
@@ -159,7 +152,7 @@ def _check_known(path: Path, file: MatrixFile, cells: Sequence[str]) -> None:
         raise MatrixError(f"{path}: [[known]] without [longform]", hint="only a long-form matrix knows bad cells")
     twice = Counter((known.cell, known.check) for known in file.known).most_common(1)
     if twice and twice[0][1] > 1:
-        raise MatrixError(f"{path}: known {' '.join(twice[0][0])!r} comes twice", hint="leave one of them out")
+        raise MatrixError(f"{path}: known {' '.join(twice[0][0])!r} occurs twice", hint="leave one of them out")
     for known in file.known:
         if known.cell not in cells:
             raise MatrixError(f"{path}: known.cell = {known.cell!r}", hint=nearest(known.cell, cells))
@@ -176,7 +169,7 @@ def _check_value(path: Path, key: str, name: str, value: object) -> None:
             raise MatrixError(f"{path}: {key} = {value!r}", hint="expected true or false")
         return
     if name == "variant":
-        names = [each for each, found in load_variants().items() if found.backbone == "llama"]
+        names = [key for key, found in load_variants().items() if found.backbone == "llama"]
         if value not in names:
             raise MatrixError(f"{path}: {key} = {value!r}", hint=nearest(str(value), names))
         return
@@ -196,18 +189,18 @@ def _without_excluded(path: Path, cells: list[dict[str, Any]], file: MatrixFile)
             _check_key(path, "exclude", name, list(file.axes))
         kept = [cell for cell in cells if any(cell.get(name) != value for name, value in conditions.items())]
         if len(kept) == len(cells):
-            raise MatrixError(f"{path}: exclude = {conditions!r} excludes no cell", hint="remove it or mend its values")
+            raise MatrixError(f"{path}: exclude = {conditions!r} excludes no cell", hint="remove it or correct it")
         cells = kept
     return cells
 
 
 def _case(path: Path, file: MatrixFile, cell: Mapping[str, Any]) -> Case:
-    """A cell: its own values, then those that hold for all, then those of its variant."""
+    """A cell: its own values, then those of the whole matrix, then those of its variant."""
     base = {} if file.design == "all" else {name: values[0] for name, values in file.axes.items()}
     chosen = base | dict(cell)
     named = str(chosen.get("variant", ""))
     config = load_variants()[named].config if named else SamplingConfig()
-    # A cell with another variant has that one's own knobs, not the first values of the other axes.
+    # A cell with another variant has that variant's own parameters, not the first values of the other axes.
     values = file.knobs | ({} if "variant" in cell else base) | dict(cell)
     config = replace(config, **{name: value for name, value in values.items() if name in KNOBS})
     name = "+".join(f"{key}:{_readable(getattr(config, key, value))}" for key, value in cell.items()) or BASE
@@ -216,7 +209,7 @@ def _case(path: Path, file: MatrixFile, cell: Mapping[str, Any]) -> Case:
 
 
 def _readable(value: object) -> str:
-    """A value as a cell id shows it: characters that a shell and `pytest -k` take as they are."""
+    """A value for a cell id, only with characters that a shell and `pytest -k` accept."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):

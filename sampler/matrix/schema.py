@@ -1,4 +1,4 @@
-"""What stands in a matrix file: its sections and keys, read and checked against their schema."""
+"""The sections and keys of a matrix file, with their schema."""
 
 import tomllib
 from pathlib import Path
@@ -18,9 +18,9 @@ class _Strict(BaseModel):
 class Workload(_Strict):
     """What a cell generates: `requests` prompts, `runs` of each, up to `max_new_tokens`, in a block of `width`.
 
-    prompts: the name of a set that comes with Finch, or a list of texts. requests: as many as there are texts, or 4.
-    language: of the prompts; `all`: those of each language in turn. expected: least and most tokens that the true
-    speech of a prompt of Finch's may have.
+    prompts: the name of one of Finch's sets, or a list of texts. requests: by default the number of texts, or 4.
+    language: of the prompts; `all`: each language in turn. expected: smallest and largest number of tokens of the true
+    speech of a prompt of Finch.
     """
 
     prompts: Literal["sentences", "paragraphs", "long"] | Annotated[list[str], Field(min_length=1)] = "sentences"
@@ -37,22 +37,19 @@ class Workload(_Strict):
 
 
 class Detect(_Strict):
-    """What has to be seen for `passed`.
-
-    share: of runs, over the reference's; superiority: probability that an engine's run is the larger of a pair.
-    """
+    """What `passed` must be able to detect. share: of runs, over the reference's; superiority: over pairs of runs."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.999
     superiority: Annotated[float, Field(gt=0.5, lt=1)] = 0.999
 
 
 class LongForm(_Strict):
-    """A matrix whose cells are asked together first, then by axis, then alone, beside reference runs.
+    """A matrix that is compared with reference runs: on all cells pooled, then per axis, then per cell.
 
     reference: the name of runs that come with Finch, or a TOKENS.jsonl. false_alarms: rate of the whole matrix;
-    weights: its parts for the whole matrix, for all axes and for all cells. most_incomplete, most_looping: share of a
-    cell's runs that may end at another length than their text's, and that may loop. detect: for each of the three
-    levels what `passed` must be able to see. left_out: questions that so few runs as a level has cannot answer.
+    weights: its shares for the whole matrix, for all axes and for all cells. most_incomplete, most_looping: share of a
+    cell's runs that may end at another length than their text's, and that may loop. detect: what must be detectable for
+    `passed`, for each of the three scopes. left_out: questions that a scope has too few runs for.
     """
 
     reference: str = ""
@@ -65,7 +62,7 @@ class LongForm(_Strict):
 
 
 class Known(_Strict):
-    """A cell that is bad by itself, and must stay so: a check of it, the share of runs at least, and why."""
+    """A cell that is known to be bad, and must stay so: the check, the least share of runs, and why."""
 
     cell: str
     check: Literal["complete", "looping"]
@@ -104,7 +101,7 @@ def read_matrix_file(path: Path) -> MatrixFile:
 
 
 def _schema_error(path: Path, error: ValidationError) -> MatrixError:
-    """Say the first complaint of the schema with file, key, value and the nearest key."""
+    """The first error of the schema with file, key, value and the nearest key."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
     key = ".".join(place)
@@ -113,9 +110,9 @@ def _schema_error(path: Path, error: ValidationError) -> MatrixError:
         section: type[BaseModel] = sections.get(place[0], MatrixFile) if len(place) > 1 else MatrixFile
         return MatrixError(f"{path}: unknown key {key!r}", hint=nearest(place[-1], section.model_fields))
     if first["type"] == "missing":
-        why = "every matrix says why it exists" if place == ["why"] else "see matrices/longform.toml"
+        why = "every matrix states why it exists" if place == ["why"] else "see matrices/longform.toml"
         return MatrixError(f"{path}: key {key!r} is missing", hint=why)
-    if place[:2] == ["generation", "prompts"]:  # a union, for which the schema has two complaints
+    if place[:2] == ["generation", "prompts"]:  # a union, for which the schema reports two errors
         return MatrixError(
             f"{path}: generation.prompts = {first['input']!r}",
             hint="expected 'sentences', 'paragraphs', 'long' or a list of texts",

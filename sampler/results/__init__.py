@@ -1,1 +1,1 @@
-"""What becomes of verdicts: JSON lines, crash files, tables."""
+"""Storage and reports of verdicts: JSON lines, crash files, tables."""

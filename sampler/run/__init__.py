@@ -1,1 +1,1 @@
-"""Running a matrix, an engine check or a token file; replaying a verdict."""
+"""Run a matrix, an engine check or a token file; replay a verdict."""

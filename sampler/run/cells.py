@@ -1,4 +1,4 @@
-"""What the engine did in the cells of a long-form matrix: each cell is generated once."""
+"""The runs of the cells of a long-form matrix: each cell is generated once."""
 
 import itertools
 import time
@@ -22,14 +22,14 @@ from sampler.run.references import References
 from sampler.run.session import OnStep, Session
 
 SHARED = 2
-"""Runs of a cell that are spoken again with the reference's noise: of its first and of its last text."""
+"""Runs of a cell that are repeated with the reference's noise: of its first and of its last text."""
 
 
 @dataclass(frozen=True)
 class CellRuns:
-    """What a cell's engine did. shared: some runs with the reference's noise, or why there are none.
+    """The runs of a cell. shared: some runs with the reference's noise, or why there are none.
 
-    problem: why it did nothing at all.
+    problem: why there are no runs at all.
     """
 
     requests: tuple[Request, ...] = ()
@@ -45,24 +45,24 @@ class CellRuns:
 
 
 def cell_runs(case: Case, requests: Sequence[Request], generations: Sequence[Generation]) -> CellRuns:
-    """A cell's requests and what came of them, as the questions about runs take it."""
+    """A cell's requests and generations in the form that the questions about runs use."""
     prompts = [prompt for prompt in prompts_of(case.workload) for _ in range(case.workload.runs)]
     runs = [
         as_kept(token_run(f"{case.cell} {prompt.id}", generation, float(prompt.tokens) if prompt.tokens else None))
         for prompt, generation in zip(prompts, generations, strict=True)
     ]
-    return CellRuns(tuple(requests), tuple(_without_attention(each) for each in generations), tuple(runs))
+    return CellRuns(tuple(requests), tuple(_without_attention(generation) for generation in generations), tuple(runs))
 
 
 def _without_attention(generation: Generation) -> Generation:
-    """A generation without what is large: a picture generates it once more."""
+    """A generation without its large arrays; a picture generates it again."""
     record = generation.record
     return generation if record is None else replace(generation, record=replace(record, logits=None, attention=None))
 
 
 @dataclass
 class Cells:
-    """The runs of the cells of a long-form matrix. made: by cell, what was generated already."""
+    """The runs of the cells of a long-form matrix. made: the generated ones, by cell."""
 
     session: Session
     made: dict[str, CellRuns] = field(default_factory=dict)
@@ -72,24 +72,24 @@ class Cells:
         return References(self.session.matrix, weights_of(self.session.engine))
 
     def generate_block(self, cases: Sequence[Case], on_step: OnStep) -> None:
-        """Generate the cells of a block that were not yet, all at once; only an engine of equal bits can."""
+        """Generate the missing cells of a block at once, if the engine gives equal bits in any batch."""
         waiting = [case for case in cases if case.cell not in self.made]
         if len(waiting) > 1 and is_bitwise(self.session.engine):
             self.made |= self._together(waiting, on_step)
 
     def runs_of(self, case: Case, on_step: OnStep) -> CellRuns:
-        """The runs of a cell, generated once. What an engine does wrong in it, it does wrong in this cell alone."""
+        """The runs of a cell, generated once. An engine's error in it affects only this cell."""
         if case.cell not in self.made:
             self.made[case.cell] = self._generate(case, on_step)
         return self.made[case.cell]
 
     def _together(self, cases: Sequence[Case], on_step: OnStep) -> dict[str, CellRuns]:
-        """Cells of a block at once, by name; none where something went wrong: a cell by itself says which of them."""
+        """Cells of a block at once, by name; empty after an error: then running each cell alone shows which has it."""
         start = time.perf_counter()
         try:
             own = [self.session.requests(case) for case in cases]
             shared = [self._shared_requests(case) for case in cases]
-            queues = [*own, *(each for each in shared if not isinstance(each, str))]
+            queues = [*own, *(some for some in shared if not isinstance(some, str))]
             answers = iter(apart(self.session.answers(cases[0], list(itertools.chain(*queues)), on_step), queues))
         except Exception:  # noqa: BLE001
             return {}
@@ -98,10 +98,10 @@ class Cells:
             self._shared(case, requests, () if isinstance(requests, str) else next(answers), on_step)
             for case, requests in zip(cases, shared, strict=True)
         ]
-        seconds = shares(time.perf_counter() - start, [each.tokens for each in runs])
+        seconds = shares(time.perf_counter() - start, [one.tokens for one in runs])
         return {
-            case.cell: replace(each, shared=noisy, seconds=took)
-            for case, each, noisy, took in zip(cases, runs, with_noise, seconds, strict=True)
+            case.cell: replace(one, shared=noisy, seconds=took)
+            for case, one, noisy, took in zip(cases, runs, with_noise, seconds, strict=True)
         }
 
     def _generate(self, case: Case, on_step: OnStep) -> CellRuns:
@@ -109,7 +109,7 @@ class Cells:
         try:
             requests = self.session.requests(case)
             generations = self.session.answers(case, requests, on_step)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the other runs are still judged
             return CellRuns(problem=Finding.of_error("generate", "draw", error))
         runs = cell_runs(case, requests, generations)
         return replace(runs, shared=self._generate_shared(case, on_step), seconds=time.perf_counter() - start)
@@ -118,7 +118,7 @@ class Cells:
         try:
             requests = self._shared_requests(case)
             answers = () if isinstance(requests, str) else self.session.answers(case, requests, on_step)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the runs that are there are judged all the same
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the other runs are still judged
             return _failed_shared(error)
         return self._shared(case, requests, answers, on_step)
 
@@ -135,17 +135,17 @@ class Cells:
     def _shared(
         self, case: Case, requests: "Sequence[Request] | str", answers: Sequence[Generation], on_step: OnStep
     ) -> "tuple[TokenRun, ...] | str":
-        """The runs with the reference's noise, or why they are none."""
+        """The runs with the reference's noise, or why there are none."""
         if isinstance(requests, str):
             return requests
         try:
             theirs = self.references.of(case)
-            pairs = [(theirs[place], each) for place, each in zip(shared_places(len(theirs)), answers, strict=True)]
-            runs = tuple(token_run(their.text, each) for their, each in pairs)
+            pairs = [(theirs[place], one) for place, one in zip(shared_places(len(theirs)), answers, strict=True)]
+            runs = tuple(token_run(their.text, one) for their, one in pairs)
             parted = any(parting(run.tokens, their.tokens) for run, (their, _) in zip(runs, pairs, strict=True))
             if parted and self._ignores_noise(case, requests[0], answers[0], on_step):
                 return IGNORES_NOISE
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the runs that are there are judged all the same
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the other runs are still judged
             return _failed_shared(error)
         return runs
 
@@ -154,8 +154,7 @@ class Cells:
             return False
         other = self.session.with_noise(request, self.session.other_key(case))
         other_noise, once_more = (
-            self.session.answers(case, [each], on_step)[0]
-            for each in (replace(other, uniform=request.uniform), request)
+            self.session.answers(case, [one], on_step)[0] for one in (replace(other, uniform=request.uniform), request)
         )
         return other_noise.tokens == answer.tokens or once_more.tokens != answer.tokens
 
@@ -165,7 +164,7 @@ def _key(reference: ReferenceRuns, case: Case, place: int) -> NoiseKey:
 
 
 def shared_places(runs: int) -> list[int]:
-    """Which of a cell's reference runs are spoken again."""
+    """The indices of a cell's reference runs that are repeated."""
     return sorted({0, runs - 1})[:SHARED]
 
 

@@ -1,4 +1,4 @@
-"""`sampler check`: an engine put under every question of a level, with one budget of false alarms and a diagnosis."""
+"""`sampler check`: all checks of a level on one engine, with one false-alarm budget and a diagnosis."""
 
 import math
 import shlex
@@ -32,7 +32,7 @@ from sampler.errors import Unsupported
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 INPUT_ROUNDING = {"float32": 0.0, "float64": 0.0, "bfloat16": 2.0**-6, "float16": 2.0**-8}
-"""By dtype: relative error with which an engine may read and keep its scores: eight half units in the last place."""
+"""By dtype: an engine's possible relative error of scores: eight half units in the last place."""
 
 DEFAULT_RATE = 1e-6
 
@@ -41,7 +41,7 @@ OnVerdict = Callable[[Verdict], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What came out. dialect: that the engine declares or equals, None for the reference."""
+    """The result of a run. dialect: the one that the engine declares or equals, None for the reference."""
 
     info: EngineInfo
     rate: float
@@ -80,7 +80,7 @@ def _finite(fields: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ConformanceRun:
-    """Whom to ask, and what. name: as the command line has it; tolerance: total variation beyond rounding."""
+    """The engine, levels and seed of one run. name: of the engine; tolerance: total variation beyond rounding."""
 
     client: EngineClient
     name: str
@@ -92,7 +92,7 @@ class ConformanceRun:
 
     @cached_property
     def judge(self) -> Judge:
-        """The engine beside the reference. Raises Unsupported for a dtype without tolerance."""
+        """Compares the engine with the reference. Raises Unsupported for a dtype without a known tolerance."""
         dtype = self.client.offer.info.dtype
         if dtype not in INPUT_ROUNDING:
             raise Unsupported(f"it computes in {dtype}, for which no tolerance is known ({', '.join(INPUT_ROUNDING)})")
@@ -103,7 +103,7 @@ class ConformanceRun:
         return judge
 
     def run(self, on_verdict: OnVerdict = lambda verdict: None) -> Report:
-        """Put every question of the levels; on_verdict is told each answer."""
+        """Run every check of the levels; on_verdict gets each answer."""
         verdicts: list[Verdict] = []
         causes: list[Cause] = []
         for level in self.levels:
@@ -111,10 +111,10 @@ class ConformanceRun:
                 findings, found = self._level(level, {cause.stage for cause in causes})
             except Unsupported as error:
                 findings, found = {f"{level}/all/skipped": Finding.skipped(level, "order", error)}, ()
-            made = [self._verdict(name, finding) for name, finding in findings.items()]
-            for verdict in made:
+            judged = [self._verdict(name, finding) for name, finding in findings.items()]
+            for verdict in judged:
                 on_verdict(verdict)
-            verdicts += made
+            verdicts += judged
             causes = merged(causes, found)
         info = self.client.offer.info
         dialect = next((cause.dialect for cause in causes if cause.dialect), info.dialect)
@@ -136,9 +136,9 @@ class ConformanceRun:
 
     def _process(self) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
         judge = self.judge
-        asked = _subject(judge, self.seed)  # before all others: it holds the engine's very first answer
+        tested = _subject(judge, self.seed)  # before all other calls: it holds the engine's very first answer
         cells = [cell for cell in all_cells(self.seed) if self._wanted(f"process/{cell.name}")]
-        # One cell alone is shown again: what tells its stage are the idle chain and its stages by themselves.
+        # For a single cell the diagnosis also needs the idle chain and its stages alone.
         needed = {"nothing", *(stage for cell in cells for stage in cell.stages)} if self.only and cells else set()
         results = [ask_cell(judge, cell) for cell in all_cells(self.seed) if cell in cells or cell.name in needed]
         diagnosis = diagnose(judge, results)
@@ -150,16 +150,16 @@ class ConformanceRun:
             if names & set(cause.cases)
         ]
         if self._wanted("process/properties"):
-            looked = {
-                f"process/properties/{each.name.replace(' ', '-')}": finding for each, finding in ask_properties(asked)
+            properties = {
+                f"process/properties/{prop.name.replace(' ', '-')}": finding for prop, finding in ask_properties(tested)
             }
-            looked["process/properties/unusual-rows"] = unusual_rows(judge)
-            findings.update(looked)
-            causes = with_properties(causes, looked)
+            properties["process/properties/unusual-rows"] = unusual_rows(judge)
+            findings.update(properties)
+            causes = with_properties(causes, properties)
         if self._wanted("process/repetition_penalty"):
             name = "process/repetition_penalty/ids-outside"
             findings[name] = finding = strange_ids(judge, self.seed)
-            if finding.outcome == "failed" and not any(each.stage == finding.stage for each in causes):
+            if finding.outcome == "failed" and not any(cause.stage == finding.stage for cause in causes):
                 causes.append(Cause(finding.stage, f"{finding.stage}: {finding.message}", (name,)))
         return findings, tuple(causes)
 
@@ -169,24 +169,24 @@ class ConformanceRun:
         findings: dict[str, Finding] = {}
         for cell in plan.cells:
             if self._wanted(f"draw/{cell.name}"):
-                findings[f"{cell.name}/support"] = _looked(partial(support, drawer, cell))
-                findings[f"{cell.name}/frequencies"] = _looked(partial(frequencies, drawer, cell, plan))
+                findings[f"{cell.name}/support"] = _finding(partial(support, drawer, cell))
+                findings[f"{cell.name}/frequencies"] = _finding(partial(frequencies, drawer, cell, plan))
         for names, check in other_checks(drawer, plan):
             if any(self._wanted(f"draw/{name.split('/')[0]}") for name in names):
-                found = _looked(check)
+                found = _finding(check)
                 several = found if isinstance(found, tuple) else (found,) * len(names)
                 findings.update(zip(names, several, strict=True))
         if "pick" in self.client.offer.methods and self._wanted("draw/pick"):
-            findings["pick/extreme-noise"] = _looked(lambda: picks(self.judge, self.seed))
+            findings["pick/extreme-noise"] = _finding(lambda: picks(self.judge, self.seed))
         causes = diagnose_draws(DrawResults(drawer, findings), known)
         name_stages(findings, causes, {cell.name: known.intersection(cell.stages) for cell in plan.cells})
-        named = [replace(each, cases=tuple(f"draw/{name}" for name in each.cases)) for each in causes]
+        named = [replace(cause, cases=tuple(f"draw/{name}" for name in cause.cases)) for cause in causes]
         return {f"draw/{name}": finding for name, finding in findings.items()}, tuple(named)
 
     def _predict(self) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
         predictor = Predictor(self.client, self.seed)
         findings = {
-            f"predict/itself/{name}": _looked(partial(check, predictor), "predict")
+            f"predict/itself/{name}": _finding(partial(check, predictor), "predict")
             for name, check in PREDICTION
             if self._wanted("predict/itself")
         }
@@ -207,7 +207,7 @@ class ConformanceRun:
 
 
 def _of_cells(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict[str, Finding]:
-    """One finding a cell; the further stages that an engine does not name are one finding together."""
+    """One finding per cell; optional stages that the engine does not name have one finding together."""
     silent = [result for result in results if result.cell.optional and not result.comparisons]
     findings = {
         f"process/{result.cell.name}/scores": result.finding(stages[result.cell.name])
@@ -216,7 +216,7 @@ def _of_cells(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict
     }
     if silent:
         names = ", ".join(result.cell.name for result in silent)
-        message = f"not asked, because `info.supports` does not name them: {names}"
+        message = f"not tested, because `info.supports` does not name them: {names}"
         findings["process/further-stages/scores"] = Finding.skipped("process", "order", "unsupported", message)
     return findings
 
@@ -228,8 +228,8 @@ def _subject(judge: Judge, seed: int) -> Subject | Unsupported:
         return error
 
 
-def _looked(check: Callable[[], Any], level: Level = "draw") -> Any:
-    """Run a check; what an engine does wrong becomes a finding."""
+def _finding(check: Callable[[], Any], level: Level = "draw") -> Any:
+    """Run a check; an engine's error becomes a finding."""
     stage = "draw" if level == "draw" else "purity"
     try:
         return check()
@@ -242,7 +242,7 @@ def _looked(check: Callable[[], Any], level: Level = "draw") -> Any:
 
 
 def detectable(plan: DrawPlan, name: str) -> float:
-    """What a check of a plan sees, by the reference's own distribution."""
+    """The difference that a check of a plan detects, given the reference's own distribution."""
     probe = plan.cell(name).probe
     final = ReferenceEngine().evaluate(probe)[-1]
     return plan.detectable(name, np.asarray(softmax(final.scores[0])))

@@ -1,4 +1,4 @@
-"""What happens in a run, for whoever writes, shows or judges it."""
+"""The events of a run, for sinks that write, show or judge it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from sampler.requests import Generation, Request, Steps
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What became of one cell, or of cells that are asked together. steps: by check, the step that shows its failure.
+    """The result of one cell, or of a group of cells. steps: by check, the step that shows its failure.
 
-    tokens: drawn, repeats included. requests, generations: what was asked and answered, without logits.
+    tokens: drawn, repeats included. requests, generations: those of the cell, without logits.
     """
 
     case: Case
@@ -31,7 +31,7 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Started:
-    """The run begins. header: what its file says first. requests: how many will be served, repeats included."""
+    """The run begins. header: first line of its file. requests: number to be served, repeats included."""
 
     header: Mapping[str, Any]
     requests: int
@@ -39,14 +39,14 @@ class Started:
 
 @dataclass(frozen=True)
 class CellStarted:
-    """A cell is generated now, or is the first of those that are generated together."""
+    """A cell, or the first of several cells that are generated together, begins."""
 
     cell: str
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A step was made: tokens that were drawn, requests that were finished in it."""
+    """A step is done: numbers of drawn tokens and of finished requests."""
 
     tokens: int
     finished: int
@@ -54,14 +54,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Judged:
-    """A cell, or cells that are asked together, have their verdicts."""
+    """A cell or a group of cells has its verdicts."""
 
     result: CaseResult
 
 
 @dataclass(frozen=True)
 class Finished:
-    """Everything has its verdict. tokens: drawn in all; seconds: since the start."""
+    """All verdicts are known. tokens: drawn in all; seconds: since the start."""
 
     verdicts: Sequence[Verdict]
     tokens: int
@@ -73,13 +73,11 @@ Emit = Callable[[Event], None]
 
 
 def progress(emit: Emit) -> Callable[[int, int], None]:
-    """What a generation calls after each step."""
+    """A callback that generation calls after each step."""
     return lambda tokens, finished: emit(Progress(tokens, finished))
 
 
 class Sink(Protocol):
-    """Takes the events of a run in their order."""
+    """Takes the events of a run in order and ignores those that it does not need."""
 
-    def take(self, event: Event) -> None:
-        """Take one; events that it does not know are none of its business."""
-        ...
+    def take(self, event: Event) -> None: ...

@@ -1,6 +1,6 @@
-"""Blocks of a long-form matrix generated in processes of their own: MLX computes a CPU stream on one thread.
+"""Generate blocks of a long-form matrix in several processes, since MLX computes a CPU stream on one thread.
 
-A block is a function of the matrix, so that it comes out the same in whatever process.
+A block depends only on the matrix, so it is the same in every process.
 """
 
 import functools
@@ -26,7 +26,7 @@ def _cells(path: Path, seed: int, engine_name: str | None, weights: Path | None)
 
 
 def _generate(run: Run, names: Sequence[str]) -> dict[str, CellRuns]:
-    """In a worker: a block without its requests, whose noise the caller makes anew."""
+    """In a worker: a block without its requests, whose noise the caller creates again."""
     cells = _cells(*run)
     cases = [case for case in cells.session.matrix.cases if case.cell in names]
     cells.generate_block(cases, ignore_step)
@@ -34,7 +34,7 @@ def _generate(run: Run, names: Sequence[str]) -> dict[str, CellRuns]:
 
 
 def generate_blocks(session: Session, jobs: int) -> Iterator[dict[str, CellRuns]]:
-    """All cells, block by block as they come out of `jobs` processes. A process that dies is its cells' error."""
+    """All cells, block by block, from `jobs` processes. If a process dies, its cells are errored."""
     run = (session.matrix.path.resolve(), session.seed, session.engine_name, session.weights)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting: dict[Future[dict[str, CellRuns]], tuple[Case, ...]] = {
@@ -44,8 +44,8 @@ def generate_blocks(session: Session, jobs: int) -> Iterator[dict[str, CellRuns]
         for done in as_completed(waiting):
             block, error = waiting[done], done.exception()
             if error is None:
-                made = done.result()
-                yield {case.cell: replace(made[case.cell], requests=tuple(session.requests(case))) for case in block}
+                runs = done.result()
+                yield {case.cell: replace(runs[case.cell], requests=tuple(session.requests(case))) for case in block}
             else:
                 problem = Finding.errored("generate", "draw", error)
                 yield {case.cell: CellRuns(problem=problem) for case in block}

@@ -1,4 +1,4 @@
-"""The groups of cells that a long-form matrix asks together, and their parts of its budget."""
+"""The groups of cells that a long-form matrix judges together, and their shares of its budget."""
 
 from collections import Counter
 
@@ -12,14 +12,14 @@ ALL = "all"
 """The group of all cells."""
 
 WEIGHTS_OF_SCOPES: dict[Scope, float] = {"all": 2.0, "axes": 1.0, "cells": 1.0}
-"""Parts of the budget where the matrix gives no others."""
+"""Shares of the budget, by default."""
 
 BY_ITSELF = {"complete": 1.0, "looping": 1.0}
-"""Their parts of a cell's budget."""
+"""Shares of a cell's budget."""
 
 
 def groups_of(matrix: Matrix) -> list[Group]:
-    """All cells, then those that vary one axis, then each cell; without reference runs the cells alone."""
+    """All cells, then those that vary one axis, then each cell; without reference runs only single cells."""
     cells = [Group(case.cell, "cells", (case,)) for case in matrix.cases]
     if not longform_of(matrix).reference:
         return cells
@@ -28,9 +28,9 @@ def groups_of(matrix: Matrix) -> list[Group]:
 
 
 def questions_of(matrix: Matrix, group: Group) -> dict[str, float]:
-    """What a group is asked, with its parts of the budget, but for `same` and `ends`.
+    """The questions of a group with their shares of the budget, except `same` and `ends`.
 
-    A cell that is known not to be whole is not asked where and by whom its runs end: `complete` says so.
+    A cell that is known to be incomplete has no questions about early, late and forced ends: `complete` covers them.
     """
     for name in (name for names in longform_of(matrix).left_out.values() for name in names):
         if name not in (*WEIGHTS, *BY_ITSELF):
@@ -45,7 +45,7 @@ def questions_of(matrix: Matrix, group: Group) -> dict[str, float]:
 
 
 def alphas_of(matrix: Matrix) -> dict[str, dict[str, float]]:
-    """Alpha of each question, by group: fixed by the matrix file alone, whatever part of it is run."""
+    """Alpha of each question, by group; it depends only on the matrix file, whatever part of it runs."""
     plan = longform_of(matrix)
     groups = groups_of(matrix)
     counts = Counter(group.scope for group in groups)
@@ -64,12 +64,12 @@ def alphas_of(matrix: Matrix) -> dict[str, dict[str, float]]:
 
 
 def longform_of(matrix: Matrix) -> LongForm:
-    """Its section `[longform]`. Raises MatrixError where there is none."""
+    """The section `[longform]`. Raises MatrixError if there is none."""
     if matrix.longform is None:
         raise MatrixError(f"{matrix.path} has no [longform]", hint="matrices/longform.toml is an example")
     return matrix.longform
 
 
 def reference_key(seed: int, matrix: str, cell: str, place: int) -> NoiseKey:
-    """The noise of a reference run that ships, by its place in its cell."""
+    """The noise of a shipped reference run, by its place in its cell."""
     return NoiseKey(seed, f"reference/{matrix}/{cell}", place)

@@ -1,4 +1,4 @@
-"""What a run file says first and last."""
+"""The header and footer of a run file."""
 
 import importlib.metadata
 import platform
@@ -14,7 +14,7 @@ from sampler.version import __version__
 
 
 def header(session: Session, checks: Mapping[str, str]) -> dict[str, Any]:
-    """What a run file says first: enough to run it again elsewhere. checks: what each asks, as a sentence."""
+    """The header of a run file, with everything needed to repeat the run. checks: what each tests, as a sentence."""
     info = session.engine.info
     oracle, missing = session.oracle
     return {
@@ -36,7 +36,7 @@ def header(session: Session, checks: Mapping[str, str]) -> dict[str, Any]:
 
 
 def footer(verdicts: Sequence[Verdict], tokens: int, seconds: float) -> dict[str, Any]:
-    """What a run file says last."""
+    """The footer of a run file."""
     outcomes = Counter(verdict.outcome for verdict in verdicts)
     return {
         "verdicts": dict(outcomes),

@@ -1,8 +1,8 @@
-"""The suite of a matrix of whole runs: all cells together, those of an axis, and each cell, beside reference runs.
+"""The suite of a matrix of whole runs, compared with reference runs: all cells pooled, per axis, and per cell.
 
-Pooled questions come first in the budget: one cell's dozens of runs detect only what is large, those of all cells much
-less. Every group of cells is asked the same questions (`checks.longform.questions`); runs of one text in two cells are
-runs of two texts. What a cell is by itself (whole, without loops) is asked of the cell alone.
+Pooled questions have the largest shares of the budget: dozens of runs of one cell detect only large differences, those
+of all cells much smaller ones. Every group of cells has the same questions (`checks.longform.questions`); runs of one
+text in two cells count as runs of two texts. Whether runs are complete and free of loops is tested per cell.
 """
 
 import time
@@ -31,7 +31,7 @@ NO_REFERENCE = "no reference runs of these cells"
 
 @dataclass
 class LongformSuite:
-    """Every cell is generated once, and judged in every group that it belongs to."""
+    """Every cell is generated once, and judged in every group that contains it."""
 
     session: Session
 
@@ -82,19 +82,19 @@ class LongformSuite:
     def generate(self, groups: Sequence[Group], emit: Emit) -> None:
         on_step = progress(emit)
         wanted = {case.cell for group in groups for case in group.cases}
-        for case in (each for each in self.matrix.cases if each.cell in wanted):
+        for case in (one for one in self.matrix.cases if one.cell in wanted):
             if case.cell not in self.cells.made:
                 emit(CellStarted(case.cell))
-            block = [each for each in block_of(self.matrix.cases, case) if each.cell in wanted]
+            block = [one for one in block_of(self.matrix.cases, case) if one.cell in wanted]
             self.cells.generate_block(block, on_step)
             self.cells.runs_of(case, on_step)
 
     def result(self, group: Group, emit: Emit) -> CaseResult:
         start = time.perf_counter()
-        made = [self.cells.runs_of(case, progress(emit)) for case in group.cases]
-        findings = dict(self._findings(group, made))
+        cells = [self.cells.runs_of(case, progress(emit)) for case in group.cases]
+        findings = dict(self._findings(group, cells))
         case = group.cases[0] if group.scope == "cells" else self._case_of(group)
-        alone = made[0] if group.scope == "cells" else CellRuns()
+        alone = cells[0] if group.scope == "cells" else CellRuns()
         return CaseResult(
             case=case,
             verdicts=tuple(self._verdict(case, name, finding) for name, finding in findings.items()),
@@ -113,25 +113,25 @@ class LongformSuite:
         case_id = CaseId(case.matrix, case.cell, name)
         return finding.verdict(case_id, self.session.reproduce(str(case_id)))
 
-    def _findings(self, group: Group, made: Sequence[CellRuns]) -> Iterator[tuple[str, Finding]]:
+    def _findings(self, group: Group, cells: Sequence[CellRuns]) -> Iterator[tuple[str, Finding]]:
         alphas = self.alphas[group.name]
-        told = [each for each in made if each.problem is None]
-        if not told:
+        answered = [one for one in cells if one.problem is None]
+        if not answered:
             names = [*alphas, *(["same", "ends"] if group.scope == "cells" else [])]
-            worst = next((each.problem for each in made if each.problem and each.problem.outcome == "errored"), None)
-            problem = worst or made[0].problem
-            assert problem is not None  # noqa: S101 - none was told
+            worst = next((one.problem for one in cells if one.problem and one.problem.outcome == "errored"), None)
+            problem = worst or cells[0].problem
+            assert problem is not None  # noqa: S101 - none was answered
             yield from ((name, problem) for name in names)
             return
         if group.scope == "cells":
-            yield from self._alone(group.cases[0], made[0], alphas)
-        yield from self._two_sided(group, made, alphas)
+            yield from self._alone(group.cases[0], cells[0], alphas)
+        yield from self._two_sided(group, cells, alphas)
 
-    def _alone(self, case: Case, made: CellRuns, alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
-        runs = made.runs
+    def _alone(self, case: Case, cell: CellRuns, alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
+        runs = cell.runs
         plan = longform_of(self.matrix)
-        known: dict[str, Known] = {each.check: each for each in self.matrix.known if each.cell == case.cell}
-        yield "same", self._same(case, made)
+        known: dict[str, Known] = {entry.check: entry for entry in self.matrix.known if entry.cell == case.cell}
+        yield "same", self._same(case, cell)
         yield "ends", ends(runs, self.cells.references.of(case))
         for name, check, most in (
             ("complete", complete, plan.most_incomplete),
@@ -143,25 +143,25 @@ class LongformSuite:
             expected = Expectation(most, entry.finding, entry.share) if entry else Expectation(most)
             yield name, check(runs, expected, alphas[name])
 
-    def _same(self, case: Case, made: CellRuns) -> Finding:
-        if isinstance(made.shared, str):
-            return Finding.skipped("generate", "draw", "no_reference", made.shared)
+    def _same(self, case: Case, cell: CellRuns) -> Finding:
+        if isinstance(cell.shared, str):
+            return Finding.skipped("generate", "draw", "no_reference", cell.shared)
         runs = self.cells.references.of(case)
-        return same(made.shared, [runs[place] for place in shared_places(len(runs))])
+        return same(cell.shared, [runs[place] for place in shared_places(len(runs))])
 
     def _two_sided(
-        self, group: Group, made: Sequence[CellRuns], alphas: Mapping[str, float]
+        self, group: Group, cells: Sequence[CellRuns], alphas: Mapping[str, float]
     ) -> Iterator[tuple[str, Finding]]:
-        pairs = zip(group.cases, made, strict=True)
-        engine = [run for _, each in pairs for run in each.runs]
+        pairs = zip(group.cases, cells, strict=True)
+        engine = [run for _, one in pairs for run in one.runs]
         reference = [run for case in group.cases for run in self.cells.references.of(case)]
         sides = TwoSides.of(engine, reference)
         if not sides.texts:
             yield from ((name, _nothing(alpha)) for name, alpha in alphas.items() if name in WEIGHTS)
             return
         detect = longform_of(self.matrix).detect.get(group.scope, Detect())
-        missing = sum(each.problem is not None for each in made)
-        note = f"; without {missing} of {len(made)} cells, which have no runs" if missing else ""
+        missing = sum(one.problem is not None for one in cells)
+        note = f"; without {missing} of {len(cells)} cells, which have no runs" if missing else ""
         for name, finding in two_sided(sides, alphas, detect.share, detect.superiority):
             yield name, replace(finding, message=finding.message + note)
 

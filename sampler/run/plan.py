@@ -1,4 +1,4 @@
-"""What a long-form matrix will be able to see, before anything is generated."""
+"""What a long-form matrix can detect, computed before anything is generated."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,8 +12,8 @@ from sampler.statistics.stratified import StratifiedCounts
 
 
 def prospects(matrix: Matrix) -> Iterator[Prospect]:
-    """One for all cells, each axis and each cell of a matrix whose reference runs ship."""
-    assert matrix.longform is not None  # noqa: S101 - the command asks first
+    """One entry for all cells, each axis and each cell of a matrix whose reference runs ship."""
+    assert matrix.longform is not None  # noqa: S101 - ensured by the command
     path, alphas = shipped_reference(matrix.longform.reference), alphas_of(matrix)
     reference = read_reference(path).cells if matrix.longform.reference and path.exists() else {}
     for group in groups_of(matrix):

@@ -1,4 +1,4 @@
-"""The prompts that a matrix asks for."""
+"""The prompts of a matrix."""
 
 import itertools
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ from sampler.matrix.matrix import Workload
 
 
 def prompts_of(workload: Workload) -> list[Prompt]:
-    """The texts of a workload, as many as it asks for; texts of one's own have their number as id and no known length.
+    """The texts of a workload; a matrix's own texts have their number as id and no known length.
 
-    Raises MatrixError where there are fewer.
+    Raises MatrixError if there are too few.
     """
     if isinstance(workload.prompts, str):
         found = finch.prompts(workload.prompts)
-        least, most = workload.expected or (0, max(each.tokens for each in found))
-        within = [each for each in found if least <= each.tokens <= most]
+        least, most = workload.expected or (0, max(prompt.tokens for prompt in found))
+        within = [prompt for prompt in found if least <= prompt.tokens <= most]
         chosen = (
             in_turn(within) if workload.language == "all" else [p for p in within if p.language == workload.language]
         )
@@ -29,9 +29,9 @@ def prompts_of(workload: Workload) -> list[Prompt]:
 
 
 def in_turn(prompts: Iterable[Prompt]) -> list[Prompt]:
-    """One of each language after the other, in the order in which the languages come."""
+    """Prompts in turn from each language, in the order in which the languages appear."""
     groups: dict[str, list[Prompt]] = {}
     for prompt in prompts:
         groups.setdefault(prompt.language, []).append(prompt)
     rounds = itertools.zip_longest(*groups.values())
-    return [prompt for each in rounds for prompt in each if prompt is not None]
+    return [prompt for turn in rounds for prompt in turn if prompt is not None]

@@ -1,4 +1,4 @@
-"""The folder of a run: verdicts, the tokens of every request, steps that failed, attention of cells that failed."""
+"""The folder of a run: verdicts, the tokens of every request, failing steps, attention of failing cells."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from sampler.trace.attention import attention_in, trace_attention
 
 
 class Recorder:
-    """Writes what happens in a run into its folder. crashes: the crash file of each case that has one."""
+    """Writes the events of a run into its folder. crashes: the crash file of each case that has one."""
 
     def __init__(self, session: Session, folder: Path, lines: RunWriter, tokens: TokenWriter) -> None:
         self._session, self._folder, self._lines, self._tokens = session, folder, lines, tokens
@@ -41,7 +41,7 @@ class Recorder:
                 self._finish(event)
 
     def _add(self, result: CaseResult) -> None:
-        """A cell's verdicts and tokens; the attention of one of its runs if it is among the first that fail."""
+        """Write a cell's verdicts and tokens; keep the attention of one run if it is among the first failing cells."""
         for verdict in result.verdicts:
             self._lines.verdict(verdict)
             if verdict.check in result.steps:
@@ -65,7 +65,7 @@ class Recorder:
                 self._keep_attention(result)
 
     def _finish(self, event: Finished) -> None:
-        """Crash files and attention, then the footer with the checksum of each file."""
+        """Write crash files and attention, then the footer with the checksum of each file."""
         self.crashes = write_crashes(self._folder, self._steps)
         files = {TOKENS: self._tokens.checksum(), **write_attention(self._folder, self._attention)}
         names = {case: path.relative_to(self._folder).as_posix() for case, path in self.crashes.items()}
@@ -74,9 +74,9 @@ class Recorder:
         self._lines.write("footer", last | {"finished": finished, "files": files, "crashes": names})
 
     def _keep_attention(self, result: CaseResult) -> None:
-        """The attention of the run that shows the failure: recorded, or by generating it again in its slot.
+        """Keep the attention of the run that shows the failure: as recorded, or by generating it again in its slot.
 
-        Nothing is kept where the engine has none, or where other tokens come out the second time.
+        Nothing is kept if the engine has none, or if the second run has other tokens.
         """
         index = telling_run(result)
         request, generation = result.requests[index], result.generations[index]
@@ -87,7 +87,7 @@ class Recorder:
                 trace = attention_in(engine, request, generation)
             else:
                 trace = trace_attention(engine, replace(request, slot=record.slot if record else None))
-        except (Exception, SystemExit):  # noqa: BLE001 - the engine fails already; its verdicts stand without a picture
+        except (Exception, SystemExit):  # noqa: BLE001 - the engine has failed already; its verdicts need no picture
             return
         if trace.tokens == generation.tokens:
             self._attention.append(AttentionRun(result.case.id, index, trace.attention, trace.pieces, trace.flags))
@@ -99,12 +99,12 @@ def telling_run(result: CaseResult) -> int:
     It is the first that a failing verdict names, else the first that did not end with EOS, else 0.
     """
     named = [verdict.request for verdict in result.verdicts if verdict.bad and verdict.request is not None]
-    unended = [index for index, each in enumerate(result.generations) if each.stop_reason in ("length", "error")]
+    unended = [index for index, run in enumerate(result.generations) if run.stop_reason in ("length", "error")]
     return next((index for index in [*named, *unended] if index < len(result.generations)), 0)
 
 
 def prompt_ids(workload: Workload) -> dict[str | tuple[int, ...], str]:
-    """Ids of the texts that come with Finch, by text; texts of one's own have none."""
+    """Ids of the texts that ship with Finch, by text; a matrix's own texts have none."""
     if not isinstance(workload.prompts, str):
         return {}
     return {prompt.text: prompt.id for prompt in finch.prompts(workload.prompts)}

@@ -1,4 +1,4 @@
-"""The reference runs of a long-form matrix: those that ship with the package, or a file of its own."""
+"""The reference runs of a long-form matrix: those that ship with the package, or its own file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class References:
 
     @cached_property
     def shipped(self) -> ReferenceRuns | None:
-        """The reference runs that come with the package, None where the matrix has none, or a file of its own."""
+        """The shipped reference runs, None if the matrix has none, or its own file."""
         name = longform_of(self.matrix).reference
         return read_reference(shipped_reference(name)) if name and not name.endswith(".jsonl") else None
 
@@ -40,7 +40,7 @@ class References:
         ]
 
     def shipped_of(self, case: Case) -> Sequence[TokenRun]:
-        """The shipped runs of a cell that were made with its knobs and with the weights of the core, if there are."""
+        """The shipped runs of a cell with the same config and the core's weights, if there are any."""
         shipped = self.shipped
         cell = None if shipped is None else shipped.cells.get(case.cell)
         if shipped is None or cell is None or cell.config != str(case.config):

@@ -1,4 +1,4 @@
-"""Showing a verdict again: by running its cell, or from a crash file alone."""
+"""Reproduce a verdict: by running its cell, or from a crash file alone."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ from sampler.run.session import Session
 from sampler.run.suite import find_group, ignore_event, suite_of
 
 LEVELS: tuple[Level, ...] = get_args(Level)
-"""What the ids of `sampler check` begin with."""
+"""The first part of case ids of `sampler check`."""
 
 
 def replay_case(
@@ -42,7 +42,7 @@ def replay_case(
 def find_case(case_id: str, matrix: Path | None) -> tuple[Path, str, str | None]:
     """Matrix file, cell and check of `matrix/cell` or `matrix/cell/check`; a cell may be an axis or `all`.
 
-    Raises MatrixError naming the part that is unknown and the nearest one.
+    Raises MatrixError naming the unknown part and the nearest known one.
     """
     name, *rest = case_id.split("/")
     if not 1 <= len(rest) <= 2:
@@ -60,15 +60,15 @@ def find_case(case_id: str, matrix: Path | None) -> tuple[Path, str, str | None]
 
 
 def replay_check(case_id: str, seed: int, engine: str | None, rate: float, tolerance: float) -> list[Verdict]:
-    """Put one question of `sampler check` again: `level/cell/check`, or all of a cell.
+    """Run one check of `sampler check` again: `level/cell/check`, or all of a cell.
 
-    rate, tolerance: those of the run, which fix the alpha. Raises MatrixError for a case that there is not.
+    rate, tolerance: those of the run, which determine the alpha. Raises MatrixError for an unknown case.
     """
     from sampler.engines.isolation import Isolated
     from sampler.engines.registry import load_known
     from sampler.run.conformance import ConformanceRun
 
-    level = next(each for each in LEVELS if each == case_id.partition("/")[0])
+    level = next(name for name in LEVELS if name == case_id.partition("/")[0])
     cell = "/".join(case_id.split("/")[:2])
     client = Isolated(partial(load_known, engine or "core"))
     try:
@@ -82,9 +82,9 @@ def replay_check(case_id: str, seed: int, engine: str | None, rate: float, toler
 
 
 def replay_crash(path: Path) -> tuple[dict[str, Any], list[Verdict]]:
-    """Judge the recorded step again, with the float64 reference alone: no model, no engine, any backend.
+    """Judge the recorded step again with only the float64 reference: no model, no engine, any backend.
 
-    Returns what was recorded of the failure, and what the step by itself shows.
+    Returns the recorded description of the failure, and the verdicts about the step alone.
     """
     content, step = read_crash(path)
     recorded = _Recorded(step)
@@ -113,7 +113,7 @@ def _judge_scores(recorded: "_Recorded", reference: ReferenceEngine, evidence: E
 
 
 class _Recorded:
-    """Stands where an engine stands: it can only say again what an engine did at one step."""
+    """An engine that can only repeat the recorded answer at one step."""
 
     info = EngineInfo(name="recorded", version="")
 
@@ -128,7 +128,7 @@ class _Recorded:
 
     def process(
         self,
-        logits: Logits,  # noqa: ARG002 - the same answer to every question
+        logits: Logits,  # noqa: ARG002 - the answer is always the same
         history: Sequence[Sequence[int]],  # noqa: ARG002
         config: SamplingConfig,  # noqa: ARG002
         uncond_logits: Logits | None = None,  # noqa: ARG002

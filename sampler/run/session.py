@@ -1,4 +1,4 @@
-"""The engine, the matrix and the seed of one run, and the requests that follow from them."""
+"""The engine, the matrix and the seed of one run, and its requests."""
 
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -22,18 +22,19 @@ from sampler.runtime import blas
 
 OnStep = Callable[[int, int], None]
 """How many tokens were drawn and how many requests were finished in a step."""
+"""Numbers of drawn tokens and of finished requests in a step."""
 
 
 def ignore_step(tokens: int, finished: int) -> None:
     """Nobody shows progress."""
 
 
+"""Ignore the progress of a generation."""
+
+
 @dataclass(frozen=True)
 class Session:
-    """The engine, matrix and seed of one run.
-
-    engine: a name that `load_engine` knows, None for the core. weights: a folder for the core, None for Finch.
-    """
+    """The engine, matrix and seed of one run. engine_name: None is the core; weights: its folder, None is Finch."""
 
     matrix: Matrix
     seed: int = 0
@@ -59,23 +60,23 @@ class Session:
     def validate(self, cases: Iterable[Case], processes: int = 1) -> None:
         """Raise what is wrong with the requests of some cells: an empty or too long text, a cap beyond model or memory.
 
-        processes: how many will generate blocks at the same time. What an engine does not do is left to its verdict.
+        processes: how many generate blocks at the same time. Unsupported features are left to the verdicts.
         """
         for case in cases:
             with suppress(Unsupported):
                 capabilities.validate(self.engine_for(case), self.requests(case), processes)
 
     def requests(self, case: Case) -> list[Request]:
-        """The requests of a cell, with the suite's noise. Raises Unsupported where the engine cannot be asked."""
+        """The requests of a cell, with the suite's noise. Raises Unsupported if the engine lacks its config."""
         prompts = [prompt for prompt in prompts_of(case.workload) for _ in range(case.workload.runs)]
         return self.requests_of(
             [(prompt.id, NoiseKey(self.seed, case.id, index)) for index, prompt in enumerate(prompts)], case
         )
 
     def requests_of(self, runs: Iterable[tuple[str, NoiseKey]], case: Case, first: int = 0) -> list[Request]:
-        """Requests for prompts of a cell, by their ids, each with noise of a key; first: number of the first one.
+        """Requests for prompts of a cell, by their ids, each with the noise of a key; first: number of the first one.
 
-        They have the config in the order that the engine runs. Raises Unsupported where it cannot be asked.
+        Their config has an order that the engine supports. Raises Unsupported if it supports none.
         """
         info, prompts, runs = self.engine.info, {prompt.id: prompt for prompt in prompts_of(case.workload)}, list(runs)
         config, cap = capabilities.offered(info, case.config), case.workload.max_new_tokens
@@ -86,7 +87,7 @@ class Session:
         requests = []
         for (name, key), slot in zip(runs, slots, strict=True):
             prompt = prompts[name]
-            own = int(key.words()[0] >> 1)  # for engines with a generator of their own
+            own = int(key.words()[0] >> 1)  # for engines with their own generator
             request = Request(prompt.text, config, own, cap, None, prompt.language, slot)
             requests.append(self.with_noise(request, key))
         return requests
@@ -97,20 +98,20 @@ class Session:
         return replace(request, noise=None if size is None else RequestNoise(key, size), uniform=key.uniform)
 
     def other_key(self, case: Case) -> NoiseKey:
-        """Noise that none of a cell's requests has."""
+        """Noise that none of a cell's requests uses."""
         return NoiseKey(self.seed, f"{case.id}/other", 0)
 
     def engine_for(self, case: Case) -> Engine:
-        """The engine as a cell wants it. Raises Unsupported where it cannot be told to follow a variant."""
+        """The engine with the rules of a cell. Raises Unsupported if it cannot follow the variant."""
         return capabilities.following(self.engine, case.variant, self.matrix.base_variant)
 
     def answers(self, case: Case, requests: Sequence[Request], on_step: OnStep) -> list[Generation]:
-        """What the engine generates for a long-form cell, with attention where it can record it, without logits."""
+        """The engine's generations for a long-form cell, with attention if it can record it, without logits."""
         engine = capabilities.recording(self.engine_for(case), logits=False, attention=True)
         return capabilities.generate(engine, requests, on_step)
 
     def reproduce(self, case_id: str) -> str:
-        """The command that shows one verdict again, as a shell takes it."""
+        """The shell command that reproduces one verdict."""
         parts = ["sampler", "replay", case_id, "--seed", str(self.seed)]
         if self.engine_name:
             parts += ["--engine", self.engine_name]

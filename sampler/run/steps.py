@@ -1,4 +1,4 @@
-"""The suite of a matrix whose cells are judged step by step: every token that was drawn, and the end of every run."""
+"""The suite of a matrix whose cells are judged step by step: every drawn token, and the end of every run."""
 
 import itertools
 import time
@@ -24,7 +24,7 @@ REPEATS = 2
 
 @dataclass(frozen=True)
 class Generated:
-    """What a cell's engine was asked and answered. alone: request 0 again, twice. seconds: its share of the block's."""
+    """A cell's requests and generations. alone: request 0 again, twice. seconds: its share of the block's."""
 
     requests: Sequence[Request]
     generations: Sequence[Generation]
@@ -38,7 +38,7 @@ class Generated:
 
 @dataclass
 class StepSuite:
-    """Every cell by itself; cells that share a variant are generated together where the engine allows it."""
+    """Judges every cell alone; cells with the same variant are generated together if the engine allows it."""
 
     session: Session
     _generated: dict[str, Generated] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class StepSuite:
         _ = self.session.oracle
         self.session.validate(self.session.matrix.cases, jobs)
 
-    def results(self, emit: Emit, jobs: int = 1) -> None:  # noqa: ARG002 - blocks are generated one after the other
+    def results(self, emit: Emit, jobs: int = 1) -> None:  # noqa: ARG002 - blocks are generated in sequence
         for group in self.groups:
             emit(CellStarted(group.name))
             self.generate(self.together(group), emit)
@@ -84,14 +84,14 @@ class StepSuite:
             engine = self.session.engine_for(waiting[0])
             requests = [self.session.requests(case) for case in waiting]
             answers = apart(generate(engine, list(itertools.chain(*requests)), on_step), requests)
-            lonely = [_in_its_slot(own[0], given[0]) for own, given in zip(requests, answers, strict=True)]
+            lonely = [_in_its_slot(own[0], first[0]) for own, first in zip(requests, answers, strict=True)]
             alone = zip(*(generate(engine, lonely, on_step) for _ in range(REPEATS)), strict=True)
-        except Exception:  # noqa: BLE001 - a cell by itself says which of them it is
+        except Exception:  # noqa: BLE001 - running each cell alone shows which one failed
             return
-        generated = [Generated(*each) for each in zip(requests, answers, alone, strict=True)]
-        seconds = shares(time.perf_counter() - start, [each.tokens for each in generated])
-        for case, each, own in zip(waiting, generated, seconds, strict=True):
-            self._generated[case.cell] = replace(each, seconds=own)
+        generated = [Generated(*parts) for parts in zip(requests, answers, alone, strict=True)]
+        seconds = shares(time.perf_counter() - start, [cell.tokens for cell in generated])
+        for case, cell, own in zip(waiting, generated, seconds, strict=True):
+            self._generated[case.cell] = replace(cell, seconds=own)
 
     def result(self, group: Group, emit: Emit) -> CaseResult:
         (case,), start, on_step = group.cases, time.perf_counter(), progress(emit)
@@ -110,11 +110,11 @@ class StepSuite:
             tokens=generated.tokens,
             seconds=time.perf_counter() - start + generated.seconds,
             requests=evidence.requests,
-            generations=[replace(each, record=_without_logits(each.record)) for each in evidence.generations],
+            generations=[replace(one, record=_without_logits(one.record)) for one in evidence.generations],
         )
 
     def _alone(self, case: Case, on_step: OnStep) -> Generated:
-        """The requests of a cell, and request 0 again, by themselves."""
+        """Generate the requests of a cell, and request 0 again, without other cells."""
         engine, requests = self.session.engine_for(case), self.session.requests(case)
         generations = generate(engine, requests, on_step)
         lonely = _in_its_slot(requests[0], generations[0])
@@ -156,7 +156,7 @@ def _ask(check: StepCheck, evidence: Evidence) -> Finding:
 
 
 def _in_its_slot(request: Request, generation: Generation) -> Request:
-    """The same request, for the slot in which it was served."""
+    """The same request, for the slot that served it."""
     return replace(request, slot=generation.record.slot if generation.record else None)
 
 

@@ -1,4 +1,4 @@
-"""Suites: what turns a matrix and an engine into verdicts; one runner for all of them, with sinks for its events."""
+"""Suites turn a matrix and an engine into verdicts; one runner for all of them, with sinks for its events."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,48 +13,39 @@ from sampler.run.session import Session
 
 
 class Suite(Protocol):
-    """A matrix and an engine under some checks. groups: what has verdicts of its own: a cell, or cells together."""
+    """A matrix, an engine and their checks. groups: cells or groups of cells with verdicts."""
 
     session: Session
 
     @property
-    def groups(self) -> Sequence[Group]:
-        """In the order in which they are judged."""
-        ...
+    def groups(self) -> Sequence[Group]: ...  # in the order in which they are judged
 
     @property
     def checks(self) -> Mapping[str, str]:
-        """By the name of a check what it asks, as a sentence."""
-        ...
+        """What each check tests, as a sentence, by its name."""
 
     @property
     def expected_requests(self) -> int:
-        """How many requests a run will have served, those that are repeated among them."""
-        ...
+        """The number of requests in a run, repeated ones included."""
 
     def prepare(self, jobs: int = 1) -> None:
-        """Load everything and look at every request, so that what is wrong shows before the first cell."""
-        ...
+        """Load everything and validate every request, so that errors show before the first cell."""
 
     def together(self, group: Group) -> Sequence[Group]:
-        """The groups whose cells are generated at once with those of a group, itself among them."""
-        ...
+        """The groups whose cells are generated together with those of a group, including itself."""
 
     def generate(self, groups: Sequence[Group], emit: Emit) -> None:
-        """Generate the cells of some groups that are generated together; what fails is left to `result`."""
-        ...
+        """Generate the cells of some groups together; failures are left to `result`."""
 
     def result(self, group: Group, emit: Emit) -> CaseResult:
-        """The verdicts of one group; what it needs and was not generated yet is generated."""
-        ...
+        """The verdicts of one group; generates what is still missing."""
 
     def results(self, emit: Emit, jobs: int = 1) -> None:
-        """Emit what happens in a run of all groups. jobs: processes that generate, where the engine allows it."""
-        ...
+        """Emit the events of a run of all groups. jobs: number of generating processes, if the engine allows it."""
 
 
 def suite_of(session: Session) -> Suite:
-    """The suite that a matrix asks for; that of long form loads SciPy's distributions, which takes a second."""
+    """The suite of a matrix; the long-form one is imported on demand, since SciPy's distributions take a second."""
     if session.matrix.longform is not None:
         from sampler.run.longform import LongformSuite
 
@@ -74,11 +65,11 @@ def find_group(suite: Suite, name: str) -> Group:
 
 
 def ignore_event(event: Event) -> None:
-    """Nobody wants to know."""
+    """Ignore the events of a run."""
 
 
 def run_suite(suite: Suite, sinks: Sequence[Sink], jobs: int = 1) -> list[Verdict]:
-    """Run all groups of a suite that is prepared; every sink takes every event. Returns the verdicts."""
+    """Run all groups of a prepared suite; every sink takes every event. Returns the verdicts."""
     verdicts: list[Verdict] = []
     tokens, start = 0, time.perf_counter()
 

@@ -1,4 +1,4 @@
-"""`sampler check TOKENS.jsonl`: what a file of token runs tells about the engine that wrote it."""
+"""`sampler check TOKENS.jsonl`: judge an engine by a file of token runs."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +9,8 @@ from pathlib import Path
 from sampler.checks.conformance.diagnosis.order import Cause
 from sampler.checks.longform.distinct import distinct
 from sampler.checks.longform.loop_rate import LoopingRuns
-from sampler.checks.longform.questions import QUESTIONS, WEIGHTS, tokens_by_text, two_sided
-from sampler.checks.longform.runs import TokenRun, TwoSides
+from sampler.checks.longform.questions import QUESTIONS, WEIGHTS, two_sided
+from sampler.checks.longform.runs import TokenRun, TwoSides, by_text
 from sampler.checks.longform.stopping import ends, missing_alone
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo
@@ -19,17 +19,17 @@ from sampler.results.store.tokens import read_token_runs
 from sampler.run.conformance import DEFAULT_RATE, OnVerdict, Report
 from sampler.statistics.budget import Budget
 
-NO_REFERENCE = "no reference runs: give some with --against (docs/tokens.md says how to make them)"
+NO_REFERENCE = "no reference runs: give some with --against (docs/tokens.md explains how to generate them)"
 
 Findings = Iterator[tuple[str, Finding]]
 
 
 @dataclass(frozen=True)
 class TokenFileRun:
-    """Runs beside reference runs, or alone. rate: of false alarms, of all checks together.
+    """Token runs with reference runs, or alone. rate: of false alarms, of all checks together.
 
-    against: a TOKENS.jsonl, or reference runs that ship: `longform/base` for those of a cell, whose texts are called as
-    Finch's prompts are, `longform` for a tokens.jsonl of `sampler run longform`.
+    against: a TOKENS.jsonl, or shipped reference runs: `longform/base` for those of a cell, whose texts have the names
+    of Finch's prompts, `longform` for a tokens.jsonl of `sampler run longform`.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class TokenFileRun:
     rate: float = DEFAULT_RATE
 
     def read(self) -> tuple[list[TokenRun], list[TokenRun]]:
-        """The runs of both sides. Raises TokensError for the first thing that is wrong with either."""
+        """The runs of both sides. Raises TokensError for the first error in either."""
         runs = read_token_runs(self.path)
         if self.against is None:
             return runs, []
@@ -48,7 +48,7 @@ class TokenFileRun:
     def run(
         self, runs: Sequence[TokenRun], reference: Sequence[TokenRun], on_verdict: OnVerdict = lambda verdict: None
     ) -> Report:
-        """Ask everything; on_verdict is told each answer."""
+        """Run every check; on_verdict gets each answer."""
         verdicts = []
         for name, finding in findings(runs, reference, self.rate):
             verdicts.append(finding.verdict(CaseId.parse(name), self.reproduce))
@@ -77,10 +77,11 @@ def findings(runs: Sequence[TokenRun], reference: Sequence[TokenRun], rate: floa
 
 
 def _alone(runs: Sequence[TokenRun], alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
-    """What can be said without reference runs: whether runs repeat each other, and that a run hit its cap."""
+    """The checks without reference runs: whether runs repeat each other, and whether one hit its cap."""
     for question in QUESTIONS:
         if question.name == "loops":
-            message = f"{LoopingRuns.of(tokens_by_text(runs))}; {NO_REFERENCE}"
+            tokens = {text: [run.tokens for run in some] for text, some in by_text(runs).items()}
+            message = f"{LoopingRuns.of(tokens)}; {NO_REFERENCE}"
             yield question.name, Finding.skipped("generate", "draw", "no_reference", message, len(runs))
         elif question.name == "distinct":
             yield question.name, distinct(runs, None, alphas[question.name])
@@ -91,10 +92,10 @@ def _alone(runs: Sequence[TokenRun], alphas: Mapping[str, float]) -> Iterator[tu
 
 
 def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Cause]:
-    """One entry a stage, the most likely first: runs that repeat, then how they read, then tokens, then ends.
+    """One entry per stage, the most likely cause first: repeated runs, then reading, then tokens, then ends.
 
-    Each of them may follow from those before. Where runs never end, what they babble after their end explains other
-    tokens and places, so `stop` comes before, unless they loop: a loop has no end.
+    Each may be a consequence of those before. If runs never end, the tokens after the missing end explain other tokens
+    and places, so `stop` comes first, unless runs loop, since a loop has no end.
     """
     failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
     names_failed = {verdict.case for verdict in failed}
@@ -105,9 +106,9 @@ def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Cause]:
         if of_stage:
             names = ", ".join(verdict.check for verdict in of_stage)
             clearest = max(of_stage, key=_clearness)
-            yield Cause(stage, f"{stage}: {names}; {clearest.message}", tuple(each.case for each in of_stage))
+            yield Cause(stage, f"{stage}: {names}; {clearest.message}", tuple(verdict.case for verdict in of_stage))
 
 
 def _clearness(verdict: Verdict) -> float:
-    """How far a quantity is from its bound; ends that are counted come before lengths."""
+    """How far a quantity is from its bound; counted ends come before lengths."""
     return (verdict.statistic or 0.0) if verdict.case.startswith("tokens/drift/") else 2.0

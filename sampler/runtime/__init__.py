@@ -1,1 +1,1 @@
-"""What the process runs on: BLAS, threads, compiled loops, files written whole."""
+"""The runtime of the process: BLAS, threads, compiled loops, atomically written files."""

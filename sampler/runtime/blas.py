@@ -1,9 +1,8 @@
-"""Which BLAS serves MLX: on Linux the wheel brings the slow reference one, so a fast one is loaded first.
+"""The BLAS of MLX: on Linux the wheel has only the slow reference implementation, so a fast one is loaded first.
 
-That is the system's OpenBLAS, else Intel's MKL from PyPI (`pip install 'sampler-suite[mkl]'`), or what a setting names.
-
-MLX on the CPU calls `cblas_sgemm`; a library that is loaded with global symbols before `mlx.core` answers that call
-instead of the wheel's own. On macOS nothing is done: MLX uses Metal and Accelerate.
+It is the system's OpenBLAS, else Intel's MKL from PyPI (`pip install 'sampler-suite[mkl]'`), or the library in a
+setting. MLX on the CPU calls `cblas_sgemm`; a library that is loaded with global symbols before `mlx.core` receives
+that call instead of the wheel's own. On macOS nothing is needed: MLX uses Metal and Accelerate.
 """
 
 import ctypes
@@ -16,21 +15,21 @@ from pathlib import Path
 from sampler.errors import ConfigError
 
 VARIABLE = "SAMPLER_BLAS"
-"""Environment variable: the path of a BLAS library, or `none` for the one that MLX brings."""
+"""Environment variable: the path of a BLAS library, or `none` for the one in MLX."""
 
 WAITING = "OPENBLAS_THREAD_TIMEOUT"
-"""Environment variable that OpenBLAS reads as it is loaded: how long its idle threads spin, as a power of two."""
+"""Environment variable that OpenBLAS reads when it is loaded: how long its idle threads spin, as a power of two."""
 
 WAITING_LOG2_CYCLES = 20
-"""A third of a millisecond. By themselves they spin for tens of them, on the cores that the compiled loops need: two
-generations side by side took 13 s so, and 10 with this (Finch, 64 slots, 150 tokens)."""
+"""A third of a millisecond. The default is tens of them, on cores that the compiled loops need: two generations in
+parallel took 13 s with it, and 10 s with this (Finch, 64 slots, 150 tokens)."""
 
 
 @dataclass(frozen=True)
 class Blas:
-    """name: what answers MLX's matrix products. hint: how to get a faster one, or empty. threads: how many it uses.
+    """name: the library of MLX's matrix products. hint: how to get a faster one, or empty. threads: how many it uses.
 
-    path, library: what was loaded; None: nothing, or nothing whose threads can be set.
+    path, library: the loaded one; None: nothing was loaded, or its threads cannot be set.
     """
 
     name: str
@@ -79,7 +78,7 @@ def _choose() -> Blas:
 
 
 def _mkl_of_pypi() -> str | None:
-    """The library that PyPI's `mkl` puts beside Python's own."""
+    """The library of PyPI's `mkl`, in the folder of Python's own libraries."""
     return next((str(path) for path in sorted(Path(sys.prefix, "lib").glob("libmkl_rt.so*"))), None)
 
 
@@ -98,19 +97,19 @@ def _describe(library: ctypes.CDLL, path: str) -> Blas:
 
 
 def threads() -> int:
-    """On how many threads the products of a step run, and so the attention between them."""
+    """The number of threads for the products of a step, and for the attention between them."""
     return prepare().threads
 
 
 def threads_by_setting() -> int | None:
-    """The number of threads, if the environment made it another than the library takes by itself, one for each core."""
+    """The number of threads, if the environment set it to another value than the default of one per core."""
     blas = prepare()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return None if blas.library is None or blas.threads == cores else blas.threads
 
 
 def use_threads(count: int) -> None:
-    """Let the products of this process run on so many threads. Raises ConfigError where the library has no such way."""
+    """Set the number of threads for the products of this process. Raises ConfigError if the library cannot."""
     global _current  # noqa: PLW0603 - as above
     before = prepare()
     if before.library is not None:

@@ -1,4 +1,4 @@
-"""Loops over arrays that numba compiles when they are first called, and keeps compiled beside the module."""
+"""Loops over arrays that numba compiles on the first call and caches next to the module."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -9,11 +9,11 @@ Result = TypeVar("Result")
 
 
 class compiled(Generic[Parameters, Result]):  # noqa: N801 - a decorator
-    """A function of NumPy arrays and numbers as machine code; other threads run meanwhile.
+    """A function of NumPy arrays and numbers as machine code, which releases the GIL.
 
-    Its body may call NumPy and `math`, but no other compiled function: numba keeps the machine code of each function
-    under the time of its own file, so that a change in another file would go unnoticed. Floats are computed as NumPy
-    computes them, in the order that is written: no `fastmath`.
+    Its body may call NumPy and `math`, but no other compiled function: numba's cache of each function depends only on
+    the time of its own file and would miss a change in another one. Floats are computed as in NumPy, in the written
+    order: no `fastmath`.
     """
 
     def __init__(self, function: Callable[Parameters, Result]) -> None:
@@ -21,7 +21,7 @@ class compiled(Generic[Parameters, Result]):  # noqa: N801 - a decorator
         self.__doc__ = function.__doc__
 
     def __call__(self, *arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
-        """Compile for these types at the first call, a second or two unless it was kept; then run."""
+        """Compile for these types on the first call, which takes a second or two without a cache; then run."""
         return self._machine_code(*arguments, **named)
 
     @cached_property
@@ -32,14 +32,14 @@ class compiled(Generic[Parameters, Result]):  # noqa: N801 - a decorator
 def machine_code(
     function: Callable[Parameters, Result], *, fastmath: bool = False, inline: Literal["never", "always"] = "never"
 ) -> Callable[Parameters, Result]:
-    """What numba makes of a function, kept beside its module where that can be written."""
-    import numba  # a quarter of a second, for commands that draw nothing
+    """The function compiled by numba, cached next to its module if that is writable."""
+    import numba  # takes a quarter of a second, which commands that draw nothing should not wait for
 
     def compiler(*, cache: bool) -> Callable[Parameters, Result]:
-        made: Any = numba.njit(function, cache=cache, nogil=True, error_model="numpy", fastmath=fastmath, inline=inline)
-        return made  # type: ignore[no-any-return]
+        code: Any = numba.njit(function, cache=cache, nogil=True, error_model="numpy", fastmath=fastmath, inline=inline)
+        return code  # type: ignore[no-any-return]
 
     try:
         return compiler(cache=inline == "never")
-    except RuntimeError:  # neither the package's folder nor the user's can be written
+    except RuntimeError:  # neither the package's folder nor the user's is writable
         return compiler(cache=False)

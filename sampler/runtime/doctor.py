@@ -1,4 +1,4 @@
-"""What `sampler doctor` looks at: versions, device, BLAS, and how fast a second of matrix products is."""
+"""The checks of `sampler doctor`: versions, device, BLAS, and the speed of matrix products for a second."""
 
 import importlib.metadata
 import platform
@@ -12,12 +12,12 @@ from sampler.version import __version__
 
 PACKAGES = ("mlx", "numpy", "scipy", "safetensors", "tokenizers", "torch", "transformers")
 SLOW_GIGAFLOPS = 15.0
-"""The BLAS that MLX's wheel brings makes 1 to 6 billion operations a second on one core, OpenBLAS 40 and more."""
+"""The BLAS in MLX's wheel computes 1 to 6 billion operations a second on one core, OpenBLAS 40 and more."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """facts: name and value, in order. gigaflops: of float32 products. hints: what could be better."""
+    """facts: name and value, in order. gigaflops: of float32 products. hints: possible improvements."""
 
     facts: tuple[tuple[str, str], ...]
     gigaflops: float
@@ -25,7 +25,7 @@ class Diagnosis:
 
 
 def diagnose(seconds: float = 1.0) -> Diagnosis:
-    """Look at this machine for about `seconds`."""
+    """Examine this machine for about `seconds`."""
     current = blas.prepare()
     facts = [("sampler", __version__), ("python", platform.python_version()), ("platform", platform.platform())]
     facts += [(name, _version(name)) for name in PACKAGES]
@@ -40,7 +40,7 @@ def diagnose(seconds: float = 1.0) -> Diagnosis:
 
 
 def measure_speed(seconds: float) -> float:
-    """Billions of float32 operations a second, in products of the shape that a step of 32 rows has."""
+    """Billions of float32 operations per second, in products of the shape of a step of 32 rows."""
     rows, weights = mx.random.normal((32, 1024)), mx.random.normal((4096, 1024))
     mx.eval(rows, weights)
     mx.eval(rows @ weights.T)

@@ -1,4 +1,4 @@
-"""Files that appear under their name whole or not at all: the one writer of partial files."""
+"""Write files atomically: they appear under their name complete or not at all."""
 
 import errno
 import os
@@ -24,14 +24,14 @@ def output_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Write]:
-    """Make sure first that a file can be written, then let it be written bit by bit; it has its name at the end alone.
+    """Check first that a file can be written, then write it in pieces; it gets its name only at the end.
 
-    Until then it is `path.partial`, which is removed where the block raises. Raises OutputError.
+    Until then it is `path.partial`, which is removed if the block raises. Raises OutputError.
     """
-    partial = path.with_name(f"{path.name}.partial")
     with output_errors(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        partial = path.with_name(f"{path.name}.partial")
         if path.parent.exists() and not path.parent.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def whole_file(path: Path) -> Iterator[Write]:
     def write(content: str | bytes) -> None:
         with output_errors(path):
             file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()  # a full disk shows at once
+            file.flush()  # so that a full disk shows at once
 
     try:
         yield write
@@ -50,12 +50,12 @@ def whole_file(path: Path) -> Iterator[Write]:
             partial.replace(path)
     except BaseException:
         for discard in (file.close, partial.unlink):
-            with suppress(OSError):  # closing flushes once more to a disk that may be full
+            with suppress(OSError):  # closing flushes again, to a disk that may be full
                 discard()
         raise
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file at once, whole or not at all. Raises OutputError."""
+    """Write a file in one call, complete or not at all. Raises OutputError."""
     with whole_file(path) as write:
         write(content)

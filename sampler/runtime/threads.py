@@ -1,4 +1,4 @@
-"""Threads that share rows between them; compiled loops let each other run."""
+"""Threads that split rows between them; compiled loops release the GIL."""
 
 import functools
 import itertools
@@ -13,7 +13,7 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a
 
 
 def in_parts(work: Callable[[int, int], None], rows: int, threads: int, cuts: Sequence[int] | None = None) -> None:
-    """Call work(first, last) for neighbouring rows on so many threads; the caller's is one of them.
+    """Call work(first, last) for consecutive rows on this many threads, including the caller's.
 
     cuts: where the parts end, threads - 1 row numbers in order; None: parts of equal size.
     """
@@ -21,5 +21,5 @@ def in_parts(work: Callable[[int, int], None], rows: int, threads: int, cuts: Se
     (first, last), *others = itertools.pairwise([0, *inner, rows])
     running = [_pool(os.getpid(), threads - 1).submit(work, *part) for part in others]
     work(first, last)
-    for each in running:
-        each.result()
+    for part in running:
+        part.result()

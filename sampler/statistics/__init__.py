@@ -1,1 +1,1 @@
-"""Statistics of categorical and scalar data; NumPy and SciPy alone, knows no engine and no pytest."""
+"""Statistics of categorical and scalar data; needs only NumPy and SciPy, no engine and no pytest."""

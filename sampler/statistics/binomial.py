@@ -1,4 +1,4 @@
-"""One count with a known probability: exact binomial tails on both sides."""
+"""Test of one count with a known probability: exact binomial tails on both sides."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class Binomial:
         return low, high
 
     def judge(self, count: int, n: int) -> Judgement:
-        """The statistic is the doubled smaller tail's surprise, -log10 p, beside that of alpha.
+        """The statistic is the surprise of the doubled smaller tail, -log10 p; its bound is -log10 alpha.
 
         Raises ValueError for a count outside 0..n.
         """
@@ -43,15 +43,15 @@ class Binomial:
         return Judgement(float(statistic), float(-np.log10(self.alpha)), n, p_value)
 
     def miss_rate(self, other: float, n: int) -> float:
-        """Probability of not rejecting where the true probability is `other`."""
+        """Probability of not rejecting if the true probability is `other`."""
         low, high = self.accepted(n)
         return float(binom.cdf(high, n, other) - binom.cdf(low - 1, n, other))
 
     def detectable(self, n: int, miss_rate: float = MISS_RATE) -> float:
         """Smallest difference of probabilities, in the worse direction, that is missed with at most `miss_rate`.
 
-        Every probability at least that far away is seen. A direction in which none can be seen has no room for the
-        engine either: from 0.001 downwards there is only 0.001 to lose. 1.0 where neither direction can be seen.
+        Every probability at least that far away is detected. A direction in which none is detected has no room for an
+        error either: below 0.001 there is only 0.001 to lose. 1.0 if neither direction is detected.
         """
         checked_rate("miss_rate", miss_rate)
         rooms = {1: 1 - self.probability, -1: self.probability}
@@ -67,5 +67,5 @@ class Binomial:
 
         if n == 0 or room == 0 or excess(room) > 0:
             return None
-        # Of two numbers 1e-12 apart the root lies between, the larger is missed seldom enough.
+        # The root is between two numbers 1e-12 apart, of which the larger has a small enough miss rate.
         return min(room, float(brentq(excess, 0.0, room, xtol=1e-12)) + 1e-12) if excess(0.0) > 0 else 0.0

@@ -1,4 +1,4 @@
-"""One rate of false alarms for a whole run, split over its checks before anything is looked at."""
+"""One false-alarm rate for a whole run, split over its checks before anything is tested."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from sampler.statistics.judgement import checked_rate
 
 @dataclass(frozen=True)
 class Budget:
-    """rate: the probability that a run accuses a right engine of anything, at most (union bound)."""
+    """rate: the largest probability that a run accuses a right engine of anything (union bound)."""
 
     rate: float = 1e-6
 
@@ -27,5 +27,5 @@ class Budget:
             if not (math.isfinite(weight) and weight > 0):
                 raise ValueError(f"the weight of {name!r} is {weight} (expected a positive number)")
         total = math.fsum(weights.values())
-        # A part in 2^40 is given up, so that rounding never makes the parts more than the whole.
+        # A part in 2^40 is left unused, so that rounding never makes the sum exceed the rate.
         return {name: self.rate * (1 - 2**-40) * weight / total for name, weight in weights.items()}

@@ -1,14 +1,14 @@
-"""Bounds that hold one run at 95 % a side, taken from calibration runs, and how many runs may lie beyond them.
+"""Bounds that hold 95 % of right runs on one side, from calibration runs, and a test of how many runs exceed them.
 
-With n calibration runs the bound is the k-th largest, k = floor(0.05 (n + 1)): a further run of the same kind is
-beyond it with a probability of at most 0.05, whatever the law. Source: Vovk, Gammerman and Shafer 2005, "Algorithmic
+With n calibration runs the bound is the k-th largest, k = floor(0.05 (n + 1)): a further run of the same kind exceeds
+it with a probability of at most 0.05, whatever the law. Source: Vovk, Gammerman and Shafer 2005, "Algorithmic
 Learning in a Random World", section 2.2; Lei et al. 2018, "Distribution-free predictive inference for regression", for
 the split.
 
-The bound itself is random, so many runs beyond it are judged by their exact law. E >= e means that among the e + k - 1
-largest values of both sides at most k - 1 are calibration runs, hence at least e are others. Given the pooled values
-and whose text each is, that is a sum of hypergeometric counts over the texts. With one text and no ties E is the
-negative hypergeometric count of the textbooks. Ties count as not beyond, which only makes E smaller.
+The bound itself is random, so the number of runs that exceed it is judged by its exact law. E >= e means that among the
+e + k - 1 largest values of both sides at most k - 1 are calibration runs, hence at least e are others. Given the pooled
+values and the text of each, that is a sum of hypergeometric counts over the texts. With one text and no ties E is a
+negative hypergeometric count. Ties count as not beyond, which can only make E smaller.
 """
 
 import math
@@ -26,17 +26,17 @@ from sampler.statistics.sums import drawn_marks
 Array = NDArray[np.float64]
 
 BEYOND = 0.05
-"""The share of right runs that may lie beyond a bound."""
+"""The share of right runs that may exceed a bound."""
 
 
 def conformal_rank(count: int, beyond: float = BEYOND) -> int:
-    """The k of the k-th most extreme of `count` calibration runs; 0: too few for a bound (19 are the fewest at 5 %)."""
+    """The k of the k-th most extreme of `count` calibration runs; 0 if they are too few (at 5 % below 19)."""
     return math.floor(beyond * (count + 1) + 1e-9)
 
 
 @dataclass(frozen=True)
 class Exceedances:
-    """Whether too many runs lie above the bound of the calibration runs, with false alarms at most `alpha`."""
+    """Whether too many runs exceed the bound of the calibration runs, with false alarms at most `alpha`."""
 
     alpha: float
     beyond: float = BEYOND
@@ -46,7 +46,7 @@ class Exceedances:
         checked_rate("beyond", self.beyond)
 
     def bound(self, calibration: Sequence[Array]) -> float:
-        """The k-th largest value of the calibration runs of all texts; inf where they are too few."""
+        """The k-th largest value of the calibration runs of all texts; inf if they are too few."""
         values = np.concatenate([*calibration, np.empty(0)])
         rank = conformal_rank(len(values), self.beyond)
         return float(np.sort(values)[-rank]) if rank else math.inf
@@ -54,8 +54,8 @@ class Exceedances:
     def judge(self, runs: Sequence[Array], calibration: Sequence[Array]) -> Judgement:
         """runs, calibration: values of the runs of each text. Texts without one side are left out.
 
-        The statistic is the share of the runs that lie above the bound, the bound the largest share that is allowed.
-        Raises ValueError for two numbers of texts, and for NaN.
+        The statistic is the share of the runs above the bound; its bound is the largest allowed share. Raises
+        ValueError for different numbers of texts, and for NaN.
         """
         pooled = _Pooled.of(runs, calibration, self.beyond)
         if pooled.rank == 0:
@@ -67,9 +67,9 @@ class Exceedances:
         )
 
     def detectable(self, runs: Sequence[Array], calibration: Sequence[Array], miss_rate: float = MISS_RATE) -> float:
-        """Smallest share of runs beyond the bound, in the long run, that is missed with at most `miss_rate`.
+        """Smallest long-run share of runs beyond the bound that is missed with at most `miss_rate`, given these texts.
 
-        The texts being as often among the runs as they are here. 1.0 where none would be seen.
+        1.0 if none is detected.
         """
         checked_rate("miss_rate", miss_rate)
         pooled = _Pooled.of(runs, calibration, self.beyond)
@@ -78,7 +78,7 @@ class Exceedances:
         return reached_share(pooled.most_allowed(self.alpha), pooled.count, miss_rate)
 
     def planned(self, runs: int, texts: int, miss_rate: float = MISS_RATE) -> float:
-        """At most what `detectable` will be with `runs` runs of each text on either side, whatever their order."""
+        """An upper limit of `detectable` with `runs` runs of each text on both sides, whatever their order."""
         count = runs * texts
         rank = conformal_rank(count, self.beyond)
         if rank == 0:
@@ -86,9 +86,9 @@ class Exceedances:
         return reached_share(most_likely_missed(self.alpha, rank - 1, 0.5), count, miss_rate)
 
     def samples_needed(self, share: float, texts: int, miss_rate: float = MISS_RATE) -> int:
-        """Runs of each of `texts` texts, on either side, with which `planned` is at most `share`.
+        """Runs of each of `texts` texts, on both sides, with which `planned` is at most `share`.
 
-        Raises ValueError for a share that is not between `beyond` and 1.
+        Raises ValueError for a share outside of `beyond` to 1.
         """
         if not self.beyond < share < 1:
             raise ValueError(f"share = {share} (expected a number between {self.beyond} and 1)")
@@ -97,7 +97,7 @@ class Exceedances:
 
 @dataclass(frozen=True, eq=False)
 class _Pooled:
-    """Values of both sides together. texts: whose text each of the pooled values is, the largest value first."""
+    """Values of both sides together. texts: the text of each pooled value, the largest value first."""
 
     above: int
     rank: int
@@ -112,7 +112,7 @@ class _Pooled:
         if np.isnan(values).any():
             raise ValueError("a value of a run is NaN")
         texts = np.repeat(np.arange(len(both)), [len(one) + len(other) for one, other in both])
-        # The order among equal values must not look at the side: by text.
+        # The order among equal values must not depend on the side: sort by text.
         order = np.lexsort((texts, -values))
         n_runs, n_calibration = [len(one) for one, _ in both], [len(other) for _, other in both]
         rank = conformal_rank(sum(n_calibration), beyond)
@@ -131,7 +131,7 @@ class _Pooled:
         return sum(self.n_calibration)
 
     def upper(self, above: int) -> float:
-        """P(E >= above): of the `above + rank - 1` largest values, so many are runs that are judged."""
+        """P(E >= above): the probability that so many of the `above + rank - 1` largest values are judged runs."""
         if above == 0:
             return 1.0
         largest = self.texts[: above + self.rank - 1]

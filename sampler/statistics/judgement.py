@@ -1,11 +1,11 @@
-"""What every test of a hypothesis answers, and the error rates that it takes."""
+"""The answer of every hypothesis test, and its error rates."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 MISS_RATE = 0.01
-"""A check may say `passed` only if a discrepancy of the announced size is missed at most this often."""
+"""A check may only pass if a difference of the announced size is missed at most this often."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Judgement:
 
 
 def checked_rate(name: str, rate: float) -> float:
-    """Return an error rate that is one. Raises ValueError for anything outside (0, 1)."""
+    """Return an error rate. Raises ValueError for anything outside (0, 1)."""
     if not 0 < rate < 1:
         raise ValueError(f"{name} = {rate} is no error rate (expected a number between 0 and 1)")
     return rate
 
 
 def hoeffding_reach(rate: float, n: float) -> float:
-    """How far the mean of n values in [0, 1] strays to one side with probability `rate` at most.
+    """How far the mean of n values in [0, 1] deviates to one side with probability `rate` at most.
 
     Hoeffding 1963, Theorem 1: P(mean - expectation >= t) <= exp(-2 n t^2). Without values (n = 0): any distance.
     """
@@ -48,7 +48,8 @@ def detectable_leak(n: int, miss_rate: float = MISS_RATE) -> float:
 def fewest(detectable: Callable[[int], float], discrepancy: float) -> int:
     """Observations with which `detectable` is at most `discrepancy`: never too few, at most a thousandth too many.
 
-    detectable: from a number of observations to what they can tell. Raises ValueError for a discrepancy outside (0, 1).
+    detectable: from a number of observations to the difference they detect. Raises ValueError for a discrepancy outside
+    (0, 1).
     """
     if not 0 < discrepancy < 1:
         raise ValueError(f"discrepancy = {discrepancy} (expected a number between 0 and 1)")

@@ -1,12 +1,12 @@
 """Goodness of fit of draws from a known distribution, by total variation, with bounds that hold at every alpha.
 
-The statistic is the total variation between the empirical and the true distribution; its law is in `variation`, where
-two bounds on each tail are proved for every n. The nearer one is taken for each side, which is fixed before any draw:
-by the distribution, n and alpha alone. What a wrong distribution must differ by to be seen is in `power`.
+The statistic is the total variation between the empirical and the true distribution; `variation` proves two bounds on
+each of its tails for every n. The better one is used for each side; the choice depends only on the distribution, n and
+alpha, not on the draws. The detectable difference is derived in `power`.
 
 Example: one token of probability 0.9, twenty of 0.005, 20,000 draws, alpha 1e-8. A total variation of 0.022 is missed
-with at most 1 %. McDiarmid's bound alone, with Hoeffding's for the power, would announce 0.037; it needs 3 times
-the draws.
+with at most 1 %. McDiarmid's bound alone, with Hoeffding's for the power, would give 0.037; it needs 3 times the
+draws.
 """
 
 import math
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Limits:
-    """What is expected of n draws, and how far above and below it the total variation may be."""
+    """The expected total variation of n draws, and the allowed distance above and below it."""
 
     expected: float
     above: float
@@ -36,7 +36,8 @@ class Limits:
 class Multinomial:
     """Whether draws follow `probabilities` (V,), with false alarms at most `alpha`, half of it on either side.
 
-    Too far is a wrong distribution. Too near is a wrong generator: noise that is reused or stratified.
+    A total variation that is too large means a wrong distribution, one that is too small means reused or stratified
+    noise.
     """
 
     probabilities: Array
@@ -50,7 +51,7 @@ class Multinomial:
             raise ValueError(f"the probabilities sum to {total} (expected 1, none negative)")
 
     def limits(self, n: int) -> Limits:
-        """Expectation and reach of the total variation of n > 0 draws; computed once for each n."""
+        """Expectation and limits of the total variation of n > 0 draws; cached for each n."""
         if n not in self._limits:
             expected, hoeffding = expected_variation(n, self.probabilities), hoeffding_reach(self.alpha / 2, n)
             high, low = (chernoff(n, self.probabilities, self.alpha / 2, side) for side in (1, -1))
@@ -69,7 +70,7 @@ class Multinomial:
     def judge(self, counts: NDArray[np.int64]) -> Judgement:
         """counts: draws of each token (V,). The statistic is the distance from the expectation, the bound its side's.
 
-        Raises ValueError for counts of another number of tokens.
+        Raises ValueError for a different number of tokens.
         """
         if counts.shape != self.probabilities.shape:
             raise ValueError(f"counts of {counts.shape} tokens for probabilities of {self.probabilities.shape}")

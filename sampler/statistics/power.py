@@ -1,7 +1,7 @@
-"""How far a wrong distribution must be from the true one, so that a bound on the total variation does not miss it.
+"""How far a wrong distribution must be from the true one to be detected by a bound on the total variation.
 
-Both ways start from draws of q, at total variation d from p, and a test that rejects where D, the total variation
-between draws and p, is above `bound`. Both hold for every q, hence in the worst direction.
+Both arguments assume draws of q, at total variation d from p, and a test that rejects if D, the total variation between
+draws and p, is above `bound`. Both hold for every q, hence in the worst direction.
 
 1. By one set. With A the tokens that q favours, D >= X(A) / n - p(A), where X(A) is binomial with q(A) = p(A) + d. Its
    lower tail is at most Phi(-sqrt(2 n KL(x, q(A)))) with x = p(A) + bound + 1/n. Source: Zubkov and Serov 2013, "A
@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 def reach_of_one_set(bound: float, n: int, miss_rate: float, largest: float = 0.0) -> float:
     """Smallest d > bound that X(A) / n - p(A) <= bound misses with at most `miss_rate`; 1.0 if there is none.
 
-    largest: the largest probability of a token; 0 where sets may have any mass.
+    largest: the largest probability of a token; 0 if sets may have any mass.
     """
     enough, step = float(ndtri(miss_rate)) ** 2 / 2 if miss_rate < 0.5 else 0.0, bound + 1 / max(n, 1)
 
@@ -70,11 +70,11 @@ def reach_of_expectation(expectation: float, n: int, probabilities: Array) -> fl
 
 
 CLASS_WIDTH = 0.01
-"""Tokens whose probabilities differ by no more than this part count as equal; the answer is raised by the same part."""
+"""Tokens whose probabilities differ by at most this part count as equal; the answer is raised by the same part."""
 
 
 def _classes(probabilities: Array) -> tuple[Array, NDArray[np.int64]]:
-    """Mean probability of each class of tokens, and how many it has."""
+    """Mean probability of each class of tokens, and its number of tokens."""
     positive = probabilities[probabilities > 0]
     labels = np.round(np.log(positive) / CLASS_WIDTH)
     _, place, repeats = np.unique(labels, return_inverse=True, return_counts=True)

@@ -1,15 +1,15 @@
-"""Two sets of runs, text by text: whether a scalar of the one is larger than of the other more often than by chance.
+"""Compare two sets of runs, text by text: whether a scalar of one is larger more often than by chance.
 
 The statistic is the probability of superiority P: over all pairs of a first and a second run of one text, the share in
-which the first is larger, a tie counting half. Under the hypothesis the runs of a text are exchangeable, so given the
-pooled values every choice of who is first is equally likely. The law of the rank sum is then known exactly, ties
-included, and that of the sum over texts is a convolution (Mann and Whitney 1947; van Elteren 1960, here with the
-weights that make every pair count the same).
+which the first is larger, with ties counting half. Under the null hypothesis the runs of a text are exchangeable, so
+given the pooled values every assignment to the first side is equally likely. The law of the rank sum is then known
+exactly, ties included, and that of the sum over texts is a convolution (Mann and Whitney 1947; van Elteren 1960, here
+with weights that make every pair count the same).
 
-The power needs no more than that runs are independent. A text with m first and n second runs has k = min(m, n) disjoint
-pairs, and P is an average over arrangements of averages over such pairs, so that the bounds for sums of independent
-values in [0, 1] hold for it. Source: Hoeffding 1963, "Probability inequalities for sums of bounded random variables",
-section 5. Two of them, with weights w_t proportional to m n: exp(-2 x^2 / V), V = sum of w_t^2 / k_t, and
+The power only assumes that runs are independent. A text with m first and n second runs has k = min(m, n) disjoint
+pairs, and P is an average over arrangements of averages over such pairs, so bounds for sums of independent values in
+[0, 1] hold for it. Source: Hoeffding 1963, "Probability inequalities for sums of bounded random variables", section 5.
+The two used here, with weights w_t proportional to m n: exp(-2 x^2 / V), V = sum of w_t^2 / k_t, and
 exp(-K KL(P - x, P)), K = min of k_t / w_t.
 """
 
@@ -30,15 +30,15 @@ from sampler.statistics.sums import SumLaw
 Array = NDArray[np.float64]
 
 LARGEST = 50
-"""Texts with more runs a side are judged in parts of at most so many, in the order of the runs: it costs 1 % of the
-variance, where the exact law of 500 against 500 would take minutes."""
+"""Texts with more runs per side are judged in parts of at most this many, in the order of the runs: it costs 1 % of the
+variance, while the exact law of 500 against 500 would take minutes."""
 
 Blocks = list[tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
 class RankSum:
-    """Whether the first runs of each text are like the second ones, two-sided, with false alarms at most `alpha`."""
+    """Whether the first runs of each text resemble the second ones, two-sided, with false alarms at most `alpha`."""
 
     alpha: float
 
@@ -48,8 +48,8 @@ class RankSum:
     def judge(self, first: Sequence[Array], second: Sequence[Array]) -> Judgement:
         """first, second: for each text the scalars of its runs, (m,) and (n,). Texts without one side are left out.
 
-        The statistic is the probability of superiority of the side that is larger, from 0.5 to 1, the bound the largest
-        one that is not rejected on that side. Raises ValueError for two numbers of texts, and for NaN.
+        The statistic is the probability of superiority of the larger side, from 0.5 to 1; its bound is the largest one
+        that is not rejected on that side. Raises ValueError for different numbers of texts, and for NaN.
         """
         blocks = _blocks(first, second)
         runs = sum(len(one) + len(other) for one, other in blocks)
@@ -71,8 +71,8 @@ class RankSum:
     def detectable(self, first: Sequence[Array], second: Sequence[Array], miss_rate: float = MISS_RATE) -> float:
         """Smallest probability of superiority, on the worse side, that is missed with at most `miss_rate`; 1.0 if none.
 
-        It depends on the values by their ties alone, and keeps its promise for such a bound: where it is not rejected,
-        the true probability is below it in all but `miss_rate` of the cases.
+        It depends on the values only by their ties, and is a confidence bound: if a run is not rejected, the true
+        probability is below it in all but `miss_rate` of the cases.
         """
         checked_rate("miss_rate", miss_rate)
         blocks = _blocks(first, second)

@@ -1,9 +1,9 @@
-"""Scalars (rank, surprisal, entropy): the largest distance between distribution functions.
+"""Test of scalars (rank, surprisal, entropy) by the largest distance between distribution functions.
 
 Dvoretzky, Kiefer and Wolfowitz with Massart's constant: P(sup |F_n - F| > e) <= 2 exp(-2 n e^2) for every distribution,
 atoms included. Source: Massart 1990, "The tight constant in the Dvoretzky-Kiefer-Wolfowitz inequality", corollary 1.
 
-A distribution at distance d gives one half-line a probability that is off by d, and so the power is that of one set
+A distribution at distance d has one half-line whose probability is off by d, so the power is that of one set
 (`power.reach_of_one_set`).
 """
 

@@ -1,8 +1,8 @@
-"""A share of marked runs beside a bound that is given: exact binomial tails on one side.
+"""Test of a share of runs against a given bound: exact binomial tails on one side.
 
-Runs need not have the same probability of a mark: where their mean is at most `share`, a count above the mean by one or
-more is reached no more often than by a binomial one (Hoeffding 1956, "On the distribution of the number of successes in
-independent trials", theorem 4), and likewise below.
+A success is a run with the tested property. Runs may have different probabilities of it: if their mean is at most
+`share`, a count above the mean by one or more is no more likely than for a binomial count (Hoeffding 1956, "On the
+distribution of the number of successes in independent trials", theorem 4), and likewise below.
 """
 
 import math
@@ -16,9 +16,9 @@ from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate
 
 
 def reached_share(missed: int, runs: int, miss_rate: float) -> float:
-    """Mean probability of `runs` independent marks that leaves at most `missed` of them with `miss_rate`; 1.0: none.
+    """Mean success probability of `runs` runs with at most `missed` successes with probability `miss_rate`; 1.0: none.
 
-    The binomial is the worst case only where missed + 1 is no more than the mean, which the answer respects.
+    The binomial is the worst case only if missed + 1 is at most the mean, which the answer respects.
     """
     if missed >= runs:
         return 1.0
@@ -31,7 +31,7 @@ def reached_share(missed: int, runs: int, miss_rate: float) -> float:
 
 
 def most_likely_missed(rate: float, others: int, fraction: float) -> int:
-    """The largest count beside `others` of the second sample that Chernoff's bound does not put below `rate`."""
+    """The largest count, next to `others` of the second sample, that Chernoff's bound does not put below `rate`."""
     enough = -math.log(rate)
 
     def surprise(count: int) -> float:
@@ -52,7 +52,7 @@ def most_likely_missed(rate: float, others: int, fraction: float) -> int:
 
 @dataclass(frozen=True)
 class AtMost:
-    """Whether marks have a mean probability of at most `share`, with false alarms at most `alpha`."""
+    """Whether the mean success probability is at most `share`, with false alarms at most `alpha`."""
 
     share: float
     alpha: float
@@ -66,7 +66,7 @@ class AtMost:
         return max(allowed, math.ceil(n * self.share))
 
     def judge(self, count: int, n: int) -> Judgement:
-        """The statistic is the count, beside the largest allowed one. Raises ValueError for a count outside 0..n."""
+        """The statistic is the count, the bound the largest allowed one. Raises ValueError for a count outside 0..n."""
         if not 0 <= count <= n:
             raise ValueError(f"count = {count} (expected 0 to {n})")
         if not n:
@@ -75,14 +75,14 @@ class AtMost:
         return Judgement(float(count), float(self.most(n)), n, p_value)
 
     def detectable(self, n: int, miss_rate: float = MISS_RATE) -> float:
-        """Smallest mean probability that is missed with at most `miss_rate`; 1.0 if none is."""
+        """Smallest mean probability that is missed with at most `miss_rate`; 1.0 if there is none."""
         checked_rate("miss_rate", miss_rate)
         return reached_share(self.most(n) if n else 0, n, miss_rate)
 
 
 @dataclass(frozen=True)
 class AtLeast:
-    """Whether marks have a mean probability of at least `share`: what is not marked has at most 1 - share."""
+    """Whether the mean success probability is at least `share`: that of a failure is at most 1 - share."""
 
     share: float
     alpha: float
@@ -92,9 +92,9 @@ class AtLeast:
         checked_rate("alpha", self.alpha)
 
     def judge(self, count: int, n: int) -> Judgement:
-        """The statistic is how many are not marked, beside the largest number that is allowed."""
+        """The statistic is the number of failures, the bound the largest allowed one."""
         return AtMost(1 - self.share, self.alpha).judge(n - count, n)
 
     def detectable(self, n: int, miss_rate: float = MISS_RATE) -> float:
-        """Largest mean probability of a mark that is missed with at most `miss_rate`; 0.0 if none is."""
+        """Largest mean success probability that is missed with at most `miss_rate`; 0.0 if there is none."""
         return 1 - AtMost(1 - self.share, self.alpha).detectable(n, miss_rate)

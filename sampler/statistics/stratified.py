@@ -1,7 +1,7 @@
-"""Two samples of runs over the same texts: in which sample do more runs count (loop, lack an end), text by text.
+"""Compare two samples of runs over the same texts: which sample has more successes (loops, missing ends), text by text.
 
-Given how many runs of a text count, those of the first sample are a draw without replacement, whatever the rate of that
-text is. The sum over texts is then a sum of independent hypergeometric counts: nothing about the texts is assumed.
+Given the number of successes in a text, those of the first sample are a draw without replacement, whatever the rate of
+that text. The sum over texts is then a sum of independent hypergeometric counts; nothing is assumed about the texts.
 """
 
 import math
@@ -20,11 +20,11 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class StratifiedCounts:
-    """Whether counts in two samples have one rate within each text: each tail with half of alpha, exact.
+    """Whether two samples have the same success rate within each text; exact, with half of alpha for each tail.
 
-    Arguments named first, second, n_first, n_second are whole numbers (S,): of the runs of each of S texts those that
-    count, and all. Texts of which one sample has no runs are left out. Source: Birch 1964, "The detection of partial
-    association, I: the 2 x 2 case", where it is the best test against odds that are raised alike in each text.
+    Arguments named first, second, n_first, n_second are whole numbers (S,): the successes of the runs of each of S
+    texts, and the number of runs. Texts without runs in one sample are left out. Source: Birch 1964, "The detection of
+    partial association, I: the 2 x 2 case", where it is the best test against odds that are raised alike in each text.
     """
 
     alpha: float
@@ -33,9 +33,9 @@ class StratifiedCounts:
         checked_rate("alpha", self.alpha)
 
     def judge(self, first: ArrayLike, n_first: ArrayLike, second: ArrayLike, n_second: ArrayLike) -> Judgement:
-        """The statistic is -log10 of the doubled smaller tail, beside that of alpha.
+        """The statistic is -log10 of the doubled smaller tail, the bound -log10 alpha.
 
-        Raises ValueError for counts that are not whole, fit no number of runs, or are not of the same texts.
+        Raises ValueError for counts that are not whole, exceed the number of runs, or belong to different texts.
         """
         one, n_one, other, n_other = _checked(first, n_first, second, n_second)
         law = drawn_marks((one + other).tolist(), n_one.tolist(), (n_one + n_other).tolist())
@@ -48,11 +48,11 @@ class StratifiedCounts:
     ) -> float:
         """Smallest share of the first sample's runs that is missed with at most `miss_rate`; 1.0 if none.
 
-        counted_second: how many of the second sample's runs count. The share is that of texts with both samples.
+        counted_second: successes of the second sample. The share is that of texts with both samples.
 
-        Two facts are enough. Independent runs, whatever each one's probability, fall short of a count more seldom than
-        a binomial of the same mean (Hoeffding 1956, "On the distribution of the number of successes in independent
-        trials", Theorem 4). And given M that count in all, P(first >= c) <= exp(-M KL(c / M, f)) with the largest share
+        Two facts are enough. Independent runs, whatever their probabilities, are less likely to fall short of a count
+        than a binomial of the same mean (Hoeffding 1956, "On the distribution of the number of successes in independent
+        trials", Theorem 4). And given M successes in all, P(first >= c) <= exp(-M KL(c / M, f)) with the largest share
         f of a text's runs that the first sample has (Hoeffding 1963, section 6).
         """
         checked_rate("miss_rate", miss_rate)
@@ -63,13 +63,13 @@ class StratifiedCounts:
         return reached_share(most_likely_missed(self.alpha / 2, counted_second, fraction), int(n_one.sum()), miss_rate)
 
     def planned_share(self, runs: int, texts: int, rate: float = 0.0, miss_rate: float = MISS_RATE) -> float:
-        """`detectable_share` with `runs` runs of each text in either sample, a share of `rate` of the second's."""
+        """`detectable_share` with `runs` runs of each text in both samples, `rate`: of successes in the second."""
         return self.detectable_share([runs] * texts, [runs] * texts, round(rate * runs * texts), miss_rate)
 
     def samples_needed(self, share: float, texts: int, rate: float = 0.0, miss_rate: float = MISS_RATE) -> int:
-        """Runs of each of `texts` texts, in either sample, with which `planned_share` is at most `share`.
+        """Runs of each of `texts` texts, in both samples, with which `planned_share` is at most `share`.
 
-        Raises ValueError for a share that is not between the second sample's rate and 1.
+        Raises ValueError for a share outside of the second sample's rate to 1.
         """
         if not rate < share < 1:
             raise ValueError(f"share = {share} (expected a number between {rate} and 1)")
@@ -95,7 +95,7 @@ class StratifiedCounts:
         return high
 
     def miss_rate(self, first: float, second: float, n_first: ArrayLike, n_second: ArrayLike) -> float:
-        """Largest probability of not rejecting where the first sample has more: a bound, for all texts at once.
+        """Largest probability of not rejecting if the first sample has the higher rate: a bound for any texts.
 
         first, second: mean rate over the runs of the two samples, however it is spread over texts.
         """
@@ -106,7 +106,7 @@ class StratifiedCounts:
         most = _most_accepted(self.alpha, n_other, n_one)
         # With a second count x a miss needs a first one up to most[x]. Of the sums of independent runs with a given
         # mean, that of equal rates has the heaviest tails beyond the mean (Hoeffding 1956, Theorem 4); nearer to it the
-        # bound is 1. The probability given x rises with x, so that its expectation is a sum over tails of x.
+        # bound is 1. The probability given x rises with x, so its expectation is a sum over tails of x.
         counts = np.arange(1, n_fewer + 1)
         given = np.where(most <= n_more * first - 1, binom.cdf(most, n_more, first), 1.0)
         tails = np.where(counts - 1 >= n_fewer * second, binom.sf(counts - 1, n_fewer, second), 1.0)
@@ -114,12 +114,11 @@ class StratifiedCounts:
 
 
 def _most_accepted(alpha: float, n_fewer: Counts, n_more: Counts) -> Counts:
-    """For every count of one sample the largest one of the other that may be accepted, whatever the texts' counts are.
+    """For every count of one sample the largest one of the other that may be accepted, whatever the counts of texts.
 
     A hypergeometric count is a sum of independent indicators (Vatutin and Mikhailov 1982, "Limit theorems for the
-    number of empty cells"), so that given m in all, the one sample's has lighter tails than m indicators of one
-    probability (Hoeffding 1956, Theorem 4). The same holds for the runs that do not count; the better of the two bounds
-    is taken.
+    number of empty cells"), so given m successes in all, one sample's count has lighter tails than m indicators of one
+    probability (Hoeffding 1956, Theorem 4). The same holds for failures; the better of the two bounds is used.
     """
     total = int((n_fewer + n_more).sum())
     share = n_fewer / (n_fewer + n_more)
@@ -128,13 +127,13 @@ def _most_accepted(alpha: float, n_fewer: Counts, n_more: Counts) -> Counts:
     lowest = _lower_limit(half, pooled, float(share.min()))
     highest_of_others = pooled - _lower_limit(half, pooled, float((1 - share).min()))
     lowest = np.maximum(lowest, int(n_fewer.sum()) - highest_of_others[::-1])
-    # Both limits rise by 0 or 1 with each pooled count, so that those accepted are an interval.
+    # Both limits rise by 0 or 1 with each pooled count, so the accepted counts are an interval.
     counts = np.arange(int(n_fewer.sum()) + 1)
     return np.searchsorted(lowest, counts, side="right") - 1 - counts
 
 
 def _lower_limit(rate: float, trials: Counts, probability: float) -> Counts:
-    """Largest count below which a binomial one lies with at most `rate`; at most its mean, where the bound ends."""
+    """Largest count that a binomial is below with at most `rate`; at most its mean, where the bound ends."""
     quantile = binom.ppf(rate, trials, probability)
     return np.asarray(np.maximum(0, np.minimum(quantile, np.floor(trials * probability))), dtype=np.int64)
 
@@ -158,7 +157,7 @@ def _checked(first: ArrayLike, n_first: ArrayLike, second: ArrayLike, n_second: 
 
 
 def _comparable(n_first: ArrayLike, n_second: ArrayLike) -> tuple[Counts, Counts]:
-    """Without texts of which one sample has no runs."""
+    """Leave out texts without runs in one sample."""
     n_one, n_other = _whole(n_first), _whole(n_second)
     both = (n_one > 0) & (n_other > 0)
     return n_one[both], n_other[both]

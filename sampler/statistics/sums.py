@@ -1,8 +1,8 @@
-"""The law of a sum of independent counts, exact however far out: what conditional tests over strata are made of.
+"""The law of a sum of independent counts, exact in the far tails; conditional tests over strata are based on it.
 
-Plain convolution by Fourier transform is right to 1e-16 of the largest probability, which is no use for a tail of
-1e-20. Each summand is therefore tilted first, p_k exp(theta k) / M(theta), so that the place that is asked for becomes
-the mean; the transform is right there, and the tilt is taken back. Source: Keich 2005, "sFFT: a faster accurate
+Plain convolution by Fourier transform is accurate to 1e-16 of the largest probability, which is useless for a tail of
+1e-20. Each summand is therefore tilted first, p_k exp(theta k) / M(theta), so that the requested place becomes the
+mean; the transform is accurate there, and the tilt is then reversed. Source: Keich 2005, "sFFT: a faster accurate
 computation of the p-value of the entropy score".
 """
 
@@ -21,18 +21,18 @@ from scipy.stats import hypergeom
 Array = NDArray[np.float64]
 
 STEEPEST = 60.0
-"""The largest tilt: a count one below the most likely one then weighs exp(-60)."""
+"""The largest tilt: a count one below the most likely one then has the weight exp(-60)."""
 
 SMALLEST = 1e-300
-"""No probability of something that can happen is said to be less."""
+"""Lower limit for the probability of any possible event."""
 
 SLACK = 1 + 1e-9
-"""Tails are raised by so much, a thousand times their rounding, so that none is smaller than the true one."""
+"""Tails are raised by this factor, a thousand times their rounding, so that none is below the true one."""
 
 
 @dataclass(frozen=True, eq=False)
 class SumLaw:
-    """The sum of independent counts. parts: probabilities (K,) of 0 to K - 1 of each of them."""
+    """The sum of independent counts. parts: for each of them the probabilities (K,) of 0 to K - 1."""
 
     parts: tuple[Array, ...]
 
@@ -45,7 +45,7 @@ class SumLaw:
         return self._tilted_mean(0.0)
 
     def upper(self, value: int) -> float:
-        """P(sum >= value), at most 1e-9 of itself too large and never too small."""
+        """P(sum >= value), too large by at most 1e-9 of itself and never too small."""
         if value <= 0:
             return 1.0
         if value > self.most:
@@ -64,7 +64,7 @@ class SumLaw:
 
     @cached_property
     def mirrored(self) -> "SumLaw":
-        """The law of the largest sum less the sum."""
+        """The law of the largest sum minus the sum."""
         return SumLaw(tuple(part[::-1] for part in self.parts))
 
     @cached_property
@@ -92,7 +92,7 @@ class SumLaw:
         return float(times @ (weights @ np.arange(weights.shape[1])))
 
     def _tilt(self, value: float) -> float:
-        """The tilt under which the mean is `value`; none below the mean."""
+        """The tilt that gives the mean `value`; 0 below the mean."""
         if value <= self.mean:
             return 0.0
         if self._tilted_mean(STEEPEST) <= value:
@@ -100,7 +100,7 @@ class SumLaw:
         return float(brentq(lambda theta: self._tilted_mean(theta) - value, 0.0, STEEPEST, xtol=1e-9))
 
     def _chernoff_tilt(self, rate: float) -> float:
-        """The tilt at whose mean Chernoff's bound is `rate`: a little beyond the true quantile."""
+        """The tilt at whose mean Chernoff's bound equals `rate`: slightly beyond the true quantile."""
 
         def excess(theta: float) -> float:
             return self._tilted(theta)[1] - theta * self._tilted_mean(theta) - math.log(rate)
@@ -116,18 +116,18 @@ class SumLaw:
             spectrum *= rfft(row[:length], length) ** times
         pmf = np.maximum(irfft(spectrum, length)[start : self.most + 1], 0.0)
         steps = np.arange(len(pmf))
-        # exp(-theta x) from `start` on, so that nothing overflows; a sum from above keeps the digits of the tail
+        # exp(-theta x) relative to `start`, so that nothing overflows; summing from above keeps the digits of the tail
         sums = np.cumsum((pmf * np.exp(-theta * steps))[::-1])[::-1]
         return np.asarray(np.minimum(1.0, SLACK * np.exp(log_moment - theta * start) * sums))
 
 
 def drawn_marks(marked: Sequence[int], first: Sequence[int], total: Sequence[int]) -> SumLaw:
-    """How many of the marked fall to the first side, if in each stratum any `first` of `total` are as likely as others.
+    """The number of marked items on the first side, if in each stratum any `first` of `total` items are equally likely.
 
-    A sum of hypergeometric counts, each counted from 0: strata of which nothing is open add nothing.
+    It is a sum of hypergeometric counts, each from 0; strata with only one possible count are left out.
     """
     parts = []
-    for marks, drawn, size in zip(marked, first, total, strict=True):
-        if 0 < marks <= size and 0 < drawn <= size:
-            parts.append(np.asarray(hypergeom.pmf(np.arange(min(marks, drawn) + 1), size, marks, drawn)))
+    for successes, drawn, size in zip(marked, first, total, strict=True):
+        if 0 < successes <= size and 0 < drawn <= size:
+            parts.append(np.asarray(hypergeom.pmf(np.arange(min(successes, drawn) + 1), size, successes, drawn)))
     return SumLaw(tuple(parts))

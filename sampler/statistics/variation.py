@@ -1,20 +1,20 @@
-"""The total variation between n draws and the distribution that they come from: its expectation and its tails.
+"""The total variation between n draws and their distribution: its expectation and its tails.
 
 The statistic D is half the sum of |X_i / n - p_i| over the tokens. Three facts hold for every n, with no asymptotics.
 
 1. The expectation is a sum of mean absolute deviations of binomials, in closed form (de Moivre). Source: Diaconis and
    Zabell 1991, "Closed form summation for classical distributions", equation 1.1.
-2. One draw changes D by at most 1/n, so that D leaves its expectation by t, to one side, with probability at most
+2. One draw changes D by at most 1/n, so D deviates from its expectation by t, to one side, with probability at most
    exp(-2 n t^2). Source: McDiarmid 1989, "On the method of bounded differences", Lemma 1.2.
 3. P(n D >= s) <= exp(-theta s) E exp(theta n D) for every theta > 0, and likewise below with theta < 0 (Chernoff 1952).
    Multinomial counts are independent Poisson counts Y_i, of expectation n p_i, given that their sum is n. So, with
    a = theta / 2, the expectation on the right is prod_i E exp(a |Y_i - n p_i|) * Q(n) / P(Poisson(n) = n), where Q(n)
    is the probability that the Y_i sum to n once each has been tilted by exp(a |Y_i - n p_i|). The product is in closed
    form; Q comes from a discrete Fourier transform. Folding the sum modulo the transform's length only adds
-   probability, and Q(n) is at most the largest probability of a partial sum, which serves where there are many tokens.
+   probability, and Q(n) is at most the largest probability of a partial sum, which is used for many tokens.
    Source: Mitzenmacher and Upfal, "Probability and Computing", chapter 5.4, for the step to Poisson counts.
 
-The third is the sharper one but for few draws: it knows how little a peaked distribution can vary.
+The third is the sharper one except for few draws, since it uses how little a peaked distribution can vary.
 """
 
 import math
@@ -28,7 +28,7 @@ from scipy.special import gammainc, gammaincc, gammaln, xlog1py, xlogy
 Array = NDArray[np.float64]
 
 HEAD = 48
-"""As many of the likeliest tokens enter the Fourier transform. With no more tokens than that Q(n) is exact."""
+"""This many of the likeliest tokens enter the Fourier transform. With no more tokens Q(n) is exact."""
 
 
 def mean_absolute_deviations(n: int, probabilities: Array) -> Array:
@@ -40,13 +40,13 @@ def mean_absolute_deviations(n: int, probabilities: Array) -> Array:
 
 
 def expected_variation(n: int, probabilities: Array) -> float:
-    """Expectation of the total variation between n draws and the distribution (V,) that they come from; 0 for n = 0."""
+    """Expectation of the total variation between n draws and their distribution (V,); 0 for n = 0."""
     return float(mean_absolute_deviations(n, probabilities).sum() / (2 * n)) if n else 0.0
 
 
 @dataclass(frozen=True)
 class Tail:
-    """P(D beyond x) <= exp(log_moment - theta n x): above where theta > 0, below where theta < 0."""
+    """P(D beyond x) <= exp(log_moment - theta n x): above for theta > 0, below for theta < 0."""
 
     theta: float
     log_moment: float
@@ -56,31 +56,31 @@ class Tail:
         return min(0.0, self.log_moment - self.theta * n * variation)
 
     def quantile(self, n: int, rate: float) -> float:
-        """Where the bound is `rate`."""
+        """The total variation at which the bound is `rate`."""
         return (self.log_moment - math.log(rate)) / (self.theta * n)
 
 
 def chernoff(n: int, probabilities: Array, rate: float, side: int) -> Tail:
     """The tail of that side (1 above, -1 below) whose quantile at `rate` is nearest among a dozen theta.
 
-    theta is chosen by n, distribution and rate alone, before any draw, so that the bound holds at every x.
+    theta depends only on n, distribution and rate, not on the draws, so the bound holds at every x.
     """
     expected = n * np.sort(probabilities[probabilities > 0])[::-1]
     thetas = side * np.minimum(math.sqrt(-8 * math.log(rate) / n) * np.geomspace(0.7, 5, 9), 6.0)
-    if len(expected) > HEAD:  # there the factor of the sum hardly depends on theta, and is dear
+    if len(expected) > HEAD:  # the factor of the sum then hardly depends on theta, and is expensive
         thetas = np.array([min(thetas, key=lambda theta: side * _poisson_tail(n, expected, theta).quantile(n, rate))])
     tails = [_conditioned(_poisson_tail(n, expected, theta), n, expected) for theta in thetas]
     return min(tails, key=lambda tail: side * tail.quantile(n, rate))
 
 
 def _poisson_tail(n: int, expected: Array, theta: float) -> Tail:
-    """With Q(n) taken to be 1; expected: n p, largest first."""
+    """The tail with Q(n) = 1; expected: n p, largest first."""
     conditioning = float(gammaln(n + 1)) + n - n * math.log(n)
     return Tail(float(theta), float(_log_tilts(expected, theta / 2).sum()) + conditioning)
 
 
 def _conditioned(tail: Tail, n: int, expected: Array) -> Tail:
-    """With Q(n) as it is, or a bound on it."""
+    """The tail with Q(n), or a bound on it."""
     return Tail(tail.theta, tail.log_moment + math.log(_sum_probability(n, expected, tail.theta / 2)))
 
 
@@ -95,7 +95,7 @@ def _log_tilts(mu: Array, a: float) -> Array:
 
 
 def _log_tail(tail: Callable[[Array, Array], Array], count: Array, mean: Array, order: Array) -> Array:
-    """Log P(Poisson(mean) up to, or from, count); where that would underflow, Chernoff's bound on it: not too small."""
+    """Log P(Poisson(mean) up to, or from, count); where that would underflow, Chernoff's upper bound on it."""
     exact = tail(order, mean)
     bound = count - mean - xlogy(count, count / mean)
     return np.where(exact > 1e-280, np.log(np.maximum(exact, 1e-300)), bound)
@@ -115,7 +115,7 @@ def _sum_probability(n: int, expected: Array, a: float) -> float:
 
 
 def _transform_length(mean: float, a: float) -> int:
-    """Long enough that folding adds little; too short would be a weaker bound, not a wrong one."""
+    """Long enough that folding adds little; a smaller length would give a weaker bound, not a wrong one."""
     span = 24 * math.sqrt(mean + 1) + 4 * mean * max(0.0, math.expm1(a)) + 64
     return int(2 ** min(15, math.ceil(math.log2(span))))
 

@@ -1,7 +1,7 @@
-"""Activations of the MLP: on the CPU in float32 by a compiled loop, elsewhere by MLX's own operations.
+"""Activations of the MLP: by a compiled loop on the CPU in float32, else by MLX's own operations.
 
-MLX's CPU backend computes one exponential at a time, on one thread: SwiGLU of 64 rows of 4,096 took 7 ms a layer, a
-quarter of what the layer's matrix products took.
+MLX's CPU backend computes one exponential at a time, on one thread: SwiGLU of 64 rows of 4,096 took 7 ms per layer, a
+quarter of the time of the layer's matrix products.
 """
 
 import math
@@ -14,7 +14,7 @@ from sampler.runtime.threads import in_parts
 
 
 def compiled(rows: mx.array) -> bool:
-    """Whether the compiled loops take these rows."""
+    """Whether the compiled loops support these rows."""
     return rows.dtype == mx.float32 and mx.default_device() == mx.cpu
 
 

@@ -1,4 +1,4 @@
-"""What both backbones share: all rows of a step share each matrix product, each request attends to its own cache."""
+"""The common part of both backbones: all rows of a step share each matrix product, each request has its own cache."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ def no_tap(name: str, value: mx.array) -> None:
 
 @dataclass(frozen=True)
 class AttentionRequest:
-    """Which attention to return. heads: (layer, head) pairs; queries: how many of the last query rows."""
+    """Which attention to return. heads: (layer, head) pairs; queries: number of last query rows."""
 
     heads: Sequence[tuple[int, int]] = ()
     queries: int = 1
@@ -38,15 +38,13 @@ class DecoderLayer(Protocol):
 
     def projections(self, hidden: mx.array) -> mx.array:
         """Queries, keys and values side by side, from the normed input: (N, D) -> (N, 3D)."""
-        ...
 
     def rest(self, hidden: mx.array, mixed: mx.array) -> mx.array:
         """Output projection of the attention and MLP, with their residuals: (N, D), (N, D) -> (N, D)."""
-        ...
 
 
 class Backbone(ABC):
-    """A decoder on rows of embeddings, without a token embedding; in the type of its weights."""
+    """A decoder on rows of embeddings, without a token embedding; in the dtype of its weights."""
 
     layers: Sequence[DecoderLayer]
 
@@ -54,11 +52,11 @@ class Backbone(ABC):
         self.config = config
 
     def _enter(self, embeddings: mx.array, positions: NDArray[np.int64]) -> mx.array:  # noqa: ARG002
-        """What the first layer reads: (rows, L, D) -> (rows, L, D); positions: (rows or 1, L)."""
+        """The input of the first layer: (rows, L, D) -> (rows, L, D); positions: (rows or 1, L)."""
         return embeddings
 
     def _angles(self, positions: NDArray[np.int64]) -> Angles | None:  # noqa: ARG002
-        """How queries and keys at positions (N,) are turned; None: not at all."""
+        """Rotation of queries and keys at positions (N,); None: no rotation."""
         return None
 
     @abstractmethod
@@ -74,11 +72,11 @@ class Backbone(ABC):
         *,
         last: int | None = None,
     ) -> tuple[mx.array, list[mx.array]]:
-        """Run L positions of each sequence through a cache, after those that it has.
+        """Run L positions of each sequence through a cache, after those that it already has.
 
-        embeddings: (rows, L, D). last: how many of the positions have to be answered; None: all. Returns the normed
-        hidden states (rows, last, D), and for each pair of `attention` the attention of the conditional row's last
-        queries, (queries, all positions).
+        embeddings: (rows, L, D). last: number of last positions to return; None: all. Returns the normed hidden states
+        (rows, last, D), and for each pair of `attention` the attention of the conditional row's last queries, (queries,
+        all positions).
         """
         (normed,), kept = self.prefill_beside([(embeddings, cache)], attention, tap, last=last)
         return normed, kept
@@ -91,28 +89,28 @@ class Backbone(ABC):
         *,
         last: int | None = None,
     ) -> tuple[list[mx.array], list[mx.array]]:
-        """As `prefill`, for several stretches with a cache each, which share the matrix products.
+        """As `prefill`, for several stretches, each with its own cache, which share the matrix products.
 
         stretches: embeddings (rows, L, D) and cache; L may differ. Returns the normed hidden states of each; attention
         and taps are those of the first one.
         """
         shapes = [embeddings.shape[:2] for embeddings, _ in stretches]
         positions = [np.arange(cache.length, cache.length + embeddings.shape[1]) for embeddings, cache in stretches]
-        tables = [self._tables(each) for each in positions]
-        entered = [self._enter(each, at[None]) for (each, _), at in zip(stretches, positions, strict=True)]
+        tables = [self._tables(part) for part in positions]
+        entered = [self._enter(part, at[None]) for (part, _), at in zip(stretches, positions, strict=True)]
         tap("embeddings", entered[0])
         hidden = _flat(entered)
         kept: dict[tuple[int, int], mx.array] = {}
         for index, layer in enumerate(self.layers):
             joint = _apart(layer.projections(hidden), shapes)
-            if layer is self.layers[-1] and last is not None:  # nothing reads its other positions
-                hidden = _flat([each[:, each.shape[1] - last :] for each in _apart(hidden, shapes)])
+            if layer is self.layers[-1] and last is not None:  # its other positions are not needed
+                hidden = _flat([part[:, part.shape[1] - last :] for part in _apart(hidden, shapes)])
                 shapes = [(rows, last) for rows, _ in shapes]
             mixed = []
-            for place, (each, table, (_, cache), (_, count)) in enumerate(
+            for place, (part, table, (_, cache), (_, count)) in enumerate(
                 zip(joint, tables, stretches, shapes, strict=True)
             ):
-                query, key, value = self._heads(each)
+                query, key, value = self._heads(part)
                 if table is not None:
                     query, key = rotate(query, *table), rotate(key, *table)
                 keys, values = cache.append(index, key, value)
@@ -128,7 +126,7 @@ class Backbone(ABC):
         return normed, [kept[pair] for pair in attention.heads]
 
     def _tables(self, positions: NDArray[np.int64]) -> list[mx.array] | None:
-        """The angles of positions (N,) for MLX; None: queries and keys are not turned."""
+        """The angles of positions (N,) for MLX; None: queries and keys are not rotated."""
         angles = self._angles(positions)
         return None if angles is None else [mx.array(table) for table in angles]
 
@@ -141,9 +139,9 @@ class Backbone(ABC):
     ) -> tuple[mx.array, list[list[AttentionRow]]]:
         """Run one new position of every slot.
 
-        embeddings: (N, D); the rows of a slot stand together. The rows of an idle slot go through the matrix products,
-        whose width never changes, and attend to nothing. Returns the normed hidden states (N, D), and for each slot the
-        attention (1, length) of each pair of `attention`, none for an idle slot; no slots where there are no pairs.
+        embeddings: (N, D); the rows of a slot are adjacent. The rows of an idle slot take part in the matrix products,
+        whose width is constant, and attend to nothing. Returns the normed hidden states (N, D), and for each slot the
+        attention (1, length) of each pair of `attention`, empty for an idle slot; no slots without pairs.
         """
         positions = cache.begin()
         angles, hidden = self._angles(positions), self._enter(embeddings[:, None], positions[:, None])[:, 0]
@@ -162,17 +160,17 @@ class Backbone(ABC):
         return normed, [[row for row in rows if row is not None] for rows in by_slot]
 
     def _heads(self, joint: mx.array) -> list[mx.array]:
-        """Queries, keys and values of a layer out of (rows, length, 3D), each (rows, heads, length, head_size)."""
+        """Split (rows, length, 3D) into queries, keys and values of a layer, each (rows, heads, length, head_size)."""
         apart = joint.reshape(*joint.shape[:2], 3, self.config.num_heads, self.config.head_size)
         return [apart[:, :, part].transpose(0, 2, 1, 3) for part in range(3)]
 
 
 def _flat(stretches: Sequence[mx.array]) -> mx.array:
-    """Rows of stretches (rows, L, D) under each other: (N, D)."""
-    return mx.concatenate([each.reshape(-1, each.shape[2]) for each in stretches])
+    """Concatenate the rows of stretches (rows, L, D): (N, D)."""
+    return mx.concatenate([part.reshape(-1, part.shape[2]) for part in stretches])
 
 
 def _apart(flat: mx.array, shapes: Sequence[tuple[int, ...]]) -> list[mx.array]:
-    """The stretches (rows, L, D) that stand under each other in (N, D)."""
+    """Split (N, D) into stretches (rows, L, D)."""
     ends = np.cumsum([rows * length for rows, length in shapes])[:-1].tolist()
-    return [each.reshape(*shape, -1) for each, shape in zip(mx.split(flat, ends), shapes, strict=True)]
+    return [part.reshape(*shape, -1) for part, shape in zip(mx.split(flat, ends), shapes, strict=True)]

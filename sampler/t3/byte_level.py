@@ -1,4 +1,4 @@
-"""GPT-2's byte-level BPE from the files that HuggingFace keeps beside a checkpoint."""
+"""GPT-2's byte-level BPE from the files that HuggingFace stores with a checkpoint."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class _Token(BaseModel):
-    """How an added token is matched, as transformers writes it."""
+    """How an added token is matched, as written by transformers."""
 
     content: str
     single_word: bool = False
@@ -28,7 +28,7 @@ class _Token(BaseModel):
 
 
 class _Settings(BaseModel):
-    """What of `tokenizer_config.json` changes ids."""
+    """The keys of `tokenizer_config.json` that affect ids."""
 
     model_max_length: float = Field(default=math.inf, gt=0)
     added_tokens_decoder: dict[int, _Token] = {}
@@ -37,8 +37,8 @@ class _Settings(BaseModel):
 def read_byte_level(vocabulary: Path) -> Tokenizer:
     """Build the tokenizer of `vocab.json`, `merges.txt`, `added_tokens.json` as `GPT2Tokenizer` of transformers does.
 
-    How an added token is matched (spaces beside it, whole words only) is taken from `tokenizer_config.json` where that
-    says so. Raises WeightsError for a file that is missing, cannot be read or does not fit the others.
+    How an added token is matched (adjacent spaces, whole words only) is taken from `tokenizer_config.json` if it is
+    given there. Raises WeightsError for a file that is missing, unreadable or inconsistent with the others.
     """
     merges, added = vocabulary.parent / "merges.txt", vocabulary.parent / "added_tokens.json"
     for path in (merges, added):
@@ -68,7 +68,7 @@ def read_byte_level(vocabulary: Path) -> Tokenizer:
 
 
 def longest_text(folder: Path, most: int) -> int:
-    """Most ids of a text: `most`, or `model_max_length` where that is less, since upstream cuts texts off there."""
+    """Largest number of ids of a text: `most`, or `model_max_length` if that is less, where upstream truncates."""
     return int(min(_settings(folder).model_max_length, most))
 
 

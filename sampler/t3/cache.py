@@ -1,4 +1,4 @@
-"""Keys and values of single requests in MLX arrays: any device, any type."""
+"""Keys and values of single requests in MLX arrays, for any device and dtype."""
 
 import copy
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ GROWTH = 256
 AttentionRow = mx.array | NDArray[np.float32]
 
 Part = list[tuple[mx.array, mx.array]]
-"""Keys and values of neighbouring positions, (rows, heads, positions, head_size), layer by layer."""
+"""Keys and values of consecutive positions, (rows, heads, positions, head_size), layer by layer."""
 
 
 class KeyValueCache:
     """Keys and values of `rows` sequences of equal length (one, or a conditional and an unconditional one).
 
-    Every layer holds two arrays (rows, heads, capacity, head_size) of the type in which keys and values are written;
-    capacity grows by 256 positions at a time.
+    Every layer has two arrays (rows, heads, capacity, head_size) with the dtype of the keys and values; the capacity
+    grows by 256 positions at a time.
     """
 
     def __init__(self, config: T3Config, rows: int) -> None:
@@ -36,7 +36,7 @@ class KeyValueCache:
     def append(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write (rows, heads, T, head_size) at the end of one layer and return all of that layer's keys and values.
 
-        `advance` has to follow once every layer was written.
+        Call `advance` once every layer was written.
         """
         end = self.length + keys.shape[2]
         if end > self._keys[layer].shape[2]:
@@ -65,27 +65,27 @@ class KeyValueCache:
 
     @classmethod
     def of(cls, config: T3Config, rows: int, parts: "Sequence[Part]") -> "KeyValueCache":
-        """A cache that has what `since` gave, one part after the other."""
+        """A cache with the parts from `since`, concatenated."""
         cache = cls(config, rows)
         for layer, pairs in enumerate(zip(*parts, strict=True)):
-            cache.append(layer, *(mx.concatenate(list(each), axis=2) for each in zip(*pairs, strict=True)))
+            cache.append(layer, *(mx.concatenate(list(part), axis=2) for part in zip(*pairs, strict=True)))
         cache.advance(sum(part[0][0].shape[2] for part in parts))
         return cache
 
     @classmethod
     def joined(cls, config: T3Config, caches: "Sequence[KeyValueCache]") -> "KeyValueCache":
-        """One cache with the rows of several, which are equally long."""
+        """One cache with the rows of several, which have equal length."""
         whole = cls(config, sum(cache.rows for cache in caches))
         for name in ("_keys", "_values"):
             layers = zip(*(vars(cache)[name] for cache in caches), strict=True)
-            setattr(whole, name, [mx.concatenate(list(each)) for each in layers])
+            setattr(whole, name, [mx.concatenate(list(part)) for part in layers])
         whole.advance(caches[0].length)
         return whole
 
     def copy(self) -> "KeyValueCache":
-        """A cache that goes on from here by itself; MLX copies an array once one of the two writes to it."""
+        """An independent cache that continues from here; MLX copies an array when one of the two writes to it."""
         twin = copy.copy(self)
-        vars(twin).update({name: [mx.array(each) for each in vars(self)[name]] for name in ("_keys", "_values")})
+        vars(twin).update({name: [mx.array(part) for part in vars(self)[name]] for name in ("_keys", "_values")})
         return twin
 
     def _grow(self, layer: int, needed: int, dtype: mx.Dtype) -> None:
@@ -96,42 +96,37 @@ class KeyValueCache:
 
 
 class DecodeCache(Protocol):
-    """What one step of all slots reads and writes."""
+    """The cache for one step of all slots."""
 
     def begin(self) -> NDArray[np.int64]:
-        """Make ready for a step; where the new row of each sequence stands, (N,), 0 where a slot is idle."""
-        ...
+        """Prepare a step; returns the position of the new row of each sequence, (N,), 0 for an idle slot."""
 
     def attend(
         self, layer: int, joint: mx.array, angles: Angles | None, heads: Sequence[int]
     ) -> tuple[mx.array, Sequence[Sequence[AttentionRow | None]]]:
         """Write one position of a layer and attend to all.
 
-        joint: queries, keys and values side by side, (N, 3D). angles: how queries and keys are turned, (N, head_size)
-        each. Returns what was mixed, (N, D), zeros for idle slots, and for each of `heads` the attention of each slot's
-        first row, (1, length), None for an idle slot.
+        joint: queries, keys and values side by side, (N, 3D). angles: rotation of queries and keys, (N, head_size)
+        each. Returns the result of attention, (N, D), zeros for idle slots, and for each of `heads` the attention of
+        each slot's first row, (1, length), None for an idle slot.
         """
-        ...
 
     def advance(self) -> None:
         """Count one position as written in every layer."""
-        ...
 
 
 class SeparateCaches:
-    """A cache for each slot, None where it is idle; an attention of its own for each, as MLX computes it."""
+    """A cache for each slot, None if it is idle; MLX computes the attention of each one separately."""
 
     def __init__(self, config: T3Config, caches: Sequence[KeyValueCache | None], rows_per_slot: int) -> None:
         self.config, self.caches, self.rows_per_slot = config, list(caches), rows_per_slot
 
     def begin(self) -> NDArray[np.int64]:
-        """Where the new row of each sequence stands; see `DecodeCache`."""
         return np.repeat([0 if cache is None else cache.length for cache in self.caches], self.rows_per_slot)
 
     def attend(
         self, layer: int, joint: mx.array, angles: Angles | None, heads: Sequence[int]
     ) -> tuple[mx.array, list[list[AttentionRow | None]]]:
-        """Write one position of a layer and attend to all; see `DecodeCache`."""
         apart = joint.reshape(joint.shape[0], 3, self.config.num_heads, 1, self.config.head_size)
         query, key, value = (apart[:, part] for part in range(3))
         if angles is not None:
@@ -160,7 +155,7 @@ class SeparateCaches:
 
 
 def attention_rows(queries: mx.array, keys: mx.array) -> mx.array:
-    """What the last queries (T, head_size) of a sequence give to its keys (L, head_size): float32 (T, L)."""
+    """Attention of the last queries (T, head_size) of a sequence to its keys (L, head_size): float32 (T, L)."""
     count, length = queries.shape[0], keys.shape[0]
     future = mx.arange(length)[None] > mx.arange(length - count, length)[:, None]
     scores = (queries @ keys.T).astype(mx.float32) * keys.shape[1] ** -0.5

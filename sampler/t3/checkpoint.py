@@ -1,4 +1,4 @@
-"""A folder with a checkpoint's own files -> model, tokenizer and voice."""
+"""Load model, tokenizer and voice from a folder with a checkpoint's own files."""
 
 import hashlib
 import os
@@ -27,10 +27,10 @@ UPSTREAM_FILES: Mapping[str, tuple[T3Config, str]] = {
     "t3_turbo_v1.safetensors": (CHATTERBOX_TURBO, "vocab.json"),
     "t3_nano_v1.safetensors": (CHATTERBOX_NANO, "vocab.json"),
 }
-"""Weights as upstream names them, with their sizes and their tokenizer (of several files where it is `vocab.json`)."""
+"""Upstream's names of weights, with their sizes and their tokenizer (`vocab.json` stands for several files)."""
 
 OWN_FILES = ("weights.safetensors", "config.json", "tokenizer.json", "conds.safetensors")
-"""What a folder of Finch's kind holds."""
+"""The files in a folder like Finch's."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path, dtype: Dtype = "float32") -> Checkpoint:
-    """Load a folder, or the weights file in it where the folder holds several.
+    """Load a folder, or a weights file in a folder with several.
 
-    dtype: of weights, cache and activations; norms and softmax accumulate in float32, logits are float32.
-    Raises WeightsError naming the file and what is wrong with it, MissingPackage for a `conds.pt` without torch.
+    dtype: of weights, cache and activations; norms and softmax accumulate in float32, logits are float32. Raises
+    WeightsError naming the file and the problem, MissingPackage for a `conds.pt` without torch.
     """
     try:
         weights, config, tokenizer = find_files(path)
-    except OSError as error:  # of a folder that may not be looked into
+    except OSError as error:  # the folder may not be readable
         raise WeightsError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
     text = TextTokenizer(weights.parent / tokenizer, config)
     voice = load_voice(weights.parent, config)
@@ -88,7 +88,7 @@ def find_files(path: Path) -> tuple[Path, T3Config, str]:
 
 
 def load_voice(folder: Path, config: T3Config) -> Voice:
-    """Read the default voice: `conds.safetensors` (`t3.*`, as mlx-audio has it) or upstream's `conds.pt`."""
+    """Read the default voice: `conds.safetensors` (`t3.*`, as in mlx-audio) or upstream's `conds.pt`."""
     safe, pickled = folder / "conds.safetensors", folder / "conds.pt"
     if safe.exists():
         return check_voice(_read_safe(safe), config, safe.name)
@@ -100,7 +100,7 @@ def load_voice(folder: Path, config: T3Config) -> Voice:
 def _read_safe(path: Path) -> dict[str, Any]:
     try:
         return {name.removeprefix("t3."): value for name, value in load_file(path).items() if name.startswith("t3.")}
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type that NumPy does not have, as bfloat16
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a dtype that NumPy lacks, such as bfloat16
         raise WeightsError(f"{path} cannot be read: {error}", hint="is the download complete?") from error
 
 
@@ -114,13 +114,13 @@ def _read_pickled(path: Path) -> dict[str, Any]:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
         return {name: np.asarray(value) for name, value in data["t3"].items() if value is not None}
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+    except Exception as error:  # torch raises many types of exceptions for an invalid file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} cannot be read: {reason}", hint="expected the conds.pt of upstream") from error
 
 
 def check_voice(data: Mapping[str, Any], config: T3Config, source: str) -> Voice:
-    """Build a Voice from upstream's `T3Cond` fields; WeightsError names the field that is missing or wrong."""
+    """Build a Voice from upstream's `T3Cond` fields; WeightsError names the missing or invalid field."""
     speaker = _field(data, "speaker_emb", source)
     prompt = _field(data, "cond_prompt_speech_tokens", source)
     most = config.prompt_length if config.backbone == "gpt2" else config.speech_positions

@@ -1,4 +1,4 @@
-"""Voice conditioning: speaker embedding, speech prompt (with Llama through the perceiver), with Llama emotion."""
+"""Voice conditioning: speaker embedding and speech prompt; for Llama with perceiver and emotion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Voice:
 
 
 class Conditioning:
-    """`T3CondEnc` of `models/t3/modules/cond_enc.py`: rows that stand before the text."""
+    """`T3CondEnc` of `models/t3/modules/cond_enc.py`: the rows before the text."""
 
     def __init__(self, tensors: Mapping[str, mx.array], config: T3Config) -> None:
         self.config = config
@@ -31,9 +31,9 @@ class Conditioning:
         self._weights = own
 
     def rows(self, voice: Voice, prompt_embeddings: mx.array) -> mx.array:
-        """Rows before the text, in the type of the weights; prompt_embeddings: (P, D), P may be 0.
+        """Rows before the text, with the dtype of the weights; prompt_embeddings: (P, D), P may be 0.
 
-        Llama: speaker, resampled prompt and emotion, (34, D). GPT-2: speaker and the prompt as it is, (1 + P, D).
+        Llama: speaker, resampled prompt and emotion, (34, D). GPT-2: speaker and the unchanged prompt, (1 + P, D).
         """
         weights, dtype = self._weights, prompt_embeddings.dtype
         speaker = mx.array(voice.speaker).astype(dtype)[None] @ weights["spkr_enc.weight"].T + weights["spkr_enc.bias"]

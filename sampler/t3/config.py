@@ -1,4 +1,4 @@
-"""What a T3 is made of: backbone, sizes, special ids, positions, aligned heads."""
+"""The configuration of a T3: backbone, sizes, special ids, positions, aligned heads."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,8 +13,8 @@ from sampler.errors import WeightsError
 class T3Config:
     """Sizes and constants of one T3 checkpoint; the defaults are those of Chatterbox's English model.
 
-    With the GPT-2 backbone the network has learned positions over the whole sequence in place of those of text and
-    speech, a bias in its speech head, no perceiver, no emotion and no guidance: fields of those parts are not read.
+    With the GPT-2 backbone the network has learned positions over the whole sequence instead of those of text and
+    speech, a bias in its speech head, no perceiver, no emotion and no guidance: fields of those parts are ignored.
     Sources: `models/t3/modules/t3_config.py`, `models/t3/llama_configs.py`, `models/t3/modules/perceiver.py`,
     `models/t3/inference/alignment_stream_analyzer.py` and `tts_turbo.py` of chatterbox-tts 0.1.7.
     """
@@ -35,7 +35,7 @@ class T3Config:
     eos_id: int = 6562
     speaker_size: int = 256
     prompt_length: int = 150
-    """Speech tokens of a voice's prompt; with GPT-2 the most that there may be."""
+    """Speech tokens of a voice's prompt; with GPT-2 their largest number."""
     perceiver_queries: int = 32
     perceiver_heads: int = 4
     positions: int = 8196
@@ -50,12 +50,11 @@ class T3Config:
     aligned_heads: tuple[tuple[int, int], ...] = ((12, 15), (13, 11), (9, 2))
     """(layer, head) pairs whose attention follows the text, both from 0."""
     tokenizer: Literal["english", "multilingual", "turbo"] = "english"
-    """Which of upstream's text front ends the checkpoint was trained with."""
+    """The upstream text front end that the checkpoint was trained with."""
     languages: tuple[str, ...] = ("en",)
 
     @property
     def head_size(self) -> int:
-        """Width of one attention head."""
         return self.hidden_size // self.num_heads
 
     @property
@@ -65,7 +64,7 @@ class T3Config:
 
     @property
     def text_positions(self) -> int:
-        """Ids that a text may have: rows of its position table (`max_text_tokens + 2` in upstream's T3.__init__).
+        """Largest number of text ids: the position table (`max_text_tokens + 2` in upstream's T3.__init__).
 
         GPT-2 has no such table and no start and stop: `max_text_tokens`.
         """
@@ -73,9 +72,9 @@ class T3Config:
 
     @property
     def speech_positions(self) -> int:
-        """Places of BOS and speech: rows of the position table (`max_speech_tokens + 2 + 2` in upstream's T3.__init__).
+        """Positions of BOS and speech: the position table (`max_speech_tokens + 2 + 2` in upstream's T3.__init__).
 
-        With GPT-2 what the longest conditioning, the longest text and a second BOS leave of the sequence.
+        With GPT-2 the rest of the sequence after the longest conditioning, the longest text and a second BOS.
         """
         if self.backbone == "gpt2":
             return self.positions - self.conditioning_length - self.text_positions - 1
@@ -83,16 +82,16 @@ class T3Config:
 
     @property
     def guidance(self) -> bool:
-        """Whether the network was trained for guidance: GPT-2 ignores it (`inference_turbo` has no such argument)."""
+        """Whether the network supports guidance: GPT-2 ignores it (`inference_turbo` has no such argument)."""
         return self.backbone == "llama"
 
     @property
     def bos_count(self) -> int:
-        """BOS rows of the prefix as upstream's last version has them."""
+        """BOS rows of the prefix in upstream's last version."""
         return 1 if self.backbone == "gpt2" else 2
 
     def __post_init__(self) -> None:
-        """Refuse sizes and ids that no T3 can have; WeightsError names the field and its value."""
+        """Reject sizes and ids that no T3 can have; WeightsError names the field and its value."""
         for name, fits, expected in self._requirements():
             if not fits:
                 raise WeightsError(f"{self.name}: {name} = {getattr(self, name)!r}", hint=f"expected {expected}")
@@ -145,7 +144,7 @@ class T3Config:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a `config.json`; WeightsError names the file and the first key that is wrong."""
+        """Read a `config.json`; WeightsError names the file and the first invalid key."""
         try:
             return TypeAdapter(cls).validate_json(path.read_text(encoding="utf-8"), strict=True, extra="forbid")
         except OSError as error:
@@ -192,4 +191,4 @@ CHATTERBOX_TURBO = T3Config(
 CHATTERBOX_NANO = replace(
     CHATTERBOX_TURBO, name="chatterbox-nano", hidden_size=768, intermediate_size=3_072, num_layers=12, num_heads=12
 )
-"""Turbo's small sister: upstream's repository has it since commit 5de7a54, no wheel up to 0.1.7 does."""
+"""Turbo's smaller version: in upstream's repository since commit 5de7a54, in no wheel up to 0.1.7."""

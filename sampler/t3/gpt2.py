@@ -23,7 +23,7 @@ class Linear:
 
     @classmethod
     def of(cls, tensors: Mapping[str, mx.array], name: str) -> "Linear":
-        """Take a `Conv1D` of transformers, which keeps (in, out), out of a state dict."""
+        """Take a `Conv1D` of transformers, which stores (in, out), from a state dict."""
         return cls(mx.contiguous(tensors[f"{name}.weight"].T), tensors[f"{name}.bias"])
 
     def __call__(self, rows: mx.array) -> mx.array:
@@ -59,7 +59,7 @@ class Layer:
 
     @classmethod
     def of(cls, tensors: Mapping[str, mx.array], prefix: str, epsilon: float) -> "Layer":
-        """Take a layer out of a state dict with upstream's keys."""
+        """Take a layer from a state dict with upstream's keys."""
         return cls(
             ln_1=Norm.of(tensors, f"{prefix}.ln_1", epsilon),
             c_attn=Linear.of(tensors, f"{prefix}.attn.c_attn"),
@@ -70,11 +70,9 @@ class Layer:
         )
 
     def projections(self, hidden: mx.array) -> mx.array:
-        """Queries, keys and values side by side: (N, D) -> (N, 3D)."""
         return self.c_attn(self.ln_1(hidden))
 
     def rest(self, hidden: mx.array, mixed: mx.array) -> mx.array:
-        """Output projection and MLP with their residuals; (N, D) -> (N, D)."""
         hidden = hidden + self.c_proj(mixed)
         return hidden + self.mlp_c_proj(gelu_new(self.c_fc(self.ln_2(hidden))))
 
@@ -91,7 +89,7 @@ class GPT2(Backbone):
 
     def _enter(self, embeddings: mx.array, positions: NDArray[np.int64]) -> mx.array:
         last = int(positions.max(initial=0))
-        if last >= self.config.positions:  # MLX reads beyond a table without saying so
+        if last >= self.config.positions:  # MLX would read beyond the table without an error
             hint = f"{self.config.name} has {self.config.positions} positions for voice, text and speech"
             raise TextError(f"position {last}", hint=hint)
         return embeddings + self.positions[mx.array(positions)]

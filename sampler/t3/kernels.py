@@ -1,9 +1,9 @@
 """Loops of the network on the CPU: attention of one new position of every row and of a prefix, and the MLP's gate.
 
-MLX's CPU backend makes two small products of one query row for each row and head, on one thread, at a fraction of the
-memory's speed. Here each row reads its keys and values once, in the order in which they lie: as long a stretch of
-memory as possible, since each new stretch begins at a third of the speed. A row's result depends on that row alone: not
-on its slot, the other rows or the threads.
+MLX's CPU backend computes two small products of one query row for each row and head, on one thread, at a fraction of
+the memory's speed. Here each row reads its keys and values once, in memory order: in stretches as long as possible,
+since each new stretch begins at a third of the speed. A row's result depends only on that row: not on its slot, the
+other rows or the threads.
 """
 
 from functools import partial
@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from sampler.runtime.compiled import machine_code
 
 TILE = 32
-"""Positions of a tile of keys. A tile is (head_size, TILE), so that one instruction scores many positions."""
+"""Positions per tile of keys. A tile is (head_size, TILE), so that one instruction scores many positions."""
 
 BLOCK = 8
-"""Channels, or positions, added to a sum in one go: the sum is read and written so many times less often."""
+"""Channels, or positions, added to a sum at once: the sum is read and written this many times less often."""
 
 LOWEST = np.float32(-87.0)
-"""exp of less is 0 in float32, nearly: 1.6e-38 is its smallest result here."""
+"""exp of less is nearly 0 in float32: 1.6e-38 is the smallest result here."""
 
 _float32 = numba.float32
 
 
 @partial(machine_code, fastmath=True, inline="always")
 def _exponential(value):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
-    """Mantissa and exponent of e^value for -87 <= value <= 87, so that a loop over it becomes vector instructions.
+    """Mantissa and exponent of e^value for -87 <= value <= 87, in a form that a loop can vectorise.
 
     Range reduction and polynomial of the Cephes library (`expf`); relative error below 2e-7.
     """
@@ -48,7 +48,7 @@ def _exponential(value):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 
 def _score(query, keys, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Products of one query (head_size,) with a tile of keys (head_size, TILE), into sums (TILE,).
 
-    The loops are those of `_mix`, but the width is known here: as one function, `attend` took about a fifth longer.
+    The loops equal those of `_mix`, but the width is known here: with one shared function `attend` took a fifth longer.
     """
     size = query.size
     sums[:] = _float32(0.0)
@@ -135,14 +135,14 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201
     rows_per_slot: int,
     kept: NDArray[np.float32],
 ):
-    """Write the new keys and values of rows `first` to `last` and attend to all that each of them has.
+    """Write the new keys and values of rows `first` to `last` and attend to all positions of each row.
 
     joint: queries, keys and values of N rows, (N, 3, heads, head_size). cosine, sine: of the new positions, (N,
     head_size). keys: (N, tiles, heads, head_size, TILE); values: (N, tiles, heads, TILE, head_size); both are written,
-    and read as they lie. lengths: (N,), positions before the new one, -1 for an idle row, which gets zeros. mixed:
+    and read in memory order. lengths: (N,), positions before the new one, -1 for an idle row, which gets zeros. mixed:
     result, (N, heads, head_size). wanted: heads whose attention is kept for the first row of each slot, in kept (N /
-    rows_per_slot, wanted, capacity). fastmath may assume that there is no NaN: where there is one, the residual carries
-    it on.
+    rows_per_slot, wanted, capacity). fastmath may assume that there is no NaN; if there is one, the residual passes it
+    on.
     """
     heads, size, capacity = values.shape[2], values.shape[4], values.shape[1] * TILE
     queries, scores = np.empty((heads, size), np.float32), np.empty((heads, capacity), np.float32)
@@ -223,7 +223,7 @@ def gate_rows(  # type: ignore[no-untyped-def] # noqa: ANN201
 ):
     """SiLU of the first half times the second half of rows `first` to `last`: joint (N, 2I), gated (N, I).
 
-    fastmath may assume that there is no NaN: where there is one, the residual carries it on.
+    fastmath may assume that there is no NaN; if there is one, the residual passes it on.
     """
     size = gated.shape[1]
     scaled, bits = np.empty(size, np.float32), np.empty(size, np.int32)

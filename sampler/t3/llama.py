@@ -16,7 +16,7 @@ from sampler.t3.rotary import Angles, RotaryTable
 
 @dataclass(frozen=True)
 class Layer:
-    """Weights of one decoder layer; the products that read the same input are stacked: qkv (3D, D), gate_up (2I, D)."""
+    """Weights of one decoder layer; products with the same input are stacked: qkv (3D, D), gate_up (2I, D)."""
 
     attention_norm: mx.array
     qkv: mx.array
@@ -28,7 +28,7 @@ class Layer:
 
     @classmethod
     def of(cls, tensors: Mapping[str, mx.array], prefix: str, epsilon: float) -> "Layer":
-        """Take a layer out of a state dict with upstream's keys."""
+        """Take a layer from a state dict with upstream's keys."""
 
         def named(*names: str) -> mx.array:
             return mx.concatenate([tensors[f"{prefix}.{name}.weight"] for name in names])
@@ -44,7 +44,6 @@ class Layer:
         )
 
     def projections(self, hidden: mx.array) -> mx.array:
-        """Queries, keys and values side by side: (N, D) -> (N, 3D)."""
         return rms_norm(hidden, self.attention_norm, self.epsilon) @ self.qkv.T
 
     def rest(self, hidden: mx.array, mixed: mx.array) -> mx.array:

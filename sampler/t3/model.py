@@ -19,7 +19,7 @@ class T3:
     """Embeddings, backbone and head of one checkpoint. Source: `models/t3/t3.py` of chatterbox-tts 0.1.7."""
 
     def __init__(self, tensors: Mapping[str, mx.array], config: T3Config) -> None:
-        """tensors: a state dict with upstream's keys, checked by `sampler.t3.weights`; all rows are of their type."""
+        """tensors: a state dict with upstream's keys, checked by `sampler.t3.weights`; all have the same dtype."""
         self.config = config
         self.backbone: Backbone = (GPT2 if config.backbone == "gpt2" else Llama)(tensors, config)
         self._conditioning = Conditioning(tensors, config)
@@ -30,12 +30,12 @@ class T3:
 
     @property
     def dtype(self) -> str:
-        """Type of weights, cache and rows: float32, float16 or bfloat16."""
+        """Dtype of weights, cache and rows: float32, float16 or bfloat16."""
         return str(self._head.dtype).rpartition(".")[2]
 
     @property
     def compiled(self) -> bool:
-        """Whether the compiled loops for the CPU take its rows; else MLX's own operations do all."""
+        """Whether the compiled loops for the CPU support it; else MLX's own operations are used."""
         return compiled(self._head)
 
     def conditioning(self, voice: Voice) -> mx.array:
@@ -47,10 +47,10 @@ class T3:
     ) -> mx.array:
         """Embeddings of conditioning, text and BOS: (2, L, D) if guided (conditional, unconditional), else (1, L, D).
 
-        text: ids with start and stop, where the model has them. The unconditional row has zeros for the text tokens
-        and keeps their positions. bos_count: 2 as every upstream version with guidance has it, 1 as `en-0.1.2-nocfg`
-        and Turbo; both stand at speech position 0. None: as the model's own upstream has it. Raises TextError for an id
-        outside the vocabulary and for a text that is too long, ConfigError for guidance that the model does not have.
+        text: ids with start and stop, if the model has them. The unconditional row has zeros for the text tokens and
+        keeps their positions. bos_count: 2 in every upstream version with guidance, 1 in `en-0.1.2-nocfg` and Turbo;
+        both are at speech position 0. None: upstream's number for this model. Raises TextError for an id outside the
+        vocabulary and for a text that is too long, ConfigError for guidance that the model does not support.
         """
         config = self.config
         self.check_text(text)
@@ -77,9 +77,9 @@ class T3:
         return self.config.conditioning_length if len(voice.prompt) else 2
 
     def embed_speech(self, tokens: Sequence[int], positions: Sequence[int]) -> mx.array:
-        """Embeddings of generated tokens (N,) at speech positions (N,): generated token i stands at i + 1; (N, D).
+        """Embeddings of generated tokens (N,) at speech positions (N,): generated token i is at i + 1; (N, D).
 
-        GPT-2 has no speech positions: it numbers the whole sequence by itself.
+        GPT-2 has no speech positions, since it numbers the whole sequence.
         """
         return _embed(self._speech, tokens, self._speech_positions, positions)
 
@@ -94,9 +94,9 @@ class T3:
     ) -> mx.array:
         """Logits of every step of given speech, in one pass: (2 if guided else 1, len(tokens) + 1, V).
 
-        Row t predicts tokens[t]; the last row is what would come next. bos_count, guided: as `prefix` has them. Raises
-        TextError for an id that is no speech token and for more tokens than there are positions: MLX reads beyond a
-        table without saying so.
+        Row t predicts tokens[t]; the last row predicts the next token. bos_count, guided: as in `prefix`. Raises
+        TextError for an id that is no speech token and for more tokens than positions, since MLX would read beyond a
+        table without an error.
         """
         outside = [token for token in tokens if not 0 <= token < self.config.speech_vocab_size]
         if outside:
@@ -116,7 +116,6 @@ class T3:
         return (product if self._head_bias is None else product + self._head_bias).astype(mx.float32)
 
     def check_text(self, text: Sequence[int]) -> None:
-        """Raise TextError for ids that the model cannot read."""
         config = self.config
         if len(text) > config.text_positions:
             ends = "" if config.backbone == "gpt2" else " with its start and stop"
@@ -130,6 +129,6 @@ class T3:
 
 
 def _embed(table: mx.array, ids: Sequence[int], places: mx.array | None, positions: Sequence[int]) -> mx.array:
-    """Rows of a table, plus those of a table of positions where there is one: (N, D)."""
+    """Rows of a table, plus those of a table of positions if there is one: (N, D)."""
     rows = table[mx.array(np.array(ids, dtype=np.int64))]
     return rows if places is None else rows + places[mx.array(np.array(positions, dtype=np.int64))]

@@ -9,10 +9,10 @@ from sampler.t3.activations import compiled
 
 
 def causal_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-    """What each of the last L positions mixes of itself and those before it.
+    """Causal attention of each of the last L positions to itself and those before it.
 
     queries: (rows, heads, L, size); keys, values: (rows, heads, K, size) with K >= L. Returns (rows * L, heads * size).
-    On the CPU in float32 by a compiled loop: MLX makes all L x L scores, one exponential at a time.
+    On the CPU in float32 it uses a compiled loop: MLX computes all L x L scores, one exponential at a time.
     """
     rows, heads, length, size = queries.shape
     if not compiled(queries):
@@ -21,7 +21,7 @@ def causal_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.
     from sampler.t3.kernels import attend_causally
 
     mx.eval(queries, keys, values)
-    query, key, value = (np.ascontiguousarray(np.asarray(each)) for each in (queries, keys, values))
+    query, key, value = (np.ascontiguousarray(np.asarray(array)) for array in (queries, keys, values))
     found = np.empty((rows, length, heads, size), np.float32)
     in_parts(lambda first, last: attend_causally(query, key, value, first, last, found), rows * heads, blas.threads())
     return mx.array(found.reshape(rows * length, heads * size))

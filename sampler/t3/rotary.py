@@ -16,7 +16,7 @@ def inverse_frequencies(config: T3Config) -> NDArray[np.float32]:
     """Angle per position of each pair of channels: float32 (head_size / 2,).
 
     Source: `_compute_llama3_parameters` in transformers `modeling_rope_utils.py`, float32 step by step, so that the
-    tables agree with upstream's to the last bit or nearly so.
+    tables agree with upstream's almost to the last bit.
     """
     size = config.head_size
     one = np.float32(1.0)
@@ -35,7 +35,7 @@ def inverse_frequencies(config: T3Config) -> NDArray[np.float32]:
 
 
 class RotaryTable:
-    """Cosines and sines for every position, made as far as they are asked for."""
+    """Cosines and sines for every position, computed as needed."""
 
     def __init__(self, config: T3Config) -> None:
         self._frequencies = np.tile(inverse_frequencies(config), 2)

@@ -1,4 +1,4 @@
-"""Keys and values of all slots of a block on the CPU: written where they stay, read by one kernel."""
+"""Keys and values of all slots of a block on the CPU, written in place and read by one kernel."""
 
 from collections.abc import Sequence
 
@@ -15,14 +15,14 @@ from sampler.t3.rotary import Angles
 
 IDLE = -1
 FIRST = 256
-"""Positions at first: a cell of sentences touches no more memory than that."""
+"""Initial number of positions, so that a cell of sentences uses little memory."""
 
 
 class SlotCache:
-    """Room for up to `capacity` positions of every slot, in float32; it begins small and doubles where it is full.
+    """Up to `capacity` positions of every slot, in float32; it starts small and doubles when it is full.
 
-    rows_per_slot: 2 with guidance (conditional, unconditional), else 1. threads: how many share the rows of a step; a
-    row is computed by one of them, so that results do not depend on their number.
+    rows_per_slot: 2 with guidance (conditional, unconditional), else 1. threads: they share the rows of a step; each
+    row is computed by one of them, so results do not depend on their number.
     """
 
     def __init__(self, config: T3Config, slots: int, rows_per_slot: int, capacity: int, threads: int = 1) -> None:
@@ -38,7 +38,7 @@ class SlotCache:
         self._cuts: list[int] = []
 
     def fill(self, slot: int, prefix: KeyValueCache) -> None:
-        """Give a slot the keys and values of a prefix, in place of what it had."""
+        """Set the keys and values of a slot to those of a prefix."""
         self._make_room(prefix.length)
         own = slice(slot * self.rows_per_slot, (slot + 1) * self.rows_per_slot)
         tiles = -(-prefix.length // TILE)
@@ -52,7 +52,7 @@ class SlotCache:
         self._lengths[slot * self.rows_per_slot : (slot + 1) * self.rows_per_slot] = IDLE
 
     def begin(self) -> NDArray[np.int64]:
-        """Make room for one position of each sequence; see `DecodeCache`. Raises TextError where one is full."""
+        """Make room for one position of each sequence; see `DecodeCache`. Raises TextError if one is full."""
         self._make_room(int(self._lengths.max()) + 1)
         self._cuts = self._equal_parts()
         positions: NDArray[np.int64] = np.maximum(self._lengths, 0)
@@ -67,7 +67,6 @@ class SlotCache:
         kept = np.empty((self.slots, len(heads), self._room if heads else 0), np.float32)
         apart = np.asarray(joint).reshape(rows, 3, *self._mixed.shape[1:])
         cosine, sine = angles or self._straight
-
         wanted = np.array(heads, dtype=np.int64)
 
         def work(first: int, last: int) -> None:
@@ -80,11 +79,10 @@ class SlotCache:
         return mx.array(self._mixed.reshape(rows, -1)), [self._rows(kept[:, place]) for place in range(len(heads))]
 
     def advance(self) -> None:
-        """Count one position as written in every layer of every busy slot."""
         self._lengths[self._lengths != IDLE] += 1
 
     def _make_room(self, length: int) -> None:
-        """Make sure that `length` positions fit; what is there is moved when the room doubles, layer by layer."""
+        """Ensure that `length` positions fit; existing ones are moved when the room doubles, layer by layer."""
         if length > self._capacity:
             raise TextError(f"{length} positions", hint=f"the cache was made for {self._capacity}")
         if length <= self._room:
@@ -98,19 +96,19 @@ class SlotCache:
         self._room = tiles * TILE
 
     def _rows(self, kept: NDArray[np.float32]) -> list[AttentionRow | None]:
-        """The attention of each busy slot out of (slots, capacity), while the new position is not counted yet."""
+        """The attention of each busy slot from (slots, capacity), before the new position is counted."""
         lengths = self._lengths[:: self.rows_per_slot]
         return [None if length == IDLE else row[None, : length + 1] for row, length in zip(kept, lengths, strict=True)]
 
     def _equal_parts(self) -> list[int]:
-        """Where the rows of each thread end, so that each has about as many positions."""
+        """Where the rows of each thread end, so that all have about equally many positions."""
         work = np.cumsum(self._lengths + 1)
         cuts: list[int] = np.searchsorted(work, work[-1] * np.arange(1, self._threads) / self._threads).tolist()
         return cuts
 
 
 def _in_tiles(array: mx.array, tiles: int) -> NDArray[np.float32]:
-    """(rows, heads, length, head_size), filled up with zeros, as (rows, tiles, heads, TILE, head_size)."""
+    """(rows, heads, length, head_size), padded with zeros, as (rows, tiles, heads, TILE, head_size)."""
     rows, heads, length, size = array.shape
     padded = np.zeros((rows, heads, tiles * TILE, size), np.float32)
     padded[:, :, :length] = np.asarray(array)

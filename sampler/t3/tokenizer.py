@@ -1,4 +1,4 @@
-"""Text to ids as upstream does it: punctuation, case, language token, spaces, start and stop."""
+"""Text to ids as in upstream: punctuation, case, language token, spaces, start and stop."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ NEEDS_PACKAGES = {"zh": "Cangjie codes", "ja": "pykakasi", "he": "dicta_onnx", "
 
 
 def normalize_punctuation(text: str, front_end: str) -> str:
-    """Clean up punctuation as `punc_norm` does; a text without an ending gets a full stop. TextError if empty."""
+    """Clean up punctuation like `punc_norm`; a text without an ending gets a full stop. Raises TextError if empty."""
     if not text.strip():
         raise TextError(f"the text {text!r} is empty", hint="give at least one word")
     text = text[0].upper() + text[1:] if text[0].islower() else text
@@ -38,20 +38,20 @@ def normalize_punctuation(text: str, front_end: str) -> str:
 
 
 def lower_nfkd(text: str) -> str:
-    """Lower case, then NFKD, as `MTLTokenizer.preprocess_text` has it."""
+    """Lower case, then NFKD, as in `MTLTokenizer.preprocess_text`."""
     return unicodedata.normalize("NFKD", text.lower())
 
 
 def decompose_hangul(text: str) -> str:
-    """Korean syllables as jamo (`korean_normalize`); NFKD did the same unless it was skipped."""
+    """Korean syllables as jamo (`korean_normalize`); NFKD does the same if it was not skipped."""
     return unicodedata.normalize("NFD", text).strip()
 
 
 class TextTokenizer:
-    """A checkpoint's `tokenizer.json`, or its `vocab.json` and the files beside it, behind its text front end."""
+    """A checkpoint's `tokenizer.json`, or its `vocab.json` with its other files, after its text front end."""
 
     def __init__(self, path: Path, config: T3Config) -> None:
-        """Raises WeightsError for an unreadable file or one whose number of ids is not that of `text_emb`."""
+        """Raises WeightsError for an unreadable file or one with a different number of ids than `text_emb`."""
         self.config = config
         if not path.exists():
             raise WeightsError(f"{path} does not exist", hint="the tokenizer belongs beside the weights")
@@ -65,7 +65,7 @@ class TextTokenizer:
             )
 
     def encode(self, text: str, language: str = "en") -> list[int]:
-        """Ids of a text, with start and stop but for Turbo's front end.
+        """Ids of a text, with start and stop except for Turbo's front end.
 
         Raises TextError for an empty text, an unknown language or a long text.
         """
@@ -81,11 +81,11 @@ class TextTokenizer:
         return ids if turbo else [config.start_text_id, *ids, config.stop_text_id]
 
     def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
-        """What each id of a text stands for, as the tokenizer writes it: a space is `[SPACE]`."""
+        """The text of each id as the tokenizer writes it: a space is `[SPACE]`."""
         return tuple(self._tokenizer.id_to_token(index) or f"<{index}>" for index in ids)
 
     def _multilingual(self, text: str, language: str) -> str:
-        """Lower case, NFKD and the language token, as `MTLTokenizer.encode` has it."""
+        """Lower case, NFKD and the language token, as in `MTLTokenizer.encode`."""
         if language not in self.config.languages:
             raise TextError(
                 f"{self.config.name} does not speak {language!r}", hint=f"languages: {', '.join(self.config.languages)}"

@@ -1,4 +1,4 @@
-"""Reading upstream's state dicts: every tensor that T3 has, in its shape, finite, and nothing else."""
+"""Read upstream's state dicts: exactly the tensors of T3, with their shapes and finite values."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,14 +17,14 @@ Shape = tuple[int, ...]
 
 
 def expected_shapes(config: T3Config) -> dict[str, Shape]:
-    """Name and shape of every tensor of a T3, as `T3.state_dict()` of upstream has them."""
+    """Name and shape of every tensor of a T3, as in upstream's `T3.state_dict()`."""
     return _gpt2_shapes(config) if config.backbone == "gpt2" else _llama_shapes(config)
 
 
 def _llama_shapes(config: T3Config) -> dict[str, Shape]:
     width, inner = config.hidden_size, config.intermediate_size
     shapes: dict[str, Shape] = {
-        "tfmr.embed_tokens.weight": (8, width),  # unused: LlamaModel cannot be made without it
+        "tfmr.embed_tokens.weight": (8, width),  # unused, but LlamaModel requires it
         "tfmr.norm.weight": (width,),
         "cond_enc.spkr_enc.weight": (width, config.speaker_size),
         "cond_enc.spkr_enc.bias": (width,),
@@ -54,7 +54,7 @@ def _llama_shapes(config: T3Config) -> dict[str, Shape]:
 def _gpt2_shapes(config: T3Config) -> dict[str, Shape]:
     width, inner = config.hidden_size, config.intermediate_size
     shapes: dict[str, Shape] = {
-        "tfmr.wte.weight": (config.text_vocab_size, width),  # unused: upstream deletes it once the file is read
+        "tfmr.wte.weight": (config.text_vocab_size, width),  # unused: upstream deletes it after reading the file
         "tfmr.wpe.weight": (config.positions, width),
         "tfmr.ln_f.weight": (width,),
         "tfmr.ln_f.bias": (width,),
@@ -94,9 +94,9 @@ def check_shapes(found: Mapping[str, Shape], config: T3Config, source: str) -> N
 
 
 def read_weights(path: Path, config: T3Config, dtype: Dtype = "float32") -> dict[str, mx.array]:
-    """Read a state dict, in the given type. Raises WeightsError for a file that is truncated or does not fit `config`.
+    """Read a state dict in the given dtype. Raises WeightsError for a file that is truncated or does not fit `config`.
 
-    Raises it as well for a value that the type cannot hold: float16 ends at 65,504.
+    Also for a value that the dtype cannot represent: float16 ends at 65,504.
     """
     if dtype not in get_args(Dtype):
         raise WeightsError(f"dtype = {dtype!r}", hint=f"expected {', '.join(get_args(Dtype))}")
@@ -114,7 +114,7 @@ def read_weights(path: Path, config: T3Config, dtype: Dtype = "float32") -> dict
 
 def _tensor(file: Any, name: str, path: Path) -> NDArray[np.float32]:
     kind = file.get_slice(name).get_dtype()
-    if kind == "BF16":  # NumPy has no such type
+    if kind == "BF16":  # NumPy lacks this dtype
         loaded: Any = mx.load(str(path))
         return np.array(loaded[name].astype(mx.float32))
     if kind not in ("F32", "F16", "F64"):

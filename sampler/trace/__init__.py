@@ -1,1 +1,1 @@
-"""Looking into one run: what the model attended to while it drew each token."""
+"""Inspect one run: the model's attention when it drew each token."""

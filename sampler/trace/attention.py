@@ -1,4 +1,4 @@
-"""The attention of one run over its text: where the model was reading when it drew each token."""
+"""The attention of one run to its text: where the model was reading when it drew each token."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +17,10 @@ from sampler.errors import SamplerError, Unsupported
 
 @dataclass(frozen=True)
 class AttentionTrace:
-    """A run with its attention: (T, S), the mean of the aligned heads; row t is that of the step that drew tokens[t].
+    """A run with its attention: (T, S), the mean of the aligned heads; row t belongs to the step that drew tokens[t].
 
-    pieces: the S pieces of the text as the tokenizer has them, or nothing where the engine has none of ours. flags: of
-    the alignment analyzer, one entry a step, or nothing where there is none.
+    pieces: the S pieces of the text from the tokenizer, or empty for an engine that does not provide them. flags: of
+    the alignment analyzer, one entry per step, or empty without one.
     """
 
     tokens: tuple[int, ...]
@@ -31,9 +31,9 @@ class AttentionTrace:
 
 
 def load(name: str | None, weights: Path | None) -> Engine:
-    """The engine that is to be looked into: the core with a block of one slot where there is no name.
+    """The engine to inspect; without a name the core with a block of one slot.
 
-    Raises EngineError, also for weights that go with another engine.
+    Raises EngineError, also for weights with another engine.
     """
     if weights is not None and not (name or "core").startswith("core"):
         raise EngineError(f"--weights goes with the core, not with {name!r}", hint="leave one of them out")
@@ -43,17 +43,17 @@ def load(name: str | None, weights: Path | None) -> Engine:
 def suite_request(
     engine: Engine, text: str, config: SamplingConfig, seed: int, max_new_tokens: int, language: str
 ) -> Request:
-    """A request with the suite's noise, which an engine with a generator of its own may pass over."""
+    """A request with the suite's noise, which an engine with its own generator may ignore."""
     key, size = NoiseKey(seed), engine.info.vocab_size
     noise = None if size is None else RequestNoise(key, size)
     return Request(text, config, seed, max_new_tokens, noise=noise, language=language, uniform=key.uniform)
 
 
 def trace_attention(engine: Engine, request: Request) -> AttentionTrace:
-    """Generate one request and keep the attention of the aligned heads over the text.
+    """Generate one request and record the attention of the aligned heads to the text.
 
-    The core is told to keep it, which changes no token. Raises Unsupported for an engine that does not generate or
-    records no attention, EngineError for one whose answer cannot be drawn.
+    The core records it on request, which changes no token. Raises Unsupported for an engine that does not generate or
+    records no attention, EngineError for an invalid answer.
     """
     request = replace(request, config=offered(generating(engine).info, request.config))
     if getattr(engine, "records_attention", True) is False:
@@ -63,7 +63,7 @@ def trace_attention(engine: Engine, request: Request) -> AttentionTrace:
 
 
 def attention_in(engine: Engine, request: Request, generation: Generation) -> AttentionTrace:
-    """The attention that a generation has recorded. Raises as `trace_attention`."""
+    """The recorded attention of a generation. Raises as `trace_attention`."""
     name, record = engine.info.name, generation.record
     if not generation.tokens:
         raise EngineError(f"{name} drew no token", hint=(record and record.error) or generation.stop_reason)

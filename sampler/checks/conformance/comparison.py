@@ -1,4 +1,4 @@
-"""An answer of an engine beside what the reference expects: which rows cannot be reconciled, and in what words."""
+"""Compare an engine's answer with the reference: which rows are wrong, and a description of the difference."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,19 +15,19 @@ from sampler.statistics.distance import total_variation
 Array = NDArray[np.float64]
 
 VARIATION = 1e-5
-"""Total variation that float32 rounding may cause between two right chains, beside what it does to the scores."""
+"""Total variation that float32 rounding can cause between two correct chains, in addition to its effect on scores."""
 
 NEGLIGIBLE = 5_000.0
-"""A score so far under the best is removed: its probability is 0 in every floating-point format."""
+"""A score this far below the best counts as removed: its probability is 0 in every floating-point format."""
 
 UNSEEN = 80.0
-"""A token so far under the best may be removed: its probability is less than the smallest normal float32, and an engine
-that works on probabilities rounds it to 0. No draw can tell."""
+"""A token this far below the best may be removed: its probability is below the smallest normal float32, and an engine
+that works on probabilities rounds it to 0. No draw can detect the difference."""
 
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """What the reference says of a probe. must, may: bool (B, V); scores: float64; tolerance: total variation (B,)."""
+    """The reference's answer to a probe. must, may: bool (B, V); scores: float64; tolerance: total variation (B,)."""
 
     must: Mask
     may: Mask
@@ -35,13 +35,13 @@ class Expected:
     tolerance: Array
     counts: NDArray[np.int64] | None
     unfiltered: Array | None = None
-    """Scores (B, V) without any filter, where which of equal ones a filter keeps is left to a dialect."""
+    """Scores (B, V) without any filter, where a dialect may choose which of equal scores a filter keeps."""
 
     rounding: float = 0.0
-    """Part of `counts` that may be off: lower precision does not add equal probabilities exactly."""
+    """Relative tolerance of `counts`: lower precision does not add equal probabilities exactly."""
 
     def other_count(self, kept: Mask) -> Mask:
-        """Rows that keep another number of equal tokens, (B,)."""
+        """Rows that keep a wrong number of equal tokens, (B,)."""
         if self.counts is None:
             return np.zeros(len(kept), dtype=np.bool_)
         return np.asarray(np.abs(kept.sum(axis=-1) - self.counts) > np.ceil(self.counts * self.rounding))
@@ -49,7 +49,7 @@ class Expected:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """One answer beside what was expected. failure: why there are no scores to compare."""
+    """One answer and what was expected. failure: why there are no scores to compare."""
 
     probe: Probe
     expected: Expected
@@ -58,8 +58,8 @@ class Comparison:
 
     @cached_property
     def scores(self) -> Array:
-        """The engine's scores, float64 (B, V), what cannot be drawn as -inf."""
-        assert self.answer.value is not None  # noqa: S101 - only asked for without a failure
+        """The engine's scores, float64 (B, V); -inf for tokens that cannot be drawn."""
+        assert self.answer.value is not None  # noqa: S101 - only used without a failure
         scores = self.answer.value.astype(np.float64)
         best = np.max(np.where(np.isfinite(scores), scores, -np.inf), axis=-1, keepdims=True)
         with np.errstate(invalid="ignore"):
@@ -67,12 +67,11 @@ class Comparison:
 
     @cached_property
     def broken(self) -> Mask:
-        """Rows with NaN or +inf."""
         return np.asarray((np.isnan(self.scores) | (self.scores == np.inf)).any(axis=-1))
 
     @cached_property
     def variation(self) -> Array:
-        """Total variation on the tokens that must be kept and are, (B,)."""
+        """Total variation on the tokens that both keep, (B,)."""
         both = self.expected.must & (self.scores > -np.inf) & ~self.broken[:, None]
         result = np.zeros(len(both))
         rows = both.any(axis=-1)
@@ -83,7 +82,7 @@ class Comparison:
 
     @cached_property
     def wrong(self) -> Mask:
-        """Rows that the reference cannot be reconciled with, (B,)."""
+        """Rows that differ from the reference by more than it allows, (B,)."""
         if self.failure:
             return np.ones(len(self.probe.logits), dtype=np.bool_)
         kept = self.scores > -np.inf
@@ -96,12 +95,12 @@ class Comparison:
 
     @property
     def distance(self) -> float:
-        """The largest total variation of a row, whole rows included; 1 without scores."""
+        """The largest total variation of a row, over all of its tokens; 1 without scores."""
         return 1.0 if self.failure else float(self.total.max())
 
     @cached_property
     def total(self) -> Array:
-        """Total variation between what the engine answers and what is defined, (B,); 1 where a row is no answer."""
+        """Total variation between the engine's and the reference's distribution, (B,); 1 for rows without scores."""
         mine = np.where(self.broken[:, None], 0.0, self.scores)
         result = np.ones(len(mine))
         rows = ~self.broken & (mine > -np.inf).any(axis=-1) & (self.expected.scores > -np.inf).any(axis=-1)
@@ -110,7 +109,7 @@ class Comparison:
         return result
 
     def describe(self, row: int) -> str:
-        """Kept tokens as sets first, then the worst token and what is allowed."""
+        """Describe a wrong row: the kept tokens as sets first, then the worst token and the tolerance."""
         name = f"{self.probe.name}, row {row} ({self.probe.kinds[row]})"
         if self.failure:
             return f"{self.probe.name}: {self.failure}"
@@ -137,7 +136,7 @@ class Comparison:
 
 
 def _among_equals(outside: Mask, kept: Mask, scores: Array) -> Mask:
-    """Rows in which all tokens that are wrongly kept or removed have one and the same score, and some token is kept."""
+    """Rows where all wrongly kept or removed tokens have the same score, and some token is kept."""
     low = np.where(outside, scores, np.inf).min(axis=-1)
     high = np.where(outside, scores, -np.inf).max(axis=-1)
     return np.asarray(kept.any(axis=-1) & ((low == high) | ~outside.any(axis=-1)))

@@ -1,4 +1,4 @@
-"""Named ways to sample that are no mistake: what a declared dialect changes in the judgement."""
+"""Named ways to sample that are no mistake, and what a declared dialect changes in the judgement."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from sampler.stages import Stage
 class Dialect:
     """How an engine differs by design.
 
-    order: in which it runs its stages, named by `info.orders` too. ties_are_open: which of equal scores a filter keeps
-    is its own affair. source: where it is documented.
+    order: of its stages; `info.orders` names it too. ties_are_open: the engine may choose which of equal scores a
+    filter keeps. source: where it is documented.
     """
 
     order: tuple[Stage, ...]

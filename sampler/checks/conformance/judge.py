@@ -1,4 +1,4 @@
-"""Whether a chain computes what the reference computes: each stage alone, then together, on rows made to tell."""
+"""Compare a chain with the reference: each stage alone, then together, on rows chosen to expose mistakes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,14 +28,14 @@ Blame = Literal["purity", "batch"] | None
 
 @dataclass
 class Judge:
-    """Puts probes to an engine and compares. tolerance: total variation allowed beyond rounding."""
+    """Sends probes to an engine and compares. tolerance: total variation allowed beyond rounding."""
 
     client: EngineClient
     reference: Explains
     tolerance: float = 0.0
     known: dict[Probe, Expected] = field(default_factory=dict)
     width: int | None = None
-    """The one vocabulary that the engine takes; rows of smaller ones are filled up with removed tokens."""
+    """The only vocabulary size the engine accepts; smaller rows are padded with removed tokens."""
 
     rounding: float = 0.0
     """Relative error of the engine's scores beyond float32's."""
@@ -45,11 +45,11 @@ class Judge:
         return self.client.offer.info
 
     def asked(self, config: SamplingConfig) -> SamplingConfig:
-        """The config as the engine is to be asked for it, without stages that it lacks. Raises Unsupported."""
+        """The config that the engine gets, without stages that it lacks. Raises Unsupported."""
         return offered(self.info, trimmed(self.info, config))
 
     def expect(self, probe: Probe) -> Expected:
-        """What the reference says, worked out once."""
+        """The reference's answer, cached."""
         found = self.known.get(probe)
         if found is None:
             found = self.known[probe] = self._expect(probe)
@@ -73,14 +73,14 @@ class Judge:
         return self.reference.evaluate(self.placed(probe).with_config(config))[-1].scores
 
     def placed(self, probe: Probe) -> Probe:
-        """The rows with where they stand: half of their history was given, half was drawn."""
+        """The rows with a context: half of their history is prompt, half was drawn."""
         lengths = np.array([len(row) for row in probe.history], dtype=np.int64)
         uniforms = (np.arange(len(lengths)) + 0.5) / len(lengths)
         eos_ids = probe.eos_ids or self.info.eos_ids
         return replace(probe, context=Context(lengths // 2, lengths - lengths // 2, eos_ids, uniforms))
 
     def find_width(self) -> None:
-        """Look whether an engine of a stated vocabulary takes others."""
+        """Find out whether an engine of a stated vocabulary accepts others."""
         size = self.info.vocab_size
         if size is None:
             return
@@ -93,7 +93,7 @@ class Judge:
             self.width = size
 
     def filled(self, rows: Logits, value: float = -np.inf) -> Logits:
-        """Rows (..., V) filled up to the engine's vocabulary. Raises Unsupported for larger ones."""
+        """Rows (..., V) padded to the engine's vocabulary. Raises Unsupported for larger ones."""
         missing = 0 if self.width is None else self.width - rows.shape[-1]
         if missing < 0:
             raise Unsupported(f"{self.info.name} takes vocabularies of {self.width} alone")
@@ -103,9 +103,9 @@ class Judge:
         return np.pad(rows, widths, constant_values=np.float32(value))
 
     def ask(self, probe: Probe, *, thread: bool = False, then: Probe | None = None) -> Answer:
-        """Put a probe as it is; then: a further one, while the answer is held."""
-        further = None if then is None else self._call(then)
-        answer = self.client.ask(replace(self._call(probe), thread=thread, then=further))
+        """Send a probe unchanged; then: another one, sent while the answer is held."""
+        second = None if then is None else self._call(then)
+        answer = self.client.ask(replace(self._call(probe), thread=thread, then=second))
         size = probe.logits.shape[1]
         if self.width is None or answer.value is None or answer.value.shape != (len(probe.logits), self.width):
             return answer
@@ -114,7 +114,7 @@ class Judge:
         return replace(answer, value=answer.value[:, :size])
 
     def _call(self, probe: Probe) -> Call:
-        uncond = probe.uncond_logits if self.info.cfg else None  # whoever has no guidance may not take them at all
+        uncond = probe.uncond_logits if self.info.cfg else None  # an engine without guidance may reject the argument
         arguments = {
             "logits": self.filled(probe.logits),
             "history": probe.history,
@@ -124,13 +124,13 @@ class Judge:
         return Call("process", arguments, self.placed(probe).context)
 
     def compare(self, probe: Probe) -> Comparison:
-        """Ask, and set what is expected beside it. Raises Unsupported where the engine does."""
+        """Send a probe and compare the answer with the reference. Raises Unsupported where the engine does."""
         answer = self.ask(probe)
         raise_refusal(answer)
         return Comparison(probe, self.expect(probe), answer, _unusable(answer, probe.logits.shape))
 
     def blame(self, comparison: Comparison) -> Blame:
-        """Look whether the rows that are wrong are right by themselves, or at a second time."""
+        """Find out whether wrong rows are right alone, or right at a second call."""
         if comparison.failure:
             return None
         rows = np.flatnonzero(comparison.wrong)[:3].tolist()
@@ -139,13 +139,13 @@ class Judge:
         if len(comparison.probe.logits) == 1:
             return None
         alone = [self.compare(comparison.probe.only([row])) for row in rows]
-        return None if any(each.wrong.any() for each in alone) else "batch"
+        return None if any(comparison.wrong.any() for comparison in alone) else "batch"
 
 
 def _rounding(state: Evaluation) -> Array:
-    """How far rounding of the scores moves their distribution, at most: sum of p times error; (B,).
+    """Upper bound on the total variation from rounding of the scores: sum of p times error; (B,).
 
-    Where every score is off by e, the worst is half of the mass up and half down: tanh(e) / 2, half of what is allowed.
+    If every score is off by e, the worst case is half of the mass up and half down: tanh(e) / 2, half of the bound.
     """
     left = np.where(state.kept.any(axis=-1, keepdims=True), state.scores, 0.0)
     return np.asarray(np.minimum(1.0, (softmax(left, axis=-1) * state.error).sum(axis=-1)))
@@ -162,7 +162,7 @@ def _unusable(answer: Answer, shape: tuple[int, ...]) -> str:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a cell showed. comparisons: all that could be made. blame: what its failures come from, beside a stage."""
+    """The answers to a cell's probes. comparisons: those possible. blame: a cause of failures other than a stage."""
 
     cell: ProbeSet
     comparisons: Sequence[Comparison]
@@ -175,7 +175,7 @@ class ProbeResult:
 
     @property
     def outcome(self) -> Outcome:
-        """Failed if scores are wrong, errored if there are none, skipped if no probe could be asked."""
+        """Failed if scores are wrong, errored if there are none, skipped if the engine supports no probe."""
         if not self.comparisons:
             return "skipped"
         if any(not comparison.failure for comparison in self.failing):
@@ -183,7 +183,7 @@ class ProbeResult:
         return "errored" if self.failing else "passed"
 
     def finding(self, stage: str) -> Finding:
-        """The cell's verdict; stage: what is to be named."""
+        """The cell's verdict; stage: the one to name."""
         if not self.comparisons:
             return Finding.skipped("process", stage, self.refused[0])
         rows = sum(len(comparison.probe.logits) for comparison in self.comparisons)
@@ -202,20 +202,20 @@ class ProbeResult:
             row = int(np.argmax(np.where(shown.wrong, _severity(shown), -1.0)))
             return f"{wrong} of {rows} rows are wrong; {shown.describe(row)}"
         grey = sum(int((one.expected.must != one.expected.may).any(axis=-1).sum()) for one in self.comparisons)
-        refused = f"; not asked: {self.refused[0].message}" if self.refused else ""
+        refused = f"; not tested: {self.refused[0].message}" if self.refused else ""
         left_out = f"; without {', '.join(self.left_out)}, which it lacks" if self.left_out else ""
         return f"{rows} rows equal the reference ({grey} with a grey zone){left_out}{refused}"
 
     @property
     def left_out(self) -> list[Stage]:
-        """Stages of the cell that were off in what was asked, because the engine lacks them."""
-        asked = {stage for one in self.comparisons for stage in one.probe.config.active_stages()}
+        """Stages of the cell that were off in the probes because the engine lacks them."""
+        tested = {stage for one in self.comparisons for stage in one.probe.config.active_stages()}
         wanted = {stage for probe in self.cell.probes for stage in probe.config.active_stages()}
-        return [stage for stage in STAGES if stage in wanted - asked]
+        return [stage for stage in STAGES if stage in wanted - tested]
 
 
 def _worst(comparison: Comparison) -> float:
-    """Largest total variation; of whole rows where the kept tokens differ."""
+    """Largest total variation; over whole rows where the kept tokens differ."""
     return float(np.where(comparison.wrong, _severity(comparison), comparison.variation).max())
 
 
@@ -224,22 +224,22 @@ def _severity(comparison: Comparison) -> Array:
 
 
 def ask_cell(judge: Judge, cell: ProbeSet) -> ProbeResult:
-    """Put the probes of a cell; what an engine refuses is left out, and the rest where it hung or its process ended."""
+    """Send the probes of a cell, without those the engine does not support; stop where it hung or its process ended."""
     comparisons: list[Comparison] = []
     refused: list[Unsupported] = []
     for probe in cell.probes:
         try:
             config = judge.asked(probe.config)
-            asked = probe if config == probe.config else probe.with_config(config)
-            comparison = judge.compare(asked)
+            tested = probe if config == probe.config else probe.with_config(config)
+            comparison = judge.compare(tested)
         except Unsupported as error:
             refused.append(error)
             continue
         comparisons.append(comparison)
         if comparison.answer.failure in ("hung", "died"):
             break
-        filled = asked.with_filled_histories()
-        if comparison.answer.failure == "raised" and filled is not None:  # what it makes of the others still counts
+        filled = tested.with_filled_histories()
+        if comparison.answer.failure == "raised" and filled is not None:  # the other rows may still have answers
             comparisons.append(judge.compare(filled))
     result = ProbeResult(cell, comparisons, refused)
     wrong = next((one for one in result.failing if not one.failure), None)

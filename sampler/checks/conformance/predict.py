@@ -1,4 +1,4 @@
-"""Whether teacher-forced logits agree with themselves: finite, repeatable, and blind to what comes later."""
+"""Whether teacher-forced logits are consistent: finite, repeatable, and independent of later tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ PROMPT = "The harbour is quiet tonight."
 COUNT = 24
 
 CLOSE = 1e-3
-"""Largest difference of a logit, beside a thousandth of its size, that other lengths of a float32 pass may make."""
+"""Tolerance of a logit, relative and absolute, for float32 passes of different lengths."""
 
 
 class NoLogits(Exception):
-    """An engine gave no logits, or none of the right shape."""
+    """An engine gave no logits, or logits of a wrong shape."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """EngineClient for logits of tokens drawn at random from the engine's vocabulary."""
+    """Asks an engine for the logits of random tokens of its vocabulary."""
 
     client: EngineClient
     seed: int
@@ -35,7 +35,7 @@ class Predictor:
         return self.client.offer.info
 
     def tokens(self, edition: int = 0) -> list[int]:
-        """Ids of the vocabulary without BOS and EOS, others for each edition. Raises Unsupported without a size."""
+        """Ids of the vocabulary without BOS and EOS, different in each edition. Raises Unsupported without a size."""
         size = self.info.vocab_size
         if size is None:
             raise Unsupported(f"{self.info.name} does not say how large its vocabulary is")
@@ -72,7 +72,7 @@ def repeatable(predictor: Predictor) -> Finding:
 
 
 def causal(predictor: Predictor) -> Finding:
-    """What comes later changes no logit."""
+    """Later tokens change no logit."""
     tokens = predictor.tokens()
     half = COUNT // 2
     others = [*tokens[:half], *predictor.tokens(edition=1)[half:]]
@@ -81,14 +81,14 @@ def causal(predictor: Predictor) -> Finding:
 
 
 def prefixes(predictor: Predictor) -> Finding:
-    """Fewer tokens give the first of the same rows: what a cache relies on."""
+    """Fewer tokens give the first of the same rows, which a cache relies on."""
     tokens = predictor.tokens()
     whole, part = predictor.predict(tokens), predictor.predict(tokens[: COUNT // 3])
     return _close(whole[:, : part.shape[1]], part, "cache", "a third of the tokens")
 
 
 def empty(predictor: Predictor) -> Finding:
-    """No tokens give one row, the first of any."""
+    """No tokens give one row, equal to the first of any other tokens."""
     whole, none = predictor.predict(predictor.tokens()), predictor.predict([])
     return _close(whole[:, :1], none, "cache", "no tokens at all")
 
@@ -117,4 +117,4 @@ CHECKS: tuple[tuple[str, Callable[[Predictor], Finding]], ...] = (
     ("prefixes", prefixes),
     ("empty", empty),
 )
-"""By name, in the order in which they are asked."""
+"""By name, in the order in which they run."""

@@ -1,4 +1,4 @@
-"""What is put to a chain: each stage alone, then pairs, then whole chains and orders."""
+"""What a chain is tested with: each stage alone, then pairs, then whole chains and orders."""
 
 import functools
 import itertools
@@ -32,8 +32,8 @@ Mask = NDArray[np.bool_]
 class Probe(Batch):
     """One call of `process`. kinds: of each row.
 
-    kept: bool (B, V), where the definition leaves one answer and float32 computes it exactly. counts: (B,), how many
-    tokens are kept, where which of some equal ones is open.
+    kept: bool (B, V), if there is exactly one right answer and float32 computes it exactly. counts: (B,), how many
+    tokens are kept, if any of several equal ones may be.
     """
 
     cell: str
@@ -54,7 +54,7 @@ class Probe(Batch):
         kinds: Sequence[str],
         **known: Any,
     ) -> Self:
-        """Rows that share a config; known: what else there is to say of them."""
+        """Rows that share a config; known: other fields of the probe."""
         return cls(logits, history, (config,) * len(logits), cell=cell, name=name, kinds=tuple(kinds), **known)
 
     def only(self, rows: Sequence[int]) -> Self:
@@ -67,36 +67,36 @@ class Probe(Batch):
         )
 
     def with_filled_histories(self) -> Self | None:
-        """The same rows where every one has a history, or None if every one has."""
+        """The same rows without empty histories, or None if there are none."""
         if all(self.history):
             return None
         return replace(self, name=f"{self.name}, no empty history", history=[ids or [0] for ids in self.history])
 
     def before(self, stage: Stage, scores: NDArray[np.float64]) -> Self:
-        """The same rows with one stage alone, on the scores (B, V) that the stages before it have left."""
+        """The same rows with one stage alone, on the scores (B, V) before it."""
         return replace(super().before(stage, scores), kept=None, counts=None)
 
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Probes that are one question. stages: those that are on."""
+    """Probes that test one property together. stages: those that are on."""
 
     name: str
     stages: tuple[Stage, ...]
     probes: tuple[Probe, ...] = field(repr=False)
     optional: bool = False
-    """Whether it is about stages that only engines are asked for which name them."""
+    """Whether it tests stages that only some engines have."""
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes probes of one cell, each with random numbers of its own."""
+    """Makes probes of one cell, each from its own random numbers."""
 
     cell: str
     seed: int
 
     def make(self, name: str, config: SamplingConfig, size: int, kinds: Sequence[str], **known: Any) -> Probe:
-        """Rows of some kinds with histories and unconditional logits to go with them."""
+        """Rows of some kinds with matching histories and unconditional logits."""
         words = [self.seed, size, *f"{self.cell}/{name}".encode()]
         rng = np.random.default_rng(words)
         logits = known.pop("logits", None)
@@ -112,7 +112,7 @@ class Maker:
 
 @functools.lru_cache(maxsize=2)
 def all_cells(seed: int) -> tuple[ProbeSet, ...]:
-    """Every question at level `process`, in the order in which they are put."""
+    """Every cell of level `process`, in the order in which they run."""
     return (_nothing(seed), *_alone(seed), *_pairs(seed), *_chains(seed), *_orders(seed), *_optional(seed))
 
 
@@ -142,7 +142,7 @@ def _stage_alone(maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any
     for knobs in settings:
         config = replace(NEUTRAL, **knobs)
         label = _label(knobs)
-        # -inf minus -inf: with a negative weight the formula has no value for a removed token.
+        # -inf minus -inf: with a negative weight the formula is undefined for a removed token.
         kinds = FINITE if config.cfg_weight < 0 else KINDS
         yield maker.make(f"{label}, V=300", config, 300, kinds)
         yield maker.make(f"{label}, V=17", config, 17, kinds)
@@ -151,7 +151,7 @@ def _stage_alone(maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any
     yield maker.make(f"{_label(settings[0])}, V=8194", first, 8_194, ("ordinary", "flat", "tied"))
     large = replace(NEUTRAL, **settings[1])
     yield maker.make(f"{_label(settings[1])}, V=151936", large, 151_936, ("flat", "ordinary"))
-    if stage == "top_k":  # beyond what a kernel may hold
+    if stage == "top_k":  # larger than a kernel's buffer might be
         yield maker.make("top_k=5000, V=8194", replace(NEUTRAL, top_k=5_000), 8_194, ("ordinary", "flat"))
     if stage == "repetition_penalty":
         yield _long(maker, first)
@@ -159,7 +159,7 @@ def _stage_alone(maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any
 
 
 def _long(maker: Maker, config: SamplingConfig) -> Probe:
-    """A history as long as a long generation, with likely tokens at its very ends alone."""
+    """A history as long as a long generation, with likely tokens only at both ends."""
     probe = maker.make("a history of 10,002 ids, V=300", config, 300, ("ordinary",))
     first, last, *others = np.argsort(-probe.logits[0], kind="stable").tolist()
     return replace(probe, history=[[first, *(others[50:150] * 100), last]])
@@ -170,7 +170,7 @@ def _label(knobs: Mapping[str, Any]) -> str:
 
 
 def _exact(maker: Maker, stage: Stage) -> Iterator[Probe]:
-    """Equal logits and powers of two, where every sum is exact and the answer is unique but for which of the equals."""
+    """Equal logits and powers of two: every sum is exact, and the answer is unique up to the choice among equals."""
     if stage == "top_p":
         for size, top_p, count in ((64, 0.5, 32), (64, 0.25, 16), (1_024, 0.75, 768), (64, 0.3, 20), (2, 0.5, 1)):
             yield _equal(maker, size, {"top_p": top_p}, count)
@@ -198,7 +198,7 @@ def _exact(maker: Maker, stage: Stage) -> Iterator[Probe]:
 
 
 def _equal(maker: Maker, size: int, knobs: Mapping[str, Any], count: int) -> Probe:
-    """Equal logits, once over the whole vocabulary and once with as many removed tokens among them."""
+    """Equal logits, once over half of the vocabulary and once alternating with removed tokens."""
     whole = np.full(size, 0.25, dtype=np.float32)
     spread = np.full((2, 2 * size), -np.inf, dtype=np.float32)
     spread[0, :size] = whole
@@ -232,7 +232,7 @@ def _chains(seed: int) -> Iterator[ProbeSet]:
 def _optional(seed: int) -> Iterator[ProbeSet]:
     for stage, settings in OPTIONAL.items():
         maker = Maker(stage, seed)
-        kinds = tuple(kind for kind in KINDS if kind != "single")  # where that one is removed, nothing is left
+        kinds = tuple(kind for kind in KINDS if kind != "single")  # no token would be left in such a row
         probes = [
             maker.make(f"{_label(knobs)}, V={size}", replace(NEUTRAL, **knobs), size, kinds)
             for knobs in settings
@@ -254,7 +254,7 @@ def _optional(seed: int) -> Iterator[ProbeSet]:
 def _optional_special(
     maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any]], kinds: Sequence[str]
 ) -> Iterator[Probe]:
-    """What needs histories, EOS ids or logits of its own: repeats, ids outside the vocabulary, an exact threshold."""
+    """Probes with special histories, EOS ids or logits: repeats, ids outside the vocabulary, an exact threshold."""
     if stage in ("dry_multiplier", "no_repeat_ngram_size"):
         for knobs in settings:
             probe = maker.make(f"{_label(knobs)}, short repeats, V=17", replace(NEUTRAL, **knobs), 17, kinds)

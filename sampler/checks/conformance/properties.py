@@ -1,4 +1,4 @@
-"""What holds for every right chain: inputs unharmed, equal answers, rows that do not know of each other."""
+"""Properties of every correct chain: inputs are not written, answers repeat, rows are independent of each other."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,31 +25,31 @@ SIZE = 257
 
 @dataclass(frozen=True)
 class Property:
-    """One property. stage: what is named where it does not hold."""
+    """One property. stage: the one to name if it does not hold."""
 
     name: str
     stage: str
     holds: Callable[["Subject"], str]
-    """Empty where it holds, else what was seen."""
+    """Returns the violation; empty if it holds."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An engine with a probe of everything that it can."""
+    """An engine and a probe with every stage that it has."""
 
     judge: Judge
     probe: Probe
     first: Answer
 
     def answer(self, probe: Probe, *, thread: bool = False) -> Array:
-        """Scores of a probe; raises _NoAnswer where there are none."""
+        """Scores of a probe; raises _NoAnswer if there are none."""
         return _scores(self.judge.ask(probe, thread=thread), probe)
 
     def differing(self, first: Array, second: Array, probe: Probe) -> str:
-        """Which rows are not the same distribution, in words.
+        """Describe the first row in which two answers are not the same distribution; empty if there is none.
 
-        Both may round: one of them may keep a token of the grey zone, and each may be off by the tolerance.
-        probe: with the columns of the two.
+        Both may round: either may keep a token of the grey zone, and each may be off by the tolerance. probe: has the
+        columns of the two.
         """
         expected = self.judge.expect(probe)
         sure = expected.must | ~expected.may
@@ -71,7 +71,7 @@ class Subject:
 
 
 class _NoAnswer(Exception):
-    """An engine gave no scores; the cells say so."""
+    """An engine gave no scores; other cells report that."""
 
 
 def _scores(answer: Answer, probe: Probe) -> Array:
@@ -82,10 +82,7 @@ def _scores(answer: Answer, probe: Probe) -> Array:
 
 
 def subject(judge: Judge, seed: int) -> Subject:
-    """An engine with a probe in which every stage is on that it has, put at once.
-
-    Raises Unsupported where no such config can be asked for.
-    """
+    """An engine and the answer to a probe with every stage that it has. Raises Unsupported if it lacks all."""
     config = SamplingConfig(**ALL_ON)
     for stage in STAGES:
         if stage != "alignment" and not _has(judge, stage):
@@ -109,7 +106,7 @@ def _unharmed(subject: Subject) -> str:
 
 
 def _keeps(subject: Subject) -> str:
-    """What it gave is not overwritten by the next call of the same shape."""
+    """The next call of the same shape does not overwrite an answer."""
     other = replace(subject.probe, logits=subject.probe.logits[:, ::-1].copy())
     answer = subject.judge.ask(subject.probe, then=other)
     _scores(answer, subject.probe)
@@ -117,7 +114,7 @@ def _keeps(subject: Subject) -> str:
 
 
 def _first(subject: Subject) -> str:
-    """The very first call of this run against a later one."""
+    """The very first call of this run gives what a later one gives."""
     return subject.differing(_scores(subject.first, subject.probe), subject.answer(subject.probe), subject.probe)
 
 
@@ -140,7 +137,7 @@ def _split(subject: Subject) -> str:
 
 
 def _mates(subject: Subject) -> str:
-    """The first row, while the others become something else."""
+    """The first row stays the same while the others change."""
     probe = subject.probe
     logits = probe.logits.copy()
     logits[1:] = logits[1:, ::-1] * np.float32(0.5) + np.float32(3)
@@ -150,7 +147,7 @@ def _mates(subject: Subject) -> str:
 
 
 def _turned(subject: Subject) -> str:
-    """The rows in another order."""
+    """The rows in another order give the same answers."""
     probe, order = subject.probe, [3, 0, 4, 1, 2]
     uncond = None if probe.uncond_logits is None else probe.uncond_logits[order]
     history = [probe.history[row] for row in order]
@@ -159,9 +156,9 @@ def _turned(subject: Subject) -> str:
 
 
 def _permuted(subject: Subject) -> str:
-    """Every token under another id. Raises Unsupported in half precision, where ids decide among rounded scores."""
+    """Permuted ids of tokens. Raises Unsupported in half precision, where ids decide among rounded scores."""
     if subject.judge.rounding:
-        raise Unsupported("scores of half precision are equal where float64 tells them apart")
+        raise Unsupported("half precision rounds different scores to equal ones")
     probe = subject.probe
     order = np.random.default_rng(7).permutation(SIZE)
     place = np.argsort(order)
@@ -172,12 +169,12 @@ def _permuted(subject: Subject) -> str:
 
 
 def _shifted(subject: Subject) -> str:
-    """Every logit by a constant, which softmax does not see; without the penalty, which does."""
+    """A constant added to all logits, without the repetition penalty, which depends on it."""
     config = subject.probe.config.without(["repetition_penalty"])
     probe = subject.probe.with_config(config)
     uncond = None if probe.uncond_logits is None else probe.uncond_logits + np.float32(4)
     shifted = replace(probe, logits=probe.logits + np.float32(4), uncond_logits=uncond)
-    # Rounding of the sum: what is added is exact in few bits only.
+    # Use logits for which adding the constant is exact.
     exact = replace(
         probe,
         logits=shifted.logits - np.float32(4),
@@ -198,33 +195,33 @@ PROPERTIES: tuple[Property, ...] = (
     Property("permuted vocabulary", "purity", _permuted),
     Property("shifted logits", "purity", _shifted),
 )
-"""In the order in which they are looked at."""
+"""In the order in which they are tested."""
 
 
-def ask_properties(asked: Subject | Unsupported) -> Iterator[tuple[Property, Finding]]:
-    """Look at every property of a subject, or say why there is none."""
-    for each in PROPERTIES:
-        if isinstance(asked, Unsupported):
-            yield each, Finding.skipped("process", each.stage, asked)
+def ask_properties(subject: Subject | Unsupported) -> Iterator[tuple[Property, Finding]]:
+    """Test every property, or skip each if the engine is unsupported."""
+    for prop in PROPERTIES:
+        if isinstance(subject, Unsupported):
+            yield prop, Finding.skipped("process", prop.stage, subject)
         else:
-            yield each, _look(each, asked)
+            yield prop, _test(prop, subject)
 
 
-def _look(each: Property, asked: Subject) -> Finding:
-    rows = len(asked.probe.logits)
+def _test(prop: Property, subject: Subject) -> Finding:
+    rows = len(subject.probe.logits)
     try:
-        seen = each.holds(asked)
+        seen = prop.holds(subject)
     except Unsupported as error:
-        return Finding.skipped("process", each.stage, error)
+        return Finding.skipped("process", prop.stage, error)
     except _NoAnswer as error:
-        return Finding("process", each.stage, "errored", 0, str(error))
+        return Finding("process", prop.stage, "errored", 0, str(error))
     if seen:
-        return Finding("process", each.stage, "failed", rows, f"{each.name}: {seen}", 1.0, 0.0)
-    return Finding("process", each.stage, "passed", rows, f"{each.name}: {rows} rows", 0.0, 0.0)
+        return Finding("process", prop.stage, "failed", rows, f"{prop.name}: {seen}", 1.0, 0.0)
+    return Finding("process", prop.stage, "passed", rows, f"{prop.name}: {rows} rows", 0.0, 0.0)
 
 
 def unusual_rows(judge: Judge) -> Finding:
-    """What becomes of rows without a distribution. Anything but a hang is an answer, and is only reported."""
+    """Report how rows without a distribution are handled. Only a hang or crash is a failure."""
     rows = {"NaN": np.nan, "+inf": np.inf, "every token removed": -np.inf}
     seen: list[str] = []
     for name, value in rows.items():
@@ -233,10 +230,10 @@ def unusual_rows(judge: Judge) -> Finding:
         logits[0, 4] = value
         probe = Probe.of("unusual rows", name, NEUTRAL, logits, [[]], (name,))
         try:
-            asked = probe.with_config(judge.asked(NEUTRAL))
+            probe = probe.with_config(judge.asked(NEUTRAL))
         except Unsupported as error:
             return Finding.skipped("process", "purity", error)
-        answer = judge.ask(asked)
+        answer = judge.ask(probe)
         refused = refusal(answer)
         if refused is not None:
             return Finding.skipped("process", "purity", refused)
@@ -256,7 +253,7 @@ def _in_words(answer: Answer) -> str:
 
 
 def strange_ids(judge: Judge, seed: int) -> Finding:
-    """Ids outside the vocabulary have no score: no other token may be penalised for them. Refusing them is fine."""
+    """Ids outside the vocabulary have no score and must not penalise other tokens. Rejecting them is fine."""
     stage = "repetition_penalty"
     config = replace(NEUTRAL, repetition_penalty=2.0)
     probe = Maker("ids outside the vocabulary", seed).make("V=17", config, 17, ("ordinary", "zeros", "positive"))
@@ -273,7 +270,7 @@ def strange_ids(judge: Judge, seed: int) -> Finding:
     if comparison.failure:
         return Finding("process", stage, "errored", 0, comparison.failure)
     if not comparison.wrong.any():
-        return Finding("process", stage, "passed", 3, "ids outside the vocabulary are passed over", 0.0, VARIATION)
+        return Finding("process", stage, "passed", 3, "ids outside the vocabulary are ignored", 0.0, VARIATION)
     if judge.compare(inside).wrong[comparison.wrong].any():
         message = "the same rows are wrong without ids outside the vocabulary"
         return Finding.skipped("process", stage, "after_failure", message)
@@ -282,7 +279,7 @@ def strange_ids(judge: Judge, seed: int) -> Finding:
 
 
 def _of_stray_ids(comparison: Comparison) -> str:
-    """What became of ids outside the vocabulary, in words."""
+    """Describe the effect of ids outside the vocabulary."""
     probe = comparison.probe
     rows = in_float64(replace(probe, uncond_logits=None))
     for known in STRAY_IDS:

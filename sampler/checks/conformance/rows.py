@@ -1,4 +1,4 @@
-"""Rows of logits and histories on which right and wrong stages part: ties, zeros, both signs, removed tokens."""
+"""Rows of logits and histories that expose wrong stages: ties, zeros, both signs, removed tokens."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ Row = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
 
 def _removed(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    """Two in five tokens are removed already."""
+    """A row with two fifths of its tokens removed."""
     row = rng.normal(0, 2, size)
     row[rng.permutation(size)[: 2 * size // 5]] = -np.inf
     return row
@@ -23,7 +23,7 @@ def _peaked(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
 
 
 def _single(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    """One token is left."""
+    """A row with one token left."""
     row = np.full(size, -np.inf)
     row[rng.integers(size)] = -3.0
     return row
@@ -65,7 +65,7 @@ def logit_rows(rng: np.random.Generator, size: int, kinds: Sequence[str]) -> Log
 def histories(rng: np.random.Generator, logits: Logits) -> list[list[int]]:
     """A history for each row, of six kinds in turn.
 
-    Likely tokens drawn often; a likely token followed by 80 others, beyond any window; nothing; nearly every id;
+    Frequent likely tokens; a likely token followed by 80 others, which is beyond any window; empty; nearly every id;
     one id; every id twice.
     """
     return [_history(rng, row, index) for index, row in enumerate(logits)]
@@ -94,6 +94,7 @@ REPEATS: tuple[tuple[int, ...], ...] = (
     (2, 0, 2, 0, 2), (6, 1, 4, 6, 1),
 )  # fmt: skip
 """Short histories whose end came before: from the first id on, overlapping itself, or with a breaker within."""
+"""Short histories whose end occurred before: at the start, overlapping itself, or with a breaker inside."""
 
 
 def repeats(count: int) -> list[list[int]]:

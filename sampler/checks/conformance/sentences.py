@@ -1,4 +1,4 @@
-"""What each check of `sampler check` asks, as a sentence for the people who read its report."""
+"""What each check of `sampler check` tests, as a sentence for its report."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -37,5 +37,5 @@ SENTENCES: Final[Mapping[str, str]] = {
 
 
 def sentence(check: str) -> str:
-    """What a check asks, empty for one of another report."""
+    """What a check tests; empty for a check of another report."""
     return SENTENCES.get("pairs" if check.startswith("pairs-") else check, "")

@@ -1,4 +1,4 @@
-"""Knobs and orders that are put to a chain, as tables: each stage alone, two together, whole chains."""
+"""Tables of the parameters and orders that a chain is tested with: each stage alone, two together, whole chains."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from sampler.config import SamplingConfig
 from sampler.stages import STAGES, Stage
 
 NEUTRAL = SamplingConfig().without(STAGES)
-"""Every stage is in the order and none does anything."""
+"""Every stage is in the order and all are off."""
 
 SINGLE: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     "cfg": (
@@ -28,7 +28,7 @@ SINGLE: dict[Stage, tuple[Mapping[str, Any], ...]] = {
         {"top_p": 0.3, "min_tokens_to_keep": 3},
     ),
 }  # fmt: skip
-"""Knobs with which each stage stands alone."""
+"""Parameters for each stage alone."""
 
 OPTIONAL: dict[Stage, tuple[Mapping[str, Any], ...]] = {
     "logit_bias": ({"logit_bias": {0: 3.0, 1: -2.5}}, {"logit_bias": {1: -100.0, 16: 2.0}}),
@@ -56,13 +56,13 @@ OPTIONAL: dict[Stage, tuple[Mapping[str, Any], ...]] = {
         {"xtc_probability": 1.0, "xtc_threshold": 0.02, "min_tokens_to_keep": 12},
     ),
 }  # fmt: skip
-"""Likewise for stages that only engines are asked for which name them."""
+"""Likewise for optional stages, which are tested only if an engine names them."""
 
 LOOPING: tuple[Mapping[str, Any], ...] = (
     {"dry_multiplier": 0.8, "dry_base": 1.0, "dry_allowed_length": 1},
     {"dry_multiplier": 0.8, "dry_base": 1.01, "dry_allowed_length": 1},
 )
-"""Knobs of DRY whose penalty is small enough to be seen after a long loop."""
+"""DRY parameters whose penalty stays measurable after a long loop."""
 
 WINDOWED: tuple[Mapping[str, Any], ...] = ({"repetition_penalty": 1.5, "penalty_window": 20},)
 
@@ -74,7 +74,7 @@ PAIRED: dict[Stage, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "min_p": ({"min_p": 0.1}, {"min_p": 0.3}),
     "top_p": ({"top_p": 0.7}, {"top_p": 0.9}),
 }
-"""Knobs with which two stages stand together, in two editions."""
+"""Parameters for two stages together, in two editions."""
 
 ALL_ON: Mapping[str, Any] = {
     "cfg_weight": 0.5, "repetition_penalty": 1.3, "temperature": 1.4, "top_k": 40, "min_p": 0.02, "top_p": 0.9,
@@ -90,7 +90,7 @@ CHAINS: dict[str, Mapping[str, Any]] = {
     "everything": ALL_ON,
     "greedy": {**ALL_ON, "temperature": 0.0},
 }
-"""Whole chains in the default order, by what their knobs are taken from."""
+"""Whole chains in the default order, named after the origin of their parameters."""
 
 ORDERS: dict[str, tuple[Stage, ...]] = {
     "transformers": ("cfg", "repetition_penalty", "temperature", "top_k", "top_p", "min_p"),

@@ -1,4 +1,4 @@
-"""What the runs of one cell are by themselves: whole, and without loops; or bad, where a finding says that they are."""
+"""Whether the runs of one cell alone are complete and free of loops; or bad, if a finding says so."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,16 +9,16 @@ from sampler.loops import find_loops, foremost
 from sampler.statistics.share import AtLeast, AtMost
 
 RIGHT_LENGTH = (0.7, 1.4)
-"""Least and most length of a whole run, in lengths of its text's true speech."""
+"""Least and most length of a complete run, relative to the true speech of its text."""
 
-NOTHING_SEEN = "too few runs (would see nothing)"
+NOTHING_SEEN = "too few runs (detects nothing)"
 
 Problem = Callable[[TokenRun], str]
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """How many runs may be bad. most: share; known: why at least `least` of them have to be, empty for no reason."""
+    """How many runs may be bad. most: share; known: why at least the share `least` is bad, empty if not expected."""
 
     most: float
     known: str = ""
@@ -26,15 +26,15 @@ class Expectation:
 
 
 def complete(runs: Sequence[TokenRun], expected: Expectation, alpha: float) -> Finding:
-    """Runs that end with EOS at 0.7 to 1.4 times the length of their text's true speech: hitting the cap is no end."""
+    """Runs that end with EOS at 0.7 to 1.4 times the length of their text's true speech; a run at its cap fails."""
     if any(run.expected is None for run in runs):
-        why = "nobody says how long the speech of these texts should be"
+        why = "the expected length of the speech of these texts is not given"
         return Finding.skipped("generate", "stop", "not_recorded", why, len(runs), alpha=alpha)
     return _judged(runs, _incomplete, "are not whole", "stop", expected, alpha)
 
 
 def looping(runs: Sequence[TokenRun], expected: Expectation, alpha: float) -> Finding:
-    """Runs in which a loop is found (docs/loops.md)."""
+    """Runs in which a loop is detected (docs/loops.md)."""
     return _judged(runs, _loop, "loop", "draw", expected, alpha)
 
 
@@ -70,7 +70,7 @@ def _judged(
     if expected.known:
         return _known(count, total, shown, stage, expected, alpha)
     judgement, seen = AtMost(expected.most, alpha).judge(count, total), AtMost(expected.most, alpha).detectable(total)
-    note = f"up to {int(judgement.bound)} allowed; would see {seen:.0%}" if seen < 1 else NOTHING_SEEN
+    note = f"up to {int(judgement.bound)} allowed; detects at least {seen:.0%}" if seen < 1 else NOTHING_SEEN
     if judgement.rejected:
         note = f"more than {expected.most:.0%} (p = {judgement.p_value:.2g})"
     return Finding.of_test(
@@ -79,22 +79,14 @@ def _judged(
 
 
 def _known(count: int, total: int, shown: str, stage: str, expected: Expectation, alpha: float) -> Finding:
-    """A cell that is known to be bad: one that is better than that is news, and fails."""
+    """A cell that is known to be bad; it fails if it is better than that."""
     test = AtLeast(expected.least, alpha)
     judgement, seen = test.judge(count, total), test.detectable(total)
-    note = f"at least {total - int(judgement.bound)} known; would see {seen:.0%}" if seen > 0 else NOTHING_SEEN
+    note = f"at least {total - int(judgement.bound)} known; detects at most {seen:.0%}" if seen > 0 else NOTHING_SEEN
     if judgement.rejected:
-        note = f"fewer than the {expected.least:.0%} that are known (p = {judgement.p_value:.2g}): mend the matrix"
+        note = f"fewer than the {expected.least:.0%} that are known (p = {judgement.p_value:.2g}): update the matrix"
     message = f"known: {expected.known}; {shown}; {note}"
-    # What would be seen is a share below the known one; that it is 0 means that none would be.
-    found = Finding.of_test(
-        "generate",
-        stage,
-        judgement,
-        message,
-        alpha=alpha,
-        detectable=seen or 1.0,
-        unit=SHARE_OF_RUNS,
-        known=expected.known,
-    )
+    # A share below the known one is detected; 0 means that none is.
+    figures = {"unit": SHARE_OF_RUNS, "known": expected.known}
+    found = Finding.of_test("generate", stage, judgement, message, alpha=alpha, detectable=seen or 1.0, **figures)
     return replace(found, detectable=seen)

@@ -1,8 +1,8 @@
-"""Whether runs of one text are runs of their own: noise that is frozen, or seeded alike, gives the same run again.
+"""Whether runs of one text are independent: frozen noise or equal seeds give the same run again.
 
-With logarithms of probabilities the check is exact and needs no reference: two independent runs are equal, and as
-improbable as exp(-L) or more, with a probability of at most exp(-L), so that with N pairs one equal pair of long runs
-is proof. Beside reference runs it is enough to count runs that another run of their text repeats, whoever's that is.
+With log-probabilities the check is exact and needs no reference: two independent runs are equal, and as improbable
+as exp(-L) or more, with a probability of at most exp(-L), so with N pairs one equal pair of long runs is proof. With
+reference runs it is enough to count runs that occur more than once in their text, on either side.
 """
 
 import math
@@ -15,11 +15,11 @@ from sampler.checks.verdict import SHARE_OF_RUNS, Finding
 from sampler.statistics.judgement import MISS_RATE, Judgement
 
 SHARE = 0.5
-"""`passed` needs that an engine would have been seen in which so many runs, or pairs of runs, are repetitions."""
+"""`passed` requires that this share of repeated runs, or of repeated pairs of runs, would be detected."""
 
 
 def distinct(runs: Sequence[TokenRun], sides: TwoSides | None, alpha: float, detect: float = SHARE) -> Finding:
-    """Equal runs of one text, by their own probabilities where they were recorded, else beside the reference's."""
+    """Equal runs of one text, by their own probabilities if recorded, else in comparison with the reference's."""
     if runs and all(run.logprobs is not None for run in runs):
         return by_probability(runs, alpha, detect)
     if sides is None or not sides.texts:
@@ -31,11 +31,11 @@ def distinct(runs: Sequence[TokenRun], sides: TwoSides | None, alpha: float, det
 
 
 def by_probability(runs: Sequence[TokenRun], alpha: float, detect: float = SHARE) -> Finding:
-    """Whether two runs of a text are equal that have no business to be. The statistic is -log10 p, beside alpha's.
+    """Whether equal runs of a text are too improbable to be chance. The statistic is -log10 p, the bound -log10 alpha.
 
-    p is the number of pairs times the probability of the least likely run that comes twice. The detectable discrepancy
-    is a probability with which a pair is equal: floor(m / 2) pairs of a text's m runs that are long enough to be proof
-    are independent.
+    p is the number of pairs times the probability of the least likely repeated run. The detectable difference is a
+    probability that a pair is equal: floor(m / 2) pairs of a text's m runs that are long enough to be proof are
+    independent.
     """
     texts = by_text(runs)
     pairs = sum(math.comb(len(some), 2) for some in texts.values())
@@ -50,12 +50,10 @@ def by_probability(runs: Sequence[TokenRun], alpha: float, detect: float = SHARE
         message += f"; text {text!r} has {times} equal runs of probability exp(-{surprise:.0f}); p = {p_value:.2g}"
     judged = Judgement(statistic, bound, len(runs), p_value)
     if not judged.rejected and seen <= detect:
-        message += f"; would see {seen:.1%} equal pairs"
+        message += f"; detects at least {seen:.1%} equal pairs"
     elif not judged.rejected:
         shown = f">= {seen:.0%} equal pairs" if seen < 1 else "nothing"
-        message = (
-            f"too few runs of one text, or too short ones (would see {shown}, {detect:.0%} is asked for); {message}"
-        )
+        message = f"too few runs of one text, or too short ones (detects {shown}, {detect:.0%} is required); {message}"
     return Finding.of_test(
         "generate", "seed", judged, message, alpha=alpha, detectable=seen, required=detect, unit=SHARE_OF_RUNS
     )
@@ -77,12 +75,11 @@ def _repeated(runs: Sequence[TokenRun]) -> int:
 
 
 def _least_likely_twice(runs: Sequence[TokenRun]) -> tuple[float, str, int]:
-    """Of the runs of one text that come more than once: the largest surprise, the text, how often; nothing: 0 times."""
+    """The repeated runs of one text: the largest surprise, the text, the count; without any the count is 0."""
     times = Counter(run.tokens for run in runs)
     twice = [(_surprise(run), run.text, times[run.tokens]) for run in runs if times[run.tokens] > 1]
     return max(twice, default=(0.0, "", 0))
 
 
 def _surprise(run: TokenRun) -> float:
-    """Minus the logarithm of the probability of the run."""
     return 0.0 if run.logprobs is None else max(0.0, -float(run.logprobs.sum()))

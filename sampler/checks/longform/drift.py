@@ -1,11 +1,11 @@
-"""Whether an engine's runs are like the reference's, text by text, and from which position on they are not.
+"""Whether an engine's runs resemble the reference's, text by text, and from which position on they do not.
 
 The unit is the run: a quantity is the mean of its steps, over the run or over a window of positions, and runs of one
 text are compared by rank (`statistics.ranks`) at equal positions. A run that ended before a window has no value in it
-and takes part in all windows before. Of a window, as of the run, only that part is compared which nine in ten of the
-text's runs reach that are still going on when it begins, and only these runs: a mean over more positions is another
-mean. So longer runs alone are no drift; but where the two sides differ in who ends, those that go on may differ too.
-How long runs are is a quantity of its own, of all runs.
+and counts in all earlier windows. Each comparison is limited to the part of a window or run that 90 % of the text's
+runs reach which are still going on at its start, and to these runs, since means over different positions differ. So
+longer runs alone are no drift. But if the two sides differ in which runs end, the remaining runs may differ too. The
+length of runs is a separate quantity, over all runs.
 """
 
 import math
@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.checks.longform import series
-from sampler.checks.longform.runs import NO_TEXT_IN_COMMON, TokenRun, TwoSides
+from sampler.checks.longform.runs import TokenRun, TwoSides, not_recorded
 from sampler.checks.longform.series import Series
 from sampler.checks.verdict import SUPERIORITY_OF_RUNS, Finding
-from sampler.errors import Unsupported
 from sampler.statistics.budget import Budget
 from sampler.statistics.judgement import Judgement
 from sampler.statistics.ranks import RankSum, superiority
@@ -29,25 +28,25 @@ Array = NDArray[np.float64]
 Window = tuple[int, int]
 
 WIDTH = 100
-"""Positions of a window."""
+"""Positions per window."""
 
 ENDED_BEFORE = 0.1
-"""What is compared ends where more than so many of a text's runs, both sides together, have ended."""
+"""A comparison ends at the position where more than this share of a text's runs, of both sides, have ended."""
 
 STILL_GOING = 0.1
-"""A window is asked about if at least so many of all runs, both sides together, reach it."""
+"""A window is tested if at least this share of all runs, of both sides, reaches it."""
 
 MOST_WINDOWS = 40
 
 SUPERIORITY = 0.85
-"""`passed` needs that this probability of superiority would have been seen."""
+"""`passed` requires that this probability of superiority would be detected."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared. needs: the scalar that both sides must have recorded, or nothing.
+    """One compared quantity. needs: the scalar that both sides must have recorded, or empty.
 
-    learnt: whether its first series has a direction that is learnt from half of the runs.
+    learnt: whether its first series uses a direction learnt from half of the runs.
     """
 
     name: str
@@ -59,15 +58,11 @@ class Quantity:
 
 
 def _frequencies(sides: TwoSides, *, pairs: bool) -> list[Series]:
-    """The learnt direction comes first: its scores are independent of each other, so that its power can be stated."""
+    """The learnt direction comes first: its scores are independent, so its power can be computed."""
     what, coded = "pairs" if pairs else "tokens", series.Coded(sides)
+    learnt = f"log odds of {what} (learnt from half of the runs)"
     return [
-        Series(
-            f"log odds of {what} (learnt from half of the runs)",
-            "nats",
-            *series.pointing(coded, pairs=pairs),
-            share=0.5,
-        ),
+        Series(learnt, "nats", *series.pointing(coded, pairs=pairs), share=0.5),
         Series(f"rarity of {what}", "nats", *series.unusual(coded, pairs=pairs)),
     ]
 
@@ -77,17 +72,16 @@ def _steps(name: str, unit: str, steps: Callable[[TokenRun], Array]) -> Callable
 
 
 def _lengths(sides: TwoSides) -> list[Series]:
-    """Tokens up to EOS; of a text in which a run was cut off, no more than that run has."""
+    """Tokens up to EOS; in a text with a truncated run, limited to the length of that run."""
     caps: dict[str, int] = {}
     for run in sides.all_runs():
         if not run.ended:
             caps[run.text] = min(run.length, caps.get(run.text, run.length))
 
-    engine, reference = (
-        [[np.array([float(min(run.length, caps.get(run.text, run.length)))]) for run in runs] for runs in side]
-        for side in (sides.engine, sides.reference)
-    )
-    return [Series("length", "tokens", engine, reference)]
+    def capped(run: TokenRun) -> Array:
+        return np.array([float(min(run.length, caps.get(run.text, run.length)))])
+
+    return [Series("length", "tokens", *sides.of_runs(capped))]
 
 
 QUANTITIES: tuple[Quantity, ...] = (
@@ -133,11 +127,11 @@ class Part:
 
     @property
     def place(self) -> str:
-        """Where it looks, for a message; empty for the whole run."""
+        """The window, for a message; empty for the whole run."""
         return "" if self.window is None else f"at positions {self.window[0]} to {self.window[1]} "
 
     def values(self) -> tuple[list[Array], list[Array]]:
-        """The means of the runs that are compared there, by text, on both sides."""
+        """The means of the compared runs, by text, on both sides."""
         start, stop = self.window or (0, None)
         engine: list[Array] = []
         reference: list[Array] = []
@@ -152,7 +146,7 @@ class Part:
 
 
 def _common_end(lengths: Sequence[int], start: int, stop: int | None) -> int:
-    """Up to where nine in ten of the runs go that go beyond `start`, at most to `stop`; `start`, if none does."""
+    """The position that 90 % of the runs longer than `start` reach, at most `stop`; `start` if there are none."""
     going = sorted(length for length in lengths if length > start)
     if not going:
         return start
@@ -161,7 +155,7 @@ def _common_end(lengths: Sequence[int], start: int, stop: int | None) -> int:
 
 
 def windows(sides: TwoSides) -> list[Window]:
-    """The windows that enough runs reach. The two sides count together: who is whose must not choose the questions."""
+    """The windows that enough runs reach, over both sides: the choice of windows must not depend on the side."""
     lengths = np.array([run.length for run in sides.all_runs()])
     starts = range(0, MOST_WINDOWS * WIDTH, WIDTH)
     return [(start, start + WIDTH) for start in starts if (lengths > start).sum() >= STILL_GOING * max(1, len(lengths))]
@@ -169,70 +163,54 @@ def windows(sides: TwoSides) -> list[Window]:
 
 def drift(quantity: Quantity, sides: TwoSides, alpha: float, detect: float = SUPERIORITY) -> Finding:
     """Whether a quantity is the same on both sides. detect: the superiority that `passed` must be able to detect."""
-    missing = _missing(quantity, sides)
+    needs = quantity.needs
+    missing = not_recorded(sides, needs, lambda run: bool(needs) and getattr(run, needs) is None)
     if missing is not None:
         return Finding.skipped("generate", quantity.stage, missing, alpha=alpha)
-    made = quantity.make(sides)
-    questions = list(_questions(made, [] if quantity.name == "length" else windows(sides), alpha))
+    compared = quantity.make(sides)
+    questions = list(_questions(compared, [] if quantity.name == "length" else windows(sides), alpha))
     judged = [question.judged() for question in questions]
     whole, rejected = questions[0], [place for place, judgement in enumerate(judged) if judgement.rejected]
     seen = RankSum(whole.alpha).detectable(*whole.values())
     worst = min(rejected or [0], key=lambda place: judged[place].p_value / questions[place].alpha)
     message = _shown(questions[worst], judged[worst], sides, details=bool(rejected))
     if rejected:
-        message += _onset([each for each in questions if each.series is questions[worst].series], alpha)
+        message += _onset([part for part in questions if part.series is questions[worst].series], alpha)
     elif seen > detect:
         message = f"{too_few_runs(seen, detect, whole, sides)}; {message}"
     else:
-        asked = f" ({len(windows(sides))} windows of {WIDTH} positions too)" if len(questions) > len(made) else ""
-        message += f"; would see {seen:.2f}{asked}"
+        tested = f" ({len(windows(sides))} windows of {WIDTH} positions too)" if len(questions) > len(compared) else ""
+        message += f"; detects at least {seen:.2f}{tested}"
     answer = replace(judged[worst], n=sides.count)
     figures = {"required": detect, "unit": SUPERIORITY_OF_RUNS}
     return Finding.of_test("generate", quantity.stage, answer, message, alpha=alpha, detectable=seen, **figures)
 
 
 def planned_drift(quantity: Quantity, alpha: float, texts: int, runs: int) -> float:
-    """The superiority that is detected with `runs` runs of each text on either side, of values without ties.
+    """The superiority that is detected with `runs` runs of each text on both sides, of values without ties.
 
-    Steps are compared in that part of a text which nine in ten of its runs reach; here the others are all taken from
-    one side, the worst case.
+    Steps are compared in the part of a text that 90 % of its runs reach; here the other 10 % are all taken from one
+    side, the worst case.
     """
     if quantity.name == "length":
         return RankSum(alpha).planned([(runs, runs)] * texts)
     counts = [sum(series.is_scored(text, run) or not quantity.learnt for run in range(runs)) for text in range(texts)]
     sizes = [(max(0, count - int(ENDED_BEFORE * 2 * count)), count) for count in counts]
-    return RankSum(alpha * (0.25 if quantity.learnt else 0.5)).planned(sizes)  # windows and second series have the rest
+    return RankSum(alpha * (0.25 if quantity.learnt else 0.5)).planned(sizes)  # the rest is for windows, second series
 
 
-def _missing(quantity: Quantity, sides: TwoSides) -> Unsupported | None:
-    """Why the quantity cannot be compared, if it cannot."""
-    if not sides.texts:
-        return Unsupported(NO_TEXT_IN_COMMON, reason="no_common_text")
-    needs = quantity.needs
-    if not needs:
-        return None
-    without = [
-        name
-        for name, side in (("engine", sides.engine), ("reference", sides.reference))
-        if any(getattr(run, needs) is None for runs in side for run in runs)
-    ]
-    if not without:
-        return None
-    return Unsupported(f"{needs!r} was not recorded by the {' nor by the '.join(without)}", reason="not_recorded")
-
-
-def _questions(made: Sequence[Series], places: Sequence[Window], alpha: float) -> Iterator[Part]:
-    """Whole runs share one half of the alpha, windows the other; without windows whole runs have it all."""
-    wholes = Budget(alpha / 2 if places else alpha).split({each.name: 1.0 for each in made})
-    for each in made:
-        yield Part(each, None, wholes[each.name])
-    for each in made:
+def _questions(compared: Sequence[Series], places: Sequence[Window], alpha: float) -> Iterator[Part]:
+    """Whole runs get half of the alpha, windows the other half; without windows whole runs get all of it."""
+    wholes = Budget(alpha / 2 if places else alpha).split({one.name: 1.0 for one in compared})
+    for one in compared:
+        yield Part(one, None, wholes[one.name])
+    for one in compared:
         for place in places:
-            yield Part(each, place, alpha / 2 * (1 - 2**-40) / (len(made) * len(places)))
+            yield Part(one, place, alpha / 2 * (1 - 2**-40) / (len(compared) * len(places)))
 
 
 def _shown(question: Part, judgement: Judgement, sides: TwoSides, *, details: bool) -> str:
-    """How often the engine's is larger, the means of both sides and, where it matters, the text that shows it most."""
+    """How often the engine's value is larger, the means of both sides and, with details, the most different text."""
     engine, reference = question.values()
     unit = f" {question.series.unit}" if question.series.unit else ""
     means = [np.concatenate([*side, np.empty(0)]) for side in (engine, reference)]
@@ -249,7 +227,7 @@ def _shown(question: Part, judgement: Judgement, sides: TwoSides, *, details: bo
 
 
 def worst_text(texts: Sequence[str], engine: Sequence[Array], reference: Sequence[Array]) -> tuple[str, float]:
-    """The text whose runs differ most for their number, and its probability of superiority."""
+    """The text whose runs differ most, weighted by their number, and its probability of superiority."""
 
     def deviation(place: int) -> float:
         m, n = len(engine[place]), len(reference[place])
@@ -261,7 +239,7 @@ def worst_text(texts: Sequence[str], engine: Sequence[Array], reference: Sequenc
 
 
 def _onset(questions: Sequence[Part], alpha: float) -> str:
-    """From where on it shows: the first window that is significant by itself at the alpha of the whole check."""
+    """Where it shows first: the first window that is significant alone at the alpha of the whole check."""
     places = [question for question in questions if question.window is not None]
     first = next((question for question in places if question.judged(alpha).rejected), None)
     if first is not None:
@@ -275,13 +253,13 @@ def _onset(questions: Sequence[Part], alpha: float) -> str:
 
 
 def too_few_runs(seen: float, detect: float, question: Part, sides: TwoSides) -> str:
-    """Why a comparison by rank says nothing, and how many runs would."""
+    """The message for too few runs, with the number of runs that are needed."""
     texts = len(sides.texts)
     compared = question.series.share * (1 if question.series.name == "length" else 1 - ENDED_BEFORE)
     needed = math.ceil(_runs_of_a_text(question.alpha, detect, texts) / compared)
     shown = f">= {seen:.2f}" if seen < 1 else "nothing"
     return (
-        f"too few runs (would see {shown}, {detect:.2f} is asked for; with {texts} texts "
+        f"too few runs (detects {shown}, {detect:.2f} is required; with {texts} texts "
         f"{needed} runs of each on either side would do)"
     )
 

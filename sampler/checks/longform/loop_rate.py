@@ -13,13 +13,13 @@ Runs = Mapping[str, Sequence[Sequence[int]]]
 
 @dataclass(frozen=True)
 class LoopingRuns:
-    """The loops of some runs. found: name of a text -> for each of its runs the loops, empty for a run without."""
+    """The loops of some runs. found: name of a text -> the loops of each of its runs, empty for a run without."""
 
     found: Mapping[str, tuple[tuple[Loop, ...], ...]]
 
     @classmethod
     def of(cls, runs: Runs, rules: LoopRules | None = None) -> "LoopingRuns":
-        return cls({text: tuple(find_loops(tokens, rules) for tokens in each) for text, each in runs.items()})
+        return cls({text: tuple(find_loops(tokens, rules) for tokens in some) for text, some in runs.items()})
 
     @property
     def counts(self) -> list[int]:
@@ -31,13 +31,13 @@ class LoopingRuns:
 
     @property
     def rate(self) -> float:
-        """Share of all runs that loop; there is a run."""
+        """Share of all runs that loop; needs at least one run."""
         return sum(self.counts) / sum(self.runs)
 
     @property
     def worst(self) -> tuple[str, int, Loop] | None:
-        """A text, which of its runs has the longest loop, from 0, and that loop (`foremost`)."""
-        runs = [(text, run, loops) for text, each in self.found.items() for run, loops in enumerate(each) if loops]
+        """A text, the index of its run with the longest loop, and that loop (`foremost`)."""
+        runs = [(text, run, loops) for text, some in self.found.items() for run, loops in enumerate(some) if loops]
         looping = [(text, run, foremost(loops)) for text, run, loops in runs]
         return max(looping, key=lambda found: found[2].extent, default=None)
 
@@ -51,10 +51,10 @@ class LoopingRuns:
 
 
 def loops(engine: Runs, reference: Runs, alpha: float, detect: float, rules: LoopRules | None = None) -> Finding:
-    """The share of runs that loop, two samples, text by text: `StratifiedCounts`.
+    """Compare the share of looping runs of two samples, text by text: `StratifiedCounts`.
 
-    detect: a rise of the mean loop rate that has to be seen; nothing passes with too few runs for it. Texts of which
-    one side has no runs are left out. The stage is `draw`, since that runs loop does not show what makes them.
+    detect: the rise of the mean loop rate that must be detected to pass. Texts without runs on one side are left out.
+    The stage is `draw`, since a loop does not show its cause.
     """
     texts = [text for text in engine if engine[text] and reference.get(text)]
     if not texts:
@@ -68,7 +68,7 @@ def loops(engine: Runs, reference: Runs, alpha: float, detect: float, rules: Loo
     if judged.rejected:
         notes.insert(0, f"p <= {judged.p_value:.2g}")
     elif detectable > detect:
-        notes = ["too few runs", *notes, f"must see {theirs.rate + detect:.3g}"]
+        notes = ["too few runs", *notes, f"required: {theirs.rate + detect:.3g}"]
     message = f"{ours}; of the reference, {theirs} ({', '.join(notes)})"
     return Finding.of_test(
         "generate", "draw", judged, message, alpha=alpha, detectable=detectable, required=detect, unit=SHARE_OF_RUNS
@@ -77,5 +77,5 @@ def loops(engine: Runs, reference: Runs, alpha: float, detect: float, rules: Loo
 
 def _power(rate: float, detectable: float) -> str:
     if detectable == 1:
-        return f"would see no rise above a rate of {rate:.3g}"
-    return f"would see a rate of {rate + detectable:.3g} in place of {rate:.3g}"
+        return f"detects no rise above a rate of {rate:.3g}"
+    return f"detects a rate of {rate + detectable:.3g} in place of {rate:.3g}"

@@ -1,6 +1,6 @@
-"""Every question about runs of tokens beside reference runs: what a file, a cell and a matrix are asked."""
+"""Every question about runs of tokens in comparison with reference runs, for a file, a cell or a matrix."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -9,17 +9,17 @@ from sampler.checks.longform.distinct import distinct
 from sampler.checks.longform.drift import QUANTITIES, SUPERIORITY, drift, planned_drift
 from sampler.checks.longform.loop_rate import loops
 from sampler.checks.longform.reading import FAULTS, alignment
-from sampler.checks.longform.runs import TokenRun, TwoSides, by_text
+from sampler.checks.longform.runs import TwoSides
 from sampler.checks.longform.stopping import SHARE, beyond, counted
 from sampler.checks.verdict import Finding
 from sampler.statistics.exceedances import Exceedances
 from sampler.statistics.stratified import StratifiedCounts
 
 Ask = Callable[[TwoSides, float, float], Finding]
-"""From runs of both sides, alpha, and the discrepancy that `passed` must be able to detect."""
+"""From runs of both sides, alpha, and the difference that `passed` must be able to detect."""
 
 Planned = Callable[[float, int, int], float]
-"""From alpha, and so many texts with so many runs on either side, to the smallest discrepancy that is detected."""
+"""From alpha, number of texts and runs per text on both sides, to the smallest difference that is detected."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def _planned_beyond(alpha: float, texts: int, runs: int) -> float:
 
 
 def _planned_repeats(alpha: float, texts: int, runs: int) -> float:
-    """That a run repeats another one needs two of them."""
+    """A run can only repeat another one if there are two of them."""
     return 1.0 if runs == 1 else _planned_share(alpha, texts, runs)
 
 
@@ -107,8 +107,8 @@ QUESTIONS: Final = (
         for quantity in QUANTITIES
     ),
 )  # fmt: skip
-"""In the order in which they are asked. Their parts of the budget are the same for all runs: a question that cannot be
-asked gives nothing to the others."""
+"""In the order in which they run. Their shares of the budget are fixed: a question that cannot be tested leaves its
+share unused."""
 
 WEIGHTS: Final[Mapping[str, float]] = {question.name: question.weight for question in QUESTIONS}
 
@@ -118,7 +118,7 @@ ALONE: Final[Mapping[str, str]] = {
     "complete": "Runs end with EOS at 0.7 to 1.4 times the length of their text's true speech.",
     "looping": "Hardly any run of the cell loops.",
 }
-"""What the runs of a cell are asked by themselves, as sentences."""
+"""Questions about the runs of a cell without a reference, as sentences."""
 
 
 def two_sided(
@@ -129,8 +129,3 @@ def two_sided(
         if question.name in alphas:
             detect = superiority if question.detect == SUPERIORITY else share
             yield question.name, question.ask(sides, alphas[question.name], detect)
-
-
-def tokens_by_text(runs: Sequence[TokenRun]) -> dict[str, list[tuple[int, ...]]]:
-    """Tokens of the runs of each text."""
-    return {text: [run.tokens for run in some] for text, some in by_text(runs).items()}

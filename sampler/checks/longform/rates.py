@@ -1,4 +1,4 @@
-"""Shares of an engine's runs beside those of the reference, as findings."""
+"""Shares of an engine's runs in comparison with those of the reference, as findings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from sampler.statistics.stratified import StratifiedCounts
 
 @dataclass(frozen=True)
 class Power:
-    """seen: the share that would be seen. detect: that which must be. needed: runs of a text that do it, 0: unknown."""
+    """seen: the smallest detectable share. detect: the required one. needed: runs per text for it, 0: unknown."""
 
     seen: float
     detect: float
@@ -29,9 +29,9 @@ def marked_finding(
     alpha: float,
     detect: float,
 ) -> Finding:
-    """Whether marks are as frequent on both sides. engine, reference: how many runs of each text have one.
+    """Whether a property of runs is as frequent on both sides. engine, reference: number of such runs for each text.
 
-    detect: a rise over the reference's share that `passed` must be able to see.
+    detect: a rise over the reference's share that `passed` must be able to detect.
     """
     n_engine, n_reference = zip(*sides.sizes, strict=True)
     test = StratifiedCounts(alpha)
@@ -42,25 +42,25 @@ def marked_finding(
         f"(p = {judgement.p_value:.2g})"
     )
     if judgement.rejected:
-        shares = [mark / runs for mark, runs in zip(engine, n_engine, strict=True)]
+        shares = [count / runs for count, runs in zip(engine, n_engine, strict=True)]
         worst = int(np.argmax(shares))
         message += f"; most in text {sides.texts[worst]!r} ({engine[worst]} of {n_engine[worst]})"
     rate = sum(reference) / sum(n_reference)
-    asked = min(1.0, rate + detect)
-    needed = test.samples_needed(asked, len(sides.texts), rate) if seen > asked and rate <= asked / 2 < 0.5 else 0
-    return judged(sides, judgement, alpha, Power(seen, asked, needed), message, stage)
+    least = min(1.0, rate + detect)
+    needed = test.samples_needed(least, len(sides.texts), rate) if seen > least and rate <= least / 2 < 0.5 else 0
+    return judged(sides, judgement, alpha, Power(seen, least, needed), message, stage)
 
 
 def judged(sides: TwoSides, judgement: Judgement, alpha: float, power: Power, message: str, stage: str) -> Finding:
-    """The finding of a judgement about a share of the engine's runs: passed only with the power that is asked for."""
+    """The finding of a judgement about a share of the engine's runs: passed only with the required power."""
     enough = power.seen <= power.detect and power.seen < 1
     if not judgement.rejected and enough:
-        message += f"; would see {power.seen:.1%}"
+        message += f"; detects at least {power.seen:.1%}"
     elif not judgement.rejected:
         shown = f">= {power.seen:.0%} of the runs" if power.seen < 1 else "nothing"
         more = f"; with {len(sides.texts)} texts {power.needed} runs of each on either side would do"
-        asked = f"{power.detect:.0%} is asked for{more if power.needed else ''}"
-        message = f"too few runs (would see {shown}, {asked}); {message}"
+        required = f"{power.detect:.0%} is required{more if power.needed else ''}"
+        message = f"too few runs (detects {shown}, {required}); {message}"
     figures = {"required": power.detect, "unit": SHARE_OF_RUNS}
     answer = replace(judgement, n=sides.count)
     return Finding.of_test("generate", stage, answer, message, alpha=alpha, detectable=power.seen, **figures)

@@ -1,21 +1,20 @@
 """Whether an engine reads its text as the reference does: all of it, in its order, without going back.
 
-Of each step it is known which place of the text the aligned heads look at most. Three shares tell how a run read, each
-of them 0 for a run that reads well and the same at any speed and with any pauses:
+For each step the place of the text with most attention of the aligned heads is known. Three shares measure how a run
+read. Each is 0 for a run that reads well, at any speed and with any pauses:
 
 - `unread`: of the places that no step came near, of a run that ended;
-- `disorder`: of the pairs of steps that look at different places, those whose later step looks at the earlier place.
-  It is (1 - gamma) / 2 with the rank correlation gamma of Goodman and Kruskal 1954, "Measures of association for cross
-  classifications", which leaves ties out, so that pauses do not matter. The share of steps that go forward would not
-  do: it falls with every pause, and half of the steps of a wanderer go forward;
+- `disorder`: of the pairs of steps at different places, those whose later step is at the earlier place. It is
+  (1 - gamma) / 2 with the rank correlation gamma of Goodman and Kruskal 1954, "Measures of association for cross
+  classifications", which leaves ties out, so that pauses do not matter. The share of forward steps would not work: it
+  falls with every pause, and half of the steps of a random walk go forward;
 - `setback`: how far back the run went, as a share of the text.
 
-The last two look at the running median of GLANCE steps, so that a glance elsewhere is no reading there.
+The last two use the running median of GLANCE steps, so that a short glance elsewhere does not count.
 
 Runs with a larger share than a bound are counted on both sides, text by text (`statistics.stratified`). The bound is
-TOLERATED; only where heads follow the text so badly that nearly all runs of both sides are beyond it, it is a low
-quantile of both sides together. It does not depend on which side a run belongs to, so that the runs of a text stay
-exchangeable.
+TOLERATED; if heads follow the text so badly that nearly all runs of both sides are beyond it, it is a low quantile of
+both sides together. It does not depend on which side a run belongs to, so the runs of a text stay exchangeable.
 """
 
 import math
@@ -29,7 +28,7 @@ from scipy.ndimage import binary_dilation, median_filter
 from scipy.stats import kendalltau
 
 from sampler.checks.longform.rates import marked_finding
-from sampler.checks.longform.runs import NO_TEXT_IN_COMMON, TokenRun, TwoSides, positions
+from sampler.checks.longform.runs import TokenRun, TwoSides, not_recorded, positions
 from sampler.checks.verdict import Finding
 from sampler.errors import Unsupported
 
@@ -38,16 +37,16 @@ __all__ = ["FAULTS", "alignment", "disorder", "positions", "setback", "unread"]
 Places = NDArray[np.int64]
 
 SHARE = 0.5
-"""`passed` needs that an engine would have been seen that does it in so many of its runs."""
+"""`passed` requires that a fault in this share of an engine's runs would be detected."""
 
 TOLERATED = 0.1
-"""So much of each share is no fault: several times what runs of Finch have of any."""
+"""Shares up to this are no fault: several times what runs of Finch have."""
 
 REACH = 2
-"""Places so near to one that a step looks at count as read, and going back by so many is no going back."""
+"""Places this near to a step's place count as read, and going back by no more does not count."""
 
 GLANCE = 5
-"""Steps of the running median: a look elsewhere of up to two steps is none."""
+"""Steps of the running median: it ignores a glance elsewhere of up to two steps."""
 
 
 def unread(places: Places, text_length: int) -> float:
@@ -58,7 +57,7 @@ def unread(places: Places, text_length: int) -> float:
 def disorder(places: Places) -> float:
     """Share of the pairs of steps at different places whose later step is at the earlier one, of `places`, int64 (T,).
 
-    0.5, as of a run without any order, where all steps are at one place; 0 for less than two steps.
+    0.5, as for a run in random order, if all steps are at one place; 0 for fewer than two steps.
     """
     steps = len(places)
     if steps < 2:
@@ -74,7 +73,7 @@ def disorder(places: Places) -> float:
 
 
 def setback(places: Places, text_length: int) -> float:
-    """How far back behind its furthest place a run went at most, REACH places less, as a share of the text."""
+    """How far a run went back behind its furthest place, minus REACH places, as a share of the text."""
     if not len(places):
         return 0.0
     *_, behind = _furthest_back(places)
@@ -88,7 +87,7 @@ def _near(places: Places, text_length: int) -> NDArray[np.bool_]:
 
 
 def _furthest_back(places: Places) -> tuple[int, int, int]:
-    """The step at which a run is furthest behind where it had been, its place then, and by how many places."""
+    """The step at which a run is furthest behind its furthest place so far, its place then, and the distance."""
     behind = np.maximum.accumulate(places) - places
     step = int(behind.argmax())
     return step, int(places[step]), int(behind[step])
@@ -96,7 +95,7 @@ def _furthest_back(places: Places) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Reading:
-    """How one run read: its steps' places, and how many the text has."""
+    """How one run read: the place of each step, and the number of places of the text."""
 
     places: Places
     text_length: int
@@ -112,7 +111,7 @@ class Reading:
 
 
 def _what_is_unread(reading: Reading) -> str:
-    """The longest stretch that was not read."""
+    """The longest stretch that was not read, for a message."""
     near = _near(reading.places, reading.text_length)
     edges = np.flatnonzero(np.diff(np.concatenate([[True], near, [True]])))
     first, end = max(zip(edges[::2], edges[1::2], strict=True), key=lambda stretch: int(stretch[1] - stretch[0]))
@@ -134,10 +133,7 @@ def _where_back(reading: Reading) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """A way to misread.
-
-    share: of a reading, the larger the worse. words: of runs beyond a bound. shown: what a reading did.
-    """
+    """A way to misread. share: of a reading, larger is worse. words: for runs over a bound. shown: for one reading."""
 
     name: str
     sentence: str
@@ -175,67 +171,54 @@ FAULTS: Final = (
 
 def alignment(fault: Fault, sides: TwoSides, alpha: float, detect: float = SHARE) -> Finding:
     """Whether as many runs misread on both sides. detect: the share of the engine's that `passed` must detect."""
-    asked = _ended(sides) if fault.of_ended else sides
-    missing = _missing(sides)
-    if missing is None and not asked.texts:
+    tested = _ended(sides) if fault.of_ended else sides
+    missing = not_recorded(sides, "position", _lacks_position)
+    if missing is None and not tested.texts:
         missing = Unsupported("no text has runs that ended on both sides", reason="no_common_text")
     if missing is not None:
         return Finding.skipped("generate", "alignment", missing, n=sides.count, alpha=alpha, detectable=1.0)
-    engine, reference = (
-        [[fault.share(Reading.of(run)) for run in runs] for runs in side] for side in (asked.engine, asked.reference)
-    )
+    engine, reference = tested.of_runs(lambda run: fault.share(Reading.of(run)))
     bound = _bound(engine, reference)
     mine, theirs = ([sum(value > bound for value in some) for some in side] for side in (engine, reference))
     words = fault.words.format(f"{bound:.0%}")
-    finding = marked_finding(asked, mine, theirs, "alignment", words, alpha, detect)
+    finding = marked_finding(tested, mine, theirs, "alignment", words, alpha, detect)
     if finding.outcome != "failed":
         return finding
-    more = _share(mine, asked.engine) >= _share(theirs, asked.reference)
-    whose, runs, shares = ("run", asked.engine, engine) if more else ("reference run", asked.reference, reference)
+    more = _share(mine, tested.engine) >= _share(theirs, tested.reference)
+    whose, runs, shares = ("run", tested.engine, engine) if more else ("reference run", tested.reference, reference)
     return replace(finding, message=f"{finding.message}; {_worst(fault, whose, runs, shares)}")
 
 
 def _bound(engine: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> float:
-    """TOLERATED, or the share below which half as many runs are as the smaller side has, where that is more.
+    """TOLERATED, or the value that half as many runs are below as the smaller side has, if that is larger.
 
-    One side's being bad does not move it as long as half of the other is good, nor do equal shares of bad runs.
+    Bad runs on one side do not change it if half of the other is good, nor do equal shares of bad runs.
     """
     counts = [sum(map(len, side)) for side in (engine, reference)]
     return max(TOLERATED, sorted(value for some in (*engine, *reference) for value in some)[min(counts) // 2])
 
 
 def _ended(sides: TwoSides) -> TwoSides:
-    """The runs that ended."""
     engine, reference = (
         [run for runs in side for run in runs if run.ended] for side in (sides.engine, sides.reference)
     )
     return TwoSides.of(engine, reference)
 
 
-def _missing(sides: TwoSides) -> Unsupported | None:
-    """Why nothing can be said, if nothing can."""
-    if not sides.texts:
-        return Unsupported(NO_TEXT_IN_COMMON, reason="no_common_text")
-    without = [
-        name
-        for name, side in (("engine", sides.engine), ("reference", sides.reference))
-        if any(run.tokens and (run.position is None or run.text_length is None) for runs in side for run in runs)
-    ]
-    if not without:
-        return None
-    return Unsupported(f"'position' was not recorded by the {' nor by the '.join(without)}", reason="not_recorded")
+def _lacks_position(run: TokenRun) -> bool:
+    return bool(run.tokens) and (run.position is None or run.text_length is None)
 
 
-def _share(marks: Sequence[int], runs: Sequence[Sequence[TokenRun]]) -> float:
-    return sum(marks) / sum(len(some) for some in runs)
+def _share(counts: Sequence[int], runs: Sequence[Sequence[TokenRun]]) -> float:
+    return sum(counts) / sum(len(some) for some in runs)
 
 
 def _worst(fault: Fault, whose: str, runs: Sequence[Sequence[TokenRun]], shares: Sequence[Sequence[float]]) -> str:
-    """What the run with the largest share did."""
+    """Describe the run with the largest share."""
     flat = [
         (share, number, run)
         for some, values in zip(runs, shares, strict=True)
         for number, (run, share) in enumerate(zip(some, values, strict=True), 1)
     ]
-    _, number, run = max(flat, key=lambda each: each[0])
+    _, number, run = max(flat, key=lambda entry: entry[0])
     return f"{whose} {number} of text {run.text!r}: {fault.shown(Reading.of(run))}"

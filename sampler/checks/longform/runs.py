@@ -1,16 +1,19 @@
-"""A run of tokens as any port can write it down, and runs of two sides, text by text."""
+"""A run of tokens in a form that any port can write, and runs of two sides, text by text."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sampler.engines.base import Generation, StopReason
+from sampler.errors import Unsupported
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 ENDED: tuple[StopReason, ...] = ("eos", "forced_eos")
 """Stop reasons of runs whose last token is EOS."""
@@ -18,22 +21,22 @@ ENDED: tuple[StopReason, ...] = ("eos", "forced_eos")
 NO_TEXT_IN_COMMON = "no text has runs on both sides"
 
 SCALARS = ("logprobs", "entropy", "rank", "margin")
-"""What may be known of every step beside its token."""
+"""Optional measures of every step."""
 
 STEPS = (*SCALARS, "position")
-"""The same, and where in the text it was read."""
+"""The same, and the place in the text that was read."""
 
 
 @dataclass(frozen=True)
 class TokenRun:
     """One run. text: the id of its prompt. tokens: without BOS, with EOS iff stop_reason is eos or forced_eos.
 
-    Of each step, float64 (T,), or None where it was not recorded: logprobs, natural logarithm of the probability of
-    the token that was drawn, after all stages, at most 0; entropy of that distribution in nats; rank, how many tokens
-    were more likely; margin, by how much score + noise beat the runner-up, inf where only one token was left.
-    expected: the length that the text should have, in tokens without EOS. position: int64 (T,), the place in the text
-    that each step reads, from 0 to text_length - 1 (`positions`), or None where it was not recorded. text_length:
-    pieces of the text as the engine has them, with those that mark its beginning and its end.
+    Of each step, float64 (T,), or None if not recorded: logprobs, natural logarithm of the probability of the drawn
+    token after all stages, at most 0; entropy of that distribution in nats; rank, how many tokens were more likely;
+    margin, score + noise minus that of the runner-up, inf if only one token was left. expected: the length of the
+    text's speech, in tokens without EOS. position: int64 (T,), the place in the text that each step reads, from 0 to
+    text_length - 1 (`positions`), or None if not recorded. text_length: pieces of the text in the engine's
+    tokenization, including those that mark its beginning and its end.
     """
 
     text: str
@@ -49,24 +52,21 @@ class TokenRun:
 
     @property
     def ended(self) -> bool:
-        """Whether it ended with EOS, by itself or forced."""
         return self.stop_reason in ENDED
 
     @property
     def length(self) -> int:
-        """Tokens without EOS."""
         return len(self.tokens) - (1 if self.ended and self.tokens else 0)
 
     @cached_property
     def spoken(self) -> NDArray[np.int64]:
-        """The tokens without EOS: int64 (length,)."""
         return np.array(self.tokens[: self.length], dtype=np.int64)
 
 
 def positions(attention: NDArray[np.floating]) -> NDArray[np.int64]:
-    """The place of the text that the aligned heads together look at most: (pairs, T, S) -> int64 (T,).
+    """The place of the text with most attention of the aligned heads together: (pairs, T, S) -> int64 (T,).
 
-    The lowest of equal places. Raises ValueError for another shape, and for no heads or no text.
+    The lowest of equal places. Raises ValueError for another shape, and if there are no heads or no text.
     """
     if attention.ndim != 3 or 0 in (attention.shape[0], attention.shape[2]):
         raise ValueError(f"attention of shape {attention.shape} (expected (pairs, steps, text) with pairs and text)")
@@ -74,7 +74,7 @@ def positions(attention: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def token_run(text: str, generation: Generation, expected: float | None = None) -> TokenRun:
-    """What is kept of a generation; the scalars and positions come from its record, as far as it has them."""
+    """The run of a generation; the scalars and positions come from its record, if it has them."""
     tokens = tuple(int(token) for token in generation.tokens)
     record = generation.record
     if record is None:
@@ -91,7 +91,7 @@ def token_run(text: str, generation: Generation, expected: float | None = None) 
 
 @dataclass(frozen=True)
 class TwoSides:
-    """Runs of the texts that both sides have, in the order of the engine's file; others is what only one side has."""
+    """Runs of the texts that both sides have, in the order of the engine's file; others: texts of only one side."""
 
     texts: tuple[str, ...]
     engine: tuple[tuple[TokenRun, ...], ...]
@@ -100,7 +100,6 @@ class TwoSides:
 
     @classmethod
     def of(cls, engine: Sequence[TokenRun], reference: Sequence[TokenRun]) -> "TwoSides":
-        """Put runs of the same text beside each other."""
         mine, theirs = by_text(engine), by_text(reference)
         texts = tuple(text for text in mine if text in theirs)
         others = tuple(text for text in {**mine, **theirs} if text not in texts)
@@ -120,11 +119,9 @@ class TwoSides:
             for runs in side:
                 yield from runs
 
-    def values(self, value: Callable[[TokenRun], float | None]) -> tuple[list[Array], list[Array]]:
-        """A scalar of the runs of each text, on both sides; runs for which it is None have none."""
-        engine, reference = (
-            [_present(value(run) for run in runs) for runs in side] for side in (self.engine, self.reference)
-        )
+    def of_runs(self, value: Callable[[TokenRun], T]) -> tuple[list[list[T]], list[list[T]]]:
+        """A value of each run, by text, on both sides."""
+        engine, reference = ([[value(run) for run in runs] for runs in side] for side in (self.engine, self.reference))
         return engine, reference
 
 
@@ -136,8 +133,18 @@ def by_text(runs: Iterable[TokenRun]) -> dict[str, tuple[TokenRun, ...]]:
     return {text: tuple(some) for text, some in found.items()}
 
 
-def _present(values: Iterable[float | None]) -> Array:
-    return np.array([value for value in values if value is not None], dtype=np.float64)
+def not_recorded(sides: TwoSides, name: str, lacks: Callable[[TokenRun], bool]) -> Unsupported | None:
+    """Why the two sides cannot be compared by a recorded quantity, or None."""
+    if not sides.texts:
+        return Unsupported(NO_TEXT_IN_COMMON, reason="no_common_text")
+    lacking = [
+        side
+        for side, texts in (("engine", sides.engine), ("reference", sides.reference))
+        if any(lacks(run) for runs in texts for run in runs)
+    ]
+    if not lacking:
+        return None
+    return Unsupported(f"{name!r} was not recorded by the {' nor by the '.join(lacking)}", reason="not_recorded")
 
 
 def shown_texts(texts: Sequence[str], most: int = 3) -> str:
@@ -147,7 +154,7 @@ def shown_texts(texts: Sequence[str], most: int = 3) -> str:
 
 
 def end_tokens(runs: Iterable[TokenRun]) -> dict[int, int]:
-    """Tokens with which at least a twentieth of the ended runs end, with how many of them do: what EOS must be."""
+    """Tokens that end at least a twentieth of the ended runs, with their counts: candidates for EOS."""
     last = Counter(run.tokens[-1] for run in runs if run.ended and run.tokens)
     total = last.total()
     return {token: count for token, count in last.most_common() if 20 * count >= total}

@@ -1,8 +1,8 @@
-"""Whether an engine that is given the reference's noise speaks the reference's tokens.
+"""Whether an engine that is given the reference's noise draws the reference's tokens.
 
-Drawing is `argmax(score + noise)`, so that two engines of one distribution draw the same token from the same noise, but
-where the margin is that of rounding. One run then shows what many runs of noise of their own do not: a position that is
-one off, a BOS too few, guidance that ends early.
+Drawing is `argmax(score + noise)`, so two engines of one distribution draw the same token from the same noise, unless
+the margin is as small as rounding. One run then shows what many runs with other noise do not: a position that is one
+off, a missing BOS, guidance that ends early.
 """
 
 import math
@@ -12,19 +12,19 @@ from sampler.checks.longform.runs import TokenRun
 from sampler.checks.verdict import Finding, Outcome
 
 NEAR_TIE = 1e-3
-"""A margin of score + noise, in nats, that two float32 evaluations of one network may decide otherwise."""
+"""Two float32 evaluations of one network may differ in their choice below this margin of score + noise, in nats."""
 
 LEAST_TOKENS = 20
-"""Tokens that have to be compared before near ties part the runs."""
+"""The number of tokens that must be compared before near ties end the comparison."""
 
-IGNORES_NOISE = "the engine draws with noise of its own"
+IGNORES_NOISE = "the engine draws with its own noise"
 
 
 def same(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
-    """Each run is the reference's with the same noise, token for token, as long as no near tie has parted them.
+    """Each run equals the reference's with the same noise, token for token, up to the first near tie.
 
-    runs, reference: with the same noise, in the same order; the reference's have margins. The statistic is how many
-    runs part elsewhere, the observations are tokens.
+    runs, reference: with the same noise, in the same order; the reference's have margins. The statistic is the number
+    of runs that differ elsewhere, the observations are tokens.
     """
     problems, ties, compared = [], 0, 0
     for mine, theirs in zip(runs, reference, strict=True):
@@ -43,7 +43,7 @@ def same(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
     if ties:
         message += f", {ties} until a near tie"
     if not problems and compared < LEAST_TOKENS:
-        why = f"near ties parted the runs after {compared} tokens, {LEAST_TOKENS} are asked for; {message}"
+        why = f"near ties parted the runs after {compared} tokens, {LEAST_TOKENS} are required; {message}"
         return Finding("generate", "draw", "inconclusive", compared, why, reason="too_few")
     outcome: Outcome = "failed" if problems else "passed"
     return Finding(
@@ -52,7 +52,7 @@ def same(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
 
 
 def parting(one: Sequence[int], other: Sequence[int]) -> int | None:
-    """The first step at which two runs differ, that at which one has ended included; None if they are equal."""
+    """The first step at which two runs differ, or at which one has ended; None if they are equal."""
     if tuple(one) == tuple(other):
         return None
     both = min(len(one), len(other))

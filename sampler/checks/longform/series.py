@@ -1,8 +1,8 @@
-"""Scalars of every step that tokens alone give: what is repeated, what is unusual, and which side a token points to.
+"""Scalars of every step from tokens alone: repetition, rarity, and which side a token indicates.
 
-None of them may know whose a run is, or the ranks of runs would not be exchangeable. Repetition looks at one run. How
-unusual a token is comes from the other runs of both sides together. A direction has to know the sides: it is learnt on
-one half of the runs and scores the other.
+They must not depend on which side a run came from, or the ranks of runs would not be exchangeable. Repetition needs
+one run alone. Rarity comes from the other runs of both sides together. A direction has to know the sides: it is learnt
+on one half of the runs and scores the other.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,18 +18,18 @@ Ids = NDArray[np.int64]
 Side = list[list[Array]]
 
 LOOKBACK = 100
-"""A token is a repetition if it is among so many before it."""
+"""A token is a repetition if it is among this many before it."""
 
 OWN_SHARE = 0.9
-"""How far a token's frequency is that of its own text; the rest is its frequency in all texts."""
+"""Weight of a token's frequency in its own text; the rest is the weight of its frequency in all texts."""
 
 LEAST_MARGIN = 20.0
-"""Larger margins count as this one: nothing could have changed the choice."""
+"""Larger margins count as this one: no error could have changed the choice."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A scalar of each step but EOS of every run, by side, text and run. share: how many of the runs are scored."""
+    """A scalar of each step before EOS of every run, by side, text and run. share: of runs that are scored."""
 
     name: str
     unit: str
@@ -39,11 +39,8 @@ class Series:
 
 
 def of_runs(name: str, unit: str, sides: TwoSides, steps: Callable[[TokenRun], Array]) -> Series:
-    """A series that each run gives by itself; EOS, where it ended, is left out."""
-    engine, reference = (
-        [[steps(run)[: run.length] for run in runs] for runs in side] for side in (sides.engine, sides.reference)
-    )
-    return Series(name, unit, engine, reference)
+    """A series computed from each run alone; EOS is left out."""
+    return Series(name, unit, *sides.of_runs(lambda run: steps(run)[: run.length]))
 
 
 def repetitions(tokens: Ids) -> Array:
@@ -57,12 +54,12 @@ def repetitions(tokens: Ids) -> Array:
 
 def surprisal(run: TokenRun) -> Array:
     """Minus the logarithm of the probability, in nats; a float of an engine may be a little below 0."""
-    assert run.logprobs is not None  # noqa: S101 - asked for only where both sides have it
+    assert run.logprobs is not None  # noqa: S101 - only used if both sides have it
     return np.maximum(0.0, -run.logprobs)
 
 
 def log_rank(run: TokenRun) -> Array:
-    """Logarithm of 1 + rank: a mean of ranks would be that of a few tokens of the far tail."""
+    """Logarithm of 1 + rank: a mean of ranks would depend on a few tokens of the far tail."""
     assert run.rank is not None  # noqa: S101
     return np.log1p(run.rank)
 
@@ -80,7 +77,7 @@ def entropies(run: TokenRun) -> Array:
 
 
 class Coded:
-    """Tokens of all runs as numbers from 0, engine's runs first within each text. after: the token before, or -1."""
+    """Tokens of all runs as numbers from 0, the engine's runs first within each text."""
 
     def __init__(self, sides: TwoSides) -> None:
         self.runs = [(*mine, *theirs) for mine, theirs in zip(sides.engine, sides.reference, strict=True)]
@@ -92,21 +89,21 @@ class Coded:
         self.tokens = [[next(parts) for _ in runs] for runs in self.runs]
 
     def pairs(self, tokens: Ids) -> Ids:
-        """A number for each token together with the one before it; the first one follows on nothing."""
+        """A number for each token together with its predecessor; the first token has none."""
         before = np.concatenate([[-1], tokens[:-1]])[: len(tokens)]
         return np.asarray((before + 1) * self.size + tokens)
 
     def by_side(self, values: list[list[Array]]) -> tuple[Side, Side]:
-        """Values of all runs as those of the engine's and of the reference's."""
+        """Split the values of all runs into those of the engine and of the reference."""
         engine = [some[:first] for some, first in zip(values, self.firsts, strict=True)]
         reference = [some[first:] for some, first in zip(values, self.firsts, strict=True)]
         return engine, reference
 
 
 def unusual(coded: Coded, *, pairs: bool) -> tuple[Side, Side]:
-    """Minus the logarithm of how often the token comes in the other runs of its text (pairs: after the one before it).
+    """Minus the logarithm of a token's frequency in the other runs of its text (pairs: after its predecessor).
 
-    A tenth of the frequency is that among all other runs, so that no token has none.
+    A tenth of the weight is the frequency in all other runs, so that no frequency is 0.
     """
     everywhere = np.bincount(np.concatenate([run for some in coded.tokens for run in some]), minlength=coded.size)
     return coded.by_side([_unusual_of_text(coded, some, everywhere, pairs=pairs) for some in coded.tokens])
@@ -125,7 +122,7 @@ def _unusual_of_text(coded: Coded, runs: Sequence[Ids], everywhere: Ids, *, pair
 
 
 def _others(keys: Sequence[Ids]) -> list[Ids]:
-    """How often each key comes in the other runs."""
+    """How often each key occurs in the other runs."""
     lengths = [len(key) for key in keys]
     _, codes, counts = np.unique(np.concatenate(keys), return_inverse=True, return_counts=True)
     result = []
@@ -136,16 +133,16 @@ def _others(keys: Sequence[Ids]) -> list[Ids]:
 
 
 def is_scored(text: int, run: int) -> bool:
-    """Whether a run is scored or learnt from: every other one, by its place in its text and its text's in the file."""
+    """Whether a run is scored or learnt from; they alternate by its place in its text and the text's in the file."""
     return (text + run) % 2 == 1
 
 
 def pointing(coded: Coded, *, pairs: bool) -> tuple[Side, Side]:
-    """Log odds that a token (pairs: with the one before it) is the engine's, learnt on one half, of the other half.
+    """Log odds that a token (pairs: with its predecessor) is the engine's, learnt on one half, of the other half.
 
-    Each side's counts get as many further ones as there are different tokens, in proportion to the counts of both.
-    Source: Monroe, Colaresi and Quinn 2008, "Fightin' words", section 3.3, as log ratios of frequencies. Texts weigh
-    the same on both sides.
+    Counts of each side are smoothed by as many pseudo-counts as there are different tokens, in proportion to the counts
+    of both. Source: Monroe, Colaresi and Quinn 2008, "Fightin' words", section 3.3, as log ratios of frequencies. Texts
+    have the same weight on both sides.
     """
     keys = [[coded.pairs(run) if pairs else run for run in runs] for runs in coded.tokens]
     learnt = [
@@ -162,7 +159,7 @@ def _scored(side: Side) -> Side:
 
 
 def _log_odds(learnt: Sequence[Sequence[Sequence[Ids]]], strength: float) -> tuple[Ids, Array]:
-    """Keys in order, with their log odds. learnt: by text, side and run."""
+    """Sorted keys with their log odds. learnt: by text, side and run."""
     usable = [(mine, theirs) for mine, theirs in learnt if mine and theirs]
     if not usable:
         return np.empty(0, dtype=np.int64), np.empty(0)
@@ -179,7 +176,7 @@ def _log_odds(learnt: Sequence[Sequence[Sequence[Ids]]], strength: float) -> tup
 
 
 def _look_up(keys: Ids, known: Ids, weights: Array) -> Array:
-    """The weight of each key, 0 for those that were not learnt."""
+    """The weight of each key, 0 for unknown ones."""
     if not len(known):
         return np.zeros(len(keys))
     places = np.minimum(np.searchsorted(known, keys), len(known) - 1)

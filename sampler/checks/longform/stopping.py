@@ -1,8 +1,8 @@
-"""Whether every run came to its own end where the reference does, and whether its end is what it says.
+"""Whether runs end as the reference's do, and whether the last token agrees with the stop reason.
 
-Runs are compared with reference runs, text by text: early and late ends by the bounds that reference runs give
-(`statistics.exceedances`), missing and forced ends by their counts (`statistics.stratified`). A run that hit its cap is
-missing its end and is no success, however long the cap.
+Runs are compared with reference runs, text by text: early and late ends by bounds from the reference runs
+(`statistics.exceedances`), missing and forced ends by their counts (`statistics.stratified`). A run that hit its cap
+has no end and is no success, however long the cap.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ from sampler.statistics.exceedances import BEYOND, Exceedances
 Array = NDArray[np.float64]
 
 SHARE = 0.5
-"""`passed` needs that an engine would have been seen that does it in so many of its runs."""
+"""`passed` requires that a fault in this share of an engine's runs would be detected."""
 
 HELD_OUT = 4
-"""Without expected lengths one in so many reference runs of a text, at least one, tells how long it is."""
+"""Without expected lengths, one in this many reference runs of a text, at least one, sets its length."""
 
 MOST_END_TOKENS = 8
 
 
 def ends(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
-    """Every run that says that it ended does so with EOS, and no other has one. EOS is what the reference ends with."""
+    """Runs that claim to have ended have EOS last, and no other run has one. EOS is the reference's last token."""
     eos = end_tokens(reference or runs)
     said = sum(run.ended for run in reference or runs)
     total = len(runs)
@@ -47,7 +47,7 @@ def ends(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
 def _wrong_end(run: TokenRun, eos: Mapping[int, int]) -> str:
     """What is wrong with the end of one run; empty if nothing."""
     if run.stop_reason == "error":
-        return f"broke off after {len(run.tokens)} tokens"
+        return f"stopped early after {len(run.tokens)} tokens"
     inside = next((step for step, token in enumerate(run.tokens[:-1]) if token in eos), None)
     if inside is not None:
         return f"went on after EOS at step {inside}"
@@ -58,7 +58,7 @@ def _wrong_end(run: TokenRun, eos: Mapping[int, int]) -> str:
 
 
 def missing_alone(runs: Sequence[TokenRun]) -> Finding:
-    """Without a reference a run that hit its cap is a failure: nothing says how many of them are usual."""
+    """Without a reference a run that hit its cap is a failure, since no usual share is known."""
     capped = [run for run in runs if run.stop_reason == "length"]
     message = f"{len(capped)} of {len(runs)} runs never ended"
     if capped:
@@ -68,9 +68,9 @@ def missing_alone(runs: Sequence[TokenRun]) -> Finding:
 
 
 def relative_lengths(sides: TwoSides) -> tuple[list[Array], list[Array]]:
-    """Lengths of the runs that ended by themselves, divided by that of their text, on both sides.
+    """Lengths of the runs that ended by themselves, relative to that of their text, on both sides.
 
-    A text's length is what the runs expect; else the median of the first reference runs, which are then left out.
+    A text's length is the expected one; else the median of the first reference runs, which are then left out.
     """
     engine, reference = [], []
     for mine, theirs in zip(sides.engine, sides.reference, strict=True):
@@ -112,14 +112,14 @@ def beyond(sides: TwoSides, alpha: float, detect: float = SHARE, *, early: bool)
 
 
 def _without_a_bound(sides: TwoSides, count: int, alpha: float) -> Finding:
-    """The answer where the reference runs give no bound. count: runs that ended by themselves, of texts of both."""
+    """The finding if the reference runs give no bound. count: runs that ended by themselves, of common texts."""
     n, figures = sides.count, {"alpha": alpha, "detectable": 1.0}
     if not sides.texts:
         return Finding.skipped("generate", "stop", "no_common_text", NO_TEXT_IN_COMMON, n, **figures)
     if not count:
         why = "no text has runs that ended by themselves on both sides, beside those that tell how long it is"
         return Finding.skipped("generate", "stop", "no_reference", why, n, **figures)
-    why = "too few reference runs for a bound: at least 19 that ended by themselves are needed (would see nothing)"
+    why = "too few reference runs for a bound: at least 19 that ended by themselves are needed (detects nothing)"
     return Finding("generate", "stop", "inconclusive", n, why, alpha=alpha, detectable=1.0, reason="too_few")
 
 
@@ -127,7 +127,6 @@ def counted(sides: TwoSides, alpha: float, detect: float = SHARE, *, reason: Sto
     """Whether as many runs have that stop reason on both sides."""
     if not sides.texts:
         return Finding.skipped("generate", "stop", "no_common_text", NO_TEXT_IN_COMMON, alpha=alpha)
-    engine, reference = (
-        [sum(run.stop_reason == reason for run in runs) for runs in side] for side in (sides.engine, sides.reference)
-    )
-    return marked_finding(sides, engine, reference, "stop", words, alpha, detect)
+    engine, reference = sides.of_runs(lambda run: run.stop_reason == reason)
+    mine, theirs = ([sum(some) for some in side] for side in (engine, reference))
+    return marked_finding(sides, mine, theirs, "stop", words, alpha, detect)

@@ -1,4 +1,4 @@
-"""Whether an engine's chain is the chain that others wrote: scores, on the logits that a run recorded."""
+"""Whether an engine's chain gives the scores of an independent implementation, on the logits that a run recorded."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from sampler.stages import ALL_STAGES
 from sampler.statistics.distance import total_variation
 
 LARGEST_VARIATION = 1e-5
-"""Total variation that float32 rounding may cause between two right chains."""
+"""Total variation that float32 rounding may cause between two correct chains."""
 
 
 def chain(evidence: Evidence) -> Finding:
@@ -63,10 +63,10 @@ def chain(evidence: Evidence) -> Finding:
 
 
 class ChainComparison:
-    """An engine beside an oracle on the same steps, with the reference to say where rounding may decide.
+    """Compare an engine with an oracle on the same steps; the reference defines where rounding may decide.
 
-    variation: (T,), total variation on the tokens that must be kept; 1 where the engine keeps what it may not keep,
-    removes what it must keep, or answers with NaN or +inf. doubtful: bool (T,), where the oracle itself does so.
+    variation: (T,), total variation on the tokens that must be kept; 1 if the engine keeps or removes a wrong token, or
+    answers with NaN or +inf. doubtful: bool (T,), the same for the oracle.
     """
 
     def __init__(
@@ -109,9 +109,9 @@ class ChainComparison:
         return result
 
     def wrong_stage(self, index: int) -> str:
-        """What makes one row wrong: `batch` where it is right by itself, `purity` where no stage is on.
+        """The cause of one wrong row: `batch` if it is right alone, `purity` if it is wrong without any active stage.
 
-        Else the stage that is wrong by itself, on the reference's scores before it; `order` where none is.
+        Else the stage that is wrong alone, on the reference's scores before it; `order` if there is none.
         """
         row = self._steps.only([index])
         if not self._differs(row):
@@ -123,7 +123,7 @@ class ChainComparison:
             for stage, before in zip(config.order, self._reference.evaluate(row), strict=False):
                 if stage in config.active_stages() and self._differs(row.before(stage, before.scores)):
                     return stage
-        except Unsupported:  # not every engine takes every config
+        except Unsupported:  # an engine need not support every config
             return "order"
         return "order"
 
@@ -132,13 +132,13 @@ class ChainComparison:
         return bool(compared.variation.max() > LARGEST_VARIATION)
 
     def describe_doubt(self, index: int) -> str:
-        """What the oracle keeps against the reference, or that it is no distribution."""
+        """How the oracle differs from the reference."""
         kept = self.theirs[index] > -np.inf
         more, less = np.flatnonzero(kept & ~self.may[index]), np.flatnonzero(self.must[index] & ~kept)
         return f"{self._steps.name(index)}: it keeps also {some_ids(more)} and removes {some_ids(less)}"
 
     def describe(self, index: int) -> str:
-        """Kept sets first, then the worst token, as both sides have them."""
+        """Describe a wrong row: the kept tokens as sets first, then the worst token on both sides."""
         ours, theirs, name = self.ours[index], self.theirs[index], self._steps.name(index)
         broken = np.flatnonzero(np.isnan(ours) | (ours == np.inf))
         if len(broken):

@@ -1,4 +1,4 @@
-"""What the checks of a cell look at: its runs, the reference, and ways to generate a run once more."""
+"""The input of the checks of a cell: its runs, the reference, and functions that generate a run again."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from sampler.engines.base import Engine, Explains, Generation, Request
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the checks of a cell look at.
+    """The input of the checks of a cell.
 
-    reference: the chain in float64. oracle: an engine that others wrote (HuggingFace), or None and why it is missing.
-    alone: request 0 again, by itself, in the same slot, twice. prefix: ids that the history of every run begins with
-    (BOS, as upstream's penalty sees it). other_noise: generates request 0 alone with noise of another key; other_seed:
+    reference: the chain in float64. oracle: an independent engine (HuggingFace), or None and why it is missing. alone:
+    request 0 again, alone, in the same slot, twice. prefix: ids that the history of every run begins with (BOS, to
+    which upstream's penalty applies). other_noise: generates request 0 alone with noise of another key; other_seed:
     with another seed as well. exact: the engine promises equal bits, not only equal tokens, for equal requests.
     """
 
@@ -31,14 +31,14 @@ class Evidence:
     other_seed: Callable[[], Generation] | None = None
     exact: bool = True
     known: dict[tuple[int, int], tuple[NDArray[np.uint8], ...]] = field(default_factory=dict)
-    """What the reference said of some steps (request, length of the first history), for the checks that come after."""
+    """Cached bounds of the reference by request and length of the first history."""
 
     def ignores_noise(self) -> bool:
-        """Whether other noise makes no difference to an engine that should draw at random."""
+        """Whether an engine that should draw at random ignores other noise."""
         return self._same_with(self.other_noise)
 
     def ignores_seed(self) -> bool:
-        """Whether another seed and other noise make no difference to an engine that should draw at random."""
+        """Whether an engine that should draw at random ignores another seed and other noise."""
         return self._same_with(self.other_seed)
 
     def _same_with(self, other: Callable[[], Generation] | None) -> bool:

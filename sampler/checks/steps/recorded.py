@@ -1,4 +1,4 @@
-"""The recorded steps of a run, some at a time, and what the reference says of them."""
+"""The recorded steps of a run in blocks, and the reference's bounds for them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from sampler.requests import Context, Logits, Steps
 STEPS_AT_ONCE = 64
 FORCING = {"long_tail", "alignment_repetition", "token_repetition"}
 DECIDED = 32768.0
-"""What the alignment analyzer writes in place of a logit, on either side of 0."""
+"""The score, positive or negative, that the alignment analyzer writes in place of a logit."""
 
 EXACT_DTYPES = ("float32", "float64")
 
@@ -23,9 +23,9 @@ Mask = NDArray[np.bool_]
 
 
 def recorded_steps(evidence: Evidence) -> Iterator[Steps]:
-    """All recorded steps, some at a time; nothing for an engine that records no logits.
+    """All recorded steps in blocks; none for an engine that records no logits.
 
-    Raises Unsupported where the record cannot be judged: of another precision, or without the logits that are mixed.
+    Raises Unsupported for a record that cannot be judged: of another precision, or without unconditional logits.
     """
     dtype = evidence.engine.info.dtype
     if dtype not in EXACT_DTYPES:
@@ -58,25 +58,25 @@ def recorded_steps(evidence: Evidence) -> Iterator[Steps]:
 
 
 def decided(logits: Logits, flags: Sequence[str], eos_ids: Sequence[int]) -> Logits:
-    """Logits (T, rows, V) as the stage `alignment` leaves them, in every row alike, so that guidance changes nothing.
+    """Logits (T, rows, V) after the stage `alignment`, equal in every row, so that guidance changes nothing.
 
-    flags: what is up at each step (`Decisions.flags`); none where no analyzer looks.
+    flags: the flags set at each step (`Decisions.flags`); empty without an analyzer.
     """
-    names = [set(each.split("+")) for each in flags]
-    if not any(each - {""} for each in names):
+    names = [set(text.split("+")) for text in flags]
+    if not any(some - {""} for some in names):
         return logits
     result, eos = logits.copy(), list(eos_ids)
-    for row, each in zip(result, names, strict=True):
-        if each & FORCING:  # which wins over suppression in every variant that ships
+    for row, some in zip(result, names, strict=True):
+        if some & FORCING:  # forcing wins over suppression in every variant that ships
             row[:] = -DECIDED
             row[:, eos] = DECIDED
-        elif "suppressed" in each:
+        elif "suppressed" in some:
             row[:, eos] = -DECIDED
     return result
 
 
 def kept_bounds(evidence: Evidence, steps: Steps) -> tuple[Mask, Mask]:
-    """What must and what may be kept, (T, V) each; worked out once for all checks of a cell."""
+    """Which tokens must and may be kept, (T, V) each; cached for all checks of a cell."""
     key = steps.request, len(steps.history[0])
     if key not in evidence.known:
         must, may, _ = evidence.reference.bounds(steps)
@@ -88,14 +88,14 @@ def kept_bounds(evidence: Evidence, steps: Steps) -> tuple[Mask, Mask]:
 
 
 def one_step(steps: Steps, index: int, scores: Logits | None = None) -> Steps | None:
-    """One step for a crash file, which holds its noise; scores: (V,) as the engine has them."""
+    """One step for a crash file, if its noise is known; scores: (V,) of the engine."""
     if steps.gumbel is None:
         return None
     return replace(steps.only([index]), scores=None if scores is None else scores[None])
 
 
 def nothing_recorded(evidence: Evidence, level: Level, stage: str) -> Finding:
-    """The answer where there is no step to look at."""
+    """The finding if there is no step to test."""
     if any(generation.tokens for generation in evidence.generations):
         return Finding.skipped(level, stage, "not_recorded", "the engine records no logits")
     return Finding.skipped(level, stage, "not_recorded", "no run drew a single token")

@@ -1,4 +1,4 @@
-"""Whether a run can be had again: same seed, same tokens, whatever else is in the batch."""
+"""Whether a run can be repeated: same seed, same tokens, whatever else is in the batch."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ from sampler.engines.base import Generation
 
 
 def repeats(evidence: Evidence) -> Finding:
-    """Request 0 again, in its slot, twice: the same tokens, from an exact engine the same logits bit for bit.
+    """Request 0 again, in its slot, twice: the same tokens, and from an exact engine the same logits bit for bit.
 
-    It is alone, but for the core of the suite, which runs it beside the first requests of other cells. Where the two
-    agree with each other and not with the first, the neighbours made the difference.
+    It runs alone, except in the core of the suite, which runs it with the first requests of other cells. If both agree
+    with each other and not with the first, the neighbours made the difference.
     """
     first, (alone, again) = evidence.generations[0], evidence.alone
     count = len(first.tokens)

@@ -1,8 +1,9 @@
-"""Whether the tokens that were drawn are the right ones: kept by the chain, and winners under the suite's noise."""
+"""Whether the drawn tokens are right: kept by the chain, and the same that the reference draws with the same noise."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +17,20 @@ from sampler.requests import Steps
 from sampler.stages import Stage, of_kind
 
 COINCIDENCE = 1e-9
-"""Probability at which equal tokens under other seeds and other noise are no coincidence any more."""
+"""Below this probability, equal tokens with other seeds and other noise are no coincidence."""
 
 RARE = 1e-3
-"""A token drawn from a distribution is among its rarest ones of so much mass no more often than that."""
+"""A token counts as rare if it is among the least likely ones with this total probability."""
 
 FILTERS = of_kind("tail", "head")
 
 
 def allowed(evidence: Evidence) -> Finding:
-    """Every token drawn is one that the float64 reference keeps, or one in the grey zone.
+    """Every drawn token is kept by the float64 reference, or is in its grey zone.
 
-    The stage that is named is the earliest without which the reference would have drawn every token of the runs. Where
-    there is none, it is `draw` if such tokens are too rare even without any filter, else the earliest stage that
-    removes a token that was drawn: what a later one removes may follow from it.
+    The named stage is the earliest one that, left out, would have produced exactly these tokens. If there is none, it
+    is `draw` if such tokens are too rare even without any filter, else the earliest stage that removes a drawn token,
+    since removals by later stages may follow from it.
     """
     checked = grey = 0
     wrong: list[_Removal] = []
@@ -60,7 +61,7 @@ def allowed(evidence: Evidence) -> Finding:
 
 
 def _too_rare(evidence: Evidence, checked: int) -> int:
-    """How many tokens lie in the rarest thousandth of the distribution without filters; 0 if that may be chance."""
+    """How many tokens are among the rarest thousandth of the distribution without filters; 0 if that may be chance."""
     rare = 0
     for steps in recorded_steps(evidence):
         bare = steps.with_config(steps.config.without(FILTERS))
@@ -83,7 +84,7 @@ class _Removal:
 
 
 def _removal(steps: Steps, states: Sequence[Evaluation], index: int) -> _Removal:
-    """Which stage of the reference removed the token of one step, and the figures for it."""
+    """The stage of the reference that removed the token of one step, with a message."""
     token = int(steps.tokens[index])
     for place, (before, after) in enumerate(pairwise(states)):
         if before.kept[index, token] and not after.kept[index, token]:
@@ -100,10 +101,10 @@ def _removal(steps: Steps, states: Sequence[Evaluation], index: int) -> _Removal
 
 
 def draws(evidence: Evidence) -> Finding:
-    """Every token drawn is the one that the reference draws with the same noise, unless rounding may decide.
+    """Every drawn token is the one that the reference draws with the same noise, unless rounding may decide.
 
-    Rounding may decide between tokens whose score plus noise is within the reach of float32 errors, and for a token
-    in the grey zone whether it takes part.
+    Rounding may decide between tokens whose score plus noise differs by less than float32 errors, and whether a token
+    of the grey zone is kept.
     """
     checked = close = 0
     wrong: list[tuple[str, int, Steps | None]] = []
@@ -130,31 +131,22 @@ def draws(evidence: Evidence) -> Finding:
 
 
 def _noise_of_its_own(evidence: Evidence, checked: int) -> Finding:
-    """Answer for an engine to which the suite's noise makes no difference: the seed has to make one."""
+    """The finding for an engine that ignores the suite's noise: another seed must change its tokens."""
     if not evidence.ignores_seed():
-        message = "the engine draws with noise of its own: other noise from the suite gives the same tokens"
+        message = "the engine draws with its own noise: other noise from the suite gives the same tokens"
         return Finding.skipped("draw", "draw", "unsupported", message)
     probability = float(np.exp(sum(_log_probabilities(evidence))))
     same = f"another seed and other noise gave the same {len(evidence.alone[0].tokens)} tokens"
     message = f"{same}, which the chain's distribution does with probability {probability:.1g}"
     if probability > COINCIDENCE:
-        told = f"{message}: too likely to tell"
-        return Finding("draw", "draw", "inconclusive", checked, told, reason="too_few")
-    return Finding(
-        "draw",
-        "draw",
-        "failed",
-        checked,
-        message,
-        statistic=probability,
-        bound=COINCIDENCE,
-        alpha=COINCIDENCE,
-        request=0,
-    )
+        message = f"{message}: too likely to be proof"
+        return Finding("draw", "draw", "inconclusive", checked, message, reason="too_few")
+    figures: dict[str, Any] = {"statistic": probability, "bound": COINCIDENCE, "alpha": COINCIDENCE, "request": 0}
+    return Finding("draw", "draw", "failed", checked, message, **figures)
 
 
 def _log_probabilities(evidence: Evidence) -> Iterator[float]:
-    """Log-probability, under the reference, of each token of request 0; 0 where the reference removes it."""
+    """Log-probability of each token of request 0 under the reference; 0 if the reference removes it."""
     for steps in recorded_steps(evidence):
         if steps.request == 0:
             final = evidence.reference.evaluate(steps)[-1].scores
@@ -165,9 +157,9 @@ def _log_probabilities(evidence: Evidence) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class _Race:
-    """Score plus noise at T steps. best: of the tokens that must be kept; gap: how far it is ahead of the token drawn.
+    """Score plus noise at T steps. best: of the tokens that must be kept; gap: its lead over the drawn token.
 
-    reach: how far rounding may reach; lost: whether the token drawn cannot have won; all (T,).
+    reach: the largest effect of rounding; lost: whether the drawn token cannot have won; all (T,).
     """
 
     best: NDArray[np.int64]
@@ -189,7 +181,6 @@ class _Race:
         return cls(best, gap, reach, lost)
 
     def describe(self, steps: Steps, index: int) -> str:
-        """What was drawn, what should have been, and by how much."""
         lead = f"ahead by {self.gap[index]:.3g} (rounding explains {self.reach[index]:.1g})"
         return (
             f"{steps.name(index)}: token {steps.tokens[index]} was drawn, the reference draws {self.best[index]} "
@@ -198,9 +189,9 @@ class _Race:
 
 
 def missing_stages(evidence: Evidence) -> list[Stage]:
-    """Stages, in their order, each of which alone could be missing: without it every token drawn is the right one.
+    """Stages, in order, each of which alone may be missing: the reference without it draws every drawn token.
 
-    A single step, as a crash file has it, is too little to tell.
+    Empty for a single step, as in a crash file, which is too little evidence.
     """
     if sum(len(generation.tokens) for generation in evidence.generations) < 2:
         return []

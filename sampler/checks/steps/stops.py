@@ -1,4 +1,4 @@
-"""Whether every run of a cell came to its own end, without anything to compare it with."""
+"""Whether every run of a cell ended by itself, without a reference."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ from sampler.engines.base import Generation, Request
 
 
 def stops(evidence: Evidence) -> Finding:
-    """Every run ends with EOS: one that hits the cap or breaks off is a failure, however good it sounds."""
+    """Every run ends with EOS: a run that hits the cap or stops early is a failure."""
     total = len(evidence.generations)
     eos_ids = evidence.engine.info.eos_ids
     if not eos_ids:
@@ -33,9 +33,9 @@ def _problem(request: Request, generation: Generation, eos_ids: tuple[int, ...])
     tokens, count = generation.tokens, len(generation.tokens)
     if generation.stop_reason == "error":
         reason = generation.record.error if generation.record else "no reason given"
-        return f"broke off after {count} tokens: {reason}"
+        return f"stopped early after {count} tokens: {reason}"
     if count > request.max_new_tokens:
-        return f"has {count} tokens, {request.max_new_tokens} were asked for"
+        return f"has {count} tokens, the limit is {request.max_new_tokens}"
     if generation.stop_reason == "length":
         return f"hit its cap of {request.max_new_tokens} tokens"
     inside = next((step for step, token in enumerate(tokens[:-1]) if token in eos_ids), None)

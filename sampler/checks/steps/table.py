@@ -1,4 +1,4 @@
-"""The checks of a cell whose runs are judged step by step. A new one is a module here and a row."""
+"""The checks of a cell whose runs are judged step by step. To add one: a module here and a row in CHECKS."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ from sampler.engines.base import Level
 
 
 class StepCheck(NamedTuple):
-    """One check. level, stage: those of the verdict where it could not be asked at all."""
+    """One check. level, stage: those of the verdict if it could not run at all."""
 
     name: str
     ask: Callable[[Evidence], Finding]

@@ -1,1 +1,1 @@
-"""The chain from the logits processors of `transformers`."""
+"""The chain built from the logits processors of `transformers`."""

@@ -1,4 +1,4 @@
-"""The same chain from the logits processors of `transformers`, in the order of the config."""
+"""The chain built from the logits processors of `transformers`, in the order of the config."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ class HuggingFaceEngine:
     """HuggingFace's processors, called as a program that uses `transformers` calls them."""
 
     def __init__(self) -> None:
-        """Raises MissingPackage without torch, transformers or one of the processors that are called."""
+        """Raises MissingPackage without torch, transformers or one of the processors."""
         try:
             import torch
             import transformers
@@ -42,7 +42,7 @@ class HuggingFaceEngine:
 
             for name in PROCESSORS:
                 getattr(logits_process, name)
-        except (ImportError, OSError, AttributeError) as error:  # OSError: a library of torch that cannot be loaded
+        except (ImportError, OSError, AttributeError) as error:  # OSError: a library of torch cannot be loaded
             missing = getattr(error, "name", None)
             reason = f"torch or transformers cannot be used: {' '.join(str(error).split())}"
             if isinstance(error, ModuleNotFoundError) and missing in ("torch", "transformers"):
@@ -54,7 +54,7 @@ class HuggingFaceEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """Versions of transformers and torch, and the stages for which they have a processor."""
+        """Versions of transformers and torch, and the supported stages."""
         missing = {stage for stage in OPTIONAL_STAGES if stage not in OPTIONAL}
         supports = {*ALL_STAGES, *(name for row in ROWS for name in row.shared)} - missing
         return EngineInfo(name="huggingface", version=self._version, supports=frozenset(supports))
@@ -67,7 +67,7 @@ class HuggingFaceEngine:
         uncond_logits: Logits | None = None,
         context: Context | None = None,
     ) -> Logits:
-        """Scores (B, V) after every stage of the order. Raises Unsupported for one that transformers does not have."""
+        """Scores (B, V) after every stage of the order. Raises Unsupported for a stage that transformers lacks."""
         torch = self._torch
         scores = torch.from_numpy(np.array(logits, dtype=np.float32))
         uncond = None if uncond_logits is None else torch.from_numpy(np.array(uncond_logits, dtype=np.float32))
@@ -95,7 +95,7 @@ class HuggingFaceEngine:
         uncond_logits: Logits | None = None,
         context: Context | None = None,
     ) -> NDArray[np.int64]:
-        """Draw n tokens as `_sample` does: softmax, then torch.multinomial, one token a row of n equal rows."""
+        """Draw n tokens as `_sample` does: softmax, then torch.multinomial, one token for each of n equal rows."""
         torch = self._torch
         uncond = None if uncond_logits is None else np.asarray(uncond_logits)[None]
         scores = self.process(np.asarray(logits)[None], [history], config, uncond, context)
@@ -109,9 +109,9 @@ class HuggingFaceEngine:
         return drawn
 
     def _penalize(self, scores: "torch.Tensor", history: Sequence[Sequence[int]], penalty: float) -> Any:
-        """Histories become one tensor: a row is filled up with an id that it has, which changes no set of ids.
+        """Pad histories to one tensor with an id that the row already has, which does not change its set of ids.
 
-        The processor takes neither an empty history nor ids beyond the scores; the chain has no penalty for them.
+        The processor supports neither an empty history nor ids beyond the scores; the chain has no penalty for them.
         """
         torch = self._torch
         rows = [[token for token in row if token < scores.shape[-1]] for row in history]
@@ -132,7 +132,7 @@ class HuggingFaceEngine:
         uncond: "torch.Tensor | None",
     ) -> Any:
         processors, keep = self._processors, config.min_tokens_to_keep
-        unread: Any = self._torch.zeros((len(scores), 0), dtype=self._torch.long)  # ids, which these four do not read
+        unread: Any = self._torch.zeros((len(scores), 0), dtype=self._torch.long)  # ids, which these four do not use
         if stage == "cfg" and uncond is not None:
             return self._guide(scores, uncond, config)
         if stage == "repetition_penalty":
@@ -151,7 +151,7 @@ class HuggingFaceEngine:
     def _guide(self, scores: "torch.Tensor", uncond: "torch.Tensor", config: SamplingConfig) -> Any:
         prefix = "Dia" if config.cfg_convention == "conditional" else ""
         processor = getattr(self._processors, f"{prefix}ClassifierFreeGuidanceLogitsProcessor")(guidance_scale=2.0)
-        processor.guidance_scale = config.cfg_weight  # the constructors refuse 1 and less, their formulas do not
+        processor.guidance_scale = config.cfg_weight  # the constructors reject values up to 1, the formulas do not
         unread = self._torch.zeros((len(scores), 0), dtype=self._torch.long)
         mixed = processor(unread, self._torch.cat([scores, uncond]))
-        return mixed.masked_fill(scores == -self._torch.inf, -self._torch.inf)  # their formulas make NaN of -inf
+        return mixed.masked_fill(scores == -self._torch.inf, -self._torch.inf)  # the formulas turn -inf into NaN

@@ -1,4 +1,4 @@
-"""The further processors that `transformers` has, called row by row where they read ids."""
+"""The optional stages that `transformers` has, called row by row if they use ids."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +20,7 @@ OPTIONAL_PROCESSORS: Final = (
 
 
 LARGEST_ID: Final = 2**62
-"""What a tensor can hold; no vocabulary is that large."""
+"""Fits into a tensor, and no vocabulary is that large."""
 
 
 def by_row(processor: Any, scores: "torch.Tensor", ids: Sequence[Sequence[int]]) -> "torch.Tensor":
@@ -52,7 +52,7 @@ def _min_new(scores: "torch.Tensor", batch: Batch, processors: Any) -> Any:
     if context is None or not context.eos_ids:
         raise ConfigError(f"min_new_tokens = {least} and no EOS id is known", hint="give eos_ids")
     processor = processors.MinNewTokensLengthLogitsProcessor(0, least, list(context.eos_ids))
-    return by_row(processor, scores, [[0] * int(step) for step in context.step])  # their number alone is read
+    return by_row(processor, scores, [[0] * int(step) for step in context.step])  # only the number of ids is used
 
 
 def _suppress(scores: "torch.Tensor", batch: Batch, processors: Any) -> Any:
@@ -69,7 +69,7 @@ def _typical(scores: "torch.Tensor", batch: Batch, processors: Any) -> Any:
 
 
 def _unread(scores: "torch.Tensor") -> Any:
-    """Ids for processors that do not read them."""
+    """Ids for processors that ignore them."""
     return scores.new_zeros((len(scores), 0)).long()
 
 
@@ -85,4 +85,4 @@ OPTIONAL: Final[Mapping[Stage, Callable[["torch.Tensor", Batch, Any], Any]]] = {
     "suppressed_tokens": _suppress,
     "typical_p": _typical,
 }
-"""The other further stages are not in transformers."""
+"""transformers lacks the other optional stages."""

@@ -1,1 +1,1 @@
-"""Samplers of packages for MLX, called as their own loops call them."""
+"""Samplers of MLX packages, called as their own loops call them."""

@@ -1,7 +1,7 @@
-"""What mlx-lm's `sample_utils.py` and the copies of it in other packages have in common.
+"""What mlx-lm's `sample_utils.py` and its copies in other packages have in common.
 
-A program that uses one calls the functions of `make_logits_processors` on the logits of each step, takes log-softmax,
-and hands the result to the function of `make_sampler`, which filters, divides by the temperature and draws.
+A program calls the functions of `make_logits_processors` on the logits of each step, takes log-softmax, and passes the
+result to the function of `make_sampler`, which filters, divides by the temperature and draws.
 """
 
 import importlib.metadata
@@ -28,12 +28,12 @@ ORDER: tuple[Stage, ...] = ("repetition_penalty", "top_p", "min_p", "top_k", "te
 
 FUNCTIONS = ("make_sampler", "make_logits_processors", "apply_top_p", "apply_min_p", "apply_top_k")
 CALLS_AT_ONCE = 64
-"""So many calls of the sampler are put into one graph of MLX, which takes a third of the time."""
+"""This many calls of the sampler form one graph of MLX, which takes a third of the time."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the functions are. file: inside the package `module`, installed by `distribution`."""
+    """Where the functions are. file: in the package `module`, installed by `distribution`."""
 
     distribution: str
     module: str
@@ -41,10 +41,10 @@ class Source:
     install: str
 
     def load(self) -> tuple[ModuleType, str]:
-        """Run this one file as a module of its own, and its version.
+        """Import this one file as a separate module; return it and its version.
 
-        The package's own `__init__` would bring transformers (mlx-lm) or need audio libraries (mlx-audio), which
-        these functions do not use. Raises MissingPackage where file or function is not there.
+        The package's own `__init__` would import transformers (mlx-lm) or need audio libraries (mlx-audio), which these
+        functions do not use. Raises MissingPackage if the file or a function is missing.
         """
         found = importlib.util.find_spec(self.module)
         if found is None or not found.submodule_search_locations:
@@ -71,11 +71,11 @@ def _run(path: Path, name: str) -> ModuleType:
 
 
 class MakeSamplerEngine:
-    """One package's logits processors and sampler, called as its own loop of generation calls them.
+    """One package's logits processors and sampler, called as its own generation loop calls them.
 
-    width: rows of a call that draws, 1 as in `generate_step`, more as in a batch. MLX 0.32.4 draws one row through the
-    inverse of the distribution function and more rows through Gumbel noise, so these are two samplers, not one.
-    dtype: what the model's logits are, `float32`, `float16` or `bfloat16`; these packages compute in it.
+    width: rows per call that draws, 1 as in `generate_step`, more as in a batch. MLX 0.32.4 draws one row by inverting
+    the distribution function and several rows with Gumbel noise, so these are two samplers. dtype: of the model's
+    logits, `float32`, `float16` or `bfloat16`; these packages compute in it.
     """
 
     source: ClassVar[Source]
@@ -108,8 +108,8 @@ class MakeSamplerEngine:
     ) -> Logits:
         """Scores (B, V): log-probabilities after the filters, divided by the temperature.
 
-        The package's sampler draws and shows no scores, so its public filters are called here under the conditions
-        and in the order of its `make_sampler`. Raises Unsupported for values that the package documents otherwise.
+        The package's sampler returns no scores, so its public filters are called here under the conditions and in the
+        order of its `make_sampler`. Raises Unsupported for values to which the package gives another meaning.
         """
         knobs = self._knobs(config, logits.shape[-1], uncond_logits)
         logprobs = self._normalized(logits, history, knobs)
@@ -125,7 +125,7 @@ class MakeSamplerEngine:
         seed: int,
         uncond_logits: Logits | None = None,
     ) -> NDArray[np.int64]:
-        """Tokens (n,) of the function of `make_sampler`, `width` equal rows a call, after `mx.random.seed(seed)`."""
+        """Tokens (n,) of the function of `make_sampler`, `width` equal rows per call, after `mx.random.seed(seed)`."""
         knobs = self._knobs(config, len(logits), uncond_logits)
         row = self._normalized(np.asarray(logits)[None], [history], knobs)
         sampler = self._sampler(knobs)
@@ -148,7 +148,7 @@ class MakeSamplerEngine:
         )
 
     def _normalized(self, logits: Logits, history: Sequence[Sequence[int]], knobs: SamplingConfig) -> mx.array:
-        """Log-probabilities (B, V) after the penalty, which takes one sequence at a time and changes its input."""
+        """Log-probabilities (B, V) after the penalty, which processes one sequence at a time and changes its input."""
         values = mx.array(np.asarray(logits, dtype=np.float32)).astype(getattr(mx, self._dtype))
         rows = [self._penalized(values[row : row + 1], ids, knobs) for row, ids in enumerate(history)]
         penalized = mx.concatenate(rows) if rows else values
@@ -162,7 +162,7 @@ class MakeSamplerEngine:
                 raise LogitsError(f"the history contains {token}", hint="token ids are 0 or more")
             if token >= row.shape[-1]:  # MLX reads and writes out of bounds there
                 raise Unsupported(f"{self.source.distribution} has no check for id {token} of {row.shape[-1]} logits")
-        # The whole history, not the default of 20; a size of 0 would be taken for all of it, too.
+        # The whole history, not the default of 20; a size of 0 would also mean all of it.
         size = max(1, len(ids))
         for processor in self._module.make_logits_processors(
             repetition_penalty=knobs.repetition_penalty, repetition_context_size=size
@@ -180,12 +180,12 @@ class MakeSamplerEngine:
         return logprobs * (1.0 / knobs.temperature)
 
     def _kept(self, logprobs: mx.array, knobs: SamplingConfig) -> mx.array:
-        """Only the token that the greedy sampler takes, which looks at no other knob."""
+        """Only the token of the greedy sampler, which ignores all other parameters."""
         best = self._sampler(knobs)(logprobs)[:, None]
         return mx.where(mx.arange(logprobs.shape[-1]) == best, logprobs, -mx.inf)
 
     def _knobs(self, config: SamplingConfig, size: int, uncond: Logits | None) -> SamplingConfig:
-        """The config with stages that its order leaves out made neutral. Raises Unsupported naming the value."""
+        """The config with only the stages in its order. Raises Unsupported naming the value."""
         name = self.source.distribution
         if uncond is not None and "cfg" in config.active_stages():
             raise Unsupported(f"{name} has no guidance: cfg_weight = {config.cfg_weight}")

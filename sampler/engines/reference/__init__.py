@@ -1,1 +1,1 @@
-"""The chain in float64 from the definitions: what every other engine is compared with."""
+"""The chain in float64 from its definitions, which every other engine is compared with."""

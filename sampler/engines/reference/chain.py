@@ -1,8 +1,8 @@
-"""The chain in NumPy float64, straight from the definitions, with the reach of float32 rounding beside each score.
+"""The chain in NumPy float64, directly from its definitions, with a bound on float32 rounding for each score.
 
-A score that float32 arithmetic may put on either side of a threshold is in the grey zone: an engine may keep it or
-remove it. So each threshold can be read in three ways: as defined, generously and strictly, where the generous and the
-strict reading move it by the rounding error that the scores on its two sides can carry in float32.
+A score that float32 may put on either side of a threshold is in the grey zone: an engine may keep or remove it. So each
+threshold can be read in three ways: as defined, generously and strictly. The last two shift it by the float32 error of
+the scores on its two sides.
 """
 
 from collections.abc import Sequence
@@ -25,18 +25,18 @@ Mask = NDArray[np.bool_]
 _SIGN = {"defined": 0.0, "generous": 1.0, "strict": -1.0}
 
 SERIAL = 2.0**-28
-"""Relative error, for each of its terms, of a float32 sum that is added up term by term: four times what was seen."""
+"""Relative error per term of a float32 sum that is added term by term: four times the largest observed."""
 
 UNDERFLOW = 2.0**-126
-"""Smallest normal float32: what is smaller, a weight or a product, may become 0."""
+"""Smallest normal float32: a smaller weight or product may become 0."""
 
 
 @dataclass(frozen=True)
 class ReferenceEngine:
     """The reference that every other engine is compared with.
 
-    input_rounding: relative error with which the other engine reads its logits and keeps its probabilities; 0 for
-    float32, where it reads all. Sums of them are to be as exact as float32.
+    input_rounding: relative error of the other engine's logits and probabilities; 0 for float32. Its sums must be as
+    exact as in float32.
     """
 
     input_rounding: float = 0.0
@@ -68,8 +68,8 @@ class ReferenceEngine:
     ) -> NDArray[np.int64]:
         """Draw n tokens by inverting the distribution function in float64, with NumPy's own generator.
 
-        Nothing is shared with the chain: neither the noise nor the way to draw. Source: Devroye 1986, "Non-Uniform
-        Random Variate Generation", section III.2.
+        It shares neither noise nor method with the chain. Source: Devroye 1986, "Non-Uniform Random Variate
+        Generation", section III.2.
         """
         uncond = None if uncond_logits is None else np.asarray(uncond_logits)[None]
         batch = Batch(np.asarray(logits)[None], [history], (config,), uncond, context)
@@ -97,11 +97,11 @@ class ReferenceEngine:
         return states
 
     def bounds(self, batch: Batch) -> tuple[Mask, Mask, Evaluation]:
-        """What must be kept, what may be kept, and the last state as it is defined.
+        """Which tokens must be kept, which may be kept, and the last state as defined.
 
-        The first is what the strict reading keeps, the second what the generous one keeps, as far as the other two
-        readings agree; what lies between them is the grey zone. Where a stage that changes the ranking (cfg, penalty)
-        follows a filter whose outcome was open, nothing is required of the row.
+        A token must be kept if all readings keep it, and may be kept if any does; between the two is the grey zone. If
+        a stage that changes the ranking (cfg, penalty) follows a filter with an open outcome, nothing is required of
+        the row.
         """
         readings: list[Reading] = ["defined", "generous", "strict"]
         runs = [self.evaluate(batch, reading) for reading in readings]
@@ -147,7 +147,7 @@ def _apply(stage: Stage, state: Evaluation, batch: Batch, sign: float, rounding:
 def _guide(state: Evaluation, uncond: Array, config: SamplingConfig, rounding: float) -> Evaluation:
     """Mix c + w (c - u) or u + w (c - u), on logits; removed conditional logits stay removed.
 
-    rounding: relative error of the unconditional logits as they are read; what is off in either is multiplied too.
+    rounding: relative error of the unconditional logits as read; the errors of both inputs are multiplied too.
     """
     logits = state.scores
     with np.errstate(invalid="ignore"):
@@ -163,7 +163,7 @@ def _guide(state: Evaluation, uncond: Array, config: SamplingConfig, rounding: f
 
 
 def _penalize(state: Evaluation, history: Sequence[Sequence[int]], penalty: float) -> Evaluation:
-    """Once for each distinct id: negative scores times the penalty, others divided; ids beyond the scores have none."""
+    """Once per distinct id: multiply negative scores by the penalty, divide others; ignore ids beyond the scores."""
     scores, error = state.scores.copy(), state.error.copy()
     for row, ids in enumerate(history):
         seen = sorted(token for token in set(ids) if token < scores.shape[-1])
@@ -185,7 +185,7 @@ def _without(state: Evaluation, stage: Stage | Literal["greedy"], removed: Mask)
 def _spared(state: Evaluation, count: int, sign: float) -> Mask:
     """The `count` most likely tokens, which no threshold removes.
 
-    As defined exactly so many, the lower id first; generously all that may belong to them; strictly those that no
+    As defined exactly this many, the lower id first; generously all that may belong to them; strictly those that no
     other one may overtake.
     """
     if count >= state.scores.shape[-1]:
@@ -203,7 +203,7 @@ def _spared(state: Evaluation, count: int, sign: float) -> Mask:
 def _top_k(state: Evaluation, count: int, sign: float) -> Mask:
     """The `count` largest scores of each row and those that equal the last of them.
 
-    Equal scores stay equal in float32, so a tie is no matter of rounding as long as no other score is near.
+    Equal scores stay equal in float32, so ties do not depend on rounding as long as no other score is near.
     """
     if count >= state.scores.shape[-1]:
         return np.ones(state.scores.shape, dtype=np.bool_)
@@ -218,7 +218,7 @@ def _top_k(state: Evaluation, count: int, sign: float) -> Mask:
 
 
 def _above(state: Evaluation, threshold: Array) -> Array:
-    """How far each score lies above a threshold (B, 1); 0 for removed tokens, also where none is left in the row."""
+    """How far each score is above a threshold (B, 1); 0 for removed tokens, even if none is left in the row."""
     return np.subtract(state.scores, threshold, out=np.zeros(state.scores.shape), where=state.kept)
 
 
@@ -229,10 +229,10 @@ def _ranked(state: Evaluation, rank: int) -> tuple[Array, Array]:
 
 
 def _nucleus(scores: Array, error: Array, top_p: float, sign: float, rounding: float) -> Mask:
-    """Tokens before which less than top_p of the mass lies; (V,) -> bool (V,).
+    """Tokens with less than top_p of the mass before them; (V,) -> bool (V,).
 
-    Ties count as before each other when read strictly and not when read generously, so that any subset of the right
-    size among equal scores lies between the two. As defined, the lower id comes first.
+    Read strictly, ties count as before each other; read generously, not. So any subset of the right size among equal
+    scores lies between the two. As defined, the lower id comes first.
     """
     finite = scores > -np.inf
     if not finite.any():
@@ -249,9 +249,9 @@ def _nucleus(scores: Array, error: Array, top_p: float, sign: float, rounding: f
     side: Literal["left", "right"] = "left" if sign > 0 else "right"
     edge = np.searchsorted(-scores[descending], -(scores + sign * reach), side=side)
     before = total - cumulative[edge] - (weights if sign < 0 else 0.0)
-    # Each probability may be off by the error of its score, and a float32 sum of V terms by about sqrt(V) roundings, if
-    # it is added up in parts. One after another they err to one side, since what is under half a unit of the sum is
-    # lost: MLX's softmax and NumPy's cumsum are 1.3e-4 off at V = 151,936 (normal logits, deviation 2.5), V x 2^-30.
+    # Each probability may be off by the error of its score, and a float32 sum of V terms by about sqrt(V) roundings if
+    # it is added in parts. Added term by term the errors accumulate on one side, since less than half a unit of the sum
+    # is lost: MLX's softmax and NumPy's cumsum are 1.3e-4 off at V = 151,936 (normal logits, deviation 2.5), V x 2^-30.
     slack = (
         2 * float(np.sum(weights * error) / total)
         + ROUNDING * (2 + len(scores) ** 0.5 / 4)

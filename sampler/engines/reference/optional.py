@@ -1,4 +1,4 @@
-"""The further processors in NumPy float64, straight from their definitions, with the reach of float32 rounding.
+"""The optional stages in NumPy float64, directly from their definitions, with a bound on float32 rounding.
 
 As in the chain's reference, each threshold is read as defined, generously or strictly; `sign` is 0, 1 or -1.
 """
@@ -19,31 +19,31 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 ROUNDING = 2.0**-21
-"""Relative error of one float32 operation as it is counted here: eight half units in the last place, since exp and the
-sums of softmax are not correctly rounded in every framework (MLX's exp: six)."""
+"""Assumed relative error of one float32 operation: eight half units in the last place, since exp and the sums of
+softmax are not correctly rounded in every framework (MLX's exp: six)."""
 
 LARGEST_EXPONENT = 88.7
-"""Of e, in what DRY subtracts: just under the largest float32."""
+"""Limits the exponent of a DRY penalty, as a power of e: just under the largest float32."""
 
 LARGEST_PENALTY = 1e30
-"""DRY subtracts no more; nothing outweighs it."""
+"""The largest DRY penalty; no score outweighs it."""
 
 
 def check_history(batch: Batch) -> None:
-    """Raise LogitsError for a negative id where an optional stage reads the history."""
+    """Raise LogitsError for a negative id if an optional stage reads the history."""
     for row, ids in enumerate(batch.history if set(batch.config.order) - set(STAGES) else ()):
         if len(ids) and min(ids) < 0:
             raise LogitsError(f"the history of row {row} contains {min(ids)}", hint="token ids are 0 or more")
 
 
 def place_of(batch: Batch) -> Context:
-    """Where the rows stand; where nobody says, nothing of the histories was given and everything was drawn."""
+    """The context of the rows; without one, the whole history counts as drawn."""
     lengths = np.array([len(ids) for ids in batch.history], dtype=np.int64)
     return batch.context or Context(np.zeros_like(lengths), lengths)
 
 
 def counts(batch: Batch, size: int) -> Array:
-    """How often each id was generated, within the window: (B, V)."""
+    """How often each id was generated within the window: (B, V)."""
     result = np.zeros((len(batch), size))
     for row, (ids, length) in enumerate(zip(batch.history, place_of(batch).prompt_length, strict=True)):
         for token in list(ids[length:])[-batch.config.penalty_window :]:
@@ -92,7 +92,7 @@ def _dry_penalty(length: int, config: SamplingConfig) -> float:
 
 
 def _common_end(left: Sequence[int], right: Sequence[int], breakers: Iterable[int]) -> int:
-    """How many ids from the end two sequences share, up to a breaker."""
+    """Length of the common end of two sequences, up to a breaker."""
     length = 0
     while length < len(left) and left[-1 - length] == right[-1 - length] and right[-1 - length] not in breakers:
         length += 1
@@ -126,13 +126,13 @@ def _suppress(state: Evaluation, batch: Batch, sign: float) -> Evaluation:  # no
 
 
 def _sigma(state: Evaluation, batch: Batch, sign: float) -> Evaluation:
-    """Kept where score >= largest - n x standard deviation of what is left."""
+    """Keep scores >= largest - n x standard deviation of the scores that are left."""
     sigmas, kept = batch.config.top_n_sigma, state.kept
     removed = np.zeros(state.scores.shape, dtype=np.bool_)
     for row in np.flatnonzero(kept.any(axis=-1)) if sigmas else ():
         scores, error = state.scores[row, kept[row]], state.error[row, kept[row]]
         threshold = scores.max() - sigmas * scores.std()
-        # The deviation moves by no more than the root mean square of what its terms move by, and its own rounding.
+        # The error of the deviation is at most the root mean square of its terms' errors, plus its own rounding.
         moved = error + ROUNDING * _terms(len(scores)) * np.abs(scores)
         reach = error + error[scores.argmax()] + sigmas * (np.sqrt(np.mean(moved**2)) + ROUNDING * scores.std())
         removed[row, kept[row]] = scores < threshold - sign * (reach + 2 * ROUNDING * np.abs(scores).max())
@@ -143,7 +143,7 @@ def _sigma(state: Evaluation, batch: Batch, sign: float) -> Evaluation:
 
 
 def _typical(state: Evaluation, batch: Batch, sign: float) -> Evaluation:
-    """Kept where the tokens nearer to the entropy have less than the mass, and the nearest `min_tokens_to_keep`."""
+    """Keep tokens with less than the mass nearer to the entropy, and the nearest `min_tokens_to_keep`."""
     mass, least = batch.config.typical_p, batch.config.min_tokens_to_keep
     removed = np.zeros(state.scores.shape, dtype=np.bool_)
     for row in np.flatnonzero(state.kept.any(axis=-1)) if mass < 1 else ():
@@ -164,13 +164,13 @@ def _typical(state: Evaluation, batch: Batch, sign: float) -> Evaluation:
 
 
 def _of_equals(scores: Array, probability: Array) -> Array:
-    """Probability of all tokens with the same score: these stay equal in float32, and come neither before nor after."""
+    """Probability of all tokens with the same score, which stay equal in float32 and have no order."""
     _, group = np.unique(scores, return_inverse=True)
     return np.asarray(np.bincount(group, weights=probability)[group])
 
 
 def _nearest(distance: Array, reach: Array, count: int, sign: float) -> Mask:
-    """The `count` smallest distances; generously all that may belong to them, strictly those that surely do."""
+    """The `count` smallest distances; generously all that may be among them, strictly those that surely are."""
     if sign == 0:
         nearest = np.zeros(len(distance), dtype=np.bool_)
         nearest[np.argsort(distance, kind="stable")[:count]] = True
@@ -181,14 +181,15 @@ def _nearest(distance: Array, reach: Array, count: int, sign: float) -> Mask:
 
 
 def _xtc(state: Evaluation, batch: Batch, sign: float) -> Evaluation:
-    """Of the tokens that reach the threshold all but the least likely are removed, where its uniform number says so."""
+    """Remove all but the least likely of the tokens that reach the threshold, in rows whose uniform number is small."""
     config = batch.config
     removed = np.zeros(state.scores.shape, dtype=np.bool_)
     for row in np.flatnonzero(state.kept.any(axis=-1)):
         if _acts(config.xtc_probability, place_of(batch).uniforms, int(row)):
             left = np.flatnonzero(state.kept[row])
             inputs = state.scores[row, left], state.error[row, left], config.xtc_threshold
-            # Whether enough are left is read the other way: more removed ones may be too many, and then all stay.
+            # The test for enough tokens uses the opposite reading: if more are removed, too few may be left, and all
+            # stay.
             if len(left) - _excluded(*inputs, -sign).sum() >= config.min_tokens_to_keep:
                 removed[row, left] = _excluded(*inputs, sign)
     return _without(state, "xtc_probability", removed)
@@ -207,7 +208,7 @@ def _excluded(scores: Array, error: Array, threshold: float, sign: float) -> Mas
     excluded = above & (scores > scores[least])
     if sign > 0:
         excluded &= ~near
-    if sign < 0 and near.sum() > 1:  # any of them may be the last; llama.cpp keeps one of equally likely ones
+    if sign < 0 and near.sum() > 1:  # any of them may be kept; llama.cpp keeps one of equally likely ones
         excluded |= near
     return np.asarray(excluded)
 
@@ -241,12 +242,11 @@ _AFTER_HEADS: Final = of_kind("ranking", "head", "tail") | {"greedy"}
 
 
 def disturbed_after(stage: str) -> frozenset[str]:
-    """Stages whose outcome changes in no one direction where rounding leaves open what `stage` removed."""
+    """Stages whose outcome may change in either direction if rounding decides what `stage` removes."""
     return _AFTER_TAILS if stage in TAILS else _AFTER_HEADS if stage in HEADS else frozenset()
 
 
 def _shifted(stage: Stage, state: Evaluation, by: Array) -> Evaluation:
-    """Add to every score that is left."""
     scores = state.scores + by
     error = np.where(state.kept, ROUNDING * (np.abs(by) + np.abs(np.where(state.kept, scores, 0.0))), 0.0)
     return Evaluation(stage, scores, state.error + np.where(by == 0, 0.0, error))
@@ -257,7 +257,7 @@ def _without(state: Evaluation, stage: Stage, removed: Mask) -> Evaluation:
 
 
 def _surprise(scores: Array, error: Array) -> tuple[Array, Array, float]:
-    """-ln p and p of each token, and by how much the sum of the weights may be off, relative to itself."""
+    """-ln p and p of each token, and the relative error of the sum of the weights."""
     below = scores - scores.max()
     total = np.exp(below).sum()
     probability = np.exp(below) / total
@@ -266,7 +266,7 @@ def _surprise(scores: Array, error: Array) -> tuple[Array, Array, float]:
 
 
 def _terms(count: int) -> float:
-    """Roundings that a sum of so many float32 terms is counted for."""
+    """The assumed number of roundings in a sum of this many float32 terms."""
     return 2 + float(count**0.5) / 4
 
 

@@ -1,1 +1,1 @@
-"""Rebuilding Finch: all that needs torch or espeak-ng."""
+"""Rebuild Finch: everything that needs torch or espeak-ng."""

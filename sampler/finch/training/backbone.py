@@ -1,4 +1,4 @@
-"""The Llama layers of `T3Network`, written for training speed on few cores; the weights stay those of `LlamaModel`."""
+"""The Llama layers of `T3Network`, optimised for training on few cores; the weights stay those of `LlamaModel`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CHUNK = 256
-"""Queries that attend at once: what lies in the future of a whole chunk is never computed."""
+"""Queries that attend at once; the future of a whole chunk is never computed."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class HeadInputs:
 
 
 def run_layers(model: Any, packed: Tensor, keep: frozenset[int] = frozenset()) -> tuple[Tensor, dict[int, HeadInputs]]:
-    """Compute `model(inputs_embeds=packed)` of a `LlamaModel`: hidden rows (B, L, D) and what `keep`'s layers rotated.
+    """Compute `model(inputs_embeds=packed)` of a `LlamaModel`: hidden rows (B, L, D), heads of layers in `keep`.
 
-    Same numbers as its own forward but for rounding, in about half of the time: on a CPU the scaled dot product
-    attention of PyTorch spends most of a training step in its backward pass.
+    Gives the numbers of its own forward up to rounding, in about half of the time: on a CPU PyTorch's scaled dot
+    product attention spends most of a training step in its backward pass.
     """
     cosine, sine = model.rotary_emb(packed, torch.arange(packed.shape[1])[None])
     kept, rows = {}, packed

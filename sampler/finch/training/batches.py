@@ -1,4 +1,4 @@
-"""Batches for training: texts, codes and references of similar length, in an order that only the seed decides."""
+"""Batches for training: texts, codes and references of similar length, in an order that only the seed determines."""
 
 import itertools
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ from sampler.t3.tokenizer import lower_nfkd, normalize_punctuation
 
 @dataclass(frozen=True)
 class Recipe:
-    """How Finch is trained. rows_per_batch: packed rows (conditioning, text and speech) of a batch, about.
+    """How Finch is trained. rows_per_batch: approximate number of packed rows (conditioning, text, speech) per batch.
 
-    decay: last share of the steps, over which the learning rate falls; at step `restart` it starts again with
-    `restart_rate` and falls over the same share of the rest. shards: parts of a batch, each of texts of similar length
-    and computed by a thread of its own. short_steps: first steps, which take only texts of at most `short_rows` rows.
+    decay: last share of the steps, in which the learning rate falls; at step `restart` it starts again with
+    `restart_rate` and falls over the same share of the rest. shards: parts of a batch, each with texts of similar
+    length and its own thread. short_steps: number of first steps that use only texts of at most `short_rows` rows.
     aligned_steps: steps of a text whose attention is trained each time. blank_text: share of rows trained without text,
-    for guidance. single_bos: share of batches with one BOS. wrong_token: share of input tokens replaced, so that a
-    sampled slip is not the end of the sentence.
+    for guidance. single_bos: share of batches with one BOS. wrong_token: share of replaced input tokens, so that the
+    model learns to recover from a wrong token.
     """
 
     steps: int = 4_500
@@ -51,7 +51,7 @@ class Recipe:
 
 
 def finch_config(plan: Plan, tokenizer: Tokenizer) -> T3Config:
-    """Sizes of Finch; BOS and EOS follow the codes."""
+    """Sizes of Finch; the ids of BOS and EOS follow the codes."""
     names = tokenizer.get_vocab()
     return T3Config(
         name="finch",
@@ -74,16 +74,16 @@ def finch_config(plan: Plan, tokenizer: Tokenizer) -> T3Config:
 
 
 def text_ids(tokenizer: Tokenizer, item: Utterance, config: T3Config) -> list[int]:
-    """Ids of one text with its language token, start and stop, as `TextTokenizer` makes them."""
+    """Ids of one text with language token, start and stop, equal to those of `TextTokenizer`."""
     normal = lower_nfkd(normalize_punctuation(item.text, config.tokenizer))
     text = f"[{item.language}]{normal}".replace(" ", SPACE)
     return [config.start_text_id, *tokenizer.encode(text).ids, config.stop_text_id]
 
 
 def speaker_embedding(codes: NDArray[np.uint16], codebook: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Embed a voice from the spectra of some of its codes: unit length, not negative, as upstream's encoder gives.
+    """Embed a voice from the spectra of some of its codes: unit length, not negative, like upstream's encoder.
 
-    A fixed random projection of mean and standard deviation, centred over the codebook.
+    It is a fixed random projection of mean and standard deviation, centred over the codebook.
     """
     spectra = (codebook[codes] - codebook.mean(0)) / codebook.std(0)
     summary = np.concatenate([spectra.mean(0), spectra.std(0)])
@@ -94,7 +94,7 @@ def speaker_embedding(codes: NDArray[np.uint16], codebook: NDArray[np.float32], 
 
 
 class Batches:
-    """Endless batches, in an order that only the seed decides."""
+    """Endless batches, in an order that only the seed determines."""
 
     def __init__(
         self, data: Corpus, tokenizer: Tokenizer, config: T3Config, codebook: NDArray[np.float32], recipe: Recipe
@@ -123,7 +123,7 @@ class Batches:
         return self.data.codes_of(index)[: self.config.prompt_length]
 
     def from_step(self, step: int) -> Iterator[tuple[Batch, ...]]:
-        """Yield the shards of each step for ever, from `step` on: what a step holds depends on seed and step alone."""
+        """Yield the shards of each step, from `step` on, without end; a step depends only on seed and number."""
         groups = self._order()
         for number in itertools.count():
             members = list(itertools.islice(groups, self.recipe.shards))
@@ -133,7 +133,7 @@ class Batches:
                 yield tuple(self.batch(group, bos_count, rng) for group in members)
 
     def _order(self) -> Iterator[NDArray[np.int64]]:
-        """Members of each shard: short texts alone for `short_steps` steps, then all texts."""
+        """Members of each shard: only short texts for `short_steps` steps, then all texts."""
         rng = np.random.default_rng([self.recipe.seed, 2])
         short = np.flatnonzero(self.rows <= self.recipe.short_rows)
         if len(short):
@@ -141,7 +141,7 @@ class Batches:
         yield from self._epochs(np.arange(len(self.data)), rng)
 
     def _epochs(self, items: NDArray[np.int64], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """Each of `items` once, beside others of its length, again and again."""
+        """Endless epochs over `items`, each grouped with others of its length."""
         while True:
             order = rng.permutation(items)
             for block in np.array_split(order, max(1, len(order) // 2_048)):
@@ -167,7 +167,7 @@ class Batches:
         codes = [self.data.codes_of(index).astype(np.int64) for index in members]
         inputs = [torch.tensor([*bos, *self._corrupted(row, rng)]) for row in codes]
         targets = [torch.tensor([*[-100] * (len(bos) - 1), *row, config.eos_id]) for row in codes]
-        # Column 0 is the start token and column 1 the language token, so text character c stands in column c + 2.
+        # Column 0 is the start token and column 1 the language token, so text character c is in column c + 2.
         positions = [
             torch.tensor([*[-1.0] * (len(bos) - 1), *(self.data.positions_of(index) + 2), len(self.texts[index]) - 1])
             for index in members
@@ -184,7 +184,7 @@ class Batches:
             targets=_padded(targets, -100),
             positions=_padded(positions, -1.0).float(),
             aligned=torch.stack([self._aligned(len(row), rng) for row in inputs]),
-            # Both BOS rows stand at position 0, the first generated token at 1 (T3.inference).
+            # Both BOS rows are at position 0, the first generated token at 1 (T3.inference).
             speech_positions=torch.clamp(torch.arange(longest) - (len(bos) - 1), min=0),
             prompts=torch.tensor(np.stack(prompts).astype(np.int64)),
             speakers=torch.tensor(np.stack([self.speakers[v][p] for v, p in zip(voices, chosen, strict=True)])),
@@ -193,11 +193,11 @@ class Batches:
         )
 
     def _aligned(self, length: int, rng: np.random.Generator) -> Tensor:
-        """Some steps of one row, in no order: a map of all steps of a long text costs more than the layers."""
+        """Random steps of one row: attention of all steps of a long text would cost more than the layers."""
         return torch.tensor(rng.integers(0, length, self.recipe.aligned_steps))
 
     def _corrupted(self, row: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Replace a few input tokens by random ones, so that a sampled slip is not the end of the sentence."""
+        """Replace a few input tokens by random ones, so that the model learns to recover from a wrong token."""
         wrong = rng.random(len(row)) < self.recipe.wrong_token
         return np.where(wrong, rng.integers(0, self.config.bos_id, len(row)), row)
 

@@ -1,4 +1,4 @@
-"""The model card: what Finch is made of and how good it is, every figure measured when it is written."""
+"""The model card: data, training and quality of Finch, with figures measured when it is written."""
 
 import importlib.metadata
 from pathlib import Path
@@ -143,19 +143,19 @@ def _quality(folder: Path) -> str:
     sentences = over_languages(prompts, SENTENCES)
     runs = speak(checkpoint, sentences, config, seed=0)
     measured = [measure_speech(run, prompt) for run, prompt in zip(runs, sentences, strict=True)]
-    ratios = np.percentile([each.ratio for each in measured], [0, 50, 100])
-    right = sum(each.right_length for each in measured)
+    ratios = np.percentile([speech.ratio for speech in measured], [0, 50, 100])
+    right = sum(speech.right_length for speech in measured)
     rows: list[tuple[str, object]] = [
         ("config", f"`{config}`"),
         ("sentences", f"{len(sentences)}, as many of each language"),
-        ("ended by themselves", f"{sum(each.ended for each in measured)} of {len(measured)}"),
+        ("ended by themselves", f"{sum(speech.ended for speech in measured)} of {len(measured)}"),
         ("length 0.7 to 1.4 times the true one", f"{right} of {len(measured)}"),
         ("least, median and largest length ratio", ", ".join(f"{ratio:.2f}" for ratio in ratios)),
         (
             "attention rises with time, Spearman > 0.95",
             f"{sum(e.rank_correlation > 0.95 for e in measured)} of {len(measured)}",
         ),
-        ("doubled tokens", f"{np.mean([each.doubled for each in measured]):.2%}"),
+        ("doubled tokens", f"{np.mean([speech.doubled for speech in measured]):.2%}"),
     ]
     texts = over_languages(prompts, TEXT_LOSSES)
     return _table("Quality, on held-out texts", rows + _text_rows(folder, checkpoint, texts) + _long_rows(folder))
@@ -174,7 +174,7 @@ def _text_rows(folder: Path, checkpoint: Checkpoint, texts: list[Prompt]) -> lis
 
 
 def _long_rows(folder: Path) -> list[tuple[str, object]]:
-    """Texts of 500 to 900 tokens, several seeds each: do they end, at which length, following the text."""
+    """Quality on texts of 500 to 900 tokens with several seeds: endings, lengths and alignment."""
     checkpoint, config = load_checkpoint(folder), SamplingConfig()
     prompts = long_prompts(folder, LONG_TEXTS)
     share = share_by_text(endings(checkpoint, prompts, config, LONG_SEEDS, LONG_CAP))
@@ -190,7 +190,7 @@ def _long_rows(folder: Path) -> list[tuple[str, object]]:
         ),
         (
             "the same texts, one more seed: length 0.7 to 1.4 times the true one",
-            f"{sum(each.right_length for each in measured)} of {len(measured)}",
+            f"{sum(speech.right_length for speech in measured)} of {len(measured)}",
         ),
         (
             "attention rises with time, Spearman > 0.95",

@@ -1,4 +1,4 @@
-"""Finch's corpus: sentences, spoken and coded, with the text position of every code."""
+"""Finch's corpus: spoken and coded sentences, with the text position of every code."""
 
 import io
 import itertools
@@ -22,12 +22,12 @@ Progress = Callable[[int], None]
 
 NEUTRAL_EMOTION = 0.5
 MANY, LONG_SENTENCE = 8, 60
-"""Texts of more sentences than MANY are, every other time, made of sentences of LONG_SENTENCE characters or more."""
+"""Half of the texts with more than MANY sentences use only sentences of LONG_SENTENCE characters or more."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is spoken. texts: utterances to train on; voices: how many of speech.VARIANTS are used."""
+    """Parameters of the corpus. texts: utterances to train on; voices: how many of speech.VARIANTS are used."""
 
     languages: tuple[str, ...] = ("en", "de", "fr", "es", "it")
     texts: int = 14_000
@@ -41,7 +41,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One text as it is to be spoken. emotion is upstream's exaggeration: here it sets the speed."""
+    """One text to be spoken. emotion is upstream's exaggeration: here it sets the speed."""
 
     text: str
     language: str
@@ -57,15 +57,15 @@ class Utterance:
 
 
 def utterances(plan: Plan, held_out: frozenset[str] = frozenset()) -> Iterator[Utterance]:
-    """Yield training utterances for ever: one to twelve sentences joined, none of them in `held_out`."""
+    """Yield training utterances without end: one to twelve joined sentences, none of them in `held_out`."""
     rng = np.random.default_rng([plan.seed, 1])
     sources = [_source(language, plan, held_out) for language in plan.languages]
     counts = np.arange(1, plan.most_sentences + 1)
     for index in itertools.count():
         grammar, stream = sources[index % len(sources)]
-        # As much speech from texts of every count: most texts are short, and most codes are in long ones.
+        # The same amount of speech from every count: most texts are short, and most codes are in long ones.
         count = int(rng.choice(counts, p=(1 / counts) / (1 / counts).sum()))
-        # Twelve long sentences reach the longest text, which twelve of any length seldom do.
+        # Twelve long sentences reach the longest text, which twelve of any length rarely do.
         if count > MANY and rng.random() < 0.5:
             stream = (sentence for sentence in stream if len(sentence) >= LONG_SENTENCE)
         yield Utterance(
@@ -86,7 +86,7 @@ def _source(language: str, plan: Plan, held_out: frozenset[str]) -> tuple[senten
 
 @dataclass(frozen=True)
 class Wanted:
-    """A held-out text of each language: its group in `prompts.json`, how many sentences and characters at most."""
+    """A held-out text of each language: its group in `prompts.json`, its largest number of sentences and characters."""
 
     group: str
     count: int
@@ -95,7 +95,7 @@ class Wanted:
 
 
 def held_out_utterances(plan: Plan, wanted: Sequence[Wanted]) -> tuple[list[Utterance], frozenset[str]]:
-    """Texts that are not trained on, and the sentences in them.
+    """Texts excluded from training, and their sentences.
 
     One text for each entry of `wanted` and each language, in voice 0 at neutral emotion.
     """
@@ -110,8 +110,8 @@ def held_out_utterances(plan: Plan, wanted: Sequence[Wanted]) -> tuple[list[Utte
     for language in plan.languages:
         grammar = sentences.Grammar.load(language)
         stream = sentences.sentences(grammar, plan.seed + 1_000_003)
-        for index, each in enumerate(wanted):
-            text = sentences.joined(fresh(stream, each.shortest_sentence), each.count, each.characters)
+        for index, entry in enumerate(wanted):
+            text = sentences.joined(fresh(stream, entry.shortest_sentence), entry.count, entry.characters)
             result.append(Utterance(text, language, grammar.espeak, 0, NEUTRAL_EMOTION, index))
     return result, frozenset(seen)
 
@@ -120,7 +120,7 @@ _espeak: speech.Espeak | None = None
 
 
 def _spoken(utterance: Utterance) -> speech.Speech:
-    global _espeak  # noqa: PLW0603 - the library keeps state, so there is one a process
+    global _espeak  # noqa: PLW0603 - the library has global state, so there is one per process
     if _espeak is None:
         _espeak = speech.Espeak()
     return _espeak.say(utterance.text, utterance.espeak + speech.VARIANTS[utterance.voice], utterance.words_per_minute)
@@ -152,7 +152,7 @@ def _single_thread() -> None:
 def spread(
     function: Callable[[Utterance], Result], items: Sequence[Utterance], progress: Progress = lambda done: None
 ) -> list[Result]:
-    """Apply `function` to every item on all cores, in order; `progress` gets the number done."""
+    """Apply `function` to every item on all cores, in order; `progress` gets the number of finished items."""
     results = []
     with ProcessPoolExecutor(os.cpu_count(), initializer=_single_thread) as pool:
         for done, result in enumerate(pool.map(function, items, chunksize=64), start=1):
@@ -176,7 +176,7 @@ def learn_codebook(plan: Plan, progress: Progress = lambda done: None) -> NDArra
 
 
 def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
-    """Write .npz under its name only when it is complete."""
+    """Write .npz; the file appears under its name only when it is complete."""
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     write_whole(path, content.getvalue())
@@ -184,7 +184,7 @@ def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Coded utterances, end to end in flat arrays: utterance i has codes[starts[i]:starts[i + 1]]."""
+    """Coded utterances in flat arrays: utterance i has codes[starts[i]:starts[i + 1]]."""
 
     utterances: list[Utterance]
     codes: NDArray[np.uint16]

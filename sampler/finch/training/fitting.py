@@ -1,4 +1,4 @@
-"""The training loop: two optimisers, a batch's shards in threads, and a checkpoint from which it goes on."""
+"""The training loop: two optimisers, a batch's shards in threads, and a checkpoint to resume from."""
 
 import functools
 import io
@@ -21,7 +21,7 @@ KEPT_EVERY = 250
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then level, and over the last part a line down to a fiftieth; from `restart` on once more."""
+    """Linear warm-up, constant, then a linear decrease to a fiftieth; from `restart` on the same again."""
     first = step < recipe.restart
     start, end = (0, min(recipe.restart, recipe.steps)) if first else (recipe.restart, recipe.steps)
     highest = recipe.learning_rate if first else recipe.restart_rate
@@ -79,21 +79,21 @@ class Training:
         counts = [int((shard.targets >= 0).sum()) for shard in shards]
         weights = [count / sum(counts) for count in counts]
         answers = list(pool.map(self._gradients, shards, weights))
-        losses = [each for each, _ in answers]
+        losses = [loss for loss, _ in answers]
         for parameter, *parts in zip(self._trained, *(gradients for _, gradients in answers), strict=True):
-            parameter.grad = functools.reduce(torch.add, parts)  # in the shards' order, whichever was ready first
+            parameter.grad = functools.reduce(torch.add, parts)  # in the order of the shards, not of completion
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
-        return {name: round(sum(getattr(each, name).item() for each in losses), 4) for name in vars(losses[0])}
+        return {name: round(sum(getattr(loss, name).item() for loss in losses), 4) for name in vars(losses[0])}
 
     @functools.cached_property
     def _trained(self) -> list[torch.nn.Parameter]:
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def _gradients(self, batch: Batch, weight: float) -> tuple[Losses, tuple[torch.Tensor, ...]]:
-        """The losses of one shard, times its share of the batch, and the gradients of all that is trained."""
+        """The losses of one shard, times its share of the batch, and the gradients of all trained parameters."""
         # Without the cache of cast weights: all threads share it, and whether a gradient is summed in bfloat16 (one
         # cast, used twice) or in float32 (two casts) would depend on which shard is ahead.
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
@@ -106,7 +106,7 @@ class Training:
 
 
 def fit(network: T3Network, batches: Batches, recipe: Recipe, checkpoint: Path, log: Path, bar: Bar) -> None:
-    """Train in place, on from `checkpoint` where there is one: the result is that of an uninterrupted training.
+    """Train in place, resuming from `checkpoint` if it exists: the result equals that of an uninterrupted training.
 
     log: a line of JSON for each step.
     """

@@ -1,4 +1,4 @@
-"""How good a model of Finch's kind is: does it stop, follow the text, use the text, and vary."""
+"""Measure the quality of a model like Finch: does it stop, follow its text, depend on the text, and vary."""
 
 import math
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from sampler.requests import Generation, Request
 from sampler.t3.checkpoint import Checkpoint
 
 SHORTEST, LONGEST = 0.7, 1.4
-"""A run of the right length has so many times the tokens of the true speech."""
+"""Limits of the length of a run relative to the true speech."""
 
 WIDTH = 32
 LONG_TOKENS = (500, 900)
 LONG_CAP = 1_500
-"""Tokens after which a text of 500 to 900 is taken not to end."""
+"""Tokens after which a text of 500 to 900 counts as not ending."""
 
 
 @dataclass(frozen=True)
 class SpeechMeasures:
-    """Of one run. ratio: length over true length. rank_correlation: of attended text position and time (Spearman)."""
+    """Measures of one run. ratio: length over true length. rank_correlation: Spearman's, of position and time."""
 
     ended: bool
     ratio: float
@@ -64,7 +64,7 @@ def _request(
 
 
 def measure_speech(generation: Generation, prompt: Prompt) -> SpeechMeasures:
-    """Measure one run against its prompt; EOS counts as no token of speech."""
+    """Measure one run of a prompt; EOS is not counted as speech."""
     ended = generation.stop_reason == "eos"
     tokens = np.array(generation.tokens[:-1] if ended else generation.tokens)
     return SpeechMeasures(
@@ -77,7 +77,7 @@ def measure_speech(generation: Generation, prompt: Prompt) -> SpeechMeasures:
 
 
 def alignment_correlation(generation: Generation) -> float:
-    """Spearman correlation of step and attended text column, the mean of the aligned heads' attention."""
+    """Spearman correlation of step and attended text column, from the mean attention of the aligned heads."""
     if generation.record is None or generation.record.attention is None or len(generation.tokens) < 3:
         return float("nan")
     attended = generation.record.attention.mean(axis=0).argmax(axis=-1)
@@ -85,28 +85,28 @@ def alignment_correlation(generation: Generation) -> float:
 
 
 def over_languages(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """Take the first prompts of every language, as many of each; `count` in all."""
+    """The first prompts of every language, equally many of each; `count` in all."""
     languages = list(dict.fromkeys(prompt.language for prompt in prompts))
     chosen = [[prompt for prompt in prompts if prompt.language == name] for name in languages]
     return [prompt for group in chosen for prompt in group[: count // len(languages)]]
 
 
 def long_prompts(directory: Path, count: int) -> list[Prompt]:
-    """Held-out texts of 500 to 900 tokens, as many of each language."""
+    """Held-out texts of 500 to 900 tokens, equally many of each language."""
     low, high = LONG_TOKENS
-    return over_languages([each for each in prompts_in(directory, "long") if low <= each.tokens <= high], count)
+    return over_languages([prompt for prompt in prompts_in(directory, "long") if low <= prompt.tokens <= high], count)
 
 
 def held_out_speech(directory: Path, prompts: Sequence[Prompt]) -> list[NDArray[np.int64]]:
-    """Codes of held-out prompts as espeak-ng speaks them."""
+    """Codes of held-out prompts as spoken by espeak-ng."""
     data = load_file(directory / "held_out.safetensors")
     starts = data["starts"]
-    return [data["codes"][starts[each.index] : starts[each.index + 1]].astype(np.int64) for each in prompts]
+    return [data["codes"][starts[prompt.index] : starts[prompt.index + 1]].astype(np.int64) for prompt in prompts]
 
 
 @dataclass(frozen=True)
 class Share:
-    """How many of `runs` runs ended, `texts` texts with as many runs each; low, high: 95 % interval of the share."""
+    """Share of `runs` runs that ended, from `texts` texts with equally many runs; low, high: its 95 % interval."""
 
     ended: int
     runs: int
@@ -116,10 +116,10 @@ class Share:
 
 
 def share_by_text(ended: NDArray[np.bool_], confidence: float = 0.95) -> Share:
-    """Interval of the share of runs that end, the unit being the text: `ended` (texts, runs).
+    """Interval of the share of runs that end, with the text as the unit: `ended` (texts, runs).
 
-    Finite-sample for any dependence within a text: a mean of `texts` independent numbers in [0, 1] is as far from its
-    expectation as the interval reaches with a probability of at most 1 - confidence (Hoeffding 1963, equation 2.1).
+    It holds for finite samples and any dependence within a text: a mean of `texts` independent numbers in [0, 1] is
+    this far from its expectation with a probability of at most 1 - confidence (Hoeffding 1963, equation 2.1).
     """
     texts, runs = ended.shape
     share = float(ended.mean())
@@ -138,7 +138,7 @@ def endings(
     checkpoint: Checkpoint, prompts: Sequence[Prompt], config: SamplingConfig, seeds: int, cap: int
 ) -> NDArray[np.bool_]:
     """Which runs end by themselves before `cap` tokens: (texts, seeds)."""
-    requests = [_request(checkpoint, each, config, seed, 0, cap) for each in prompts for seed in range(seeds)]
+    requests = [_request(checkpoint, prompt, config, seed, 0, cap) for prompt in prompts for seed in range(seeds)]
     runs = Generator(checkpoint, width=WIDTH).generate(requests)
     return np.array([run.stop_reason == "eos" for run in runs]).reshape(len(prompts), seeds)
 

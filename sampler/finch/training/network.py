@@ -1,4 +1,4 @@
-"""T3 in PyTorch, for training alone: its state dict has upstream's keys, so that it ships as it is."""
+"""T3 in PyTorch, only for training; its state dict has upstream's keys, so it ships unchanged."""
 
 from dataclasses import dataclass
 
@@ -162,7 +162,7 @@ class T3Network(nn.Module):
         )
 
     def _packing(self, batch: Batch, offset: int) -> Tensor:
-        """Column of [conditioning | text, padded | speech, padded] at each place of the packed row: (B, L)."""
+        """For each place of the packed row its column in [conditioning | text, padded | speech, padded]: (B, L)."""
         longest = int(batch.text.shape[1])
         total = offset + int((batch.text_lengths + batch.speech_lengths).max())
         place = torch.arange(total).expand(len(batch.text), -1)
@@ -185,7 +185,7 @@ class T3Network(nn.Module):
     def _alignment_loss(
         self, batch: Batch, heads: dict[int, HeadInputs], first: Tensor, offset: int, width: float = 2.5
     ) -> Tensor:
-        """Mean of -log of the attention that the aligned heads put under a Gaussian around the spoken character."""
+        """Mean of -log of the aligned heads' attention within a Gaussian around the spoken character."""
         positions = torch.gather(batch.positions, 1, batch.aligned)
         use = (positions >= 0) & ~batch.no_text[:, None]
         text_columns = torch.arange(batch.text.shape[1])

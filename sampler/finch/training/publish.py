@@ -1,4 +1,4 @@
-"""Turning a trained network into the files that ship: weights, tokenizer, voice, prompts."""
+"""Turn a trained network into the files that ship: weights, tokenizer, voice, prompts."""
 
 import json
 from collections import Counter
@@ -15,10 +15,10 @@ from sampler.finch.training.corpus import NEUTRAL_EMOTION, Corpus, Wanted
 from sampler.t3.config import T3Config
 
 SENTENCES, PARAGRAPHS = 100, 40
-"""Held-out texts of each language: so many of one sentence, and so many of two to six."""
+"""Held-out texts per language with one sentence, and with two to six."""
 
 LONG = (*((12, characters, 0) for characters in range(480, 620, 20)), (12, 760, 60), (12, 1_000, 75))
-"""The long ones: sentences at most, characters at most, and the shortest sentence taken."""
+"""Long held-out texts: largest numbers of sentences and characters, and the shortest sentence."""
 
 SINGULAR = {"sentences": "sentence", "paragraphs": "paragraph", "long": "long"}
 
@@ -51,9 +51,9 @@ def publish(
     data: Corpus,
     held_out: Corpus,
 ) -> None:
-    """Write everything that `sampler.finch.load` reads into `folder`, but for the model card."""
+    """Write everything that `sampler.finch.load` reads into `folder`, except the model card."""
     folder.mkdir(parents=True, exist_ok=True)
-    # float16 halves the package; it is read as float32, so every program computes with the same numbers.
+    # float16 halves the package; it is loaded as float32, so every program computes with the same numbers.
     weights = {name: value.to(torch.float16).numpy() for name, value in network.items() if "rotary" not in name}
     save_file(weights, folder / "weights.safetensors", metadata={"format": "pt"})
     save_file({"codebook": codebook.astype(np.float16)}, folder / "codebook.safetensors")
@@ -65,7 +65,7 @@ def publish(
 
 
 def default_voice(data: Corpus, codebook: NDArray[np.float32], config: T3Config) -> dict[str, NDArray[np.generic]]:
-    """Voice 0, spoken at the most neutral speed: what upstream keeps in `conds.pt`."""
+    """Voice 0, spoken at the most neutral speed, which upstream keeps in `conds.pt`."""
     long_enough = [
         index
         for index, item in enumerate(data.utterances)
@@ -83,7 +83,7 @@ def default_voice(data: Corpus, codebook: NDArray[np.float32], config: T3Config)
 def _prompts(held_out: Corpus) -> dict[str, list[dict[str, object]]]:
     """Texts and true lengths; `index` is the place in `held_out.safetensors`."""
     texts = wanted()
-    groups: dict[str, list[dict[str, object]]] = {each.group: [] for each in texts}
+    groups: dict[str, list[dict[str, object]]] = {text.group: [] for text in texts}
     numbers: Counter[tuple[str, str]] = Counter()
     for index, item in enumerate(held_out.utterances):
         group = texts[index % len(texts)].group

@@ -1,4 +1,4 @@
-"""Sentences made by a small grammar, so that Finch's training text carries nobody's rights."""
+"""Sentences from a small grammar, so that Finch's training text is free of other people's rights."""
 
 import itertools
 import random
@@ -16,7 +16,7 @@ SLOT = re.compile(r"\{(\w+)\}")
 FIRST_LETTER = re.compile(r"[^\W\d_]")
 SHORTEST, LONGEST = 12, 130
 LONGEST_TEXT = 1_000
-"""Characters, decomposed (NFKD): with language token, start and stop within Finch's 1,024 ids."""
+"""Characters, decomposed (NFKD): with language token, start and stop they fit into Finch's 1,024 ids."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Grammar:
 
     @classmethod
     def load(cls, language: str) -> "Grammar":
-        """Read the grammar of `language`. Raises ConfigError where there is none."""
+        """Read the grammar of `language`. Raises ConfigError if there is none."""
         source = Path(str(resources.files("sampler.finch"))) / "languages" / f"{language}.toml"
         if not source.is_file():
             known = sorted(file.name.removesuffix(".toml") for file in source.parent.iterdir())
@@ -48,7 +48,7 @@ class Grammar:
         )
 
     def with_open_lists(self) -> "Grammar":
-        """Add the open word lists that there are (English: package `wonderwords`, MIT, without its profanities)."""
+        """Add the available open word lists (English: package `wonderwords`, MIT, without its profanities)."""
         if self.language != "en":
             return self
         from wonderwords import RandomWord, filter_profanity
@@ -61,7 +61,7 @@ class Grammar:
         return replace(self, lists=lists)
 
     def fill(self, template: str, rng: random.Random) -> str:
-        """Fill the slots of `template`, and those of what is put in; then rules, then the large first letter."""
+        """Fill the slots of `template`, also those in inserted words; then apply rules and capitalise it."""
         sentence = template
         while SLOT.search(sentence):
             sentence = SLOT.sub(lambda slot: rng.choice(self.lists[slot[1]]), sentence)
@@ -71,9 +71,9 @@ class Grammar:
 
 
 def sentences(grammar: Grammar, seed: int, open_share: float = 0.0) -> Iterator[str]:
-    """Yield sentences of 12 to 130 characters for ever, the same ones for the same seed.
+    """Yield sentences of 12 to 130 characters without end, the same ones for the same seed.
 
-    open_share: the share made from templates that use the open word lists (0 to 1).
+    open_share: the share of sentences from templates that use the open word lists (0 to 1).
     """
     rng = random.Random(f"{grammar.language}/{seed}")  # noqa: S311 - sentences, not secrets
     while True:
@@ -84,7 +84,7 @@ def sentences(grammar: Grammar, seed: int, open_share: float = 0.0) -> Iterator[
 
 
 def joined(stream: Iterator[str], count: int, characters: int = LONGEST_TEXT) -> str:
-    """Join the next sentences of `stream`: `count`, or fewer where they would have more than `characters`."""
+    """Join the next sentences of `stream`: `count`, or fewer if they would exceed `characters`."""
     text = ""
     for sentence in itertools.islice(stream, count):
         longer = f"{text} {sentence}".strip()

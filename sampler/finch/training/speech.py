@@ -1,4 +1,4 @@
-"""Speech from espeak-ng with the time of every word, and 25 codes a second made from it."""
+"""Speech from espeak-ng with the time of every word, and its 25 codes per second."""
 
 import ctypes
 import functools
@@ -14,11 +14,11 @@ SAMPLES_PER_CODE = SAMPLE_RATE // 25
 HOP = SAMPLES_PER_CODE // 2
 MEL_BANDS = 40
 WINDOW = 1_024
-# A floor of noise, as in any recording: with digital silence every pause would be one code repeated.
+# A noise floor, as in any recording: with digital silence every pause would be one repeated code.
 NOISE_AMPLITUDE = 40.0
 
 VARIANTS = ("", "+f2", "+m3", "+f5", "+m7", "+f3")
-"""espeak-ng voice variants that stand for Finch's six voices; voice 0 is the language's own."""
+"""espeak-ng voice variants of Finch's six voices; voice 0 is the language's own."""
 
 _SYNCHRONOUS, _UTF8 = 2, 1
 _EVENT_WORD, _EVENT_CLAUSE_END, _PARAMETER_RATE = 1, 5, 1
@@ -49,7 +49,7 @@ class Speech:
 
 
 class Espeak:
-    """espeak-ng as a shared library (package `espeakng-loader`, GPL-3.0), one instance a process."""
+    """espeak-ng as a shared library (package `espeakng-loader`, GPL-3.0), one instance per process."""
 
     def __init__(self) -> None:
         import espeakng_loader
@@ -60,7 +60,7 @@ class Espeak:
             raise RuntimeError(f"espeak-ng gives {rate} samples a second, expected {SAMPLE_RATE}")
         self._samples: list[NDArray[np.int16]] = []
         self._events: list[tuple[float, int]] = []
-        self._callback = _Callback(self._receive)  # kept, or the library would call freed memory
+        self._callback = _Callback(self._receive)  # keep a reference, or the library would call freed memory
         self._library.espeak_SetSynthCallback(self._callback)
 
     @property
@@ -81,7 +81,7 @@ class Espeak:
         return 0
 
     def say(self, text: str, voice: str, words_per_minute: int) -> Speech:
-        """Speak `text`; RuntimeError where espeak-ng does not know `voice`."""
+        """Speak `text`. Raises RuntimeError if espeak-ng does not know `voice`."""
         self._samples, self._events = [], []
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise RuntimeError(f"espeak-ng has no voice {voice!r}")
@@ -95,7 +95,7 @@ class Espeak:
 
 
 def _rising(events: list[tuple[float, int]], seconds: float, characters: int) -> NDArray[np.float64]:
-    """Keep the marks that move forward in both time and text."""
+    """Keep only events that move forward in both time and text."""
     marks = [(0.0, 0.0)]
     for time, character in [*events, (seconds, characters - 1)]:
         if time > marks[-1][0] and marks[-1][1] < character < characters:
@@ -108,7 +108,7 @@ def _rising(events: list[tuple[float, int]], seconds: float, characters: int) ->
 def positions(speech: Speech, text: str, normalize: Callable[[str], str]) -> NDArray[np.float32]:
     """The character of the normalised text that is spoken at the middle of each code: (codes,), rising.
 
-    normalize works on single characters too (NFKD makes two of one), so that marks in `text` can be moved.
+    normalize must work on single characters too (NFKD makes two of one), so that positions in `text` can be mapped.
     """
     lengths = [len(normalize(character)) for character in text]
     moved = np.concatenate([[0.0], np.cumsum(lengths)])
@@ -120,7 +120,7 @@ def positions(speech: Speech, text: str, normalize: Callable[[str], str]) -> NDA
 
 
 def code_count(samples: NDArray[np.int16]) -> int:
-    """How many codes the samples make: 25 a second, rounded."""
+    """Number of codes for the samples: 25 a second, rounded."""
     return max(1, round(len(samples) / SAMPLES_PER_CODE))
 
 

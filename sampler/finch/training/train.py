@@ -1,8 +1,8 @@
-"""Rebuild Finch from nothing: `python -m sampler.finch.train --out DIR`.
+"""Rebuild Finch from scratch: `python -m sampler.finch.train --out DIR`.
 
-Needs the extra `finch` of the package. Codebook, corpora and, every 250 steps, the state of the training are kept in
-DIR/work, each under a name that follows from what it was made of. The same command given again after an interruption
-goes on from there, with the same result.
+Needs the extra `finch` of the package. Codebook, corpora and, every 250 steps, the training state are stored in
+DIR/work; their names depend on their inputs. After an interruption the same command resumes there, with the same
+result.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Training steps.")] = Recipe.steps,
     seed: Annotated[int, typer.Option(help="Seed of texts, voices, initial weights and batches.")] = Plan.seed,
 ) -> None:
-    """Make corpus, model and model card."""
+    """Create corpus, model and model card."""
     plan = replace(
         Plan(), languages=tuple(languages or Plan.languages), texts=texts, most_sentences=most_sentences, seed=seed
     )
@@ -61,9 +61,9 @@ def main(
 
 
 def rebuild(out: Path, plan: Plan, recipe: Recipe) -> None:
-    """Make corpus, model and model card in `out`, and what lies between in `out/work`."""
+    """Create corpus, model and model card in `out`, and intermediate files in `out/work`."""
     for language in plan.languages:
-        Grammar.load(language)  # what is missing shows before anything is made
+        Grammar.load(language)  # fails before any work if a grammar is missing
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
     with _progress() as stage:
@@ -86,7 +86,7 @@ Stage = Callable[[str, int], Callable[[int, str], None]]
 
 @contextmanager
 def _progress() -> Iterator[Stage]:
-    """A function that opens a progress bar: name and total in, a function (done, note) out."""
+    """A function that opens a progress bar: takes name and total, returns a function (done, note)."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
@@ -101,17 +101,17 @@ def _progress() -> Iterator[Stage]:
 
 
 MADE_BY = ("training/corpus.py", "training/sentences.py", "training/speech.py", "languages/*.toml")
-"""What codebook and corpora are made by: a change there makes them anew."""
+"""Sources of codebook and corpora, which are computed again after a change there."""
 
 TRAINED_BY = tuple(f"training/{name}.py" for name in ("backbone", "batches", "fitting", "network", "vocabulary"))
-"""What trains on them: after a change there the training starts anew."""
+"""Sources of the training, which starts again after a change there."""
 
 
 def _kept(work: Path, name: str, made_of: object, suffix: str = ".npz", sources: tuple[str, ...] = MADE_BY) -> Path:
-    """Where a result is kept: its name says what it was made of, the program and its word lists included."""
+    """The path of a stored result; its name has a hash of its inputs, the program and its word lists included."""
     found = {pattern: sorted(folder().glob(pattern)) for pattern in sources}
     for pattern, paths in found.items():
-        if not paths:  # a key without its sources would keep what another program made
+        if not paths:  # a key without its sources would reuse results of another program
             raise FileNotFoundError(f"{folder() / pattern} has no file; the name of a kept result follows from it")
     files = [path.read_bytes() for paths in found.values() for path in paths]
     versions = [importlib.metadata.version(package) for package in ("espeakng-loader", "wonderwords")]

@@ -18,7 +18,7 @@ CHARACTERS = (
 
 
 def build_tokenizer(languages: Sequence[str]) -> Tokenizer:
-    """Make the tokenizer: byte-pair encoding without merges, so that every character is one token."""
+    """Build the tokenizer: byte-pair encoding without merges, so every character is one token."""
     names = [*SPECIAL, *(f"[{language}]" for language in languages)]
     vocabulary = {token: index for index, token in enumerate([*names, *CHARACTERS])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN))

@@ -30,7 +30,7 @@ class CellVerdicts:
 
     @property
     def stages(self) -> list[str]:
-        """Stages that were found wrong, each once; a check that broke off has found none."""
+        """Stages that were found wrong, each once; a check that stopped early has found none."""
         return list(dict.fromkeys(verdict.stage for verdict in self.verdicts if verdict.outcome == "failed"))
 
 
@@ -55,7 +55,7 @@ def cells_of(verdicts: Iterable[Verdict]) -> list[CellVerdicts]:
 
 @dataclass(frozen=True)
 class OpenQuestion:
-    """What was not answered, and why. checks: those it is about, with how many verdicts, as `chain (4)`."""
+    """What was not answered, and why. checks: their names with the number of verdicts, as `chain (4)`."""
 
     outcome: Outcome
     message: str

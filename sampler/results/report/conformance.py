@@ -24,16 +24,16 @@ TOGETHER = ("properties", "itself")
 """Cells whose checks are one line of the table."""
 
 SECONDS_A_DRAW = 6e-6
-"""Measured on the core, for a vocabulary of 17 on two cores: what a plan takes for its estimate."""
+"""Measured on our engine with a vocabulary of 17 on two CPU cores; a plan estimates its time from it."""
 
 
 def table(verdicts: Sequence[Verdict]) -> Table:
-    """One row for each level and check: how many cells, how much was looked at, what can be seen, the worst outcome."""
+    """One row for each level and check: how many cells and observations, what is detected, the worst outcome."""
     groups: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
         cell = verdict.id.cell
         groups.setdefault((verdict.level, cell if cell in TOGETHER else verdict.check), []).append(verdict)
-    columns = ("level", "check", "cells", "looked at", "would see", "alpha", "verdict")
+    columns = ("level", "check", "cells", "n", "detects", "alpha", "verdict")
     result = plain_table(*columns, left=("level", "check", "verdict"))
     for (level, check), group in groups.items():
         outcome = worst([verdict.outcome for verdict in group])
@@ -65,14 +65,14 @@ def _amount(runs: Sequence[TokenRun]) -> str:
 
 
 def answers(verdicts: Sequence[Verdict]) -> Iterator[Text]:
-    """What was found where nothing failed, and what the column `would see` means for tokens."""
+    """What was found where nothing failed, and what the column `detects` means for tokens."""
     passed = [verdict for verdict in verdicts if verdict.outcome == "passed"]
     for verdict in passed:
         yield Text(f"{verdict.check}: {verdict.message}")
     if any(verdict.detectable is not None for verdict in passed):
         yield Text(
-            "would see: of distinct, early, late, missing and forced a share of the runs; of the others how often, "
-            "among pairs of runs of one text, the engine's value would be the larger one, or the smaller"
+            "detects: for distinct, early, late, missing and forced, a share of the runs; for the others, the share of "
+            "pairs of runs of one text in which the engine's value is the larger one, or the smaller one"
         )
 
 
@@ -112,8 +112,8 @@ def written_at_the_end(path: Path | None) -> Iterator[Callable[[dict[str, Any]],
 
 
 def draw_plan(plan: DrawPlan, detectable: Callable[[str], float]) -> Table:
-    """Every statistical check of `sampler check`: n, what it sees, alpha, expected time."""
-    result = plain_table("check", "n", "must see", "sees", "alpha", "seconds", left=("check",))
+    """Every statistical check of `sampler check`: n, what it detects, alpha, expected time."""
+    result = plain_table("check", "n", "required", "detects", "alpha", "s", left=("check",))
     for check in plan.checks:
         seconds = check.n * SECONDS_A_DRAW * plan.vocabulary(check.name) / 17
         result.add_row(
@@ -132,20 +132,20 @@ def draw_plan_total(plan: DrawPlan) -> str:
 
 
 def longform_plan(prospects: Iterable[Prospect]) -> Table:
-    """What all cells together, those of an axis and each of them will be able to see."""
-    columns = ("cells", "runs", "of the reference", "sees a share of", "a superiority of", "not whole, by itself")
+    """What the runs of all cells, of each axis and of each cell detect."""
+    columns = ("cells", "runs", "reference\nruns", "detects\na share", "detects\nsuperiority", "detects\nincomplete")
     table = plain_table(*columns, left=("cells",))
     for each in prospects:
-        sees = [
+        detects = [
             f"{value:.2f}" if value is not None and value < 1 else "" if value is None else "nothing"
             for value in (each.share, each.superiority, each.incomplete)
         ]
-        table.add_row(each.name, f"{each.runs:,}", f"{each.reference:,}", *sees)
+        table.add_row(each.name, f"{each.runs:,}", f"{each.reference:,}", *detects)
     return table
 
 
 def matrix_plan(matrix: Matrix) -> Table:
-    """Cells of a matrix with the runs and steps that its exact checks will look at."""
+    """Cells of a matrix with the runs and steps that its exact checks will test."""
     result = plain_table("cell", "runs", "steps at most", "false alarms", left=("cell",))
     for case in matrix.cases:
         plan = case.workload
@@ -154,12 +154,12 @@ def matrix_plan(matrix: Matrix) -> Table:
 
 
 def token_plan(questions: Iterable[Announced]) -> Table:
-    """Every question about token runs: its alpha, what it sees, and whether that is enough for `passed`."""
-    result = plain_table("question", "sees", "passes from", "alpha", "of what", left=("question", "of what"))
+    """Every question about token runs: its alpha, what it detects, and whether that is enough for `passed`."""
+    result = plain_table("question", "detects", "required", "alpha", "of what", left=("question", "of what"))
     for each in questions:
         result.add_row(
             each.question,
-            "nothing" if each.sees >= 1 else f"{each.sees:.2g}",
+            "nothing" if each.detects >= 1 else f"{each.detects:.2g}",
             "any" if each.asked is None else f"{each.asked:g}",
             "exact" if each.alpha is None else f"{each.alpha:.2g}",
             each.unit,
@@ -173,8 +173,8 @@ def token_plan_notes(questions: Iterable[Announced], texts: int, runs: int, rate
     short = [each.question for each in questions if not each.enough]
     yield (
         f"{texts * runs:,} runs on either side, {texts:,} texts x {runs:,}, at most {rate:g} false alarms in all "
-        "checks together; what is seen is missed at most once in a hundred times. Pairs are of two runs of a text, of "
-        "which the engine's has the larger value, or the smaller"
+        "checks together; a difference of that size is missed at most once in a hundred times. Pairs: the "
+        "share of pairs of runs of one text in which the engine's value is the larger one, or the smaller one"
     )
     if short:
         yield f"too few runs to pass, though they may fail: {', '.join(short)}"

@@ -24,7 +24,7 @@ INK: Final = "#010203"
 """Colour of lines and letters: black on paper, and in a page replaced by the colour of the page's text."""
 
 ACCENT: Final = "#d9480f"
-"""Colour of what is to be seen first; legible on white and on black."""
+"""Colour of the most important element; legible on white and on black."""
 
 FONT: Final = "DejaVu Sans"
 """Comes with matplotlib, so that widths are the same everywhere."""

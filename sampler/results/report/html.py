@@ -1,4 +1,4 @@
-"""A run as one page that needs no network: what was asked, what came out, and how to see a failure again."""
+"""A run as one page that needs no network: what was tested, the results, and how to reproduce a failure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from sampler.runtime.files import whole_file
 
 REPORT: Final = "report.html"
 MOST_RUNS: Final = 24
-"""Rows of a raster: more could not be told apart on a page."""
+"""Rows of a raster: more cannot be distinguished on a page."""
 
 MOST_LOOPS: Final = 12
 """Loops that are spelled out under a raster."""
@@ -128,7 +128,7 @@ def title_of(cell: CellVerdicts) -> str:
 
 
 def _questions(run: Run) -> Mapping[str, str]:
-    """What each check of the run asks, as its header says."""
+    """What each check of the run tests, from its header."""
     asked = run.header.get("checks", {})
     return {verdict.check: asked.get(verdict.check, "") for verdict in run.verdicts}
 
@@ -143,7 +143,7 @@ def _pictures(cell: CellVerdicts, anchor: str, recorded: Recorded) -> tuple[list
     if attention is not None and traced is not None:
         pictures.append(_map(attention, traced, anchor))
     else:
-        notes.append("No attention map: the engine recorded no attention, or other tokens came out when asked again.")
+        notes.append("No attention map: the engine recorded no attention, or it drew other tokens when asked again.")
     return pictures, notes
 
 

@@ -27,7 +27,7 @@ STYLES: Mapping[Outcome, str] = {
 
 
 WIDE = 200
-"""Columns where the output is no terminal and nobody says how many there are: a log loses nothing."""
+"""Columns if the output is no terminal and COLUMNS is not set, so that a log is complete."""
 
 
 def plain_console() -> Console:
@@ -78,10 +78,11 @@ def check_progress(console: Console) -> Iterator[Callable[[Verdict], None]]:
 
 
 def plain_table(*columns: str, left: Sequence[str]) -> Table:
-    """A table without lines. left: the columns whose text stands on the left."""
+    """A table without lines. left: the columns of words, which are aligned left and wrapped to fit."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="left" if name in left else "right", no_wrap=name != "else")
+        words = name in left
+        table.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     return table
 
 
@@ -110,11 +111,11 @@ def verdict_table(verdicts: Iterable[Verdict]) -> Table:
 
 
 def longform_table(verdicts: Iterable[Verdict]) -> Table:
-    """One row for all cells, for each axis and for each cell: what was found, and what would have been.
+    """One row for all cells, for each axis and for each cell: what was found, and what is detectable.
 
     share: the smallest share of runs, of all questions that count runs; superiority: of those that compare them.
     """
-    columns = ("cells", "verdict", "runs", "passed", "would see a share of", "a superiority of", "else")
+    columns = ("cells", "verdict", "runs", "passed", "detects\na share", "detects\nsuperiority", "else")
     table = plain_table(*columns, left=("cells", "verdict", "else"))
     for cell in cells_of(verdicts):
         passed = [verdict for verdict in cell.verdicts if verdict.outcome == "passed"]
@@ -136,7 +137,7 @@ def _range(values: Iterable[float | None]) -> str:
 
 
 def _count(verdict: Verdict) -> Text:
-    """How much a passed check looked at, a dash where one could not look, the outcome where it failed."""
+    """How much a passed check tested, a dash where one could not run, the outcome where it failed."""
     shown = {"passed": f"{verdict.n:,}", "skipped": "-"}.get(verdict.outcome, verdict.outcome)
     return Text(shown, style=STYLES[verdict.outcome])
 

@@ -18,31 +18,31 @@ SIGNS: Final[Mapping[Outcome, str]] = {
 """Beside each outcome's word, so that neither colour nor eyesight is needed."""
 
 MEANINGS: Final[Mapping[Outcome, str]] = {
-    "passed": "everything that was asked came out right, and the check could have seen it go wrong",
+    "passed": "the check found nothing wrong, and could have detected it",
     "failed": "a check found something wrong",
-    "errored": "a check broke off, so nothing is known",
-    "inconclusive": "a check looked and could not tell, which is not a pass",
-    "skipped": "a check could not look, which is not a pass",
+    "errored": "a check stopped early, so nothing is known",
+    "inconclusive": "a check has too little data to tell, which is not a pass",
+    "skipped": "a check could not run, which is not a pass",
 }
 
 FATES: Final[Mapping[Outcome, str]] = {
     "passed": "passed",
     "failed": "failed",
-    "errored": "broke off",
+    "errored": "stopped early",
     "inconclusive": "could not be decided, which is not a pass",
-    "skipped": "could not be looked at in full, which is not a pass",
+    "skipped": "could not be tested in full, which is not a pass",
 }
 """What became of configurations, for a sentence."""
 
 COLUMNS: Final[Mapping[str, str]] = {
-    "check": "The question that was asked; each is spelled out above.",
+    "check": "The name of the check; what it tests is written above.",
     "outcome": "The answer.",
     "stage": "The part of the sampling chain that the answer is about.",
-    "looked at": "How many observations the answer rests on: tokens, distributions or runs.",
+    "n": "How many observations the answer rests on: tokens, distributions or runs.",
     "statistic": "What was measured.",
     "bound": "The most that is allowed.",
-    "alpha": "How often this check may accuse an engine that is right. Exact: it compares, and never does.",
-    "would see": "The smallest difference that would have failed. Any: a single wrong observation would.",
+    "alpha": "How often this check may accuse a right engine. Exact: it compares, and never does.",
+    "detects": "The smallest difference that fails this check. Any: a single wrong observation fails it.",
 }
 """The columns of a cell's table."""
 
@@ -58,23 +58,23 @@ COLOURS: Final[Mapping[Whole, Outcome]] = {
 
 
 def summary(run: Run, cells: Sequence[CellVerdicts]) -> list[str]:
-    """A few sentences that need no other page: who was asked what, what came out, what to do."""
+    """A few sentences that need no other page: what was tested, the results, what to do next."""
     counts = Counter(cell.outcome for cell in cells)
     asked, answered = len(cells), Counter(verdict.outcome for verdict in run.verdicts)
     configurations, checks = many(asked, "configuration"), many(len(run.verdicts), "check")
-    sentences = [f"{engine_name(run)} was put to {checks} in {configurations} of the sampling knobs."]
+    sentences = [f"{engine_name(run)} was tested with {checks} in {configurations} of the sampling parameters."]
     if counts["passed"] == asked:
-        return [*sentences, "All passed: nothing is wrong that these checks could see."]
+        return [*sentences, "All passed: these checks found nothing wrong."]
     found = [f"{counts[outcome]:,} {verb}" for outcome, verb in FATES.items() if counts[outcome]]
     sentences.append(f"Of {configurations} {_listed(found)}.")
     stages = Counter(stage for cell in cells for stage in cell.stages)
     if stages:
         stage, count = stages.most_common(1)[0]
-        sentences.append(f"The stage of sampling that was found wrong most often is {stage}, in {count:,}.")
+        sentences.append(f"The stage found wrong most often is {stage}, in {count:,} of them.")
     if counts["failed"] or counts["errored"]:
         sentences.append("Under each failure stands the line that shows it again.")
     elif answered["passed"]:
-        sentences.append(f"The {many(answered['passed'], 'check')} that could look found nothing wrong.")
+        sentences.append(f"The {many(answered['passed'], 'check')} that could run found nothing wrong.")
     return sentences
 
 
@@ -94,7 +94,7 @@ def engine_name(run: Run) -> str:
 
 
 def facts(run: Run) -> dict[str, str]:
-    """What is needed to judge a run; nothing that was not recorded."""
+    """The facts that a reader needs to judge a run, as far as they were recorded."""
     header, footer, engine = run.header, run.footer, run.header["engine"]
     rate = header.get("false_alarm_rate")
     return _known(
@@ -114,7 +114,7 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def details(run: Run) -> dict[str, str]:
-    """What is needed besides to have the same run again."""
+    """What is needed besides to repeat the run."""
     header, weights = run.header, run.header.get("weights") or {}
     return _known(
         {
@@ -138,7 +138,7 @@ def _width(width: int | None) -> str | None:
     """How many slots, and what another slot would change: the last bits of a product, on some libraries."""
     if width is None:
         return None
-    return f"{width}; in another slot, or of another number, a request has the same tokens but for margins under 1e-4"
+    return f"{width}; in another slot, or of another number, a request has the same tokens except at margins under 1e-4"
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, str]:
@@ -146,14 +146,14 @@ def _known(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def figures(verdict: Verdict) -> list[str]:
-    """The figures of a verdict, as the columns from `looked at` to `would see` show them."""
-    looked = verdict.outcome in ("passed", "failed")
+    """The figures of a verdict, as the columns from `n` to `detects` show them."""
+    tested = verdict.outcome in ("passed", "failed")
     return [
         _number(verdict.n, ""),
         _number(verdict.statistic, ""),
         _number(verdict.bound, ""),
-        _number(verdict.alpha, "exact" if looked else ""),
-        _number(verdict.detectable, "any" if looked else ""),
+        _number(verdict.alpha, "exact" if tested else ""),
+        _number(verdict.detectable, "any" if tested else ""),
     ]
 
 

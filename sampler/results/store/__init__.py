@@ -1,1 +1,1 @@
-"""Files of a run: written whole, validated when read."""
+"""Files of a run: written atomically, validated when read."""

@@ -1,6 +1,6 @@
-"""What a run generated, beside run.jsonl: the tokens of every request, and attention for the pictures of failing cells.
+"""Files next to run.jsonl: the tokens of every request, and attention for the pictures of failing cells.
 
-run.jsonl is complete without them. Its footer has the SHA-256 of each, so that files of two runs are never mixed.
+run.jsonl is complete without them. Its footer has the SHA-256 of each, so files of two runs cannot be mixed.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,14 @@ from sampler.runtime.files import Write, output_errors, write_whole
 TOKENS: Final = "tokens.jsonl"
 ATTENTION: Final = "attention.safetensors"
 PICTURED: Final = 8
-"""How many failing cells of a run get pictures: each has its attention generated again, and weighs a part of a page."""
+"""Number of failing cells with pictures: each needs its attention generated again, and makes the report larger."""
 
 
 @dataclass(frozen=True)
 class AttentionRun:
     """The attention of one request. attention: (T, S), the mean of the aligned heads; pieces: the S pieces of the text.
 
-    flags: of the alignment analyzer, one entry a step, or none. It is stored as float16.
+    flags: of the alignment analyzer, one entry per step, or none. Attention is stored as float16.
     """
 
     cell: str
@@ -41,7 +41,7 @@ class AttentionRun:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What was found beside a run.jsonl, by cell. missing: files that it names and that are not there."""
+    """The files found next to a run.jsonl, by cell. missing: files that it names and that do not exist."""
 
     runs: Mapping[str, Sequence[TokenLine]] = field(default_factory=dict)
     attention: Mapping[str, AttentionRun] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Recorded:
 
 
 class TokenWriter:
-    """Writes tokens.jsonl, one line a request."""
+    """Writes tokens.jsonl, one line per request."""
 
     def __init__(self, write: Write) -> None:
         self._write = write
@@ -70,24 +70,24 @@ def write_attention(folder: Path, maps: Sequence[AttentionRun]) -> dict[str, str
         with output_errors(path):
             path.unlink(missing_ok=True)
         return {}
-    tensors = {str(index): each.attention.astype(np.float16) for index, each in enumerate(maps)}
-    about = [{name: value for name, value in vars(each).items() if name != "attention"} for each in maps]
+    tensors = {str(index): run.attention.astype(np.float16) for index, run in enumerate(maps)}
+    about = [{name: value for name, value in vars(run).items() if name != "attention"} for run in maps]
     content = save(tensors, metadata={"runs": json.dumps(about)})
     write_whole(path, content)
     return {ATTENTION: hashlib.sha256(content).hexdigest()}
 
 
 def read_recorded(folder: Path, files: Mapping[str, str]) -> Recorded:
-    """Read what lies beside a run.jsonl. files: name and SHA-256, as its footer has them.
+    """Read the files next to a run.jsonl. files: name and SHA-256, from its footer.
 
-    A file that is missing is named in the answer. Raises ReportError for one that is not the run's, or cannot be read.
+    A missing file is named in the result. Raises ReportError for a file of another run, or an unreadable one.
     """
     present = [name for name in files if _is_there(folder / name, files[name])]
     runs: dict[str, list[TokenLine]] = {}
     for run in read_lines(folder / TOKENS) if TOKENS in present and (folder / TOKENS).stat().st_size else ():
         runs.setdefault(run.cell, []).append(run)
     maps = _read_attention(folder / ATTENTION) if ATTENTION in present else []
-    return Recorded(runs, {each.cell: each for each in maps}, [name for name in files if name not in present])
+    return Recorded(runs, {run.cell: run for run in maps}, [name for name in files if name not in present])
 
 
 def _is_there(path: Path, checksum: str) -> bool:
@@ -107,11 +107,10 @@ def _read_attention(path: Path) -> list[AttentionRun]:
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["runs"])
-            return [_attention_run(entry, file.get_tensor(str(index))) for index, entry in enumerate(about)]
+            maps = [file.get_tensor(str(index)) for index in range(len(about))]
+        return [
+            AttentionRun(entry["cell"], entry["request"], attention, tuple(entry["pieces"]), tuple(entry["flags"]))
+            for entry, attention in zip(about, maps, strict=True)
+        ]
     except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise ReportError(f"{path} cannot be read: {error}", hint="remove it: the report does without it") from error
-
-
-def _attention_run(entry: dict[str, Any], attention: NDArray[np.floating]) -> AttentionRun:
-    pieces, flags = tuple(entry["pieces"]), tuple(entry["flags"])
-    return AttentionRun(entry["cell"], entry["request"], attention, pieces, flags)

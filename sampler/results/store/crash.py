@@ -1,4 +1,4 @@
-"""Crash files: one failing step, complete, so that it shows the failure on any backend."""
+"""Crash files: one failing step with everything needed to reproduce the failure on any backend."""
 
 import base64
 import hashlib
@@ -26,13 +26,13 @@ FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
 def write_crashes(folder: Path, failures: Sequence[tuple[Verdict, Steps]]) -> dict[str, Path]:
     """Write `folder/crashes/<fingerprint>.json` for each failure.
 
-    The name follows from the content, so a failure has one file. Returns the file of each case id.
+    The name is a hash of the content, so a failure has one file. Returns the file of each case id.
     """
     return {verdict.case: _write(folder / "crashes", verdict, step) for verdict, step in failures}
 
 
 def remove_crashes(folder: Path, keep: Iterable[Path]) -> int:
-    """Remove the crash files of an earlier run from `folder/crashes`, and no other file. Returns how many."""
+    """Remove the crash files of an earlier run from `folder/crashes`, but no other files. Returns their number."""
     kept, count = set(keep), 0
     with output_errors(folder / "crashes"):
         for path in (folder / "crashes").glob("*.json"):
@@ -53,17 +53,15 @@ def _write(crashes: Path, verdict: Verdict, step: Steps) -> Path:
         "config": str(step.config),
         "history": list(step.history[0]),
         "token": int(step.tokens[0]),
-        **{name: None if rows is None else _encode(rows[0]) for name, rows in _rows_of(step).items()},
+        **{
+            name: None if (rows := getattr(step, name)) is None else _encode(rows[0])
+            for name in ("logits", "uncond_logits", "gumbel", "scores")
+        },
     }
     text = json.dumps(content, indent=1)
     path = crashes / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     write_whole(path, text)
     return path
-
-
-def _rows_of(step: Steps) -> dict[str, Any]:
-    """The arrays of a crash file, (1, V) each, or None."""
-    return {name: getattr(step, name) for name in ("logits", "uncond_logits", "gumbel", "scores")}
 
 
 class _Content(BaseModel):
@@ -85,7 +83,7 @@ class _Content(BaseModel):
 
 
 def read_crash(path: Path) -> tuple[dict[str, Any], Steps]:
-    """Read a crash file: what it says about the failure, and the step. Raises ReportError."""
+    """Read a crash file: the description of the failure, and the step. Raises ReportError."""
     try:
         content = _Content.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -97,14 +95,10 @@ def read_crash(path: Path) -> tuple[dict[str, Any], Steps]:
     except UnicodeDecodeError as error:
         raise ReportError(f"{path} is no crash file: {error.reason}", hint="give a file of a crashes folder") from error
     size = len(_decode(path, content.logits))
-    rows = {
-        name: None if text is None else _decode(path, text, size)
-        for name, text in (
-            ("uncond_logits", content.uncond_logits),
-            ("gumbel", content.gumbel),
-            ("scores", content.scores),
-        )
-    }
+    uncond, gumbel, scores = (
+        None if text is None else _decode(path, text, size)[None]
+        for text in (content.uncond_logits, content.gumbel, content.scores)
+    )
     if not content.token < size:
         raise ReportError(f"{path}: token = {content.token}", hint=f"the logits have ids 0 to {size - 1}")
     try:
@@ -112,7 +106,6 @@ def read_crash(path: Path) -> tuple[dict[str, Any], Steps]:
     except ConfigError as error:
         raise ReportError(f"{path} is no crash file: config: {error.message}", hint=error.hint) from error
     logits = _decode(path, content.logits)[None]
-    uncond, gumbel, scores = (None if row is None else row[None] for row in rows.values())
     tokens = np.array([content.token], dtype=np.int64)
     step = Steps(logits, [content.history], (config,), uncond, gumbel=gumbel, tokens=tokens, scores=scores)
     return content.model_dump(), step

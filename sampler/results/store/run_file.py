@@ -1,4 +1,4 @@
-"""A run as JSON lines: header, verdicts, footer; a file without its footer is refused."""
+"""A run as JSON lines: header, verdicts, footer; a file without a footer is rejected."""
 
 import json
 from collections import Counter
@@ -16,12 +16,12 @@ FORMAT = "sampler-run/2"
 
 
 class ReportError(SamplerError):
-    """A run file that cannot be trusted."""
+    """An incomplete or invalid run file."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run: header and footer as they were written, verdicts in order."""
+    """A complete run: header and footer as written, verdicts in order."""
 
     header: dict[str, Any]
     verdicts: tuple[Verdict, ...]
@@ -39,7 +39,7 @@ class RunWriter:
 
     def write(self, kind: str, content: dict[str, Any]) -> None:
         text = json.dumps({"kind": kind, **content}, allow_nan=False, ensure_ascii=False)
-        # Half a character, as in a file name, cannot be read back.
+        # A lone surrogate, as in a file name, cannot be read back.
         readable = json.loads(text.encode("utf-8", "replace"))
         self._write(json.dumps(readable) + "\n")
 

@@ -1,4 +1,4 @@
-"""TOKENS.jsonl: runs of tokens as any port can write them, one JSON object a line (docs/tokens.md)."""
+"""TOKENS.jsonl: runs of tokens in a form that any port can write, one JSON object per line (docs/tokens.md)."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sampler.checks.longform.runs import STEPS, TokenRun
+from sampler.checks.longform.runs import SCALARS, STEPS, TokenRun
 from sampler.errors import TokensError, nearest
 from sampler.requests import StopReason
 from sampler.runtime.files import write_whole
@@ -18,14 +18,14 @@ from sampler.runtime.files import write_whole
 Array = NDArray[np.float64]
 HINT = "docs/tokens.md has an example"
 ROUNDING = 1e-3
-"""So far above 0 a logarithm, or below 0 an entropy, may be by rounding."""
+"""Rounding may put a logarithm this far above 0, or an entropy this far below."""
 
 
 class TokenLine(BaseModel):
     """One run. prompt: id of the text. margin: null where only one token was left. position: places from 0.
 
-    cell (matrix/cell), request, slot, width: where `sampler run` made it, None where the engine does not say; runs of
-    one text in two cells are runs of two texts.
+    cell (matrix/cell), request, slot, width: of `sampler run`, None if unknown; runs of one text in two cells count as
+    runs of two texts.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -52,7 +52,7 @@ class TokenLine(BaseModel):
         return f"{self.cell} {self.prompt}" if self.cell else str(self.prompt)
 
     def __str__(self) -> str:
-        """The line itself, without what was not given."""
+        """The line itself, without unset values."""
         return json.dumps(self.model_dump(exclude_unset=True), separators=(",", ":")) + "\n"
 
 
@@ -64,8 +64,8 @@ def read_token_runs(path: Path) -> list[TokenRun]:
 def read_lines(path: Path) -> list[TokenLine]:
     """Read the lines of a file of token runs.
 
-    Raises TokensError naming file, line, key and value for what is no run, for optional keys that only some lines have,
-    for two lengths of one prompt and for a prompt and seed that come twice.
+    Raises TokensError naming file, line, key and value for an invalid run, for optional keys that only some lines have,
+    for two lengths of one prompt, and for a prompt and seed that occur twice.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -89,19 +89,19 @@ def _parsed(where: str, line: str) -> TokenLine:
     if not isinstance(data, dict):
         raise TokensError(f"{where} is no object: {_short(data)}", hint=f"one run a line; {HINT}")
     try:
-        made = TokenLine.model_validate(data)
+        run = TokenLine.model_validate(data)
     except ValidationError as error:
         raise _schema_error(where, error) from error
     for name in STEPS:
-        values = getattr(made, name)
-        if values is not None and len(values) != len(made.tokens):
+        values = getattr(run, name)
+        if values is not None and len(values) != len(run.tokens):
             raise TokensError(
-                f"{where}: {name} has {len(values)} values for {len(made.tokens)} tokens", hint="one value a token"
+                f"{where}: {name} has {len(values)} values for {len(run.tokens)} tokens", hint="one value a token"
             )
-    if made.stop_reason in ("eos", "forced_eos") and not made.tokens:
-        raise TokensError(f"{where}: tokens = [] with stop_reason {made.stop_reason!r}", hint="tokens include EOS")
-    _check_positions(where, made)
-    return made
+    if run.stop_reason in ("eos", "forced_eos") and not run.tokens:
+        raise TokensError(f"{where}: tokens = [] with stop_reason {run.stop_reason!r}", hint="tokens include EOS")
+    _check_positions(where, run)
+    return run
 
 
 def _check_positions(where: str, line: TokenLine) -> None:
@@ -121,12 +121,12 @@ def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise TokensError(f"{where}: the key {twice!r} comes twice", hint="leave one of them out")
+        raise TokensError(f"{where}: the key {twice!r} occurs twice", hint="leave one of them out")
     return result
 
 
 def _schema_error(where: str, error: ValidationError) -> TokensError:
-    """The first complaint of the schema, in words: key and value, and what was expected."""
+    """The first error of the schema: key and value, and what was expected."""
     first = error.errors()[0]
     name, *places = (str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -159,7 +159,7 @@ def _short(value: object) -> str:
 
 
 def _check_together(path: Path, lines: Sequence[tuple[int, TokenLine]]) -> None:
-    """What no line can say alone."""
+    """Check what no single line can show."""
     first_number, first = lines[0]
     lengths: dict[tuple[str, str], tuple[int, float | None]] = {}
     seeds: dict[tuple[str, int], int] = {}
@@ -188,29 +188,21 @@ def _check_together(path: Path, lines: Sequence[tuple[int, TokenLine]]) -> None:
 
 
 def _run(line: TokenLine) -> TokenRun:
-    margin = None if line.margin is None else [math.inf if value is None else value for value in line.margin]
-    logprobs, entropy, rank, margins = (
-        None if values is None else np.array(values, dtype=np.float64)
-        for values in (line.logprobs, line.entropy, line.rank, margin)
-    )
-    return TokenRun(
-        line.text,
-        line.tokens,
-        line.stop_reason,
-        logprobs,
-        entropy,
-        rank,
-        margins,
-        line.expected_length,
-        None if line.position is None else np.array(line.position, dtype=np.int64),
-        line.text_length,
-    )
+    columns: dict[str, Any] = {
+        name: np.array([math.inf if value is None else value for value in values], dtype=np.float64)
+        for name in SCALARS
+        if (values := getattr(line, name)) is not None
+    }
+    if line.position is not None:
+        columns["position"] = np.array(line.position, dtype=np.int64)
+    columns |= {"expected": line.expected_length, "text_length": line.text_length}
+    return TokenRun(line.text, line.tokens, line.stop_reason, **columns)
 
 
 def write_token_runs(path: Path, runs: Sequence[TokenRun]) -> None:
     """Write runs to a file that appears whole or not at all.
 
-    Raises OutputError where it cannot be written, TokensError for a run that could not be read again.
+    Raises OutputError if it cannot be written, TokensError for a run that could not be read again.
     """
     write_whole(path, "".join([f"{line}\n" for line in _lines(path, runs)]))
 
@@ -229,7 +221,7 @@ def _lines(path: Path, runs: Sequence[TokenRun]) -> Iterator[str]:
         if run.position is not None:
             data["position"] = [int(place) for place in run.position]
         elif positions and not run.tokens:
-            data["position"] = []  # a run that broke off at once has nothing to record
+            data["position"] = []  # a run that stopped at once has nothing to record
         if run.text_length is not None:
             data["text_length"] = run.text_length
         if run.expected is not None:
@@ -243,5 +235,5 @@ def _lines(path: Path, runs: Sequence[TokenRun]) -> Iterator[str]:
 
 
 def _float(value: float) -> float:
-    """Seven digits, as many as float32 has."""
+    """Rounded to seven digits, which is float32's precision."""
     return float(f"{value:.7g}")

@@ -1,1 +1,1 @@
-"""From what failed to its most likely cause."""
+"""Diagnosis: from failed probes to their most likely cause."""

@@ -1,4 +1,4 @@
-"""From what the draws showed to the most likely cause: the generator first, then stages alone, then orders."""
+"""Diagnosis of level `draw`: from failed draws to causes; the generator first, then single stages, then orders."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from sampler.stages import STAGES, Stage
 from sampler.statistics.multinomial import Multinomial
 
 FIT = 1e-4
-"""Alpha of the test whether draws come from an alternative; it accuses nobody."""
+"""Alpha of the test whether draws fit an alternative; it fails no engine."""
 
 Array = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ class DrawResults:
         )
 
     def single_cell_failed(self) -> bool:
-        """Whether the cell of which single draws are made fails with many draws a call as well."""
+        """Whether the cell used for single draws also fails with many draws per call."""
         cell = next((name for name in SINGLE_CELLS if self._asked(f"{name}/support")), None)
         return cell is not None and bool(self.failed(f"{cell}/support", f"{cell}/frequencies"))
 
@@ -44,13 +44,13 @@ class DrawResults:
         return name in self.findings and self.findings[name].outcome != "skipped"
 
     def cells(self) -> list[str]:
-        """Cells that failed, by support or frequencies."""
+        """Cells that failed `support` or `frequencies`."""
         failed = [name for name in self.findings if name.endswith(("/support", "/frequencies"))]
         return list(dict.fromkeys(name.rsplit("/", 1)[0] for name in self.failed(*failed)))
 
 
 def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Cause, ...]:
-    """Causes, the most likely first. known: stages that `process` has shown to be wrong; they explain their cells."""
+    """Causes, the most likely first. known: stages that `process` found wrong; they explain their cells."""
     harmed = [name for name, finding in results.findings.items() if finding.stage == "purity"]
     harmed = [name for name in harmed if results.failed(name)]
     if harmed:
@@ -59,8 +59,8 @@ def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Cause, ...]:
     cells = results.cells()
     shown = {case for cause in causes for case in cause.cases}
     if "nothing/frequencies" in shown or any("/pairs-" in case for case in shown) or _shares_draws(results):
-        return tuple(causes)  # frequencies of such draws say nothing about stages
-    if "nothing/support" in shown:  # what leaks there leaks everywhere
+        return tuple(causes)  # frequencies of such draws contain no information about stages
+    if "nothing/support" in shown:  # a leak there is a leak everywhere
         cells = [name for name in cells if results.failed(f"{name}/frequencies")]
     alone: set[str] = {stage for stage in STAGES if stage in cells or results.failed(f"{stage}/greedy")}
     own = [_of_stage(results, stage) for stage in STAGES if stage in alone and stage not in known]
@@ -84,7 +84,7 @@ def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Cause, ...]:
 
 
 def _shares_draws(results: DrawResults) -> bool:
-    """Whether what looks like many draws are the same ones several times."""
+    """Whether different calls contain the same draws."""
     nothing = results.drawer.drawn.get("nothing")
     return nothing is not None and shared_draws(nothing.calls) > 0
 
@@ -100,13 +100,13 @@ def _cases(results: DrawResults, cell: str) -> tuple[str, ...]:
 
 SINGLE = "chain:everything/single-"
 OWN = ("nothing/", "pick/", "vocabulary/", SINGLE)
-"""Cases that are about the draws themselves, not about a stage."""
+"""Cases that test the draws themselves, not a stage."""
 
 
 def _generator(results: DrawResults) -> list[Cause]:
-    """What is wrong with the draws themselves, where no stage does anything."""
+    """What is wrong with the draws themselves, without any active stage."""
     failed = results.failed(*(name for name in results.findings if name.startswith(OWN)))
-    if results.single_cell_failed():  # then single draws show nothing new
+    if results.single_cell_failed():  # then single draws add no information
         failed = tuple(name for name in failed if "/single-" not in name)
     if not failed:
         return []
@@ -122,7 +122,7 @@ def _generator(results: DrawResults) -> list[Cause]:
     off = [name for name in failed if name in ("nothing/support", "nothing/frequencies")]
     if pairs and "nothing/support" not in off and (not off or nothing is None or _dependent(nothing.calls)):
         return [Cause("draw", f"draw: draws know of each other: {findings[pairs[0]].message}", failed)]
-    if any(name.endswith("/single-draws") for name in failed):  # other frequencies make other numbers of pairs
+    if any(name.endswith("/single-draws") for name in failed):  # wrong frequencies change the number of pairs too
         failed = tuple(name for name in failed if not name.endswith("/single-pairs"))
     seed = [name for name in failed if findings[name].stage == "seed"]
     first = findings[(off or seed or failed)[0]]
@@ -130,18 +130,18 @@ def _generator(results: DrawResults) -> list[Cause]:
 
 
 def _dependent(calls: NDArray[np.int64]) -> bool:
-    """Whether draws of a call (calls, n) equal each other more or less often than their own frequencies make them."""
+    """Whether draws within a call (calls, n) are equal more or less often than their own frequencies imply."""
     probability = float(np.square(np.unique(calls, return_counts=True)[1] / calls.size).sum())
     for lag in LAGS:
         same = calls[:, lag:] == calls[:, :-lag]
-        # Lags of both sides share their draws, which makes the sum vary up to twice as much as independent pairs do.
+        # Lags in both directions share draws; the variance is up to twice that of independent pairs.
         if abs(same.mean() - probability) > 10 * (probability * (1 - probability) / same.size) ** 0.5:
             return True
     return False
 
 
 def _idle(results: DrawResults) -> Alternative | None:
-    """A stage that works although it is off, or scores that are known to be wrong without any stage."""
+    """A stage that acts although it is off, or another known mistake that needs no stage."""
     idle = [results.drawer.drawn[name] for name in ("nothing", "vocabulary") if name in results.drawer.drawn]
     if not set(results.cells()) & {drawn.cell.name for drawn in idle}:
         return None
@@ -155,14 +155,14 @@ def _idle(results: DrawResults) -> Alternative | None:
 
 
 def _scores(alternative: Alternative, drawn: Drawn) -> Array:
-    """Scores (V,) that an alternative gives for what was drawn from."""
+    """Scores (V,) of an alternative for the distribution that was drawn from."""
     probe = drawn.cell.probe
     with np.errstate(all="ignore"):
         return np.asarray(alternative.scores(in_float64(probe))[0])
 
 
 def _of_calls(calls: NDArray[np.int64]) -> tuple[str, str] | None:
-    """What plainly shows in the tokens of the calls (calls, n): stage and explanation."""
+    """A mistake that is obvious from the tokens of the calls (calls, n): stage and explanation."""
     if calls.min() == calls.max():
         return "draw", f"nothing but token {calls[0, 0]} is drawn, the same {calls.size} times"
     if len(np.unique(calls, axis=0)) == 1:
@@ -187,13 +187,13 @@ def _of_stage(results: DrawResults, stage: Stage) -> Cause:
 
 
 def _nearer(drawn: Drawn, scores: Array) -> bool:
-    """Whether draws are nearer to another distribution than to the right one; those that are too even are not."""
+    """Whether draws are nearer to another distribution than to the right one; too even draws are not."""
     observed = drawn.counts / drawn.counts.sum()
     return bool(np.abs(observed - softmax(scores)).sum() < np.abs(observed - drawn.probabilities).sum())
 
 
 def _fits(drawn: Drawn, scores: Array) -> bool:
-    """Whether draws may come from a distribution."""
+    """Whether a test accepts that the draws come from a distribution."""
     if np.isnan(scores).any() or (scores == np.inf).any() or not (scores > -np.inf).any():
         return False
     probabilities = softmax(scores)
@@ -203,7 +203,7 @@ def _fits(drawn: Drawn, scores: Array) -> bool:
 
 
 def _of_order(results: DrawResults, cells: Sequence[str]) -> Cause:
-    """Stages that are right alone and wrong together."""
+    """The cause if stages are right alone and wrong together."""
     cases = tuple(case for cell in cells for case in _cases(results, cell))
     together = [drawn for drawn in results.drawer.drawn.values() if len(drawn.cell.stages) > 1]
     own = [drawn for drawn in together if drawn.cell.name in cells]
@@ -227,7 +227,7 @@ def _of_order(results: DrawResults, cells: Sequence[str]) -> Cause:
 
 
 def _exchanged(results: DrawResults, own: Sequence[Drawn]) -> list[str]:
-    """Pairs of stages whose draws are those of the other order, if that holds for every pair that is wrong."""
+    """Swapped pairs of stages, if a swap explains every wrong pair."""
     names = []
     for drawn in own:
         if len(drawn.cell.stages) == 2:

@@ -1,4 +1,4 @@
-"""Putting causes of several questions together: one a stage, the most likely first."""
+"""Merge the causes of several levels: one per stage, the most likely first."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,29 +10,29 @@ from sampler.stages import ALL_STAGES
 STATEFUL = frozenset(
     {"process/properties/twice-the-same", "process/properties/first-call", "process/properties/keeps-its-answers"}
 )
-"""What an engine remembers of earlier calls explains whatever else is wrong."""
+"""An engine that remembers earlier calls explains all other failures."""
 
 
 def name_stages(findings: dict[str, Finding], causes: Sequence[Cause], known: dict[str, set[str]]) -> None:
-    """Put the stage of its cause into each failure, else one that was found wrong before; known: by cell."""
+    """Set the stage of each failure to that of its cause, else to one known to be wrong; known: by cell."""
     for name, finding in findings.items():
         if finding.outcome not in ("failed", "errored"):
             continue
-        cause = next((each for each in causes if name in each.cases), None)
+        cause = next((cause for cause in causes if name in cause.cases), None)
         before = sorted(known.get(name.rsplit("/", 1)[0], set()), key=ALL_STAGES.index)
         if cause is not None or before:
             findings[name] = replace(finding, stage=cause.stage if cause else before[0])
 
 
-def with_properties(causes: Sequence[Cause], looked: dict[str, Finding]) -> list[Cause]:
-    """Add what the properties show: written inputs first; the others only where no cell has shown anything."""
-    failed = {name: finding for name, finding in looked.items() if finding.outcome == "failed"}
+def with_properties(causes: Sequence[Cause], properties: dict[str, Finding]) -> list[Cause]:
+    """Add failed properties: written inputs first; the others only if there is no other cause."""
+    failed = {name: finding for name, finding in properties.items() if finding.outcome == "failed"}
     result = list(causes)
     harm = "process/properties/writes-nothing"
     if harm in failed:
         result.insert(0, Cause("purity", f"purity: {failed[harm].message}", (harm,)))
     for name, finding in failed.items():
-        same = next((index for index, each in enumerate(result) if each.stage == finding.stage), None)
+        same = next((index for index, cause in enumerate(result) if cause.stage == finding.stage), None)
         if name == harm:
             continue
         if same is not None:
@@ -44,10 +44,10 @@ def with_properties(causes: Sequence[Cause], looked: dict[str, Finding]) -> list
 
 
 def merged(before: Sequence[Cause], found: Sequence[Cause]) -> list[Cause]:
-    """Join causes of the same stage, the earlier explanation first."""
+    """Merge causes of the same stage, the earlier explanation first."""
     result = list(before)
     for cause in found:
-        same = next((index for index, each in enumerate(result) if each.stage == cause.stage), None)
+        same = next((index for index, other in enumerate(result) if other.stage == cause.stage), None)
         if same is None:
             result.append(cause)
         else:

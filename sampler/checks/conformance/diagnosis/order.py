@@ -1,4 +1,4 @@
-"""Stages that are right alone and wrong together: another order, or one that is dropped beside another."""
+"""Diagnosis of stages that are right alone and wrong together: another order, or a stage that is not run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ from sampler.stages import STAGES, Stage
 
 Change = Callable[[SamplingConfig], SamplingConfig]
 FULL_ORDERS = {name: order for name, order in ORDERS.items() if len(order) == len(STAGES) - 1}
-"""Those with every stage but `alignment`, which is the identity here."""
+"""Orders with every stage except `alignment`, which is the identity here."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """One entry of a diagnosis. cases: names of the cells that it explains. dialect: whose behaviour it is."""
+    """One entry of a diagnosis. cases: names of the cells it explains. dialect: the one that behaves like this."""
 
     stage: str
     explanation: str
@@ -28,7 +28,7 @@ class Cause:
 
 
 def in_order(order: tuple[Stage, ...], config: SamplingConfig) -> SamplingConfig:
-    """The same knobs with the stages of the config in another order."""
+    """The config with its stages in another order."""
     return replace(config, order=tuple(stage for stage in order if stage in config.order))
 
 
@@ -45,7 +45,7 @@ def swapped(first: Stage, second: Stage, config: SamplingConfig) -> SamplingConf
 
 
 def _of_raw_logits(config: SamplingConfig) -> SamplingConfig:
-    """At temperature 0 no other stage."""
+    """The config without other stages at temperature 0."""
     others = [stage for stage in config.order if stage != "temperature"]
     return config.without(others) if config.greedy else config
 
@@ -53,7 +53,7 @@ def _of_raw_logits(config: SamplingConfig) -> SamplingConfig:
 def diagnose_order(
     judge: Judge, unexplained: Sequence[ProbeResult], together: Sequence[ProbeResult]
 ) -> Iterator[Cause]:
-    """Causes of cells in which stages stand together; together: all such cells whose stages are right alone."""
+    """Causes of failed cells with several stages; together: all such cells whose stages are right alone."""
     names = tuple(result.cell.name for result in unexplained)
     greedy = all(one.probe.config.greedy for result in unexplained for one in result.failing)
     if greedy and _explains(judge, unexplained, _of_raw_logits):
@@ -68,9 +68,9 @@ def diagnose_order(
         what = "takes the most likely token of the logits as they are given" if raw else "is not decided last"
         yield Cause("temperature", f"temperature: 0 {what}", names)
         return
-    asked = [result for result in together if not result.cell.name.startswith("order:")]
+    default_order = [result for result in together if not result.cell.name.startswith("order:")]
     for name, order in FULL_ORDERS.items():
-        if _explains(judge, asked, partial(in_order, order)):
+        if _explains(judge, default_order, partial(in_order, order)):
             explanation = f"order: equals the dialect {name!r}: {' > '.join(order)}"
             yield Cause("order", explanation, names, dialect=name)
             return
@@ -78,7 +78,7 @@ def diagnose_order(
 
 
 def _of_asked_orders(results: Sequence[ProbeResult]) -> str:
-    """What is wrong where only other orders than the default one are wrong."""
+    """What is wrong if only orders other than the default one fail."""
     failing = [one for result in results for one in result.failing]
     if all(one.probe.config.greedy for one in failing):
         return "temperature 0 decides where the stage stands, not after the last one"
@@ -88,7 +88,7 @@ def _of_asked_orders(results: Sequence[ProbeResult]) -> str:
 
 
 def _of_pairs(judge: Judge, unexplained: Sequence[ProbeResult]) -> Iterator[Cause]:
-    """Look at two stages at a time: in the other order, or one without the other."""
+    """Test pairs of stages: swapped, or one without the other."""
     exchanged: dict[str, str] = {}
     dropped: dict[Stage, dict[str, str]] = {}
     rest = []
@@ -112,20 +112,20 @@ def _of_pairs(judge: Judge, unexplained: Sequence[ProbeResult]) -> Iterator[Caus
     if rest and not exchanged and not dropped:
         alone = next((stage for stage in STAGES if _explains(judge, rest, partial(without, stage))), None)
         if alone is not None:
-            yield Cause(alone, f"{alone}: is ignored where more stages are on", tuple(each.cell.name for each in rest))
+            yield Cause(alone, f"{alone}: is ignored where more stages are on", tuple(one.cell.name for one in rest))
             return
         yield _of_chain(judge, rest)
 
 
 def _dropped(judge: Judge, result: ProbeResult) -> Stage | None:
-    """The stage of a pair without which the reference answers as the engine does."""
+    """The stage of a pair that the engine seems to leave out."""
     return next(
         (stage for stage in reversed(result.cell.stages) if _explains(judge, [result], partial(without, stage))), None
     )
 
 
 def _explains(judge: Judge, results: Sequence[ProbeResult], change: Change) -> bool:
-    """Whether the engine's answers are those of the reference under another config."""
+    """Whether the reference with a changed config gives the engine's answers."""
     for result in results:
         for one in result.comparisons:
             if one.failure:
@@ -137,7 +137,7 @@ def _explains(judge: Judge, results: Sequence[ProbeResult], change: Change) -> b
 
 
 def _of_chain(judge: Judge, results: Sequence[ProbeResult]) -> Cause:
-    """Whole chains alone are wrong: put each stage on the scores that the reference has before it."""
+    """Only whole chains are wrong: test each stage on the reference's scores before it."""
     names = tuple(result.cell.name for result in results)
     shown = next((one for result in results for one in result.failing if not one.failure), None)
     if shown is None:
@@ -162,7 +162,7 @@ def _of_chain(judge: Judge, results: Sequence[ProbeResult]) -> Cause:
 
 
 def _shift(alone: Comparison) -> float:
-    """By how much all scores of a row are off, if by more than rounding; else 0."""
+    """The constant by which all scores of a row are off, if it exceeds rounding; else 0."""
     kept = alone.expected.must[0] & (alone.scores[0] > -np.inf)
     if not kept.any():
         return 0.0

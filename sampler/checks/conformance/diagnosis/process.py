@@ -1,4 +1,4 @@
-"""From what the cells showed to the most likely cause: stages alone first, then orders, then the rest."""
+"""Diagnosis of level `process`: from failed cells to causes; single stages first, then orders, then the rest."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from sampler.stages import ALL_STAGES
 
 LARGE = 1_000
 SMALL = 300
-"""A vocabulary in which most of what can go wrong at any size shows."""
+"""A vocabulary large enough for most mistakes of any size to show."""
 
 SHARE = 0.9
-"""Share of the rows that an alternative must explain to be named."""
+"""An alternative is named if it explains this share of the rows."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Causes of level `process`, the most likely first, and the stage that each cell's verdict names."""
+    """Causes of level `process`, the most likely first, and the stage named in each cell's verdict."""
 
     causes: tuple[Cause, ...]
     stages: dict[str, str]
 
 
 def diagnose(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
-    """Find what the failing cells come from."""
+    """Find the causes of the failed cells."""
     failing = [result for result in results if result.failing]
     stages = {result.cell.name: _own_stage(result) for result in results}
     causes: list[Cause] = []
@@ -58,7 +58,7 @@ def diagnose(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
     together = [result for result in by_name.values() if len(result.cell.stages) > 1]
     unexplained = [result for result in together if not suspects & set(result.cell.stages)]
     if unexplained:
-        judged = [each for each in results if len(each.cell.stages) > 1 and not suspects & set(each.cell.stages)]
+        judged = [one for one in results if len(one.cell.stages) > 1 and not suspects & set(one.cell.stages)]
         causes.extend(diagnose_order(judge, unexplained, judged))
     for cause in causes:
         stages.update({name: cause.stage for name in cause.cases if name in stages})
@@ -70,7 +70,7 @@ def diagnose(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
 
 
 def _silent(judge: Judge, failing: Sequence[ProbeResult]) -> Cause:
-    """No cell was answered: look whether a row by itself is."""
+    """The cause if no cell was answered; tests whether a single row is."""
     names = tuple(result.cell.name for result in failing)
     first = failing[0].failing[0]
     if first.answer.failure == "raised" and not judge.compare(first.probe.only([0])).failure:
@@ -87,7 +87,7 @@ def _own_stage(result: ProbeResult) -> str:
 
 
 def _blamed(failing: Iterable[ProbeResult]) -> Iterator[Cause]:
-    """Cells that are right at a second time, or row by row."""
+    """Causes of cells that are right at a second call, or row by row."""
     explanations = {
         "purity": "purity: the same call gives another answer at a second time",
         "batch": "batch: rows are right by themselves and wrong among others",
@@ -100,7 +100,7 @@ def _blamed(failing: Iterable[ProbeResult]) -> Iterator[Cause]:
 
 
 def _broken_everywhere(by_name: dict[str, ProbeResult]) -> Iterator[Cause]:
-    """Wrong where no stage does anything."""
+    """Causes of a failure without any active stage."""
     result = by_name.get("nothing")
     if result is None:
         return
@@ -116,18 +116,18 @@ def _broken_everywhere(by_name: dict[str, ProbeResult]) -> Iterator[Cause]:
 
 
 def _only_with_alignment(result: ProbeResult) -> bool:
-    """Whether the same rows are right where the order names no stage."""
+    """Whether the same rows are right if the order names no stage."""
     wrong = {one.probe.name for one in result.failing if not one.failure}
     return "V=17" in wrong and "no stage in the order, V=17" not in wrong
 
 
 def _only_guided(result: ProbeResult) -> bool:
-    """Whether an idle chain is wrong only where it is given unconditional logits."""
+    """Whether an idle chain is wrong only if it gets unconditional logits."""
     return all(one.probe.uncond_logits is not None for one in result.failing)
 
 
 def _more_than_nothing(result: ProbeResult, nothing: ProbeResult) -> bool:
-    """Whether a stage alone is wrong on kinds of rows on which an idle chain is right."""
+    """Whether a stage alone fails on kinds of rows on which an idle chain does not."""
     idle = {kind for one in nothing.failing for kind in _kinds(one)}
     return any(not idle & set(_kinds(one)) for one in result.failing) and not any(
         one.failure for one in nothing.failing
@@ -154,7 +154,7 @@ def _of_stage(stage: str, result: ProbeResult) -> Cause:
 
 
 def _where(result: ProbeResult) -> str:
-    """What the failing probes have in common and the others do not."""
+    """What only the failing probes have in common."""
     sizes = {one.probe.logits.shape[1] for one in result.failing}
     fine = {one.probe.logits.shape[1] for one in result.comparisons} - sizes
     if fine and min(sizes) > max(fine) >= SMALL:
@@ -184,16 +184,16 @@ def _fitting(result: ProbeResult, alternatives: Sequence[Alternative]) -> Altern
 
 
 def _share(compared: Sequence[Comparison], alternative: Alternative) -> float:
-    """Share of the rows that an alternative explains; the smaller of that of all and that of the wrong ones."""
+    """Share of the rows that an alternative explains: the smaller of the shares of all rows and of the wrong rows."""
     fits, wrong = [np.ones(0, dtype=np.bool_)], [np.ones(0, dtype=np.bool_)]
     for one in sorted(compared, key=lambda one: one.probe.logits.shape[1]):
         probe = one.probe
         if probe.logits.shape[1] > LARGE and _smaller_share(fits, wrong) < SHARE:
-            break  # what is wrong on small vocabularies is not worth a large one
+            break  # an alternative that fails on small vocabularies needs no large one
         with np.errstate(all="ignore"):
             scores = alternative.scores(in_float64(probe))
         fit = agreement(one.scores, scores, up_to_ties=alternative.up_to_ties)
-        # A wrong row is explained by what is wrong there itself, not by what rounds to the same distribution.
+        # A wrong row counts as explained only if the alternative is wrong there too, not if it rounds to the same.
         itself = Comparison(probe, one.expected, Answer(scores)).wrong
         fits.append((fit & (itself | ~one.wrong)) | _both_broken(one, scores))
         wrong.append(one.wrong)
@@ -201,12 +201,12 @@ def _share(compared: Sequence[Comparison], alternative: Alternative) -> float:
 
 
 def _smaller_share(fits: Sequence[Mask], wrong: Sequence[Mask]) -> float:
-    """Of all rows and of the wrong ones; 1 for none."""
+    """The smaller share of all rows and of the wrong rows; 1 if there are none."""
     every, of_wrong = np.concatenate(fits), np.concatenate(fits)[np.concatenate(wrong)]
-    return min((float(each.mean()) for each in (every, of_wrong) if len(each)), default=1.0)
+    return min((float(rows.mean()) for rows in (every, of_wrong) if len(rows)), default=1.0)
 
 
 def _both_broken(one: Comparison, scores: np.ndarray) -> np.ndarray:
-    """Rows in which neither the engine nor the alternative leaves a token."""
+    """Rows in which engine and alternative both keep no token."""
     nothing = ~(scores > -np.inf).any(axis=-1)
     return np.asarray(nothing & ~(one.scores > -np.inf).any(axis=-1))

@@ -1,1 +1,1 @@
-"""Checks of level `draw`: what is drawn, how often, and what must come out."""
+"""Checks of level `draw`: which tokens are drawn, how often, and whether seeds work."""

@@ -1,4 +1,4 @@
-"""Drawing from the cells of the plan through an engine's own `draw`, and refusing what are no draws."""
+"""Draw from the cells of the plan with an engine's own `draw`, and reject answers that are no valid draws."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 class NoDraws(Exception):
-    """An engine gave no tokens, or not so many, or no tokens of the vocabulary."""
+    """An engine gave no tokens, a wrong number of tokens, or tokens outside the vocabulary."""
 
     def __init__(self, message: str, *, failed: bool = False, stage: str = "draw") -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class NoDraws(Exception):
 
 @dataclass
 class Drawn:
-    """What was drawn from a cell. calls: tokens of each call, (calls, CHUNK)."""
+    """The draws of a cell. calls: tokens of each call, (calls, CHUNK)."""
 
     cell: DrawCell
     expected: Expected
@@ -43,13 +43,13 @@ class Drawn:
 
     @property
     def probabilities(self) -> Array:
-        """What the reference draws with, (V,)."""
+        """The reference's distribution, (V,)."""
         return np.asarray(softmax(self.expected.scores[0]))
 
 
 @dataclass
 class Drawer:
-    """Draws through the engine's own `draw`. base: seed of the run."""
+    """Draws with the engine's own `draw`. base: seed of the run."""
 
     judge: Judge
     base: int
@@ -70,12 +70,12 @@ class Drawer:
         return _tokens(answer, n, probe.logits.shape[1])
 
     def cell(self, cell: DrawCell) -> Drawn:
-        """All draws of a cell, made once."""
+        """All draws of a cell, cached."""
         if cell.name not in self.drawn:
             first = 1_000_003 * (self.base + 1)
             calls = [self.draw(cell.probe, CHUNK, first + index) for index in range(DRAWS // CHUNK)]
-            asked = cell.probe.with_config(self.judge.asked(cell.probe.config))
-            self.drawn[cell.name] = Drawn(cell, self.judge.expect(asked), np.stack(calls))
+            probe = cell.probe.with_config(self.judge.asked(cell.probe.config))
+            self.drawn[cell.name] = Drawn(cell, self.judge.expect(probe), np.stack(calls))
         return self.drawn[cell.name]
 
 

@@ -1,4 +1,4 @@
-"""Whether draws follow the distribution that the chain claims, know nothing of each other, and obey their seed."""
+"""Whether draws follow the distribution of the chain, are independent, and depend on their seed."""
 
 import contextlib
 import itertools
@@ -21,14 +21,14 @@ from sampler.statistics.multinomial import Multinomial
 from sampler.statistics.scalar import DistributionFunction
 
 SEED_BITS = (8, 16, 24)
-"""After how many bits a seed may be cut off by mistake; more than 32 are not asked for."""
+"""A seed may be truncated to this many bits by mistake; more than 32 bits are not required."""
 
 SHARED = 100
-"""Draws in a row that two calls must have in common to share them."""
+"""Two calls share draws if this many consecutive ones are equal."""
 
 Array = NDArray[np.float64]
 SINGLE_CELLS = ("chain:everything", "temperature+top_p", "temperature", "nothing")
-"""The first of these that an engine can be asked for is drawn from one call at a time as well."""
+"""The first of these cells that the engine supports is also drawn with one draw per call."""
 
 
 def support(drawer: Drawer, cell: DrawCell) -> Finding:
@@ -47,12 +47,12 @@ def support(drawer: Drawer, cell: DrawCell) -> Finding:
 
 
 def frequencies(drawer: Drawer, cell: DrawCell, plan: DrawPlan) -> Finding:
-    """The frequencies are those of the reference's distribution: neither too far nor too near."""
+    """The frequencies are those of the reference's distribution: neither too far from it nor too close to it."""
     drawn = drawer.cell(cell)
     check = plan.check(f"{cell.name}/frequencies")
     test = Multinomial(drawn.probabilities, plan.alphas[check.name])
     tolerance = drawer.judge.tolerance
-    if drawer.judge.rounding:  # float32's own is far below what draws can show
+    if drawer.judge.rounding:  # the tolerance of float32 is far below what draws can detect
         tolerance = float(drawn.expected.tolerance[0])
     n = len(drawn.tokens)
     detectable = test.detectable(n) + tolerance
@@ -74,9 +74,9 @@ def _statistical(
     if allowed.rejected:
         message = f"{shown} (p <= {judged.p_value:.2g})"
     elif detectable > detect:
-        message = f"too few draws (would see >= {detectable:.2g}, must see {detect:g})"
+        message = f"too few draws (detects at least {detectable:.2g}, required: {detect:g})"
     else:
-        message = f"{shown} (would see >= {detectable:.2g})"
+        message = f"{shown} (detects at least {detectable:.2g})"
     return Finding.of_test("draw", "draw", allowed, message, alpha=alpha, detectable=detectable, required=detect)
 
 
@@ -90,14 +90,14 @@ def _pairs(plan: DrawPlan, name: str, first: Tokens, second: Tokens, probability
 
 
 def consecutive(tokens: Tokens, lag: int = 1) -> tuple[Tokens, Tokens]:
-    """Disjoint pairs of draws that are `lag` apart, every draw in one pair at most: (n,), (n,)."""
+    """Disjoint pairs of draws at distance `lag`, each draw in at most one pair: (n,), (n,)."""
     usable = len(tokens) // (2 * lag) * 2 * lag
     blocks = tokens[:usable].reshape(-1, 2, lag)
     return blocks[:, 0].ravel(), blocks[:, 1].ravel()
 
 
 def lagged(drawer: Drawer, plan: DrawPlan, lag: int) -> Finding:
-    """Draws that are `lag` apart in one call are independent."""
+    """Draws at distance `lag` in one call are independent."""
     drawn = drawer.cell(plan.cells[0])
     pairs = [consecutive(call, lag) for call in drawn.calls]
     first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
@@ -133,16 +133,16 @@ def other_seeds(drawer: Drawer, plan: DrawPlan) -> Finding:
 
 
 def _equal_calls(calls: Tokens) -> tuple[int, int] | None:
-    """Two calls with all draws equal."""
+    """The indices of two calls with all draws equal."""
     _, first, inverse = np.unique(calls, axis=0, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[inverse.ravel()] != np.arange(len(calls)))
     return (int(first[inverse.ravel()[again[0]]]), int(again[0])) if len(again) else None
 
 
 def shared_draws(calls: Tokens) -> int:
-    """By how many draws two calls (calls, n) of neighbouring seeds are moved against each other; 0 if they are not.
+    """By how many draws two calls (calls, n) of neighbouring seeds are shifted; 0 if they share none.
 
-    A hundred draws in a row are compared: of independent ones they are never equal.
+    A hundred consecutive draws are compared: independent ones are never all equal.
     """
     for first, second in itertools.pairwise(calls):
         for one, other in ((first, second), (second, first)):
@@ -170,7 +170,7 @@ def same_seed(drawer: Drawer, plan: DrawPlan) -> Finding:
 
 
 def worker_thread(drawer: Drawer, plan: DrawPlan) -> Finding:
-    """A worker thread draws what the main thread draws with that seed."""
+    """A worker thread draws the same tokens as the main thread with that seed."""
     probe = plan.cells[0].probe
     seed = 23 + 1_000 * plan.seed
     here = drawer.draw(probe, 200, seed)
@@ -184,7 +184,7 @@ def worker_thread(drawer: Drawer, plan: DrawPlan) -> Finding:
 
 
 def _most_that_it_does(drawer: Drawer, plan: DrawPlan) -> DrawCell:
-    """The first of some cells that the engine can be asked for; raises Unsupported if there is none."""
+    """The first cell of SINGLE_CELLS that the engine supports; raises Unsupported if there is none."""
     for name in SINGLE_CELLS:
         with contextlib.suppress(Unsupported):
             drawer.judge.asked(plan.cell(name).probe.config)
@@ -253,7 +253,7 @@ OtherCheck = tuple[tuple[str, ...], Callable[[], tuple[Finding, ...]]]
 
 
 def other_checks(drawer: Drawer, plan: DrawPlan) -> Iterator[OtherCheck]:
-    """Every check of level `draw` beside support and frequencies."""
+    """Every check of level `draw` except support and frequencies."""
 
     def one(case: str, check: Callable[..., Finding], *more: int) -> OtherCheck:
         return (case,), lambda: (check(drawer, plan, *more),)

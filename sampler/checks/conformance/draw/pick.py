@@ -1,4 +1,4 @@
-"""`pick`, the deterministic half of drawing: extreme noise is put to it, not waited for."""
+"""Check `pick`, the deterministic half of drawing, with extreme noise."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,12 @@ from sampler.engines.calls import Answer, Call
 Array = NDArray[np.float64]
 
 LOUD = 36.75
-"""The largest Gumbel noise that the suite can make, of a uniform number next to 1; QUIET: the smallest."""
+"""The largest Gumbel noise that the suite can generate, from a uniform next to 1; QUIET: the smallest."""
 QUIET = -3.61
 
 
 def picks(judge: Judge, seed: int) -> Finding:
-    """`pick` takes the largest score plus noise; extreme noise moves no removed token and no certain one."""
+    """`pick` takes the largest score plus noise; extreme noise changes neither removed nor certain tokens."""
     rng = np.random.default_rng([seed, 31])
     scores = rng.normal(0, 2, (28, 301)).astype(np.float32)
     scores[:, ::4] = -np.inf
@@ -26,7 +26,7 @@ def picks(judge: Judge, seed: int) -> Finding:
     scores[12:16, 77] = -30.0
     noise[12:16] = LOUD
     noise[12:16, 77] = QUIET
-    scores[24:, 78], noise[24:, 78] = -16.0, LOUD  # rare, but it wins
+    scores[24:, 78], noise[24:, 78] = -16.0, LOUD  # unlikely, but it wins
     expected = np.argmax(scores.astype(np.float64) + noise, axis=-1)
     answer = judge.client.ask(Call("pick", {"scores": scores, "gumbel": noise}))
     if answer.value is None or answer.value.shape != (len(scores),):
@@ -37,7 +37,7 @@ def picks(judge: Judge, seed: int) -> Finding:
             "draw", "purity", "failed", len(scores), f"pick() writes into {', '.join(answer.wrote)}", 1.0, 0.0
         )
     wrong = np.flatnonzero(answer.value != expected)
-    if judge.rounding:  # sums that are equal in lower precision
+    if judge.rounding:  # sums may be equal in lower precision
         wrong = np.array(
             [row for row in wrong.tolist() if not _rounds_to_best(judge, scores[row], noise[row], answer, row)]
         )
@@ -52,7 +52,7 @@ def picks(judge: Judge, seed: int) -> Finding:
 
 
 def _rounds_to_best(judge: Judge, scores: Array, noise: Array, answer: Answer, row: int) -> bool:
-    """Whether the token of a row is as good as the best as far as the engine's precision tells."""
+    """Whether a row's token is as good as the best within the engine's precision."""
     assert answer.value is not None  # noqa: S101 - the caller made sure
     token, raced = int(answer.value[row]), scores.astype(np.float64) + noise
     if not 0 <= token < len(scores) or scores[token] == -np.inf:

@@ -1,4 +1,4 @@
-"""What is drawn, how often, and what each statistical check must be able to see: fixed before anything runs."""
+"""The plan of level `draw`: cells, number of draws, and what each statistical check must detect; fixed in advance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,17 +19,17 @@ from sampler.statistics.scalar import DistributionFunction
 
 DRAWS = 20_000
 CHUNK = 2_000
-"""Draws of one call; every call has a seed of its own."""
+"""Draws per call; every call has its own seed."""
 
 SINGLE_DRAWS = 2_000
-"""Calls of one draw each: the path that a decoder takes."""
+"""Calls of one draw each, which is how a decoder draws."""
 
 SIZE = 17
 IDLE_SIZE = 37
-"""No multiple of anything that a kernel may take for a block."""
+"""No multiple of a block size that a kernel might use."""
 
 REMOVED = (4, 9, 14)
-"""Ranks of the tokens that are removed before anything is drawn."""
+"""Ranks of the tokens that are removed before the first draw."""
 
 FILLER = REMOVED * 8
 RANKS = (
@@ -37,10 +37,10 @@ RANKS = (
     *FILLER[:10], 7,
 )  # fmt: skip
 """The history, by rank: a first id, repeated ones, then one at place 57, 40, 26, 18 and 12 from the end, so that
-windows of 64, 50, 32, 20 and 16 part; a last id. Removed tokens, which the penalty cannot change, lie between them."""
+windows of 64, 50, 32, 20 and 16 differ; a last id. Between them are removed tokens, which no penalty can change."""
 
 LAGS = (1, 2, 64, CHUNK // 2)
-"""How far draws are apart that are looked at for dependence, within one call."""
+"""How far apart draws are tested for dependence, within one call."""
 
 ALONE: dict[Stage, Mapping[str, Any]] = {
     "cfg": {"cfg_weight": 0.8},
@@ -60,7 +60,7 @@ TOGETHER: tuple[tuple[Stage, Stage], ...] = (
     ("top_k", "top_p"),
     ("min_p", "top_p"),
 )
-"""Stages whose order can be seen in draws."""
+"""Pairs of stages whose order affects the frequencies of draws."""
 
 WHOLE: dict[str, Mapping[str, Any]] = {
     "chatterbox": {},
@@ -70,7 +70,7 @@ WHOLE: dict[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class StatisticalCheck:
-    """One test of a hypothesis. n: observations; detect: the discrepancy that it must see; weight: of the budget."""
+    """One hypothesis test. n: observations; detect: the difference it must detect; weight: its share of the budget."""
 
     name: str
     n: int
@@ -80,7 +80,7 @@ class StatisticalCheck:
 
 @dataclass(frozen=True, eq=False)
 class DrawCell:
-    """One distribution to draw from. probe: of one row. stages: those that are on."""
+    """One distribution to draw from. probe: has one row. stages: those that are on."""
 
     name: str
     stages: tuple[Stage, ...]
@@ -90,7 +90,7 @@ class DrawCell:
 
 @dataclass(frozen=True, eq=False)
 class DrawPlan:
-    """All cells of level `draw` with the checks that they get, and the alpha of each."""
+    """All cells of level `draw` with their checks, and the alpha of each check."""
 
     seed: int
     rate: float = 1e-6
@@ -106,7 +106,7 @@ class DrawPlan:
 
     @cached_property
     def checks(self) -> tuple[StatisticalCheck, ...]:
-        """Every statistical check; exact ones take nothing from the budget."""
+        """Every statistical check; exact ones use none of the budget."""
         frequencies = [StatisticalCheck(f"{cell.name}/frequencies", DRAWS, cell.detect) for cell in self.cells]
         pairs = [StatisticalCheck(f"nothing/pairs-{lag}", DRAWS // 2, 0.03) for lag in LAGS]
         return (
@@ -121,7 +121,7 @@ class DrawPlan:
 
     @cached_property
     def alphas(self) -> dict[str, float]:
-        """Alpha of each check by name: together the rate, whatever the engine offers."""
+        """Alpha of each check by name; they sum to the rate, whatever the engine supports."""
         return Budget(self.rate).split({check.name: check.weight for check in self.checks})
 
     def check(self, name: str) -> StatisticalCheck:
@@ -134,7 +134,7 @@ class DrawPlan:
         return int(self.cell(check).probe.logits.shape[1])
 
     def detectable(self, name: str, probabilities: NDArray[np.float64]) -> float:
-        """What a check sees with its n, missed at most once in a hundred; probabilities: of its cell, (V,)."""
+        """The difference that a check detects with its n, with a miss rate of 1 %; probabilities: of its cell, (V,)."""
         check, alpha = self.check(name), self.alphas[name]
         if name.endswith("/ranks"):
             return DistributionFunction(alpha).detectable(check.n)
@@ -153,16 +153,16 @@ class DrawPlan:
         return DrawCell(f"chain:{name}", stages, self._probe(name, config, SIZE))
 
     def _wide(self) -> DrawCell:
-        """As many tokens as a model has, most of them rare; judged by rank, since no token alone is seen often."""
+        """A vocabulary of a model's size with mostly rare tokens; judged by rank, since no token is drawn often."""
         maker = Maker("vocabulary", self.seed)
         return DrawCell("vocabulary", (), maker.make("V=8194", NEUTRAL, 8_194, ("ordinary",)), 0.25)
 
     def _probe(self, name: str, config: SamplingConfig, size: int) -> Probe:
-        """Logits of even steps in a random order, so that no threshold is near; three tokens are removed already."""
+        """Logits in even steps in random order, so that none is near a threshold; three tokens are already removed."""
         rng = np.random.default_rng([self.seed, *name.encode()])
         row = np.linspace(2.2, -1.4, size) + rng.uniform(-0.02, 0.02, size)
         if config.repetition_penalty != 1:
-            row -= 1.8  # most of what is likely is negative, where a wrong sign shows
+            row -= 1.8  # most likely tokens become negative, which exposes a wrong sign
         order = rng.permutation(size)
         logits = row[order]
         logits[np.isin(order, REMOVED)] = -np.inf

@@ -1,7 +1,7 @@
-"""What is known to go wrong in each stage, as functions of float64 scores: the library that a diagnosis compares with.
+"""The known mistakes in each stage, as functions of float64 scores: a diagnosis compares answers with them.
 
-Each row is one mistake or dialect that was found in a real sampler. It gives the scores that an engine with this
-mistake would have where the stage stands alone.
+Each row is one mistake or dialect that was found in a real sampler. It computes the scores of an engine with this
+mistake where the stage runs alone.
 """
 
 from sampler.checks.conformance.diagnosis.alternatives.base import IGNORED, Alternative, agreement, in_float64
@@ -20,4 +20,4 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
     "min_p": MIN_P,
     "top_p": TOP_P,
 }
-"""By the cell in which the stage stands alone; the first that fits is named, so the plain ones come first."""
+"""By the cell that tests the stage alone. The first one that fits is named, so the simple ones come first."""

@@ -1,4 +1,4 @@
-"""What an alternative is: one mistake or dialect as a function of float64 scores, and what many of them share."""
+"""An alternative is one mistake or dialect as a function of float64 scores; helpers that many of them share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ Mask = NDArray[np.bool_]
 IGNORED = "is accepted and ignored"
 
 CLOSE = 1e-4
-"""Total variation up to which an answer is taken for that of an alternative."""
+"""An answer within this total variation of an alternative counts as equal to it."""
 
 
 def in_float64(batch: Batch) -> Batch:
-    """The rows with logits in float64, as alternatives read them."""
+    """The rows with logits in float64, as alternatives expect them."""
     uncond = None if batch.uncond_logits is None else batch.uncond_logits.astype(np.float64)
     return replace(batch, logits=batch.logits.astype(np.float64), uncond_logits=uncond)
 
@@ -30,7 +30,7 @@ def counts(batch: Batch, first: int = 0, last: int | None = None) -> Array:
 
 
 def counted(batch: Batch, histories: Sequence[Sequence[int]]) -> Array:
-    """How often each id occurs in other histories, (B, V)."""
+    """How often each id occurs in the given histories, (B, V)."""
     result = np.zeros(batch.logits.shape)
     for row, ids in enumerate(histories):
         inside = [token for token in ids if 0 <= token < batch.logits.shape[1]]
@@ -49,7 +49,7 @@ Change = Callable[[Batch], Array]
 
 @dataclass(frozen=True)
 class Alternative:
-    """One mistake. up_to_ties: which of equal scores it keeps is open. stage: what is named."""
+    """One mistake. up_to_ties: which of equal scores it keeps is undefined. stage: the stage to name."""
 
     stage: str
     explanation: str
@@ -58,12 +58,12 @@ class Alternative:
 
 
 def with_knob(change: Callable[[Array, float], Array], knob: str) -> Change:
-    """An alternative that reads only the scores and one knob."""
+    """An alternative that needs only the scores and one parameter."""
     return lambda inputs: change(inputs.logits, float(getattr(inputs.config, knob)))
 
 
 def at_least(inputs: Batch) -> int:
-    """min_tokens_to_keep."""
+    """The parameter min_tokens_to_keep."""
     return inputs.config.min_tokens_to_keep
 
 
@@ -73,7 +73,7 @@ def without(scores: Array, removed: Mask) -> Array:
 
 
 def ranks(scores: Array) -> NDArray[np.int64]:
-    """Place of each token among the row's, 0 for the most likely; the lower id first among equals."""
+    """Rank of each token in its row, 0 for the most likely; the lower id first among equals."""
     return np.argsort(np.argsort(-scores, axis=-1, kind="stable"), axis=-1, kind="stable")
 
 
@@ -83,7 +83,7 @@ def largest(scores: Array, count: int) -> Array:
 
 
 def agreement(scores: Array, other: Array, *, up_to_ties: bool) -> Mask:
-    """Rows on which two sets of scores mean the same distribution, but for a token at a threshold; (B,)."""
+    """Rows on which two sets of scores mean the same distribution, up to a token at a threshold; (B,)."""
     usable = (other > -np.inf).any(axis=-1) & ~np.isnan(other).any(axis=-1) & ~(other == np.inf).any(axis=-1)
     usable &= (scores > -np.inf).any(axis=-1) & ~np.isnan(scores).any(axis=-1) & ~(scores == np.inf).any(axis=-1)
     result = np.zeros(len(scores), dtype=np.bool_)
@@ -96,19 +96,19 @@ def agreement(scores: Array, other: Array, *, up_to_ties: bool) -> Mask:
 
 
 def first_ids_of(kept: Array) -> Mask:
-    """As many tokens as are kept, but the first ids: the mask of the sorted tokens was not put back."""
+    """As many tokens as are kept, but the first ids: the mask of the sorted tokens was not mapped back."""
     count = (kept > -np.inf).sum(axis=-1, keepdims=True)
     return np.asarray(np.broadcast_to(np.arange(kept.shape[1])[None] < count, kept.shape))
 
 
 def gathered(scores: Array, kept: Array) -> Array:
-    """The mask of the sorted tokens, gathered by the sorting ids where it should be scattered."""
+    """The mask of the sorted tokens, gathered by the sorting ids although it should be scattered."""
     ids = np.argsort(-scores, axis=-1, kind="stable")
     return without(scores, ~np.take_along_axis(np.take_along_axis(kept > -np.inf, ids, axis=-1), ids, axis=-1))
 
 
 def misplaced(stage: str, right: Change) -> tuple[Alternative, ...]:
-    """Mistakes with places and ids that any filter can have. right: the filter as it should be."""
+    """Mistakes with positions and ids that any filter can have. right: the correct filter."""
     losses: tuple[tuple[str, Callable[[int], Mask]], ...] = (
         ("the first id is never kept", lambda size: np.arange(size) == 0),
         ("the last id is never kept", lambda size: np.arange(size) == size - 1),
@@ -131,7 +131,7 @@ def misplaced(stage: str, right: Change) -> tuple[Alternative, ...]:
 
 
 def _unseen(right: Change, lost: Callable[[int], Mask]) -> Change:
-    """A filter that takes some ids for removed ones."""
+    """A filter that treats some ids as removed ones."""
 
     def scores(inputs: Batch) -> Array:
         return right(replace(inputs, logits=without(inputs.logits, lost(inputs.logits.shape[1])[None])))
@@ -140,7 +140,7 @@ def _unseen(right: Change, lost: Callable[[int], Mask]) -> Change:
 
 
 def _removed_after(right: Change, lost: Callable[[int], Mask]) -> Change:
-    """A filter whose mask never has some ids; the last token of a row stays."""
+    """A filter whose mask never keeps some ids; the last token of a row stays."""
 
     def scores(inputs: Batch) -> Array:
         kept = right(inputs)

@@ -1,4 +1,4 @@
-"""What is known to go wrong in top_k, min_p and top_p."""
+"""Known mistakes in top_k, min_p and top_p."""
 
 import numpy as np
 from scipy.special import log_softmax, softmax
@@ -24,12 +24,12 @@ def kept_by_top_k(inputs: Batch) -> int:
 
 
 def top_k(scores: Array, count: int) -> Array:
-    """Scores below the count-th are removed; for 0 or less only the best stay."""
+    """Remove scores below the count-th; for 0 or less keep only the best."""
     return without(scores, scores < largest(scores, max(1, count)))
 
 
 def exactly_k(inputs: Batch) -> Array:
-    """As many tokens as asked for, the lower id first among equals."""
+    """Keep exactly the requested number of tokens, the lower id first among equals."""
     return without(inputs.logits, ranks(inputs.logits) >= kept_by_top_k(inputs))
 
 
@@ -82,20 +82,20 @@ TOP_K = (
 
 
 def min_p(scores: Array, share: float, *, strict: bool = False) -> Array:
-    """Tokens less likely than a share of the most likely are removed."""
+    """Remove tokens whose probability is below a share of the largest."""
     with np.errstate(divide="ignore"):
         threshold = largest(scores, 1) + np.log(share)
     return without(scores, scores <= threshold if strict else scores < threshold)
 
 
 def _spared(inputs: Batch, kept: Array, further: int = 0) -> Array:
-    """What a filter keeps, and the most likely tokens that no filter removes."""
+    """The result of a filter plus the most likely tokens, which no filter removes."""
     spared = ranks(inputs.logits) < at_least(inputs) + further
     return without(inputs.logits, (kept == -np.inf) & ~spared)
 
 
 def _of_probability(inputs: Batch, scale: float) -> Array:
-    """Removed where scale times p is less than min_p."""
+    """Remove tokens where scale times p is less than min_p."""
     return _spared(inputs, without(inputs.logits, softmax(inputs.logits, axis=-1) * scale < inputs.config.min_p))
 
 
@@ -160,7 +160,7 @@ def _cumulative(weights: Array, scores: Array) -> Array:
 def nucleus(
     scores: Array, top_p: float, *, shift: int = 0, weights: Array | None = None, keep: int = 1, edge: float = 0.0
 ) -> Array:
-    """Tokens before which less than top_p lies, and `shift` more or less of them, but `keep` at least."""
+    """Keep tokens with less than top_p of the mass before them, `shift` more or less, but at least `keep`."""
     mass = softmax(scores, axis=-1) if weights is None else weights
     before = _cumulative(mass, scores) - mass
     count = ((before < top_p + edge) & (scores > -np.inf)).sum(axis=-1, keepdims=True)
@@ -168,7 +168,7 @@ def nucleus(
 
 
 def _exclusive(inputs: Batch, *, keep: int | None = None) -> Array:
-    """Tokens with which the mass stays within top_p: without the one that crosses."""
+    """Keep tokens while the mass stays within top_p, without the one that crosses."""
     scores = inputs.logits
     within = _cumulative(softmax(scores, axis=-1), scores) <= inputs.config.top_p + 1e-9
     spared = ranks(scores) < (at_least(inputs) if keep is None else keep)
@@ -180,7 +180,7 @@ def _more(inputs: Batch, extra: int) -> Array:
 
 
 def _ties(inputs: Batch, *, kept: bool) -> Array:
-    """The nucleus and all that equals its last token; or without those, where not all of them are in it."""
+    """The nucleus plus all ties with its last token; or minus those, if the nucleus has only some of them."""
     right = _more(inputs, 0)
     last = np.where(right > -np.inf, right, np.inf).min(axis=-1, keepdims=True)
     if kept:
@@ -190,7 +190,7 @@ def _ties(inputs: Batch, *, kept: bool) -> Array:
 
 
 def _ascending_exp(scores: Array, top_p: float) -> Array:
-    """Exp of what it is given, summed from the smallest on and held against 1 - top_p: right for log-probabilities."""
+    """Exp of the given scores, summed in ascending order and compared with 1 - top_p: right for log-probabilities."""
     with np.errstate(over="ignore", invalid="ignore"):
         weights = np.exp(scores)
         ascending = np.argsort(scores, axis=-1, kind="stable")
@@ -201,7 +201,7 @@ def _ascending_exp(scores: Array, top_p: float) -> Array:
 
 
 def _coarse(scores: Array, top_p: float) -> Array:
-    """The running sum in float16 steps."""
+    """Compute the running sum in float16."""
     weights = softmax(scores, axis=-1)
     descending = np.argsort(-scores, axis=-1, kind="stable")
     sums = np.cumsum(np.take_along_axis(weights, descending, axis=-1).astype(np.float16), axis=-1, dtype=np.float16)
@@ -212,7 +212,7 @@ def _coarse(scores: Array, top_p: float) -> Array:
 
 
 def _rounded_sum(inputs: Batch) -> Array:
-    """The running sum in float32, and rounded to bfloat16 before it is compared."""
+    """Round the running sum to bfloat16 before the comparison."""
     scores, top_p = inputs.logits, inputs.config.top_p
     mass = softmax(scores, axis=-1)
     before = bfloat16(_cumulative(mass, scores) - mass)
@@ -225,7 +225,7 @@ def _unsorted(scores: Array, top_p: float) -> Array:
 
 
 def _of_log_sums(inputs: Batch) -> Array:
-    """Log-probabilities summed in descending order, as long as the sum is over log(top_p)."""
+    """Sum log-probabilities in descending order and keep tokens while the sum is over log(top_p)."""
     logs = np.maximum(log_softmax(inputs.logits, axis=-1), -1e30)
     with np.errstate(divide="ignore"):
         kept = _cumulative(logs, inputs.logits) - logs > np.log(inputs.config.top_p)

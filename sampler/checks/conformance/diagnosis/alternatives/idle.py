@@ -1,4 +1,4 @@
-"""What is known to go wrong where no stage is on: precision, and stages that work with a default of their own."""
+"""Known mistakes where no stage is on: precision, and stages that act with a default value although they are off."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,11 +39,11 @@ DEFAULTS: dict[str, tuple[str, tuple[float, ...], Callable[[Batch, float], Array
     "repetition_penalty": ("1", (1.05, 1.1, 1.2, 1.3, 1.5, 2.0), lambda i, _value: penalized(i, seen(i))),
     "cfg_weight": ("0", (0.5, 1.0, 1.5, 3.0), lambda i, _value: guided("c", lambda w: w)(i)),
 }
-"""By knob: the value that is off, those that it may have in its place, and what it then does."""
+"""By parameter: the value that is off, the values that may act in its place, and their effect."""
 
 
 def _with_default(knob: str, value: float) -> Change:
-    """A stage that should be off and works with a default of its own."""
+    """A stage that should be off and acts with a default value."""
     act = DEFAULTS[knob][2]
 
     def scores(inputs: Batch) -> Array:

@@ -1,4 +1,4 @@
-"""What is known to go wrong in guidance, the repetition penalty and temperature."""
+"""Known mistakes in guidance, the repetition penalty and temperature."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ def _from_zeros(inputs: Batch) -> Array:
 
 
 def _rescaled(inputs: Batch) -> Array:
-    """Brought back to the standard deviation of the conditional logits."""
+    """Scale the mixed scores to the standard deviation of the conditional logits."""
     mixed = RIGHT_GUIDANCE(inputs)
     if inputs.uncond_logits is None:
         return mixed
@@ -73,7 +73,7 @@ def _weight_at_most(most: float) -> Alternative:
 
 
 def _or_for_one_convention(*formulas: Alternative) -> Iterator[Alternative]:
-    """Each formula as it is, and beside a right answer to those who ask for the unconditional base."""
+    """Each formula as it is, and with a right answer for configs of the unconditional convention."""
     for formula in formulas:
         yield formula
         yield replace(formula, scores=_if_conditional(formula.scores))
@@ -106,7 +106,7 @@ CFG = tuple(_or_for_one_convention(*_FORMULAS))
 
 
 def penalized(inputs: Batch, ids: Mask, factor: float | Array | None = None) -> Array:
-    """Scores of some ids times a factor where they are negative, else divided by it; None: the config's."""
+    """Multiply negative scores of some ids by a factor and divide the others by it; None: the config's penalty."""
     penalty = inputs.config.repetition_penalty if factor is None else factor
     scores = inputs.logits
     with np.errstate(invalid="ignore", over="ignore"):
@@ -114,22 +114,22 @@ def penalized(inputs: Batch, ids: Mask, factor: float | Array | None = None) -> 
 
 
 def _stray(inputs: Batch, token: int) -> Array:
-    """Ids beyond the vocabulary are taken for another one."""
+    """Ids beyond the vocabulary are treated as the id `token`."""
     taken = seen(inputs)
-    outside = [any(each >= taken.shape[1] for each in ids) for ids in inputs.history]
+    outside = [any(index >= taken.shape[1] for index in ids) for ids in inputs.history]
     taken[np.array(outside, dtype=np.bool_), token] = True
     return penalized(inputs, taken)
 
 
 def _of(text: str, factor: Callable[[float, Array], float | Array]) -> Alternative:
-    """Another factor, of the penalty and of how often each id occurs."""
+    """A mistake in the factor, a function of the penalty and of how often each id occurs."""
     return Alternative(
         "repetition_penalty", text, lambda i: penalized(i, seen(i), factor(i.config.repetition_penalty, counts(i)))
     )
 
 
 def _whom(text: str, seen: Callable[[Batch], Mask]) -> Alternative:
-    """Other ids are penalised."""
+    """A mistake in which ids are penalised."""
     return Alternative("repetition_penalty", text, lambda i: penalized(i, seen(i)))
 
 
@@ -144,7 +144,7 @@ def _first_ids(size: int) -> Alternative:
 def _how(
     text: str, change: Callable[[Array, float], Array], where: Callable[[Array], Mask] | None = None
 ) -> Alternative:
-    """Another formula; where: for some scores alone, the right one for the others."""
+    """A wrong formula; where: the scores it applies to, the others get the right one."""
 
     def scores(inputs: Batch) -> Array:
         changed = change(inputs.logits, inputs.config.repetition_penalty)
@@ -207,7 +207,7 @@ STRAY_IDS = (
         lambda i: counted(i, [[token % i.logits.shape[1] for token in ids] for ids in i.history]) > 0,
     ),
 )
-"""Where a history has ids that the vocabulary has not."""
+"""Alternatives for histories with ids outside the vocabulary."""
 
 
 def _greedy(inputs: Batch, pick: Callable[[Array], Array]) -> Array:
@@ -230,7 +230,7 @@ def _formula(text: str, change: Callable[[Array, float], Array]) -> Alternative:
 
 
 def _read(text: str, change: Callable[[float], float]) -> Alternative:
-    """Another temperature than the one that was asked for; 0 stays 0."""
+    """A mistake in the temperature that is used; 0 stays 0."""
     return _formula(text, lambda s, t: _tempered(s, change(t) if t else 0.0))
 
 
@@ -255,7 +255,7 @@ def _in_steps(step: float, *, up: bool) -> Alternative:
 
 TEMPERATURE = (
     Alternative("temperature", IGNORED, lambda i: i.logits),
-    _read("is ignored, but for 0", lambda t: 1.0),
+    _read("is ignored, except 0", lambda t: 1.0),
     _formula("is applied twice", lambda s, t: _tempered(s, t, 2)),
     _formula("multiplies in place of dividing", lambda s, t: _tempered(s, t, -1)),
     _formula("its square root", lambda s, t: _tempered(s, t, 0.5)),

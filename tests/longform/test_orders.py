@@ -1,0 +1,66 @@
+"""An engine of one fixed order gets that order in long form, as it does in steps: it is judged in what it can run."""
+
+from dataclasses import replace
+
+import pytest
+
+from sampler.engines.base import EngineInfo
+from sampler.matrix.matrix import load_matrix
+from sampler.requests import Generation
+from sampler.run.session import Session
+from tests.sessions import run_all
+
+EOS = 1
+OWN = ("repetition_penalty", "top_k", "min_p", "top_p", "temperature")
+STEPS = """
+why = "Which order does an engine get?"
+[generation]
+prompts = ["one", "two"]
+max_new_tokens = 20
+[knobs]
+cfg_weight = 0.0
+[axes]
+temperature = [0.8, 1.0]
+"""
+RUNS = STEPS.replace("[knobs]", "runs = 2\n[longform]\nfalse_alarms = 1e-6\n[knobs]")
+
+
+class OneOrder:
+    """Remembers the configs that it was given."""
+
+    info = EngineInfo("one-order", "1", eos_ids=(EOS,), cfg=False, orders=(OWN,))
+
+    def __init__(self):
+        self.configs = []
+
+    def generate(self, requests):
+        self.configs += [request.config for request in requests]
+        return [Generation((5, 6, EOS), "eos") for _ in requests]
+
+
+class NoOrder(OneOrder):
+    """Has an order that lacks a stage of the config."""
+
+    info = replace(OneOrder.info, orders=(("temperature",),))
+
+
+def session(folder, matrix, factory):
+    (folder / "mine.toml").write_text(matrix, encoding="utf-8")
+    return Session(load_matrix(folder / "mine.toml"), 0, f"{__file__}:{factory}")
+
+
+@pytest.mark.parametrize("matrix", [STEPS, RUNS], ids=["steps", "long form"])
+def test_an_engine_of_one_order_gets_it(tmp_path, matrix):
+    made = session(tmp_path, matrix, "OneOrder")
+    run_all(made)
+    assert {config.order for config in made.engine.configs} == {OWN}
+    assert {config.temperature for config in made.engine.configs} == {0.8, 1.0}
+
+
+@pytest.mark.parametrize("matrix", [STEPS, RUNS], ids=["steps", "long form"])
+def test_an_engine_without_a_fitting_order_is_skipped(tmp_path, matrix):
+    made = session(tmp_path, matrix, "NoOrder")
+    verdicts = run_all(made).verdicts.values()
+    assert {verdict.outcome for verdict in verdicts} == {"skipped"}
+    assert any("does not offer the order" in verdict.message for verdict in verdicts)
+    assert made.engine.configs == []
