@@ -64,11 +64,9 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
     def attributes(self, *names: str) -> list[str]:
-        """The values of attributes, in order."""
         return [value or "" for _, found in self.elements for name, value in found.items() if name in names]
 
     def tags(self) -> Counter[str]:
-        """How often each element comes."""
         return Counter(tag for tag, _ in self.elements)
 
 
@@ -105,13 +103,7 @@ def cells(**axes: Sequence[object]) -> Iterator[str]:
         yield "+".join(f"{axis}:{value}" for axis, value in zip(axes, values, strict=True))
 
 
-def write_made(
-    folder: Path,
-    verdicts: Sequence[Verdict],
-    runs: Sequence[TokenLine] = (),
-    attention: Sequence[AttentionRun] = (),
-    **header: object,
-) -> Path:
+def write_made(folder: Path, verdicts: Sequence[Verdict], runs=(), attention=(), **header: object) -> Path:
     """A folder with run.jsonl and what lies beside it."""
     folder.mkdir(exist_ok=True)
     with whole_file(folder / TOKENS) as write:

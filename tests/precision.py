@@ -15,6 +15,7 @@ from rich.console import Console
 
 from sampler import SamplingConfig, finch, process
 from sampler.finch.training.measure import held_out_speech
+from sampler.statistics.distance import total_variation
 from sampler.t3.conditioning import Voice
 from sampler.t3.config import T3Config
 from sampler.t3.model import T3
@@ -27,7 +28,7 @@ CHAINS = {
     "temperature alone": SamplingConfig(min_p=0.0, repetition_penalty=1.0, cfg_weight=0.0),
 }
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
-Logits = NDArray[np.float32]
+Logits, Distances = NDArray[np.float32], NDArray[np.float64]
 
 
 def their_logits(
@@ -55,15 +56,10 @@ def total_variations(
     """Total variation of the next-token distributions at each step; logits as `T3.teacher_forced` gives them."""
     histories = [[config.bos_id, *tokens[:step]] for step in range(len(tokens) + 1)]
     first, second = (
-        np.array(process(logits[0], histories, chain, logits[1] if len(logits) == 2 else None), dtype=np.float64)
+        np.array(process(logits[0], histories, chain, logits[1] if len(logits) == 2 else None))
         for logits in (left, right)
     )
-    return 0.5 * np.abs(softmax(first) - softmax(second)).sum(axis=-1)
-
-
-def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
+    return total_variation(first, second)
 
 
 def cast(tensors: dict[str, mx.array], dtype: Dtype) -> dict[str, mx.array]:
@@ -77,11 +73,11 @@ def measure(
     runs: Iterable[tuple[Sequence[int], Sequence[int]]],
     dtype: Dtype,
     chains: Sequence[SamplingConfig],
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+) -> list[tuple[Distances, Distances]]:
     """For each chain, total variation from our float32 at every step: our half precision, upstream's."""
     exact, ours = T3(tensors, config), T3(cast(tensors, dtype), config)
     theirs = upstream.build(config, tensors, dtype=getattr(torch, dtype))
-    found: list[tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]] = [([], []) for _ in chains]
+    found: list[tuple[list[Distances], list[Distances]]] = [([], []) for _ in chains]
     for text, tokens in runs:
         reference = np.array(exact.teacher_forced(text, voice, tokens))
         halves = (np.array(ours.teacher_forced(text, voice, tokens)), their_logits(theirs, config, voice, text, tokens))
@@ -92,7 +88,6 @@ def measure(
 
 
 def held_out_runs(count: int) -> list[tuple[list[int], list[int]]]:
-    """Ids of text and speech of the first held-out sentences."""
     checkpoint = finch.load()
     prompts = finch.prompts("sentences")[:count]
     texts = [checkpoint.tokenizer.encode(each.text, each.language) for each in prompts]

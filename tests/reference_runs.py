@@ -10,21 +10,19 @@ command goes on; `--write` puts all of them into the package.
 import argparse
 import hashlib
 import json
-import logging
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from sampler import finch
-from sampler.chain.noise import NoiseKey
 from sampler.finch import Prompt
 from sampler.matrix.matrix import Case, Matrix, find_matrix, load_matrix
 from sampler.results.store.reference_runs import COLUMNS, FORMAT, ReferenceCell, shipped_reference
@@ -36,118 +34,85 @@ from sampler.t3.config import T3Config
 from sampler.variants import Variant, variant
 from tests import upstream, wheel_runs, wheels
 
-SEED = 20_000
-"""Of the reference's noise; a run of `sampler` that takes it would meet the same noise under another key."""
-
-KNOBS = ("temperature", "top_p", "min_p", "repetition_penalty", "cfg_weight")
+SEED = 20_000  # of the reference's noise; a run of `sampler` with the same seed has other keys
 
 
-class Spy:
-    """Draws with the suite's noise in place of `torch.multinomial`, and writes down every step.
+class Steps:
+    """What is kept of each step of a run: of its draw, and of the network that looked at the text before it.
 
     The attention is that of the conditional row's newest query over the text, mean of the aligned heads, as each layer
     returns it.
     """
 
     def __init__(self, model: Any, config: T3Config, text: slice) -> None:
-        self.text, self.config = text, config
-        self.key = NoiseKey(0, "", 0)
-        self.columns: dict[str, list[float]] = {name: [] for name in ("logprobs", "entropy", "rank", "margin")}
-        self.position: list[int] = []
+        self.text, self.pairs = text, config.aligned_heads
+        self.columns: dict[str, list[float]] = {name: [] for name in COLUMNS if name != "tokens"}
         self.rows: dict[tuple[int, int], torch.Tensor] = {}
-        layers = {layer for layer, _ in config.aligned_heads}
         self.hooks = [
-            model.tfmr.layers[layer].self_attn.register_forward_hook(self._looker(layer)) for layer in sorted(layers)
+            model.tfmr.layers[layer].self_attn.register_forward_hook(partial(self.look, layer))
+            for layer in sorted({layer for layer, _ in self.pairs})
         ]
 
-    def _looker(self, layer: int) -> Any:
-        def look(_module: Any, _given: Any, answer: Any) -> None:
-            for at, head in self.config.aligned_heads:
-                if at == layer:
-                    self.rows[at, head] = answer[1][0, head, -1, self.text]
+    def look(self, layer: int, _module: Any, _given: Any, answer: Any) -> None:
+        self.rows |= {(at, head): answer[1][0, head, -1, self.text] for at, head in self.pairs if at == layer}
 
-        return look
-
-    def multinomial(self, probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
-        """Gumbel-max; called once a step, after the network has looked at the text."""
-        assert num_samples == 1
-        attention = np.stack([self.rows[pair].double().numpy() for pair in self.config.aligned_heads])
-        self.position.append(int(attention.mean(axis=0).argmax()))
-        log_p = torch.log(probabilities[0])
-        raced = log_p + torch.from_numpy(self.key.gumbel(len(self.columns["rank"]), log_p.shape[-1]))
-        first, second = raced.topk(2)[0].tolist()
-        token = int(raced.argmax())
-        p = probabilities[0].double()
-        self.columns["logprobs"].append(float(log_p[token]))
-        self.columns["entropy"].append(float(-torch.special.xlogy(p, p).sum()))
-        self.columns["rank"].append(int((p > p[token]).sum()))
-        self.columns["margin"].append(first - second)
-        return torch.tensor([[token]])
-
-    def close(self) -> None:
-        """Take the hooks off."""
-        for hook in self.hooks:
-            hook.remove()
+    def draw(self, probabilities: torch.Tensor, gumbel: torch.Tensor) -> None:
+        attention = np.stack([self.rows[pair].double().numpy() for pair in self.pairs])
+        log_p, p = torch.log(probabilities), probabilities.double()
+        raced = log_p + gumbel
+        (first, second), token = raced.topk(2)[0].tolist(), int(raced.argmax())
+        step = {
+            "position": int(attention.mean(axis=0).argmax()),
+            "logprobs": float(log_p[token]),
+            "entropy": float(-torch.special.xlogy(p, p).sum()),
+            "rank": int((p > p[token]).sum()),
+            "margin": first - second,
+        }
+        for name, value in step.items():
+            self.columns[name].append(value)
 
 
 def generate(case: Case, rules: Variant, prompts: list[Prompt]) -> dict[str, Any]:
-    """All runs of a cell, in this process."""
     torch.set_num_threads(1)
     version = rules.wheels[-1]
     upstream.use(wheels.need(version) / "chatterbox")
     config = T3Config.read(finch.folder() / OWN_FILES[1])
     loop = "multilingual" if rules.name.startswith("mtl") else "english"
     model = wheel_runs.build({"loop": loop}, config, wheel_runs.finch_tensors({"loop": loop}))
-    names = [name for name in KNOBS if not (name == "min_p" and rules.name == "en-0.1.1")]
+    names = [name for name in wheel_runs.KNOBS if not (name == "min_p" and rules.name == "en-0.1.1")]
     knobs = {name: getattr(case.config, name) for name in names}
-    runs = []
+    count, runs = case.workload.runs, []
     for index, prompt in enumerate(prompts):
-        for run in range(case.workload.runs):
-            key = reference_key(SEED, case.matrix, case.cell, index * case.workload.runs + run)
-            runs.append(speak(model, config, prompt, knobs, key, rules, case.workload.max_new_tokens))
+        text = finch.load().tokenizer.encode(prompt.text, prompt.language)
+        rows = 1 if rules.guidance == "positive_weight" and knobs["cfg_weight"] == 0 else 2
+        about = {"prompt": prompt.id, "expected": prompt.tokens, "text_length": len(text)}
+        for key in (reference_key(SEED, case.matrix, case.cell, index * count + run) for run in range(count)):
+            noise = key.seed, key.case, key.request
+            run = {"text": text, "rows": rows, "cap": case.workload.max_new_tokens, "knobs": knobs, "noise": noise}
+            runs.append(about | speak(model, config, run | {"pushed": ()}))
     return {"version": version, "runs": runs}
 
 
-def speak(
-    model: Any,
-    config: T3Config,
-    prompt: Prompt,
-    knobs: Mapping[str, float],
-    key: NoiseKey,
-    rules: Variant,
-    cap: int,
-) -> dict[str, Any]:
-    """One run of upstream's loop."""
-    text = finch.load().tokenizer.encode(prompt.text, prompt.language)
-    rows = 1 if rules.guidance == "positive_weight" and knobs["cfg_weight"] == 0 else 2
-    voice = load_voice(finch.folder(), config)
-    spy = Spy(model, config, slice(config.conditioning_length, config.conditioning_length + len(text)))
-    spy.key = key
-    forced = wheel_runs.Forced()
-    logging.getLogger(wheel_runs.ANALYZER).addHandler(forced)
-    torch.multinomial = spy.multinomial
-    try:
-        tokens = model.inference(
-            t3_cond=upstream.conditions(voice), text_tokens=torch.tensor([text] * rows), max_new_tokens=cap, **knobs
-        )[0].tolist()
-    finally:
-        spy.close()
-        logging.getLogger(wheel_runs.ANALYZER).removeHandler(forced)
-    assert len(tokens) == len(spy.position), "a step without a drawn token"
-    ended = bool(tokens) and tokens[-1] == config.eos_id
-    # It is forced where the analyzer said so at the last step; saying so earlier, it would have ended there.
-    reason = ("forced_eos" if forced.messages else "eos") if ended else "length"
-    return {"prompt": prompt.id, "stop_reason": reason, "expected": prompt.tokens, "text_length": len(text)} | {
-        "tokens": tokens,
-        "position": spy.position,
-        **spy.columns,
-    }
+def speak(model: Any, config: T3Config, run: Mapping[str, Any]) -> dict[str, Any]:
+    start = config.conditioning_length
+    steps = Steps(model, config, slice(start, start + len(run["text"])))
+    found = wheel_runs.infer(model, load_voice(finch.folder(), config), run, "inference", steps.draw)
+    for hook in steps.hooks:
+        hook.remove()
+    tokens = found["tokens"]
+    assert len(tokens) == len(steps.columns["position"]), "a step without a drawn token"
+    # EOS is forced where the analyzer said so at the last step; had it said so earlier, the run would have ended there.
+    reason = ("forced_eos" if found["forced"] else "eos") if tokens[-1:] == [config.eos_id] else "length"
+    return {"stop_reason": reason, "tokens": tokens} | steps.columns
+
+
+def weights_digest() -> str:
+    return hashlib.sha256((finch.folder() / OWN_FILES[0]).read_bytes()).hexdigest()
 
 
 def cell_file(work: Path, case: Case) -> Path:
     """Where a finished cell waits: its name says what it was made of."""
-    weights = hashlib.sha256((finch.folder() / OWN_FILES[0]).read_bytes()).hexdigest()
-    made_of = repr((case, weights, [prompt.id for prompt in prompts_of(case.workload)]))
+    made_of = repr((case, weights_digest(), [prompt.id for prompt in prompts_of(case.workload)]))
     return work / f"{case.cell}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}.json"
 
 
@@ -162,37 +127,27 @@ def make(case: Case, work: Path) -> Path:
     return path
 
 
-def columns(runs: list[dict[str, Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """What is kept of each step, all runs of a cell one after the other."""
-    for name, kind in COLUMNS.items():
-        yield name, np.array([value for run in runs for value in run[name]], dtype=kind)
-
-
 def write(matrix: Matrix, files: Mapping[str, Path]) -> Path:
-    """Put the cells into the package. files: by cell."""
-    cells = []
+    cells, kept = [], ("prompt", "stop_reason", "expected", "text_length")
     for case in matrix.cases:
         found = json.loads(files[case.cell].read_text(encoding="utf-8"))
-        about = [
-            {key: run[key] for key in ("prompt", "stop_reason", "expected", "text_length")}
-            | {"steps": len(run["tokens"])}
-            for run in found["runs"]
-        ]
+        about = [{key: run[key] for key in kept} | {"steps": len(run["tokens"])} for run in found["runs"]]
         wheel = f"chatterbox-tts {found['version']}, SHA-256 {wheels.ARCHIVES[found['version']]}"
-        cells.append(ReferenceCell(case.cell, wheel, str(case.config), about, dict(columns(found["runs"]))))
+        columns = {  # all runs of a cell one after the other
+            name: np.array([value for run in found["runs"] for value in run[name]], dtype=kind)
+            for name, kind in COLUMNS.items()
+        }
+        cells.append(ReferenceCell(case.cell, wheel, str(case.config), about, columns))
     path = shipped_reference(matrix.name)
-    write_reference(
-        path,
-        cells,
-        {
-            "made_by": f"python -m tests.reference_runs {matrix.name} --write",
-            "weights_sha256": hashlib.sha256((finch.folder() / OWN_FILES[0]).read_bytes()).hexdigest(),
-            "matrix": matrix.name,
-            "seed": SEED,
-            "torch": torch.__version__,
-            "platform": platform.platform(),
-        },
-    )
+    provenance = {
+        "made_by": f"python -m tests.reference_runs {matrix.name} --write",
+        "weights_sha256": weights_digest(),
+        "matrix": matrix.name,
+        "seed": SEED,
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+    }
+    write_reference(path, cells, provenance)
     return path
 
 
@@ -210,7 +165,6 @@ def write_reference(path: Path, cells: Sequence[ReferenceCell], provenance: Mapp
 
 
 def main() -> int:
-    """Generate what is missing, two cells at a time."""
     parser = argparse.ArgumentParser(prog="python -m tests.reference_runs", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("matrix")
     parser.add_argument("--cell", action="append", default=[], help="only this cell; may be repeated")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -56,26 +56,15 @@ def replays(draw: st.DrawFn, *, exact: bool = True) -> Replay:
     return make_replay(rng, length, segments, peak, noise, alphabet, exact=exact)
 
 
-def make_replay(
-    rng: np.random.Generator,
-    length: int,
-    segments: list[tuple[str, int]],
-    peak: float,
-    noise: float,
-    alphabet: int,
-    *,
-    exact: bool = True,
-) -> Replay:
+def make_replay(rng, length, segments, peak: float, noise: float, alphabet: int, *, exact: bool = True) -> Replay:
     """Attention that follows `segments`, (kind, steps) each."""
     position, rows = 0, []
     for kind, steps in segments:
         position += {"jump": int(rng.integers(2, 20)), "back": -int(rng.integers(1, 12))}.get(kind, 0)
         for _ in range(steps):
             position += int(kind == "walk") + int(kind == "walk" and rng.random() < 0.2)
-            position = {"anywhere": int(rng.integers(length)), "end": length - 1, "third": length - 3}.get(
-                kind, position
-            )
-            position = min(max(position, 0), length - 1)
+            places = {"anywhere": int(rng.integers(length)), "end": length - 1, "third": length - 3}
+            position = min(max(places.get(kind, position), 0), length - 1)
             row = np.full(length, peak / 4) if kind == "spread" else np.zeros(length)
             row[position] = peak
             rows.append(row)
@@ -102,8 +91,7 @@ def hand_made(kind: str) -> Iterator[Replay]:
             yield make_replay(np.random.default_rng([length, seed]), length, segments, peak, 0.01 * seed, 10)
 
 
-@dataclass(frozen=True)
-class Said:
+class UpstreamStep(NamedTuple):
     """What upstream did at one step. forcing: the flags that it logged."""
 
     logits: np.ndarray
@@ -122,7 +110,7 @@ class Upstream:
         self.analyzer = self.module.AlignmentStreamAnalyzer(SimpleNamespace(layers=layers), None, text, eos_idx=EOS)
         self.length, self.steps = length, 0
 
-    def step(self, logits: np.ndarray, attention: np.ndarray, token: int) -> Said | None:
+    def step(self, logits: np.ndarray, attention: np.ndarray, token: int) -> UpstreamStep | None:
         """attention: (heads, S) of the newest query; at the first step upstream also sees another BOS row.
 
         None where it raises the IndexError of short texts.
@@ -145,7 +133,9 @@ class Upstream:
                 if "Expected reduction dim 1" in str(error):
                     return None
                 raise
-        return Said(changed.numpy(), listener.flags, int(self.analyzer.text_position), bool(self.analyzer.complete))
+        return UpstreamStep(
+            changed.numpy(), listener.flags, int(self.analyzer.text_position), bool(self.analyzer.complete)
+        )
 
 
 class Listener(logging.Handler):

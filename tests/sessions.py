@@ -9,7 +9,7 @@ from sampler.run.suite import find_group, ignore_event, run_suite, suite_of
 
 
 def result_of(session: Session, cell: str) -> CaseResult:
-    """What becomes of one cell, or of one group of cells."""
+    """The result of one cell, or of one group of cells."""
     suite = suite_of(session)
     return suite.result(find_group(suite, cell), ignore_event)
 
@@ -38,12 +38,10 @@ class Seen:
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
-        """All verdicts, by case."""
         return {verdict.case: verdict for result in self.results for verdict in result.verdicts}
 
 
 def run_all(session: Session, jobs: int = 1) -> Seen:
-    """Run a whole matrix."""
     suite, seen = suite_of(session), Seen()
     suite.prepare(jobs)
     run_suite(suite, [seen], jobs)

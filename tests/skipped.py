@@ -1,4 +1,4 @@
-"""Skipped tests, counted by their reason: what they ask was not looked at."""
+"""Skipped tests, counted by their reason."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -89,7 +89,6 @@ def random_weights(config: T3Config, seed: int) -> dict[str, mx.array]:
 
 
 def _scale(name: str, shape: tuple[int, ...], config: T3Config) -> float:
-    """Standard deviation of one tensor's values."""
     if name.endswith(("_emb.weight", "wpe.weight")):
         return 1.0
     if config.backbone == "gpt2" and name == "speech_head.weight":

@@ -37,7 +37,6 @@ PACKAGES = (
 
 
 def module(name: str) -> Any:
-    """Import one module of upstream without running any package's `__init__`."""
     if "chatterbox" not in sys.modules:
         _bypass_packages()
     return importlib.import_module(name)
@@ -85,8 +84,7 @@ def make(config: T3Config, attention: str = "eager") -> Any:
         perceiver, config.perceiver_queries, config.hidden_size, config.hidden_size, config.perceiver_heads
     )
     settings = module("chatterbox.models.t3.modules.t3_config").T3Config()
-    settings.text_tokens_dict_size = config.text_vocab_size
-    settings.llama_config_name = config.name
+    settings.llama_config_name, settings.text_tokens_dict_size = config.name, config.text_vocab_size
     settings.start_text_token, settings.stop_text_token = config.start_text_id, config.stop_text_id
     settings.start_speech_token, settings.stop_speech_token = config.bos_id, config.eos_id
     settings.speech_tokens_dict_size = config.speech_vocab_size
@@ -111,20 +109,16 @@ def _llama_sizes(sizes: Any, config: T3Config) -> dict[str, Any]:
 
 
 def _gpt2_sizes(sizes: Any, config: T3Config) -> dict[str, Any]:
-    return sizes.GPT2_MEDIUM_CONFIG | {
-        "hidden_size": config.hidden_size,
-        "n_embd": config.hidden_size,
-        "n_inner": config.intermediate_size,
-        "n_layer": config.num_layers,
-        "n_head": config.num_heads,
-        "n_positions": config.positions,
-        "n_ctx": config.positions,
-        "vocab_size": config.text_vocab_size,
-    }
+    return (
+        sizes.GPT2_MEDIUM_CONFIG
+        | dict.fromkeys(("hidden_size", "n_embd"), config.hidden_size)
+        | dict.fromkeys(("n_positions", "n_ctx"), config.positions)
+        | {"n_inner": config.intermediate_size, "n_layer": config.num_layers, "n_head": config.num_heads}
+        | {"vocab_size": config.text_vocab_size}
+    )
 
 
 def conditions(voice: Voice) -> Any:
-    """A voice as upstream's T3Cond."""
     return module("chatterbox.models.t3.modules.cond_enc").T3Cond(
         speaker_emb=torch.from_numpy(voice.speaker)[None],
         cond_prompt_speech_tokens=torch.from_numpy(voice.prompt)[None],

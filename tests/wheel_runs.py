@@ -2,13 +2,14 @@
 
 `python -m tests.wheel_runs < jobs.json > tokens.json`. A job is {"folder", "loop", "fresh", "attention", "runs"}; a run
 is {"text", "rows", "cap", "knobs", "noise", "pushed"}, whose answer is {"tokens", "forced", "hooks"} or {"error"}. The
-processes are forked after torch and transformers are imported, which takes seconds, and before either computes.
+processes are forked after torch and transformers are imported and before either computes.
 
 loop: `english`, `multilingual` or `turbo`. fresh: every run in a process of its own, else all runs of a job in one.
 attention: `attn_implementation`. pushed: [step, token, number] whose noise is raised. Patched beside what
 `tests/upstream.py` says:
 
-- `torch.multinomial` answers with the argmax of log probability plus the suite's noise for the key `noise`;
+- `torch.multinomial` answers with the argmax of log probability plus the suite's noise for the key `noise`, none for
+  null;
 - `T3Config.is_multilingual` is what the job says, where the release has it: upstream asks for 2352 or 2454 text ids;
 - `LLAMA_ALIGNED_HEADS` names Finch's pairs of layer and head;
 - `alignment_layer_idx` of 0.1.0 and 0.1.1, which never look at that layer, is Finch's last in place of 9.
@@ -25,6 +26,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -42,36 +44,25 @@ Job = Mapping[str, Any]
 Push = tuple[int, int, float]
 ANALYZER = "chatterbox.models.t3.inference.alignment_stream_analyzer"
 POSITIONS = "speech_pos_emb.emb.weight"
-
-
-class Forced(logging.Handler):
-    """Keeps what the analyzer says when it forces EOS."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "forcing EOS" in record.getMessage():
-            self.messages.append(record.getMessage())
+KNOBS = ("temperature", "top_p", "min_p", "repetition_penalty", "cfg_weight")
+TURBO_KNOBS = ("temperature", "top_k", "top_p", "repetition_penalty")
 
 
 def run_job(job: Job) -> list[dict[str, Any]]:
-    """All runs of a job, in this process."""
     upstream.use(Path(job["folder"]) / "chatterbox")
     config = T3Config.read(finch.folder() / OWN_FILES[1])
     model, voice = build(job, config, finch_tensors(job)), load_voice(finch.folder(), config)
-    answers = []
-    for run in job["runs"]:
+
+    def answer(run: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            answers.append(infer(model, voice, run, job["loop"]))
+            return infer(model, voice, run, job["loop"])
         except (IndexError, RuntimeError) as error:
-            answers.append({"error": f"{type(error).__name__}: {error}"})
-    return answers
+            return {"error": f"{type(error).__name__}: {error}"}
+
+    return [answer(run) for run in job["runs"]]
 
 
 def finch_tensors(job: Job) -> dict[str, Any]:
-    """Finch's weights, as the loop of a job takes them."""
     import mlx.core as mx
 
     tensors = {name: values.astype(mx.float32) for name, values in mx.load(str(finch.folder() / OWN_FILES[0])).items()}
@@ -81,7 +72,6 @@ def finch_tensors(job: Job) -> dict[str, Any]:
 
 
 def build(job: Job, config: T3Config, tensors: Mapping[str, Any]) -> Any:
-    """Upstream's T3 with these weights and the patches of this module."""
     model = upstream.build(config, tensors, job.get("attention", "eager"))
     t3, analyzer = upstream.module("chatterbox.models.t3.t3"), upstream.module(ANALYZER)
     t3.tqdm = lambda steps, **_: steps
@@ -89,13 +79,11 @@ def build(job: Job, config: T3Config, tensors: Mapping[str, Any]) -> Any:
         analyzer.LLAMA_ALIGNED_HEADS = list(config.aligned_heads)
         type(model.hp).is_multilingual = property(lambda _: job["loop"] == "multilingual")
     elif hasattr(t3, "AlignmentStreamAnalyzer"):
-
-        def of_finch(*arguments: Any, alignment_layer_idx: int, **further: Any) -> Any:
-            return analyzer.AlignmentStreamAnalyzer(
+        t3.AlignmentStreamAnalyzer = lambda *arguments, alignment_layer_idx, **further: (
+            analyzer.AlignmentStreamAnalyzer(
                 *arguments, alignment_layer_idx=min(alignment_layer_idx, config.num_layers - 1), **further
             )
-
-        t3.AlignmentStreamAnalyzer = of_finch
+        )
     return model
 
 
@@ -107,7 +95,7 @@ def infer(
     drawn: Callable[[torch.Tensor, torch.Tensor], None] = lambda probabilities, gumbel: None,
 ) -> dict[str, Any]:
     """Tokens of one run, and what its analyzer said where it forced EOS; drawn gets what each draw was made of."""
-    key, step = NoiseKey(*run["noise"]), 0
+    key, step = run["noise"] and NoiseKey(*run["noise"]), 0
 
     def multinomial(probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
         nonlocal step
@@ -117,25 +105,30 @@ def infer(
         drawn(probabilities[0], gumbel)
         return torch.argmax(torch.log(probabilities) + gumbel, dim=-1, keepdim=True)
 
-    torch.multinomial = multinomial
+    def hear(record: logging.LogRecord) -> bool:
+        if "forcing EOS" in record.getMessage():
+            forced.append(record.getMessage())
+        return True
+
     text = torch.tensor([run["text"]] * run["rows"])
-    forced = Forced()
-    logging.getLogger(ANALYZER).addHandler(forced)
     given = {"t3_cond": upstream.conditions(voice), "text_tokens": text, **run["knobs"]}
-    if kind == "turbo":
-        tokens = model.inference_turbo(max_gen_len=run["cap"], **given)
-    else:
-        tokens = model.inference(max_new_tokens=run["cap"], **given)
-    logging.getLogger(ANALYZER).removeHandler(forced)
+    speak, cap = (model.inference_turbo, "max_gen_len") if kind == "turbo" else (model.inference, "max_new_tokens")
+    logger, forced = logging.getLogger(ANALYZER), []
+    logger.addFilter(hear)
+    try:
+        with mock.patch.object(torch, "multinomial", multinomial):
+            tokens = speak(**given, **{cap: run["cap"]})
+    finally:
+        logger.removeFilter(hear)
     hooks = sum(len(getattr(each, "_forward_hooks", ())) for each in model.tfmr.modules())
-    return {"tokens": tokens[0].tolist(), "forced": forced.messages, "hooks": hooks}
+    return {"tokens": tokens[0].tolist(), "forced": forced, "hooks": hooks}
 
 
-def pushed(key: NoiseKey, pushes: Sequence[Push]) -> Callable[[int, int], NDArray[np.float32]]:
+def pushed(key: NoiseKey | None, pushes: Sequence[Push]) -> Callable[[int, int], NDArray[np.float32]]:
     """Noise of a key, (step, size) -> (size,), to which something is added for some tokens at some steps."""
 
     def gumbel(step: int, size: int) -> NDArray[np.float32]:
-        noise = key.gumbel(step, size)
+        noise = key.gumbel(step, size) if key else np.zeros(size, dtype=np.float32)
         for at, token, much in pushes:
             noise[token] += np.float32(much * (at == step))
         return noise
@@ -164,7 +157,6 @@ def in_a_child(work: Callable[[], Any]) -> Any:
 
 
 def answers(job: Job) -> list[dict[str, Any]]:
-    """The runs of a job, all in one process or each in one of its own."""
     if not job.get("fresh"):
         return in_a_child(lambda: run_job(job))
     return [in_a_child(lambda run=run: run_job({**job, "runs": [run]}))[0] for run in job["runs"]]

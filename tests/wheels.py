@@ -40,7 +40,6 @@ CACHE = Path(__file__).parents[1] / ".wheels"
 
 
 def folder(version: str) -> Path:
-    """Where a release is unpacked."""
     return CACHE / version
 
 
@@ -82,7 +81,7 @@ def _fetch(version: str, temporary: Path) -> str:
 
 
 def complaint(lines: Sequence[str]) -> str:
-    """The error among what pip wrote, which also writes warnings; else its last line."""
+    """The error in pip's output, which has warnings too; else its last line."""
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     return next(iter(errors), next(iter(lines[-1:]), "it wrote no message"))
 

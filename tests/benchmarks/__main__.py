@@ -11,9 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks.registry import COMPARISONS
-from tests.benchmarks.rows import Result, faults, table, write
+from tests.benchmarks import analyzer, chain, finch, full_size, growth, loops, matrices
+from tests.benchmarks.rows import Result, table, write
 from tests.benchmarks.runner import ChildError, Comparison, Settings, compare
+
+MODULES = (chain, analyzer, loops, finch, growth, matrices, full_size)
+COMPARISONS: tuple[Comparison, ...] = tuple(module.COMPARISON for module in MODULES)
 
 
 def _arguments(comparisons: Sequence[Comparison], given: Sequence[str] | None) -> argparse.Namespace:
@@ -32,7 +35,6 @@ def _arguments(comparisons: Sequence[Comparison], given: Sequence[str] | None) -
 
 
 def main(given: Sequence[str] | None = None, comparisons: Sequence[Comparison] = COMPARISONS) -> int:
-    """Measure, print, write, and say what is under its goal."""
     options, start = _arguments(comparisons, given), time.monotonic()
     console = Console(soft_wrap=True, markup=False, highlight=False)
     settings = Settings(options.threads, options.quick)
@@ -52,7 +54,7 @@ def main(given: Sequence[str] | None = None, comparisons: Sequence[Comparison] =
     write(results, options.json)
     title = f"{settings.threads} threads a side; medians (least..largest) over processes in turn"
     Console(width=max(160, console.width)).print(table(results, title))
-    wrong += faults(results)
+    wrong += [each.fault for each in results if each.fault]
     for fault in wrong:
         console.print(fault)
     say(f"{len(results)} rows in {options.json}, {len(wrong)} faults")

@@ -3,40 +3,31 @@
 What libraries print goes to the error stream, so that nothing else stands between the lines.
 """
 
-import argparse
 import importlib
 import json
 import os
 import resource
+import sys
 from pathlib import Path
 
 from sampler.runtime import blas
 
 STATUS = Path("/proc/self/status")
-PEAK_MEMORY = "peak memory"
-"""A measure that every side has: the largest resident size of its process, in MiB."""
+PEAK_MEMORY = "peak memory"  # a measure that every side has: the largest resident size of its process, in MiB
 
 
 def main() -> None:
-    """Run the side and say what it measured."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.child", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("module")
-    parser.add_argument("side")
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
+    module, side, *quick = sys.argv[1:]
     blas.prepare()  # a fast one, before a module of either side loads MLX
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
         os.dup2(2, 1)
-        for name, value in importlib.import_module(options.module).SIDES[options.side](quick=options.quick):
+        for name, value in importlib.import_module(module).SIDES[side](quick=bool(quick)):
             answer.write(json.dumps({"measure": name, "value": value}) + "\n")
             answer.flush()
         answer.write(json.dumps({"measure": PEAK_MEMORY, "value": peak_memory()}) + "\n")
 
 
 def peak_memory() -> float:
-    """Largest resident size of this process so far, in MiB."""
     if STATUS.exists():  # ru_maxrss would count what the process that started this one had taken
         fields = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines())
         return float(fields["VmHWM"].split()[0]) / 2**10

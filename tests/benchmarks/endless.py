@@ -15,26 +15,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 
+from sampler import finch
+from sampler.config import SamplingConfig
+from sampler.requests import Request
+from sampler.t3.checkpoint import Checkpoint
+from sampler.t3.config import CHATTERBOX_ENGLISH, T3Config
+from sampler.t3.model import T3
+from sampler.t3.weights import read_weights
+from tests.support import random_text, random_voice, random_weights
+
 STEPS_TO_WARM_UP = 2
+TEXT = 60
 TEXT_TABLE = "text_pos_emb.emb.weight"
 HEAD = "speech_head.weight"
 
 
 def without_end(config: Any) -> Any:
-    """The T3Config whose runs are ended by a token that is never drawn."""
     return replace(config, name=f"{config.name}-endless", eos_id=config.bos_id)
 
 
 def finch_tensors(text_positions: int = 0) -> tuple[Any, dict[str, Any]]:
     """Config without an end and weights of Finch; with more text positions, its table is repeated."""
-    import mlx.core as mx
-
-    from sampler import finch
-    from sampler.t3.config import T3Config
-    from sampler.t3.weights import read_weights
-
     config = T3Config.read(finch.folder() / "config.json")
     tensors = read_weights(finch.folder() / "weights.safetensors", config)
     if text_positions > config.text_positions:
@@ -47,11 +51,6 @@ def finch_tensors(text_positions: int = 0) -> tuple[Any, dict[str, Any]]:
 
 def full_size_tensors() -> tuple[Any, dict[str, Any]]:
     """Config without an end of the English model, and random weights; the logit of BOS is 0, far below the largest."""
-    import mlx.core as mx
-
-    from sampler.t3.config import CHATTERBOX_ENGLISH
-    from tests.support import random_weights
-
     tensors = random_weights(CHATTERBOX_ENGLISH, 1)
     row = mx.arange(CHATTERBOX_ENGLISH.speech_vocab_size)[:, None] == CHATTERBOX_ENGLISH.bos_id
     tensors[HEAD] = mx.where(row, 0.0, tensors[HEAD])
@@ -66,18 +65,12 @@ class Filler:
         self._layer, self._most, self._table = layer, rows_of_a_step, table
 
     def projections(self, hidden: Any) -> Any:
-        """Queries, keys and values side by side: (N, D) -> (N, 3D)."""
         count, size = hidden.shape[0], self._table.shape[0]
         if count <= self._most:
             return self._layer.projections(hidden)
-        if count <= size:
-            return self._table[:count]
-        import mlx.core as mx
-
-        return self._table[mx.arange(count) % size]
+        return self._table[:count] if count <= size else self._table[mx.arange(count) % size]
 
     def rest(self, hidden: Any, mixed: Any) -> Any:
-        """The hidden rows, unchanged where there are many of them."""
         return hidden if hidden.shape[0] > self._most else self._layer.rest(hidden, mixed)
 
     def __getattr__(self, name: str) -> Any:
@@ -86,13 +79,6 @@ class Filler:
 
 def checkpoint(config: Any, tensors: dict[str, Any], *, fill_beyond: int | None = None) -> Any:
     """Our core with these weights and a random voice. fill_beyond: rows of a step, above which `Filler` steps in."""
-    import mlx.core as mx
-
-    from sampler import finch
-    from sampler.t3.checkpoint import Checkpoint
-    from sampler.t3.model import T3
-    from tests.support import random_voice
-
     model = T3(tensors, config)
     if fill_beyond is not None:
         rows = np.random.default_rng(2).standard_normal((4_096, 3 * config.hidden_size), dtype=np.float32)
@@ -124,10 +110,8 @@ def tick(on_step: Callable[[], None]) -> None:
 
 
 def upstream_run(model: Any, voice: Any, text: Sequence[int], tokens: int) -> None:
-    """One request of upstream, with guidance and the knobs of `SamplingConfig()`. Raises where it ends early."""
     import torch
 
-    from sampler.config import SamplingConfig
     from tests import upstream
 
     names = ("temperature", "top_p", "min_p", "repetition_penalty", "cfg_weight")
@@ -138,8 +122,13 @@ def upstream_run(model: Any, voice: Any, text: Sequence[int], tokens: int) -> No
         raise RuntimeError(f"upstream drew {made.shape[-1]} tokens of {tokens}")
 
 
+def filled(config: Any, count: int, length: int, steps: int) -> list[Any]:
+    """So many requests, each with a text of its own, whose caches are as long as after `length` tokens of 60 ids."""
+    texts = [tuple(random_text(config, TEXT + length - 2, seed)) for seed in range(count)]
+    return [Request(text, SamplingConfig(), seed, steps) for seed, text in enumerate(texts)]
+
+
 def our_step(generator: Any, requests: Sequence[Any]) -> float:
-    """Median seconds of a step in which every slot gets a token: as many requests as slots, prefill left out."""
     drawn, marks = 0, []
 
     def on_step(tokens: int, finished: int) -> None:
@@ -153,7 +142,6 @@ def our_step(generator: Any, requests: Sequence[Any]) -> float:
 
 
 def check_lengths(generations: Sequence[Any], requests: Sequence[Any]) -> None:
-    """Raise where a run ended before its number of tokens."""
     for each, request in zip(generations, requests, strict=True):
         if each.stop_reason != "length" or len(each.tokens) != request.max_new_tokens:
             reason = each.record.error if each.record else ""
@@ -161,7 +149,6 @@ def check_lengths(generations: Sequence[Any], requests: Sequence[Any]) -> None:
 
 
 def upstream_step(model: Any, voice: Any, text: Sequence[int], steps: int) -> float:
-    """Median seconds of a step of upstream, prefill left out."""
     marks: list[float] = []
     tick(lambda: marks.append(time.perf_counter()))
     upstream_run(model, voice, text, steps)

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from sampler import finch
+from sampler.config import SamplingConfig
+from sampler.generation.generator import Generator
+from sampler.requests import Request
 from tests.benchmarks import endless, roofline
 from tests.benchmarks.child import PEAK_MEMORY
 from tests.benchmarks.clock import threads
@@ -23,66 +27,49 @@ BOS_ROWS = 2
 
 
 def texts(tokens: int) -> list[Any]:
-    """The 64 held-out prompts whose speech is nearest to so many tokens."""
-    from sampler import finch
-
     every = [prompt for group in ("sentences", "paragraphs", "long") for prompt in finch.prompts(group)]
     return sorted(every, key=lambda prompt: (abs(prompt.tokens - tokens), prompt.id))[:REQUESTS]
 
 
-def encoded(tokens: int) -> list[tuple[int, ...]]:
-    """The ids of those texts."""
-    from sampler import finch
-
+def requests(of: int, tokens: int) -> list[Any]:
+    """A request for so many tokens with each of the texts of that length, and the default parameters."""
     tokenizer = finch.load().tokenizer
-    return [tuple(tokenizer.encode(prompt.text, prompt.language)) for prompt in texts(tokens)]
-
-
-def requests(prompts: list[tuple[int, ...]], tokens: int) -> list[Any]:
-    """One request for each text, with the default knobs, guidance among them."""
-    from sampler.config import SamplingConfig
-    from sampler.requests import Request
-
+    prompts = [tuple(tokenizer.encode(prompt.text, prompt.language)) for prompt in texts(of)]
     return [Request(ids, SamplingConfig(), seed, tokens) for seed, ids in enumerate(prompts)]
 
 
 def ours(*, quick: bool) -> Iterator[tuple[str, float]]:
-    """Tokens a second of a block of 64 slots."""
-    from sampler.generation.generator import Generator
-
     generator = Generator(endless.checkpoint(*endless.finch_tensors()), width=WIDTH)
-    generator.generate(requests(encoded(150), 5))
+    generator.generate(requests(150, 5))
     for tokens in GOALS:
-        asked = requests(encoded(tokens), tokens)
+        asked = requests(tokens, tokens)
         start = time.perf_counter()
         endless.check_lengths(generator.generate(asked), asked)
         yield str(tokens), REQUESTS * tokens / (time.perf_counter() - start)
 
 
 def upstreams(*, quick: bool) -> Iterator[tuple[str, float]]:
-    """Tokens a second of upstream's loop."""
     import torch
 
     torch.set_num_threads(threads())
     config, tensors = endless.finch_tensors()
     model, voice = endless.upstream_model(config, tensors), endless.checkpoint(config, tensors).voice
-    endless.upstream_run(model, voice, encoded(150)[0], 5)
+    endless.upstream_run(model, voice, requests(150, 5)[0].prompt, 5)
     count = THEIR_QUICK_REQUESTS if quick else THEIR_REQUESTS
     for tokens in GOALS:
-        chosen = encoded(tokens)[:: REQUESTS // count][:count]
+        chosen = requests(tokens, tokens)[:: REQUESTS // count][:count]
         start = time.perf_counter()
-        for ids in chosen:
-            endless.upstream_run(model, voice, ids, tokens)
+        for request in chosen:
+            endless.upstream_run(model, voice, request.prompt, tokens)
         yield str(tokens), count * tokens / (time.perf_counter() - start)
 
 
 def bound(*, quick: bool) -> Iterator[tuple[str, float]]:
-    """Tokens a second at the roofline, at the mean length of the cache over the generation."""
     config, _ = endless.finch_tensors()
     lengths = {}
     for tokens in GOALS:
-        prefix = sum(len(ids) for ids in encoded(tokens)) / REQUESTS + config.conditioning_length + BOS_ROWS
-        lengths[str(tokens)] = prefix + (tokens - 1) / 2
+        text = sum(len(request.prompt) for request in requests(tokens, tokens)) / REQUESTS
+        lengths[str(tokens)] = text + config.conditioning_length + BOS_ROWS + (tokens - 1) / 2
     for name, value in roofline.measures(config, 2 * WIDTH, lengths, quick=quick):
         yield name, value * WIDTH if name in lengths else value
 
@@ -96,22 +83,9 @@ def _rows() -> Iterator[Row]:
         name, measure = f"Finch, 64 requests, {tokens} tokens", str(tokens)
         own = Figure("ours", measure)
         yield row(name, own, peer=Figure("upstream", measure), peer_name=UPSTREAM, goal=goal)
-        yield row(
-            f"{name}, share of the roofline", own, peer=Figure("roofline", measure, "largest"), peer_name="roofline"
-        )
-    yield Row(
-        "Finch, peak memory",
-        Figure("ours", PEAK_MEMORY),
-        "MiB",
-        Figure("upstream", PEAK_MEMORY),
-        UPSTREAM,
-    )
+        best = Figure("roofline", measure, "largest")
+        yield row(f"{name}, share of the roofline", own, peer=best, peer_name="roofline")
+    yield Row("Finch, peak memory", Figure("ours", PEAK_MEMORY), "MiB", Figure("upstream", PEAK_MEMORY), UPSTREAM)
 
 
-COMPARISON = Comparison(
-    name="finch",
-    module=__name__,
-    turns=("ours", "upstream", "roofline", "ours", "upstream", "roofline"),
-    quick_turns=("ours", "upstream", "roofline"),
-    rows=tuple(_rows()),
-)
+COMPARISON = Comparison("finch", __name__, ("ours", "upstream", "roofline") * 2, tuple(_rows()))

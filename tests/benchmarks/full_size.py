@@ -13,14 +13,17 @@ from functools import partial
 
 import numpy as np
 
+from sampler.generation.generator import Generator
+from sampler.t3.config import CHATTERBOX_ENGLISH
 from tests.benchmarks import endless, roofline
 from tests.benchmarks.child import PEAK_MEMORY
 from tests.benchmarks.clock import threads
 from tests.benchmarks.rows import UPSTREAM, Figure, Row
 from tests.benchmarks.runner import Comparison
+from tests.support import random_voice
 
 REQUESTS = 32
-TEXT, LENGTHS, FIRST = 60, (50, 300, 600), 500
+LENGTHS, FIRST = (50, 300, 600), 500
 OUR_STEPS, THEIR_STEPS = 8, 16
 OUR_QUICK_STEPS, THEIR_QUICK_STEPS = 5, 8
 BOS_ROWS = 2
@@ -38,50 +41,35 @@ def mean_rate(step_at: Callable[[int], float], requests: int) -> Iterator[tuple[
 
 
 def ours(*, quick: bool) -> Iterator[tuple[str, float]]:
-    """A block of 32 slots, each with a text of its own."""
-    from sampler.config import SamplingConfig
-    from sampler.generation.generator import Generator
-    from sampler.requests import Request
-    from tests.support import random_text
-
     config, tensors = endless.full_size_tensors()
     made = endless.checkpoint(config, tensors, fill_beyond=2 * REQUESTS)
     tensors.clear()
     generator = Generator(made, width=REQUESTS)
     steps = endless.STEPS_TO_WARM_UP + (OUR_QUICK_STEPS if quick else OUR_STEPS)
 
-    def step_at(length: int) -> float:
-        asked = [
-            Request(tuple(random_text(config, TEXT + length - 2, seed)), SamplingConfig(), seed, steps)
-            for seed in range(REQUESTS)
-        ]
-        return endless.our_step(generator, asked)
-
-    yield from mean_rate(step_at, REQUESTS)
+    yield from mean_rate(
+        lambda length: endless.our_step(generator, endless.filled(config, REQUESTS, length, steps)), REQUESTS
+    )
 
 
 def upstreams(*, quick: bool) -> Iterator[tuple[str, float]]:
-    """One request, its cache filled by a real prefill."""
     import torch
-
-    from tests.support import random_text, random_voice
 
     torch.set_num_threads(threads())
     config, tensors = endless.full_size_tensors()
     model, voice = endless.upstream_model(config, tensors), random_voice(config, 3)
     tensors.clear()
     steps = endless.STEPS_TO_WARM_UP + (THEIR_QUICK_STEPS if quick else THEIR_STEPS)
-    yield from mean_rate(
-        lambda length: endless.upstream_step(model, voice, random_text(config, TEXT + length - 2, 0), steps), 1
-    )
+
+    def step_at(length: int) -> float:
+        return endless.upstream_step(model, voice, endless.filled(config, 1, length, steps)[0].prompt, steps)
+
+    yield from mean_rate(step_at, 1)
 
 
 def bound(*, quick: bool) -> Iterator[tuple[str, float]]:
-    """Tokens a second at the roofline, at the mean length over the first 500 tokens."""
-    from sampler.t3.config import CHATTERBOX_ENGLISH
-
     config = CHATTERBOX_ENGLISH
-    length = config.conditioning_length + TEXT + BOS_ROWS + (FIRST - 1) / 2
+    length = config.conditioning_length + endless.TEXT + BOS_ROWS + (FIRST - 1) / 2
     for name, value in roofline.measures(config, 2 * REQUESTS, {"mean": length}, quick=quick):
         yield name, value * REQUESTS if name == "mean" else value
 
@@ -105,10 +93,4 @@ def _rows() -> Iterator[Row]:
     yield row("memory, read", Figure("roofline", "bandwidth", "largest"), unit="GB/s")
 
 
-COMPARISON = Comparison(
-    name="full-size",
-    module=__name__,
-    turns=("roofline", "ours", "upstream", "ours", "roofline"),
-    quick_turns=("ours", "upstream", "roofline"),
-    rows=tuple(_rows()),
-)
+COMPARISON = Comparison("full-size", __name__, ("roofline", "ours", "upstream", "ours", "roofline"), tuple(_rows()))

@@ -9,6 +9,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator
 
+from sampler.generation.generator import Generator
 from tests.benchmarks import endless
 from tests.benchmarks.child import PEAK_MEMORY
 from tests.benchmarks.rows import Figure, Row
@@ -16,10 +17,9 @@ from tests.benchmarks.runner import Comparison
 
 LENGTHS = (100, 1_000, 4_000)
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)
-LONGEST_AT = 32
-"""Slots beyond which 4,000 tokens are not tried: the caches of 128 take 10 GB."""
+LONGEST_AT = 32  # slots beyond which 4,000 tokens are not tried: the caches of 128 take 10 GB
 
-TEXT, STEPS, QUICK_STEPS = 60, 12, 6
+STEPS, QUICK_STEPS = 12, 6
 GOAL = 0.8
 
 GRID = [(width, length) for width in WIDTHS for length in LENGTHS if length < LENGTHS[-1] or width <= LONGEST_AT]
@@ -28,21 +28,12 @@ BACK = [(LONGEST_AT, length) for length in (*LENGTHS, *reversed(LENGTHS[:-1]))]
 
 
 def ours(*, quick: bool) -> Iterator[tuple[str, float]]:
-    """Milliseconds a token for each width and length, and what the line says at 4,000."""
-    from sampler.config import SamplingConfig
-    from sampler.generation.generator import Generator
-    from sampler.requests import Request
-    from tests.support import random_text
-
     found: dict[tuple[int, int], list[float]] = defaultdict(list)
-    config, tensors = endless.finch_tensors(text_positions=TEXT + LENGTHS[-1])
+    config, tensors = endless.finch_tensors(text_positions=endless.TEXT + LENGTHS[-1])
     steps = endless.STEPS_TO_WARM_UP + (QUICK_STEPS if quick else STEPS)
     for width, length in (*GRID, *BACK):
         made = endless.checkpoint(config, dict(tensors), fill_beyond=2 * width)
-        asked = [
-            Request(tuple(random_text(config, TEXT + length - 2, seed)), SamplingConfig(), seed, steps)
-            for seed in range(width)
-        ]
+        asked = endless.filled(config, width, length, steps)
         found[width, length].append(1_000 * endless.our_step(Generator(made, width=width), asked) / width)
         yield f"{width} at {length}", found[width, length][-1]
     short, middle, long = LENGTHS
@@ -51,26 +42,16 @@ def ours(*, quick: bool) -> Iterator[tuple[str, float]]:
 
 
 SIDES = {"ours": ours}
+CELLS = [
+    Row(f"Finch, a token at {length:,}, width {width}", Figure("ours", f"{width} at {length}"), "ms")
+    for width, length in GRID
+]
+LINE = f"Finch, a token at 4,000 and the line through 100 and 1,000, width {LONGEST_AT}"
+AT_THE_END = Figure("ours", f"{LONGEST_AT} at {LENGTHS[-1]}")
 
-
-COMPARISON = Comparison(
-    name="growth",
-    module=__name__,
-    turns=("ours", "ours"),
-    quick_turns=("ours",),
-    rows=(
-        *(
-            Row(f"Finch, a token at {length:,}, width {width}", Figure("ours", f"{width} at {length}"), "ms")
-            for width, length in GRID
-        ),
-        Row(
-            f"Finch, a token at 4,000 and the line through 100 and 1,000, width {LONGEST_AT}",
-            Figure("ours", f"{LONGEST_AT} at {LENGTHS[-1]}"),
-            "ms",
-            Figure("ours", "line"),
-            "line",
-            GOAL,
-        ),
-        Row("Finch, peak memory over the caches of this table", Figure("ours", PEAK_MEMORY), "MiB"),
-    ),
+ROWS = (
+    *CELLS,
+    Row(LINE, AT_THE_END, "ms", Figure("ours", "line"), "line", GOAL),
+    Row("Finch, peak memory over the caches of this table", Figure("ours", PEAK_MEMORY), "MiB"),
 )
+COMPARISON = Comparison("growth", __name__, ("ours", "ours"), ROWS)

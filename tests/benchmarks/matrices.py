@@ -12,8 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sampler.matrix.matrix import load_matrix
+from sampler.run.session import Session
+from sampler.run.suite import run_suite, suite_of
 from tests.benchmarks.rows import Figure, Row
 from tests.benchmarks.runner import Comparison
+from tests.sessions import Seen
 
 CELLS = (2, 4, 8)
 REQUESTS, TOKENS, QUICK_TOKENS = 8, 80, 20
@@ -32,12 +36,6 @@ temperature = {temperatures}
 
 
 def seconds(cells: int, tokens: int) -> tuple[float, int]:
-    """Time of a matrix and the tokens that it drew."""
-    from sampler.matrix.matrix import load_matrix
-    from sampler.run.session import Session
-    from sampler.run.suite import run_suite, suite_of
-    from tests.sessions import Seen
-
     temperatures = [round(0.7 + 0.02 * cell, 2) for cell in range(cells)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"of-{cells}-cells.toml"
@@ -54,7 +52,6 @@ def seconds(cells: int, tokens: int) -> tuple[float, int]:
 
 
 def ours(*, quick: bool) -> Iterator[tuple[str, float]]:
-    """Seconds at each size, tokens a second, and the largest distance from a line."""
     tokens = QUICK_TOKENS if quick else TOKENS
     seconds(1, tokens)
     taken: dict[int, list[float]] = {cells: [] for cells in CELLS}
@@ -70,25 +67,12 @@ def ours(*, quick: bool) -> Iterator[tuple[str, float]]:
 
 
 SIDES = {"ours": ours}
+RATES = [Row(f"matrix of {n} cells, tokens", Figure("ours", f"rate of {n}"), "tokens/s", better="more") for n in CELLS]
+LAST = Figure("ours", f"{CELLS[-1]} cells")
 
-COMPARISON = Comparison(
-    name="matrices",
-    module=__name__,
-    turns=("ours",) * 3,
-    quick_turns=("ours",),
-    rows=(
-        *(
-            Row(f"matrix of {n} cells, tokens", Figure("ours", f"rate of {n}"), "tokens/s", better="more")
-            for n in CELLS
-        ),
-        Row(
-            "matrix of 8 cells and 4 times one of 2",
-            Figure("ours", "8 cells"),
-            "s",
-            Figure("ours", "expected"),
-            "line",
-            GOAL,
-        ),
-        Row("matrices of 2, 4 and 8 cells, largest deviation from a line", Figure("ours", "deviation"), "%"),
-    ),
+ROWS = (
+    *RATES,
+    Row("matrix of 8 cells and 4 times one of 2", LAST, "s", Figure("ours", "expected"), "line", GOAL),
+    Row("matrices of 2, 4 and 8 cells, largest deviation from a line", Figure("ours", "deviation"), "%"),
 )
+COMPARISON = Comparison("matrices", __name__, ("ours",) * 3, ROWS)

@@ -16,15 +16,12 @@ import numpy as np
 
 from tests.benchmarks.clock import threads, times_of
 
-FLOATS = 2**28
-"""1 GiB, far beyond the caches."""
-
+FLOATS = 2**28  # 1 GiB, far beyond the caches
 LAYERS = 8
 """So many layers' weights are made, no more: those of the full size are then 0.5 GB, beyond the caches as well."""
 
 
 def shapes(config: Any) -> list[tuple[int, int]]:
-    """Products of a layer: width of the input, width of the output."""
     width, inner = config.hidden_size, config.intermediate_size
     return [(width, 3 * width), (width, width), (width, 2 * inner), (inner, width)]
 
@@ -40,7 +37,6 @@ def product_seconds(rows: int, inner: int, outer: int, count: int, for_seconds: 
 
 
 def products(config: Any, rows: int, *, quick: bool) -> float:
-    """Seconds of all products of a step of so many rows: every layer and the head."""
     for_seconds = 0.5 if quick else 2.0
     count = min(LAYERS, config.num_layers)
     layer = sum(product_seconds(rows, *shape, count, for_seconds) for shape in shapes(config))
@@ -50,13 +46,11 @@ def products(config: Any, rows: int, *, quick: bool) -> float:
 
 
 def multiplications(config: Any, rows: int) -> int:
-    """Multiply-adds of a step's products."""
     layer = sum(inner * outer for inner, outer in shapes(config))
     return rows * (config.num_layers * layer + config.hidden_size * config.speech_vocab_size)
 
 
 def read_bandwidth() -> float:
-    """Bytes a second that all threads together read from memory, at best of 5 times."""
     import numba
 
     @numba.njit(nogil=True, fastmath=True)
@@ -80,7 +74,6 @@ def read_bandwidth() -> float:
 
 
 def cache_bytes(config: Any, rows: int, length: float) -> float:
-    """Keys and values that a step reads, in float32, at a length with its prefix."""
     return 4.0 * 2 * rows * length * config.hidden_size * config.num_layers
 
 

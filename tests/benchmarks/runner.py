@@ -18,11 +18,8 @@ from tests.benchmarks.rows import Measures, Result, Row, judge
 
 ROOT = Path(__file__).parents[2]
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-OTHERS = 0.2
-"""Cores."""
-
-LAST_LINES = 12
-"""Of what a child that fails has written."""
+OTHERS = 0.2  # cores
+LAST_LINES = 12  # of what a child that fails has written
 
 
 class ChildError(Exception):
@@ -31,15 +28,11 @@ class ChildError(Exception):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared. module: has a function for each side in `SIDES`.
-
-    turns: sides in the order in which their processes run; quick_turns: the same for `--quick`.
-    """
+    """What is compared. module: has a function for each side in `SIDES`. turns: sides as their processes run."""
 
     name: str
     module: str
     turns: tuple[str, ...]
-    quick_turns: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
@@ -52,7 +45,6 @@ class Settings:
 
 
 def compare(comparison: Comparison, settings: Settings, say: Callable[[str], None]) -> list[Result]:
-    """Run all turns and judge the rows. Raises ChildError for the first side that fails."""
     measures = measure(comparison, settings, say)
     try:
         return [judge(row, measures) for row in comparison.rows]
@@ -62,8 +54,7 @@ def compare(comparison: Comparison, settings: Settings, say: Callable[[str], Non
 
 
 def measure(comparison: Comparison, settings: Settings, say: Callable[[str], None]) -> Measures:
-    """What every side says in every turn."""
-    turns = comparison.quick_turns if settings.quick else comparison.turns
+    turns = list(dict.fromkeys(comparison.turns)) if settings.quick else comparison.turns
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for number, side in enumerate(turns, start=1):
         say(f"{comparison.name}: {side} ({number} of {len(turns)})")
@@ -91,13 +82,11 @@ def _busy() -> float:
 
 
 def _own() -> float:
-    """Processor seconds of this process and of the children that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def run_side(module: str, side: str, settings: Settings) -> Iterator[tuple[str, float]]:
-    """One process of a side; what it measures, by name, as soon as it says so. Raises ChildError."""
     command = [sys.executable, "-m", "tests.benchmarks.child", module, side, *(["--quick"] if settings.quick else [])]
     name = f"{module}: the side {side}"
     with (
@@ -127,6 +116,5 @@ def _read(lines: Iterable[str], name: str) -> Iterator[tuple[str, float]]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Of a child: the same number of threads for whatever makes its products, and no network."""
     variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
     return {**os.environ, **variables, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}

@@ -20,57 +20,33 @@ from sampler.stages import OPTIONAL_STAGES, STAGES
 NEUTRAL = SamplingConfig().without(STAGES)
 NOTHING = {"temperature": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "cfg_weight": 0.0}
 BACKWARDS = STAGES[::-1]
-KNOBS = (
-    {**NOTHING},
-    {**NOTHING, "temperature": 0.0},
-    {**NOTHING, "temperature": 0.5, "top_k": 3},
-    {**NOTHING, "top_k": 6, "min_p": 0.3, "min_tokens_to_keep": 4},
-    {**NOTHING, "top_p": 0.5},
-    {**NOTHING, "top_p": 0.0, "min_tokens_to_keep": 2},
-    {**NOTHING, "min_p": 0.2},
-    {**NOTHING, "cfg_weight": 0.7},
-    {**NOTHING, "cfg_weight": 0.0, "cfg_convention": "unconditional"},
-    {**NOTHING, "cfg_weight": 1.3, "cfg_convention": "unconditional"},
-    {**NOTHING, "repetition_penalty": 1.7, "penalty_window": 2},
-    {**NOTHING, "repetition_penalty": 0.6},
-)
-FURTHER_KNOBS = (
-    {"logit_bias": {3: 2.0, 8: -1.0}},
-    {"frequency_penalty": 0.5},
-    {"frequency_penalty": -0.5, "penalty_window": 3},
-    {"presence_penalty": 0.8},
-    {"dry_multiplier": 0.7, "dry_allowed_length": 1},
-    {"no_repeat_ngram_size": 2},
-    {"no_repeat_ngram_size": 1},
-    {"min_new_tokens": 3},
-    {"suppressed_tokens": (2, 7)},
-    {"top_n_sigma": 0.8},
-    {"typical_p": 0.4},
-    {"typical_p": 0.2, "min_tokens_to_keep": 5},
-    {"xtc_probability": 0.5, "xtc_threshold": 0.05},
-    {"xtc_probability": 1.0, "xtc_threshold": 0.02, "min_tokens_to_keep": 4},
-    {},
-)
-
-
-def alone(logits, history, configs, uncond=None, **further):
-    """Each row put by itself."""
-    return np.concatenate(
-        [
-            np.array(
-                process(
-                    logits[row : row + 1],
-                    history[row : row + 1],
-                    config,
-                    None if uncond is None else uncond[row : row + 1],
-                    **{
-                        name: values if name == "eos_ids" else values[row : row + 1] for name, values in further.items()
-                    },
-                )
-            )
-            for row, config in enumerate(configs)
-        ]
+KNOBS = tuple(
+    {**NOTHING, **knobs}
+    for knobs in (
+        {}, {"temperature": 0.0}, {"temperature": 0.5, "top_k": 3},
+        {"top_k": 6, "min_p": 0.3, "min_tokens_to_keep": 4},
+        {"top_p": 0.5}, {"top_p": 0.0, "min_tokens_to_keep": 2}, {"min_p": 0.2}, {"cfg_weight": 0.7},
+        {"cfg_weight": 0.0, "cfg_convention": "unconditional"}, {"cfg_weight": 1.3, "cfg_convention": "unconditional"},
+        {"repetition_penalty": 1.7, "penalty_window": 2}, {"repetition_penalty": 0.6},
     )
+)  # fmt: skip
+FURTHER_KNOBS = (
+    {"logit_bias": {3: 2.0, 8: -1.0}}, {"frequency_penalty": 0.5}, {"frequency_penalty": -0.5, "penalty_window": 3},
+    {"presence_penalty": 0.8}, {"dry_multiplier": 0.7, "dry_allowed_length": 1}, {"no_repeat_ngram_size": 2},
+    {"no_repeat_ngram_size": 1}, {"min_new_tokens": 3}, {"suppressed_tokens": (2, 7)}, {"top_n_sigma": 0.8},
+    {"typical_p": 0.4}, {"typical_p": 0.2, "min_tokens_to_keep": 5}, {"xtc_probability": 0.5, "xtc_threshold": 0.05},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.02, "min_tokens_to_keep": 4}, {},
+)  # fmt: skip
+
+
+def alone(logits, history, configs, uncond=None, eos_ids=(), **further):
+    rows = []
+    for row, config in enumerate(configs):
+        at = slice(row, row + 1)
+        own = {name: values[at] for name, values in further.items()}
+        guide = None if uncond is None else uncond[at]
+        rows.append(np.array(process(logits[at], history[at], config, guide, eos_ids=eos_ids, **own)))
+    return np.concatenate(rows)
 
 
 @pytest.mark.parametrize("orders", [(STAGES,), (STAGES, BACKWARDS), (BACKWARDS, STAGES, ("temperature", "top_p"))])
@@ -78,8 +54,7 @@ def test_rows_of_different_knobs_and_orders_are_what_they_are_alone(orders):
     rng = np.random.default_rng(3)
     count = len(KNOBS)
     configs = [SamplingConfig(**knobs, order=(*orders[row % len(orders)],)) for row, knobs in enumerate(KNOBS)]
-    logits = rng.normal(0, 2, (count, 9)).astype(np.float32)
-    uncond = rng.normal(0, 2, (count, 9)).astype(np.float32)
+    logits, uncond = rng.normal(0, 2, (2, count, 9)).astype(np.float32)
     logits[0, 5] = -200
     uncond[0, 4] = -np.inf  # a row without guidance does not look at it
     history = [rng.integers(0, 9, row).tolist() for row in range(count)]
@@ -89,21 +64,21 @@ def test_rows_of_different_knobs_and_orders_are_what_they_are_alone(orders):
     assert (together[0] == logits[0]).all()
 
 
+def order_of(orders, row, knobs):
+    if orders == "one":
+        return {"order": (*OPTIONAL_STAGES, *STAGES)}
+    backwards = orders == "own and backwards" and row % 2
+    return {"order": (*(set(knobs) & set(OPTIONAL_STAGES)), *BACKWARDS)} if backwards else {}
+
+
 @pytest.mark.parametrize("orders", ["one", "own", "own and backwards"])
 def test_rows_of_different_processors_are_what_they_are_alone(orders):
     """With one order for all rows, with orders that name what a row uses, and with two kinds of orders in turn."""
     rng = np.random.default_rng(4)
     count = len(FURTHER_KNOBS)
-    configs = [SamplingConfig(**NOTHING, **knobs) for knobs in FURTHER_KNOBS]
-    if orders == "one":
-        configs = [SamplingConfig(**NOTHING, **knobs, order=(*OPTIONAL_STAGES, *STAGES)) for knobs in FURTHER_KNOBS]
-    if orders == "own and backwards":
-        configs = [
-            SamplingConfig(**NOTHING, **knobs, order=(*(set(knobs) & set(OPTIONAL_STAGES)), *BACKWARDS))
-            if row % 2
-            else config
-            for row, (knobs, config) in enumerate(zip(FURTHER_KNOBS, configs, strict=True))
-        ]
+    configs = [
+        SamplingConfig(**NOTHING, **knobs, **order_of(orders, row, knobs)) for row, knobs in enumerate(FURTHER_KNOBS)
+    ]
     logits = rng.normal(0, 1, (count, 9)).astype(np.float32)
     logits[-1, 0] = 40
     history = [rng.integers(0, 4, 6 + row % 5).tolist() for row in range(count)]
@@ -118,54 +93,58 @@ def test_rows_of_different_processors_are_what_they_are_alone(orders):
     assert (together[-1] == logits[-1]).all()
 
 
-def test_without_a_step_all_after_the_prompt_was_drawn():
-    config = SamplingConfig(order=("min_new_tokens",), min_new_tokens=3)
-    history = [[1, 1, 1], [1, 1, 1]]
-    scores = np.array(process(np.zeros((2, 4)), history, config, prompt_length=[0, 1], eos_ids=[2]))
-    assert (scores[:, 2] == -np.inf).tolist() == [False, True]
-    assert (np.array(process(np.zeros((2, 4)), history, config, eos_ids=[2]))[:, 2] == 0).all()
-    assert np.array(process(np.zeros((2, 4)), history, config, step=2, eos_ids=[2]))[0, 2] == -np.inf
-    counted = SamplingConfig(order=("frequency_penalty",), frequency_penalty=1.0)
-    assert np.array(process(np.zeros((1, 4)), [[1, 1, 2]], counted)).tolist() == [[0, -2, -1, 0]]
-
-
-def test_typical_p_of_one_removes_nothing_beside_a_row_that_filters():
-    configs = [SamplingConfig(order=("typical_p",), typical_p=mass) for mass in (1.0, 0.4)]
-    logits = np.array([[40.0, 0.0, 1.0, 2.0]] * 2, dtype=np.float32)  # the first token alone has the mass 1 in float32
-    assert (np.array(process(logits, [[], []], configs)) > -np.inf).tolist() == [
-        [True] * 4,
-        [True, False, False, False],
-    ]
-
-
-def test_a_probability_of_one_needs_no_coin():
-    configs = [
-        SamplingConfig(order=("xtc_probability",), xtc_probability=probability, xtc_threshold=0.1)
-        for probability in (1.0, 0.0)
-    ]
-    logits = np.log(np.array([[0.6, 0.4]] * 2, dtype=np.float32))
-    assert (np.array(process(logits, [[], []], configs)) > -np.inf).tolist() == [[False, True], [True, True]]
+INF = np.inf
+LATER = {"config": SamplingConfig(order=("min_new_tokens",), min_new_tokens=3), "eos_ids": [2]}
+COUNTED = SamplingConfig(order=("frequency_penalty",), frequency_penalty=1.0)
+TYPICAL = [SamplingConfig(order=("typical_p",), typical_p=mass) for mass in (1.0, 0.4)]
+SURE = [SamplingConfig(order=("xtc_probability",), xtc_threshold=0.1, xtc_probability=p) for p in (1.0, 0.0)]
+HOT = SamplingConfig(**{**NOTHING, "temperature": 1e-30})
+FLAT, ONES = [[0.0] * 4] * 2, [[1, 1, 1]] * 2
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    ("given", "expected"),
     [
-        {"no_repeat_ngram_size": 1},
-        {"no_repeat_ngram_size": 2},
-        {"dry_multiplier": 1.0, "dry_allowed_length": 1},
-        {"frequency_penalty": 1.0},
-        {"presence_penalty": 1.0},
-        {"repetition_penalty": 2.0},
+        # Without a step, all after the prompt was drawn; without a prompt, all of the history.
+        ({"logits": FLAT, "history": ONES, **LATER, "prompt_length": [0, 1]}, [[0] * 4, [0, 0, -INF, 0]]),
+        ({"logits": FLAT, "history": ONES, **LATER}, FLAT),
+        ({"logits": FLAT, "history": ONES, **LATER, "step": 2}, [[0, 0, -INF, 0]] * 2),
+        ({"logits": FLAT[:1], "history": [[1, 1, 2]], "config": COUNTED}, [[0, -2, -1, 0]]),
+        # Typical-p of 1 removes nothing beside a row that filters, though one token has the mass 1 in float32.
+        ({"logits": [[40, 0, 1]] * 2, "history": [[], []], "config": TYPICAL}, [[40, 0, 1], [40, -INF, -INF]]),
+        # XTC's probability of 1 needs no uniform.
+        ({"logits": [[0, -0.5]] * 2, "history": [[], []], "config": SURE}, [[-INF, -0.5], [0, -0.5]]),
+        # An underflow removes a token.
+        ({"logits": [[0.0, -1e30]], "config": HOT}, [[0, -INF]]),
+        # Extremes that are no fault.
+        ({"logits": np.zeros((1, 2))}, [[0, 0]]),
+        ({"uniforms": [0.0]}, [[0, 1, 2]]),
+        ({"uniforms": [1.0], "prompt_length": 0, "step": 0}, [[0, 1, 2]]),
+        ({"history": [[0]], "prompt_length": 1}, [[0, 1, 2]]),
+        ({"logits": [[-INF, 1]], "history": [[0]], "eos_ids": [0]}, [[-INF, 1]]),
     ],
-)
-def test_ids_beyond_the_vocabulary_are_passed_over(knobs):
-    """Three tokens; in the other history they are ids that no token has."""
-    config = SamplingConfig(**{**NOTHING, **knobs})
-    logits = np.ones((1, 3), np.float32)
-    scores = np.array(process(logits, [[2, 3, 2, 7, 2]], config))
-    assert np.isfinite(scores[0, :2]).all()
-    assert (scores[0, :2] == 1).all()
-    assert (scores[0, 2] == 1) == (knobs.get("no_repeat_ngram_size") == 2 or "dry_multiplier" in knobs)
+)  # fmt: skip
+def test_scores_of_unusual_inputs(given, expected):
+    assert processed(**given) == expected
+
+
+def processed(logits=((0.0, 1.0, 2.0),), history=((),), config=NEUTRAL, uncond=None, **further):
+    return np.array(process(np.array(logits), history, config, uncond, **further)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "last_stays"),
+    [
+        ({"no_repeat_ngram_size": 1}, False), ({"no_repeat_ngram_size": 2}, True),
+        ({"dry_multiplier": 1.0, "dry_allowed_length": 1}, True), ({"frequency_penalty": 1.0}, False),
+        ({"presence_penalty": 1.0}, False), ({"repetition_penalty": 2.0}, False),
+    ],
+)  # fmt: skip
+def test_ids_beyond_the_vocabulary_are_passed_over(knobs, last_stays):
+    """Three tokens; in the history are ids that no token has."""
+    ((*others, last),) = processed(np.ones((1, 3)), [[2, 3, 2, 7, 2]], SamplingConfig(**{**NOTHING, **knobs}))
+    assert others == [1, 1]
+    assert (last == 1) == last_stays
 
 
 def test_thresholds_that_are_met_exactly():
@@ -178,128 +157,100 @@ def test_thresholds_that_are_met_exactly():
     typical = SamplingConfig(order=("typical_p",), typical_p=float(mass[1]))
     kept = np.flatnonzero(np.array(process(logits, [[]], typical))[0] > -np.inf)
     assert kept.tolist() == sorted(np.array(order)[0, :2].tolist())
-    exact = SamplingConfig(
-        order=("xtc_probability",), xtc_probability=1.0, xtc_threshold=float(np.exp(log_p[0, 0].item()))
-    )
+    threshold = float(np.exp(log_p[0, 0].item()))
+    exact = SamplingConfig(order=("xtc_probability",), xtc_probability=1.0, xtc_threshold=threshold)
     assert (np.array(process(logits, [[]], exact))[0] == -np.inf).tolist() == [False, True, True, False, False]
 
 
-def refusal(logits=((0.0, 1.0, 2.0),), history=((),), config=NEUTRAL, uncond=None, **further):
+def refusal(**given):
     with pytest.raises((LogitsError, ConfigError)) as error:
-        process(np.array(logits), history, config, uncond, **further)
+        processed(**given)
     return str(error.value)
 
 
 LEFT = "-inf removes a token; nothing else may be infinite"
 UNCONDITIONAL = SamplingConfig(order=("cfg",), cfg_convention="unconditional")
-EXTREME = "all logits of the row are -inf, or the knobs are extreme"
-COINS = "give uniforms, one uniform number from 0 to 1 for each row; probability 1 needs none"
+EXTREME = "all logits of the row are -inf, or the sampling parameters are extreme"
+GIVE = "give uniforms, one uniform number from 0 to 1 for each row; probability 1 needs none"
 NEGATIVE = "token ids are 0 or more"
+WHOLE = "does not fit (expected integers >= 0, one or 1 of them)"
+UNIFORMS = "do not fit (expected 1 numbers from 0 to 1, one for each row)"
+SHAPE = "(expected (rows, vocabulary), neither of them 0)"
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"logits": [[0, 0], [0, np.nan]], "history": [[], []]}, f"the logits of row 1 contain NaN or +inf ({LEFT})"),
-        ({"logits": [[0, np.inf], [0, 0]], "history": [[], []]}, f"the logits of row 0 contain NaN or +inf ({LEFT})"),
-        ({"logits": [[0, 0]], "uncond": [[np.inf, 0]]}, f"the logits of row 0 contain NaN or +inf ({LEFT})"),
-        ({"logits": [[0, 0], [0, 0]], "uncond": [[0, 0], [np.nan, 0]], "history": [[], []]},
-         f"the logits of row 1 contain NaN or +inf ({LEFT})"),
-        ({"logits": [[0, 0], [np.nan, np.nan]], "history": [[], []], "config": SamplingConfig()},
-         f"the logits of row 1 contain NaN or +inf ({LEFT})"),
+        *(({"history": [[]] * len(given["logits"]), **given}, f"the logits of row {row} contain NaN or +inf ({LEFT})")
+          for row, given in (
+              (1, {"logits": [[0, 0], [0, np.nan]]}), (0, {"logits": [[0, np.inf], [0, 0]]}),
+              (0, {"logits": [[0, 0]], "uncond": [[np.inf, 0]]}), (0, {"logits": [[0.0, 1e300]]}),
+              (1, {"logits": [[0, 0], [0, 0]], "uncond": [[0, 0], [np.nan, 0]]}),
+              (1, {"logits": [[0, 0], [np.nan, np.nan]], "config": SamplingConfig()}),
+          )),
         ({"logits": [[0, 0], [-np.inf, -np.inf]], "history": [[], []]},
          f"no token is left in row 1 after the chain, or a score overflowed ({EXTREME}: {NEUTRAL})"),
         ({"uncond": [[0, -np.inf, 0]], "config": UNCONDITIONAL},
          f"no token is left in row 0 after the chain, or a score overflowed ({EXTREME}: {UNCONDITIONAL})"),
-        ({"history": [[-3, 0, -1]]}, f"the history of row 0 contains -3 ({NEGATIVE})"),
-        ({"history": [np.array([0, -2, -1])]}, f"the history of row 0 contains -2 ({NEGATIVE})"),
+        *(({"history": [ids]}, f"the history of row 0 contains {bad} ({NEGATIVE})")
+          for ids, bad in (([-3, 0, -1], -3), (np.array([0, -2, -1]), -2), ([2**70, -(2**70)], -1))),
         ({"history": [[0, 1.5]]}, "the history of row 0 contains 1.5 (token ids are integers)"),
-        ({"history": [[0, -(2**70)]]}, f"the history of row 0 contains -1 ({NEGATIVE})"),
+        ({"history": [[True]]}, "the history of row 0 contains True (token ids are integers)"),
         ({"eos_ids": [-1]}, f"eos_ids contain -1 ({NEGATIVE})"),
         ({"eos_ids": [3, -4, -5]}, f"eos_ids contain -4 ({NEGATIVE})"),
         ({"logits": [[0, 0]] * 3, "history": [[1], [1], [1, 1]], "prompt_length": [1, 0, 3]},
          "prompt_length = 3 in row 2 (its history has 2 ids)"),
-        ({"prompt_length": 0.5}, "prompt_length = 0.5 does not fit (expected integers >= 0, one or 1 of them)"),
-        ({"step": -1}, "step = -1 does not fit (expected integers >= 0, one or 1 of them)"),
-        ({"step": [1, 2]}, "step = [1, 2] does not fit (expected integers >= 0, one or 1 of them)"),
-        ({"uniforms": [0.1, 0.2]},
-         "uniforms = [0.1, 0.2] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
-        ({"uniforms": []}, "uniforms = [] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
-        ({"uniforms": [-0.1]}, "uniforms = [-0.1] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
-        ({"uniforms": [1.1]}, "uniforms = [1.1] do not fit (expected 1 numbers from 0 to 1, one for each row)"),
+        *(({name: bad}, f"{name} = {bad} {WHOLE}")
+          for name, bad in (("prompt_length", -1), ("prompt_length", 0.5), ("step", -1), ("step", [1, 2]))),
+        *(({"uniforms": bad}, f"uniforms = {bad} {UNIFORMS}") for bad in ([0.1, 0.2], [], [-0.1], [np.nan], [1.1])),
         ({"config": SamplingConfig(min_new_tokens=4)}, "min_new_tokens = 4 and no EOS id is known (give eos_ids)"),
-        ({"config": SamplingConfig(logit_bias={1: 1.0, 3: 1.0})},
-         "logit_bias names the id 3 (the vocabulary has 3 ids)"),
+        ({"config": SamplingConfig(logit_bias={1: 1, 3: 1})}, "logit_bias names the id 3 (the vocabulary has 3 ids)"),
         ({"config": SamplingConfig(suppressed_tokens=(1, 9))},
          "suppressed_tokens names the id 9 (the vocabulary has 3 ids)"),
         ({"config": SamplingConfig(xtc_probability=0.5)},
-         f"xtc_probability = 0.5 in row 0 and there is no uniform number ({COINS})"),
+         f"xtc_probability = 0.5 in row 0 and there is no uniform number ({GIVE})"),
+        ({"history": []}, "history has 0 rows (the logits have 1)"),
         ({"history": [[], []]}, "history has 2 rows (the logits have 1)"),
         ({"config": [NEUTRAL] * 2}, "config has 2 rows (the logits have 1)"),
         ({"uncond": np.zeros((1, 2))}, "uncond_logits have shape (1, 2) (expected that of the logits, (1, 3))"),
         ({"uncond": np.zeros((1, 4))}, "uncond_logits have shape (1, 4) (expected that of the logits, (1, 3))"),
-        ({"uncond": np.zeros(3)}, "uncond_logits have shape (3,) (expected (rows, vocabulary), neither of them 0)"),
-        ({"logits": np.zeros((0, 3)), "history": []},
-         "logits have shape (0, 3) (expected (rows, vocabulary), neither of them 0)"),
-        ({"logits": np.zeros((1, 0))}, "logits have shape (1, 0) (expected (rows, vocabulary), neither of them 0)"),
+        ({"uncond": np.zeros(3)}, f"uncond_logits have shape (3,) {SHAPE}"),
+        ({"logits": np.zeros((0, 3)), "history": []}, f"logits have shape (0, 3) {SHAPE}"),
+        ({"logits": [0.0, 1.0]}, f"logits have shape (2,) {SHAPE}"),
+        ({"logits": np.zeros((1, 0))}, f"logits have shape (1, 0) {SHAPE}"),
     ],
 )  # fmt: skip
 def test_a_refusal_names_what_is_wrong(given, expected):
     assert refusal(**given) == expected
 
 
-def test_an_overflow_is_refused_and_an_underflow_removes():
-    hot = SamplingConfig(**{**NOTHING, "temperature": 1e-30})
-    assert refusal([[0.0, 0.0], [0.0, 1e30]], [[], []], hot).startswith("no token is left in row 1 after the chain")
-    assert np.array(process([[0.0, -1e30]], [[]], hot)).tolist() == [[0, -np.inf]]
+def test_an_overflow_is_refused():
+    found = refusal(logits=[[0.0, 0.0], [0.0, 1e30]], history=[[], []], config=HOT)
+    assert found.startswith("no token is left in row 1 after the chain")
 
 
-def test_extremes_that_are_no_fault_pass():
-    given = {"logits": np.zeros((1, 2)), "history": [[]], "config": NEUTRAL, "uncond_logits": None}
-    assert np.array(process(**given)).tolist() == [[0, 0]]
-    one = {
-        "logits": np.array([0.0, -np.inf]),
-        "history": [],
-        "config": NEUTRAL,
-        "n": 2,
-        "seed": 0,
-        "uncond_logits": None,
-    }
-    assert np.array(draw(**one)).tolist() == [0, 0]
+def test_arguments_have_these_names_and_draw_takes_one_row():
+    given = {"history": [], "config": NEUTRAL, "uncond_logits": None}
+    assert np.array(process(logits=np.zeros((1, 2)), **given | {"history": [[]]})).tolist() == [[0, 0]]
+    assert np.array(draw(logits=np.array([0.0, -np.inf]), n=2, seed=0, **given)).tolist() == [0, 0]
     with pytest.raises(LogitsError, match=r"logits have shape \(\) \(draw takes one row, \(vocabulary,\)\)"):
         draw(np.float32(1), [], NEUTRAL, 1, 0)
-    assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, uniforms=[0.0])).tolist() == [[0, 1]]
-    assert np.array(process([[0.0, 1.0]], [[]], NEUTRAL, uniforms=[1.0], prompt_length=0, step=0)).tolist() == [[0, 1]]
-    assert np.array(process([[0.0, 1.0]], [[0]], NEUTRAL, prompt_length=1)).tolist() == [[0, 1]]
-    assert np.array(process([[-np.inf, 1.0]], [[0]], NEUTRAL, eos_ids=[0])).tolist() == [[-np.inf, 1]]
 
 
-def test_histories_of_every_kind_are_read():
-    kinds = [
-        [],
-        [0, 2**70],
-        np.array([3, 4], dtype=np.uint64),
-        np.array([], dtype=np.int64),
-        (5,),
-        [np.int32(6)],
-        range(2),
-    ]
+def test_histories_and_arrays_of_every_kind_are_read():
+    whole, empty = np.array([3, 4], dtype=np.uint64), np.array([], dtype=np.int64)
+    kinds = [[], [0, 2**70], whole, empty, (5,), [np.int32(6)], range(2)]
     read = token_ids(kinds)
     assert [row.tolist() for row in read] == [[], [0, 2**62], [3, 4], [], [5], [6], [0, 1]]
     assert all(row.dtype == np.int64 for row in read)
     assert token_ids([[0, 2**63]])[0].tolist() == [0, 2**62]
     assert token_ids([np.array([0, 2**63 + 1], dtype=np.uint64)])[0].tolist() == [0, 2**62]
     seen = SamplingConfig(order=("repetition_penalty",), repetition_penalty=2.0)
-    scores = np.array(process(np.ones((1, 3)), [[0, 3, 4, 2**70]], seen))
-    assert scores.tolist() == [[0.5, 1, 1]]
+    assert np.array(process(np.ones((1, 3)), [[0, 3, 4, 2**70]], seen)).tolist() == [[0.5, 1, 1]]
     with pytest.raises(LogitsError, match=r"contains np.float64.1.0"):
         token_ids([np.array([1.0, 2.0])])
-
-
-def test_arrays_of_every_kind_are_read():
     assert as_float32(mx.array([1, 2], dtype=mx.bfloat16)).dtype == mx.float32
-    assert as_float32([1, 2.5]).tolist() == [1, 2.5]
-    assert as_float32([1e300]).tolist() == [np.inf]
+    assert [as_float32([1, 2.5]).tolist(), as_float32([1e300]).tolist()] == [[1, 2.5], [np.inf]]
 
 
 def test_stages_that_are_off_are_skipped():
@@ -309,14 +260,13 @@ def test_stages_that_are_off_are_skipped():
     def applied(stage, config):
         return apply_stage(stage, scores, Batch(scores, (), [config]), Knobs.of([config], 3))
 
-    assert applied("top_p", NEUTRAL) is scores
-    assert applied("typical_p", NEUTRAL) is scores
-    with pytest.raises(
-        ConfigError, match=r"min_new_tokens is on and the history is missing .give run_rows the context"
-    ):
+    for stage, config in (
+        ("top_p", NEUTRAL), ("typical_p", NEUTRAL), ("cfg", SamplingConfig()), ("alignment", SamplingConfig())
+    ):  # fmt: skip
+        assert applied(stage, config) is scores
+    missing = r"min_new_tokens is on and the history is missing .give run_rows the context"
+    with pytest.raises(ConfigError, match=missing):
         applied("min_new_tokens", SamplingConfig(min_new_tokens=2))
-    assert applied("cfg", SamplingConfig()) is scores
-    assert applied("alignment", SamplingConfig()) is scores
     unseen = np.zeros((1, 3), np.bool_)
     left = run_rows(Batch(scores, (), [NEUTRAL], seen=unseen))
     assert left.final is left.ranked
@@ -390,16 +340,14 @@ def test_noise_by_default_is_that_of_tokens():
 
 def test_draws_of_every_number():
     logits = np.array([0.0, 0.5, -0.5], dtype=np.float32)
-    expected = [
-        int(pick(mx.array(logits)[None], mx.array(NoiseKey(7, "", index).gumbel(0, 3))[None])[0])
-        for index in range(520)
-    ]
+    noise = mx.array(gumbel_rows([NoiseKey(7, "", index) for index in range(520)], [0] * 520, 3))
+    expected = np.array(pick(mx.array(np.tile(logits, (520, 1))), noise)).tolist()
+    assert np.array(draw(logits, [], NEUTRAL, 2, 7)).dtype == np.int64
     for n in (0, 1, 255, 256, 257, 520):
         assert np.array(draw(logits, [], NEUTRAL, n, 7)).tolist() == expected[:n]
 
 
 def test_draws_of_every_knob():
-    """Guidance, uniforms, the prompt, the step and EOS ids reach the chain."""
     logits, uncond = np.array([0.0, 9.0, 0.0], np.float32), np.array([0.0, 90.0, 0.0], np.float32)
     guided = SamplingConfig(order=("cfg",), cfg_weight=1.0)
     assert 1 not in np.array(draw(logits, [], guided, 40, 0, uncond)).tolist()
@@ -410,9 +358,9 @@ def test_draws_of_every_knob():
     later = SamplingConfig(order=("min_new_tokens",), min_new_tokens=2)
     assert 1 not in np.array(draw(logits, [1, 1], later, 40, 0, step=1, eos_ids=[1])).tolist()
     assert set(np.array(draw(logits, [1, 1], later, 40, 0, eos_ids=[1])).tolist()) == {1}
-    tossed = SamplingConfig(order=("xtc_probability",), xtc_probability=0.5, xtc_threshold=0.1)
+    random = SamplingConfig(order=("xtc_probability",), xtc_probability=0.5, xtc_threshold=0.1)
     keys = [NoiseKey(2, "", index) for index in range(300)]
     both = np.array([0.0, 3.0, 2.0], np.float32)
-    scores = process(np.stack([both] * 300), [[]] * 300, tossed, uniforms=[key.uniform(0) for key in keys])
+    scores = process(np.stack([both] * 300), [[]] * 300, random, uniforms=[key.uniform(0) for key in keys])
     expected = np.array(pick(scores, mx.array(gumbel_rows(keys, [0] * 300, 3)))).tolist()
-    assert np.array(draw(both, [], tossed, 300, 2)).tolist() == expected
+    assert np.array(draw(both, [], random, 300, 2)).tolist() == expected

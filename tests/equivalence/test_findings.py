@@ -3,8 +3,10 @@
 What MLX prints is bound to its version and backend, so the blocks that use it are skipped on others than the recorded.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import re
 import subprocess
@@ -16,8 +18,6 @@ import pytest
 
 TEXT = (Path(__file__).parents[2] / "docs/findings.md").read_text(encoding="utf-8")
 RECORDED = {"mlx": "0.32.4", "mlx-lm": "0.32.2", "mlx-audio": "0.6.2", "chatterbox-tts": "0.1.7"}
-IMPORTED = {"mlx_lm": "mlx-lm", "mlx_audio": "mlx-audio", "mlx": "mlx"}
-
 RUN = """
 import contextlib, io, json, sys
 import mlx.core as mx
@@ -42,23 +42,21 @@ class Block(NamedTuple):
 
     def missing(self) -> str | None:
         """Why it cannot be run here."""
-        if "chatterbox-tts" in self.program:
-            found = importlib.metadata.version("chatterbox-tts")
-            return None if found == RECORDED["chatterbox-tts"] else f"printed by 0.1.7, here is {found}"
-        if "import mlx" not in self.program and "from mlx" not in self.program:
-            return None
-        if sys.platform != "linux":
+        modules = re.findall(r"^(?:from|import) (mlx\w*)", self.program, flags=re.MULTILINE)
+        if modules and sys.platform != "linux":
             return "printed by MLX's CPU backend on Linux"
-        for module in re.findall(r"^(?:from|import) (mlx\w*)", self.program, flags=re.MULTILINE):
-            name = IMPORTED[module]
-            found = importlib.util.find_spec(module) and importlib.metadata.version(name)
+        names = ["chatterbox-tts"] if "chatterbox-tts" in self.program else [each.replace("_", "-") for each in modules]
+        for name in names:
+            try:
+                found = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                found = "none"
             if found != RECORDED[name]:
-                return f"printed by {name} {RECORDED[name]}, here is {found or 'none'}"
+                return f"printed by {name} {RECORDED[name]}, here is {found}"
         return None
 
 
 def sections() -> dict[str, str]:
-    """Text of each finding by its heading."""
     _, *parts = re.split(r"^### (.*)\n", TEXT, flags=re.MULTILINE)
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
@@ -71,12 +69,9 @@ def blocks() -> list[Block]:
 def copies() -> list[Block]:
     """The reproductions that a table's row ascribes to both packages, with the names of the second one."""
     both = {heading for packages, _, heading, _ in rows() if packages == "mlx-lm 0.32.2, mlx-audio 0.6.2"}
-    names = {"mlx_lm.sample_utils": "mlx_audio.lm.sample_utils", "mlx_lm.generate": "mlx_audio.lm.generate"}
     found = []
     for heading, program, printed in blocks():
-        copied = program
-        for left, right in names.items():
-            copied = copied.replace(f"from {left} import", f"from {right} import")
+        copied = re.sub(r"from mlx_lm\.(sample_utils|generate) import", r"from mlx_audio.lm.\1 import", program)
         if heading in both and copied != program:
             found.append(Block(heading, copied, printed.replace("in the (0, 3) interval", "in the (0, 3] interval")))
     return found
@@ -90,27 +85,30 @@ def rows() -> list[tuple[str, str, str, str]]:
 
 @pytest.fixture(scope="module")
 def printed():
-    """Program to what it prints, for all that can be run."""
     programs = [block.program for block in [*blocks(), *copies()] if not block.missing()]
-    result = subprocess.run(
-        [sys.executable, "-c", RUN], input=json.dumps(programs), capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", RUN]
+    result = subprocess.run(command, input=json.dumps(programs), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return dict(zip(programs, json.loads(result.stdout), strict=True))
 
 
-@pytest.mark.parametrize("block", [pytest.param(block, id=block.heading.replace(" ", "_")) for block in blocks()])
+@pytest.mark.nightly("all programs of the document, with mlx-lm and mlx-audio, take a minute")
+@pytest.mark.parametrize("block", blocks() + copies(), ids=lambda block: block.heading.replace(" ", "_"))
 def test_a_reproduction_prints_what_stands_under_it(block, printed):
+    """Those that a row of the table ascribes to two packages are run with both."""
     if reason := block.missing():
         pytest.skip(reason)
     assert printed[block.program] == block.printed
 
 
-@pytest.mark.parametrize("block", [pytest.param(block, id=block.heading.replace(" ", "_")) for block in copies()])
-def test_the_copy_does_the_same(block, printed):
+def test_a_quick_reproduction_prints_what_stands_under_it():
+    """One that leaves no trace, in this process."""
+    block = next(block for block in blocks() if block.heading == "Filters before temperature")
     if reason := block.missing():
         pytest.skip(reason)
-    assert printed[block.program] == block.printed
+    with contextlib.redirect_stdout(io.StringIO()) as found:
+        exec(block.program, {})
+    assert found.getvalue() == block.printed
 
 
 def test_every_finding_is_in_the_table_with_its_kind():
@@ -122,9 +120,8 @@ def test_every_finding_is_in_the_table_with_its_kind():
 def test_every_finding_has_a_reproduction():
     """A program that is run here, or the command of one that takes longer, which is there."""
     programs = {block.heading for block in blocks() if "mlx_" in block.program or "chatterbox-tts" in block.program}
-    commands = {
-        heading: re.findall(r"^python -m (\S+)", text, flags=re.MULTILINE) for heading, text in sections().items()
-    }
+    command = re.compile(r"^python -m (\S+)", flags=re.MULTILINE)
+    commands = {heading: command.findall(text) for heading, text in sections().items()}
     assert programs | {heading for heading, modules in commands.items() if modules} == sections().keys()
     assert all(importlib.util.find_spec(module) for modules in commands.values() for module in modules)
     assert all(block.printed for block in blocks())

@@ -1,7 +1,6 @@
-"""The GPT-2 backbone against upstream's own T3 (chatterbox-tts 0.1.7, PyTorch), same weights, float32.
+"""Turbo's own parts against upstream's (chatterbox-tts 0.1.7, PyTorch): its loop, its GELU, its norm, its refusals.
 
-Two models with random weights: two layers of Turbo at full width, and six layers of a narrow one. What is random
-and how its distributions look: `random_weights`. Every figure is compared with 1e-4 + 1e-5 |value|.
+Layers and logits of its GPT-2 backbone are compared in test_t3.py; `random_weights` says how its distributions look.
 """
 
 from dataclasses import replace
@@ -16,104 +15,35 @@ from sampler.chain.draw import pick
 from sampler.chain.noise import NoiseKey
 from sampler.errors import ConfigError, TextError
 from sampler.t3.activations import gelu_new
-from sampler.t3.backbone import AttentionRequest
 from sampler.t3.cache import KeyValueCache
-from sampler.t3.conditioning import Voice
-from sampler.t3.config import CHATTERBOX_NANO, CHATTERBOX_TURBO, T3Config
+from sampler.t3.config import CHATTERBOX_TURBO
 from sampler.t3.model import T3
 from sampler.t3.norms import layer_norm
-from sampler.t3.weights import expected_shapes
 from tests import upstream
-from tests.support import (
-    CACHES,
-    TURBO_SLICE,
-    TURBO_SMALL,
-    TURBO_TINY,
-    decode_cache,
-    random_text,
-    random_voice,
-    random_weights,
-)
+from tests.equivalence.pairs import STEPS, Pair
+from tests.support import TURBO_SLICE, TURBO_SMALL, TURBO_TINY, decode_cache, random_text, random_voice, random_weights
+from tests.wheel_runs import infer
 
-STEPS = 200
 TURBO_ORDER = ("temperature", "top_k", "top_p", "repetition_penalty")
 TURBO_DEFAULTS = SamplingConfig(
     temperature=0.8, top_k=1_000, top_p=0.95, repetition_penalty=1.2, min_p=0.0, cfg_weight=0.0, order=TURBO_ORDER
 )
 
 
-class Pair:
-    """One set of weights in both implementations, with the same text and voice."""
-
-    def __init__(self, config: T3Config, eos_bias: float = 0.0) -> None:
-        tensors = random_weights(config, 1)
-        tensors["speech_head.bias"][config.eos_id] += eos_bias
-        self.config, self.voice, self.text = config, random_voice(config, 2), random_text(config, 60, 3)
-        self.speech = np.random.default_rng(4).integers(0, config.bos_id, STEPS).tolist()
-        self.ours, self.theirs = T3(tensors, config), upstream.build(config, tensors)
-        self.taps: dict[str, np.ndarray] = {}
-        self.last_layer = torch.empty(0)
-        self.theirs.tfmr.ln_f.register_forward_pre_hook(self._keep_last_layer)
-
-    def their_prefix(self) -> torch.Tensor:
-        """Upstream's input embeddings as `inference_turbo` makes them."""
-        return self.theirs.prepare_input_embeds(
-            t3_cond=upstream.conditions(self.voice),
-            text_tokens=torch.tensor([self.text]),
-            speech_tokens=torch.tensor([[self.config.bos_id]]),
-            cfg_weight=0.0,
-        )[0]
-
-    def their_forward(self, embeddings: torch.Tensor, past: object = None) -> object:
-        return self.theirs.tfmr(
-            inputs_embeds=embeddings,
-            past_key_values=past,
-            use_cache=True,
-            output_hidden_states=True,
-            output_attentions=True,
-        )
-
-    def our_prefill(self) -> tuple[mx.array, list[mx.array], KeyValueCache]:
-        """Logits of the first step, attention of two heads, and the filled cache; fills `taps`."""
-        cache = KeyValueCache(self.config, 1)
-        attention = AttentionRequest(self.config.aligned_heads, queries=2)
-        hidden, rows = self.ours.backbone.prefill(self.ours.prefix(self.text, self.voice), cache, attention, self._keep)
-        return self.ours.logits(hidden[:, -1]), rows, cache
-
-    def layers(self, theirs: object) -> list[torch.Tensor]:
-        """Input of the first layer, then the output of each; transformers keeps the last one only after its norm."""
-        return [*theirs.hidden_states[:-1], self.last_layer]
-
-    def _keep(self, name: str, value: mx.array) -> None:
-        self.taps[name] = np.array(value)
-
-    def _keep_last_layer(self, _module: object, inputs: tuple[torch.Tensor]) -> None:
-        self.last_layer = inputs[0]
-
-
-@pytest.fixture(scope="module", params=[TURBO_SLICE, TURBO_SMALL], ids=lambda config: config.name)
+@pytest.fixture(
+    scope="module",
+    params=[TURBO_SMALL, pytest.param(TURBO_SLICE, marks=pytest.mark.nightly("full width takes several seconds"))],
+    ids=lambda config: config.name,
+)
 def pair(request):
     with torch.inference_mode():
-        return Pair(request.param)
-
-
-def assert_close(ours: np.ndarray | mx.array, theirs: torch.Tensor):
-    np.testing.assert_allclose(np.array(ours), theirs.numpy(), rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.parametrize(("config", "tensors"), [(CHATTERBOX_TURBO, 299), (CHATTERBOX_NANO, 155)])
-def test_the_state_dict_is_upstreams_at_full_size(config, tensors):
-    """Names and shapes of upstream's own class; the wheel has no Nano, whose sizes are put into the same class."""
-    with torch.device("meta"):
-        theirs = upstream.make(config).state_dict()
-    assert {name: tuple(value.shape) for name, value in theirs.items()} == expected_shapes(config)
-    assert len(theirs) == tensors
+        return Pair.of_random_weights(request.param)
 
 
 def test_turbo_has_the_constants_of_upstreams_gpt2_medium():
     sizes = upstream.module("chatterbox.models.t3.llama_configs")
-    upstream.make(TURBO_TINY)
     with torch.device("meta"):
+        upstream.make(TURBO_TINY)
         upstream.make(CHATTERBOX_TURBO)
     assert sizes.GPT2_MEDIUM_CONFIG.items() <= sizes.LLAMA_CONFIGS[CHATTERBOX_TURBO.name].items()
     assert CHATTERBOX_TURBO.layer_norm_eps == sizes.GPT2_MEDIUM_CONFIG["layer_norm_epsilon"]
@@ -131,94 +61,14 @@ def test_the_distributions_are_neither_sharp_nor_uniform(pair):
     assert len(set(logits.argmax(-1).tolist())) > STEPS / 2
 
 
-@torch.inference_mode()
-def test_conditioning_and_prefix(pair):
-    theirs = pair.theirs.prepare_conditioning(upstream.conditions(pair.voice))[0]
-    assert len(theirs) == 1 + len(pair.voice.prompt) == pair.config.conditioning_length
-    assert_close(pair.ours.conditioning(pair.voice), theirs)
-    assert_close(pair.ours.prefix(pair.text, pair.voice), pair.their_prefix())
-    assert pair.ours.text_columns(pair.text, pair.voice) == slice(len(theirs), len(theirs) + len(pair.text))
-
-
-@torch.inference_mode()
-def test_prefill_layer_by_layer(pair, record_property):
-    logits, attention, _ = pair.our_prefill()
-    theirs = pair.their_forward(pair.their_prefix())
-    names = ["embeddings", *(f"layers.{index}" for index in range(pair.config.num_layers))]
-    for name, expected in zip(names, pair.layers(theirs), strict=True):
-        assert_close(pair.taps[name], expected)
-    assert_close(pair.taps["norm"], theirs.hidden_states[-1])
-    for (layer, head), rows in zip(pair.config.aligned_heads, attention, strict=True):
-        np.testing.assert_allclose(np.array(rows), theirs.attentions[layer][0, head, -2:].numpy(), atol=1e-5)
-    expected = pair.theirs.speech_head(theirs.hidden_states[-1][:, -1])
-    assert_close(logits, expected)
-    largest = float(np.abs(np.array(logits) - expected.numpy()).max())
-    record_property("largest difference of a first logit", f"{largest:.1e} ({pair.config.name})")
-
-
-@pytest.mark.parametrize("kind", CACHES)
-@torch.inference_mode()
-def test_teacher_forced_steps(pair, kind, record_property):
-    """200 steps over the cache: every layer, the logits, the attention; then all steps in one pass."""
-    cache = decode_cache(kind, pair.config, pair.our_prefill()[2], STEPS)
-    past = pair.their_forward(pair.their_prefix()).past_key_values
-    attention = AttentionRequest(pair.config.aligned_heads)
-    stepped, largest = [], 0.0
-    for step, token in enumerate(pair.speech, start=1):
-        theirs = pair.their_forward(pair.theirs.speech_emb(torch.tensor([[token]])), past)
-        past = theirs.past_key_values
-        embedded = pair.ours.embed_speech([token], [step])
-        hidden, rows = pair.ours.backbone.step(embedded, cache, attention, pair._keep)
-        for layer, expected in enumerate(pair.layers(theirs)[1:]):
-            assert_close(pair.taps[f"layers.{layer}"], expected[:, 0])
-        expected = pair.theirs.speech_head(theirs.hidden_states[-1][:, 0])
-        stepped.append(np.array(pair.ours.logits(hidden)))
-        assert_close(stepped[-1], expected)
-        largest = max(largest, float(np.abs(stepped[-1] - expected.numpy()).max()))
-        for (layer, head), row in zip(pair.config.aligned_heads, rows[0], strict=True):
-            np.testing.assert_allclose(np.array(row), theirs.attentions[layer][0, head].numpy(), atol=1e-5)
-    record_property("largest difference of a logit", f"{largest:.1e} over {STEPS} steps ({pair.config.name}, {kind})")
-    at_once = np.array(pair.ours.teacher_forced(pair.text, pair.voice, pair.speech))
-    assert at_once.shape == (1, STEPS + 1, pair.config.speech_vocab_size)
-    np.testing.assert_allclose(at_once[:, 1:], np.stack(stepped, axis=1), rtol=1e-5, atol=1e-4)
-
-
-@torch.inference_mode()
-def test_a_voice_without_a_prompt(pair):
-    """The speaker's row alone."""
-    voice = Voice(pair.voice.speaker, pair.voice.prompt[:0])
-    condition = upstream.conditions(voice)
-    condition.cond_prompt_speech_tokens = None
-    theirs = pair.theirs.prepare_conditioning(condition)[0]
-    assert theirs.shape == (1, pair.config.hidden_size)
-    assert_close(pair.ours.conditioning(voice), theirs)
-    assert pair.ours.text_columns(pair.text, voice).start == 1
-
-
-def their_tokens(pair: Pair, config: SamplingConfig, key: NoiseKey, cap: int, monkeypatch) -> list[int]:
+def their_tokens(pair: Pair, config: SamplingConfig, key: tuple[int, str, int], cap: int) -> list[int]:
     """`T3.inference_turbo` with `torch.multinomial` answered by the suite's noise, and nothing else changed."""
-    steps = iter(range(cap + 1))
-
-    def multinomial(probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
-        assert num_samples == 1
-        gumbel = torch.from_numpy(key.gumbel(next(steps), probabilities.shape[-1]))
-        return torch.argmax(torch.log(probabilities) + gumbel, dim=-1, keepdim=True)
-
-    module = upstream.module("chatterbox.models.t3.t3")
-    monkeypatch.setattr(module.torch, "multinomial", multinomial)
-    monkeypatch.setattr(module, "tqdm", lambda steps, **_: steps)
-    return pair.theirs.inference_turbo(
-        t3_cond=upstream.conditions(pair.voice),
-        text_tokens=torch.tensor([pair.text]),
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        repetition_penalty=config.repetition_penalty,
-        max_gen_len=cap,
-    )[0].tolist()
+    knobs = {name: getattr(config, name) for name in TURBO_ORDER}
+    run = {"text": pair.text, "rows": 1, "cap": cap, "knobs": knobs, "noise": key, "pushed": ()}
+    return infer(pair.theirs, pair.voice, run, "turbo")["tokens"]
 
 
-def our_tokens(pair: Pair, config: SamplingConfig, key: NoiseKey, cap: int) -> list[int]:
+def our_tokens(pair: Pair, config: SamplingConfig, key: tuple[int, str, int], cap: int) -> list[int]:
     """The same rule over our prefill, step and chain.
 
     The penalty sees BOS at step 0 and afterwards what was generated, without BOS. The first token is not tested for
@@ -229,7 +79,7 @@ def our_tokens(pair: Pair, config: SamplingConfig, key: NoiseKey, cap: int) -> l
     tokens: list[int] = []
     for step in range(cap + 1):
         scores = process(np.array(logits), [tokens or [pair.config.bos_id]], config)
-        gumbel = key.gumbel(step, pair.config.speech_vocab_size)
+        gumbel = NoiseKey(*key).gumbel(step, pair.config.speech_vocab_size)
         tokens.append(int(pick(scores, mx.array(gumbel)[None])[0].item()))
         if step and tokens[-1] == pair.config.eos_id:
             break
@@ -238,27 +88,32 @@ def our_tokens(pair: Pair, config: SamplingConfig, key: NoiseKey, cap: int) -> l
     return tokens[:-1] if tokens[-1] == pair.config.eos_id else tokens
 
 
+SHARPER = replace(TURBO_DEFAULTS, temperature=1.0, top_k=20, top_p=0.7, repetition_penalty=2.0)
+
+
+LONG = pytest.mark.nightly("more than 100 tokens of both implementations")
+
+
+@pytest.mark.parametrize(
+    ("config", "index", "cap"),
+    [
+        (TURBO_DEFAULTS, 1, 30),
+        *(pytest.param(*run, 110, marks=LONG) for run in ((TURBO_DEFAULTS, 0), (TURBO_DEFAULTS, 1), (SHARPER, 2))),
+    ],
+)
 @torch.inference_mode()
-def test_sampled_tokens_are_those_of_inference_turbo(pair, monkeypatch):
-    """At least 100 tokens, one by one the same; the narrow model speaks with other knobs and keys as well."""
-    sharper = replace(TURBO_DEFAULTS, temperature=1.0, top_k=20, top_p=0.7, repetition_penalty=2.0)
-    runs = [(TURBO_DEFAULTS, 0)] if pair.config is TURBO_SLICE else [(TURBO_DEFAULTS, 1), (sharper, 2)]
-    for config, index in runs:
-        key = NoiseKey(3, "turbo", index)
-        expected = their_tokens(pair, config, key, 110, monkeypatch)
-        assert len(expected) >= 100, "EOS came early: another key"
-        assert our_tokens(pair, config, key, 110) == expected
+def test_sampled_tokens_are_those_of_inference_turbo(pair, config, index, cap):
+    expected = their_tokens(pair, config, (3, "turbo", index), cap)
+    assert len(expected) >= cap - 10, "EOS came early: choose another key"
+    assert our_tokens(pair, config, (3, "turbo", index), cap) == expected
 
 
-def test_runs_end_where_upstreams_end(monkeypatch):
+@torch.inference_mode()
+def test_runs_end_where_upstreams_end():
     """With an EOS that is always likely: it ends a run and is taken away, and as a first token it is no end."""
-    with torch.inference_mode():
-        pair = Pair(TURBO_SMALL, eos_bias=15.0)
-        runs = []
-        for index in range(12):
-            key = NoiseKey(4, "turbo", index)
-            runs.append(their_tokens(pair, TURBO_DEFAULTS, key, 8, monkeypatch))
-            assert our_tokens(pair, TURBO_DEFAULTS, key, 8) == runs[-1]
+    pair = Pair.of_random_weights(TURBO_SMALL, eos_bias=15.0)
+    runs = [their_tokens(pair, TURBO_DEFAULTS, (4, "turbo", index), 8) for index in range(8)]
+    assert runs == [our_tokens(pair, TURBO_DEFAULTS, (4, "turbo", index), 8) for index in range(8)]
     assert len({len(run) for run in runs}) > 2
     assert any(run[:1] == [TURBO_SMALL.eos_id] for run in runs)
 

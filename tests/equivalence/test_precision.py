@@ -3,6 +3,8 @@
 How far that is on Finch stands in docs/decisions.md ("Half precision"); `python -m tests.precision` measures it.
 """
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -28,47 +30,54 @@ TURBO = SamplingConfig(
 HALVES = ("float16", "bfloat16")
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-def test_llama_is_as_far_from_float32_as_torch_is(dtype, record_property):
-    """Finch, true speech, the default chain: the medians of the total variation within a factor of 2."""
+def finch_distances(dtype: str):
     checkpoint = finch.load()
     tensors = read_weights(finch.folder() / "weights.safetensors", checkpoint.config)
-    runs = held_out_runs(2)
-    found = measure(tensors, checkpoint.config, checkpoint.voice, runs, dtype, [SamplingConfig()])
-    assert_alike(*found[0], f"{dtype}, Finch", record_property)
+    return measure(tensors, checkpoint.config, checkpoint.voice, held_out_runs(2), dtype, [SamplingConfig()])[0]
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-def test_gpt2_is_as_far_from_float32_as_torch_is(dtype, record_property):
+def gpt2_distances(dtype: str):
     speech = np.random.default_rng(4).integers(0, TURBO_SMALL.bos_id, 120).tolist()
-    runs = [(random_text(TURBO_SMALL, 40, 3), speech)]
-    found = measure(random_weights(TURBO_SMALL, 1), TURBO_SMALL, random_voice(TURBO_SMALL, 2), runs, dtype, [TURBO])
-    assert_alike(*found[0], f"{dtype}, {TURBO_SMALL.name}", record_property)
+    weights, voice = random_weights(TURBO_SMALL, 1), random_voice(TURBO_SMALL, 2)
+    return measure(weights, TURBO_SMALL, voice, [(random_text(TURBO_SMALL, 40, 3), speech)], dtype, [TURBO])[0]
 
 
-def assert_alike(ours: np.ndarray, theirs: np.ndarray, name: str, record_property):
+OTHER = pytest.mark.nightly("the other type of each backbone takes seconds more")
+
+
+@pytest.mark.parametrize(
+    ("distances", "dtype"),
+    [
+        (finch_distances, "float16"), pytest.param(finch_distances, "bfloat16", marks=OTHER),
+        (gpt2_distances, "bfloat16"), pytest.param(gpt2_distances, "float16", marks=OTHER),
+    ],
+)  # fmt: skip
+def test_each_backbone_is_as_far_from_float32_as_torch_is(distances, dtype, record_property):
+    """The medians of the total variation after the chain are within a factor of 2."""
+    ours, theirs = distances(dtype)
     medians = float(np.median(ours)), float(np.median(theirs))
-    record_property("median total variation from float32", f"core {medians[0]:.1e}, torch {medians[1]:.1e} ({name})")
+    figures = f"core {medians[0]:.1e}, torch {medians[1]:.1e} ({dtype}, {distances.__name__})"
+    record_property("median total variation from float32", figures)
     assert len(ours) > 100
     ratio = medians[0] / medians[1]
     assert 0.5 < ratio < 2, f"{ratio:.2g} times torch's distance"
 
 
 def rounds_weights_only(tensors: dict[str, mx.array], dtype: str) -> dict[str, mx.array]:
-    """Wrong: it computes in float32 with rounded weights."""
+    """Fault: it computes in float32 with rounded weights."""
     return {name: value.astype(mx.float32) for name, value in cast(tensors, dtype).items()}
 
 
 def says_float16(tensors: dict[str, mx.array], dtype: str) -> dict[str, mx.array]:
-    """Wrong: it computes in bfloat16."""
+    """Fault: it computes in bfloat16."""
     return cast(tensors, "bfloat16")
 
 
-@pytest.mark.parametrize("lie", [rounds_weights_only, says_float16])
-def test_a_wrong_type_would_be_seen(lie, monkeypatch):
-    monkeypatch.setattr(precision, "cast", lie)
+@pytest.mark.parametrize("wrong", [rounds_weights_only, says_float16])
+def test_a_wrong_type_is_detected(wrong, monkeypatch):
+    monkeypatch.setattr(precision, "cast", wrong)
     with pytest.raises(AssertionError, match="times torch's distance"):
-        test_llama_is_as_far_from_float32_as_torch_is("float16", lambda name, value: None)
+        test_each_backbone_is_as_far_from_float32_as_torch_is(gpt2_distances, "float16", lambda name, value: None)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -109,16 +118,12 @@ def test_norms_accumulate_in_float32(dtype):
 def test_a_request_depends_on_no_neighbour_in_half_precision_either(config, dtype):
     model = T3(cast(random_weights(config, 5), dtype), config)
     checkpoint = Checkpoint(model, None, random_voice(config, 6), "")
-    requests = [
-        Request(tuple(random_text(config, 4 + index, index)), SamplingConfig(), index, 6 + index) for index in range(5)
-    ]
+    texts = [tuple(random_text(config, 4 + index, index)) for index in range(5)]
+    requests = [Request(text, SamplingConfig(), seed, 6 + seed) for seed, text in enumerate(texts)]
     generator = Generator(checkpoint, width=2, keep_logits=True)
     together = generator.generate(requests)
     for request, answer in zip(requests, together, strict=True):
-        slot = answer.record.slot
-        alone = generator.generate(
-            [Request(request.prompt, request.config, request.seed, request.max_new_tokens, slot=slot)]
-        )[0]
+        (alone,) = generator.generate([replace(request, slot=answer.record.slot)])
         assert alone.tokens == answer.tokens
         np.testing.assert_array_equal(alone.record.logits, answer.record.logits)
 
@@ -130,12 +135,9 @@ def test_the_engine_says_what_it_computes_in(dtype):
     assert engine.predict("Hi.", [1, 2]).dtype == np.float32
 
 
-def test_a_type_that_is_none_is_refused():
+def test_a_type_that_is_none_and_a_value_beyond_float16_are_refused(tmp_path):
     with pytest.raises(WeightsError, match=r"dtype = 'int8' \(expected float32, float16, bfloat16\)"):
         load_checkpoint(finch.folder(), "int8")
-
-
-def test_a_value_beyond_float16_is_refused(tmp_path):
     weights = random_weights(TINY, 0)
     weights["speech_emb.weight"][3, 5] = 7e4
     mx.save_safetensors(str(tmp_path / "weights.safetensors"), weights)

@@ -7,20 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from sampler import NoiseKey, SamplingConfig, draw, pick, process
-from sampler.chain.noise import gumbel_rows
+from sampler import SamplingConfig, process
 from sampler.chain.optional import OPTIONAL as CHAIN
 from sampler.engines.core import CoreEngine
 from sampler.engines.huggingface.chain import HuggingFaceEngine
 from sampler.engines.huggingface.optional import OPTIONAL as HUGGINGFACE_HAS
 from sampler.engines.reference.optional import OPTIONAL as REFERENCE_HAS
-from sampler.errors import ConfigError, LogitsError, Unsupported
+from sampler.errors import LogitsError, Unsupported
 from sampler.requests import Context
 from sampler.stages import OPTIONAL_STAGES, STAGES
 from tests.support import REFERENCE, chain_inputs, configs, kept_bounds
 
 HUGGINGFACE = HuggingFaceEngine()
-NEUTRAL = SamplingConfig().without(STAGES)
+NOTHING = {"temperature": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "cfg_weight": 0.0}
 
 KNOBS = {
     "logit_bias": st.dictionaries(st.integers(0, 1), st.floats(-8, 8, width=32), min_size=1),
@@ -69,6 +68,10 @@ def past_inputs(draw_from):
     return logits, uncond, history, context
 
 
+def neutral(**knobs) -> SamplingConfig:
+    return SamplingConfig(**NOTHING, **knobs)
+
+
 def scores_of(logits, history, config, uncond=None, context=None) -> np.ndarray:
     return np.array(process(logits, history, config, uncond, **({} if context is None else context._asdict())))
 
@@ -86,7 +89,6 @@ def disagreement(left, right, bounds) -> str:
 
 
 def answered(engine, *inputs):
-    """Scores, or None where no token is left."""
     try:
         scores = engine(*inputs)
     except LogitsError as error:
@@ -95,13 +97,13 @@ def answered(engine, *inputs):
     return scores if (scores > -np.inf).any(axis=-1).all() else None
 
 
-def assert_agree(engine, oracle, inputs, config, bounds=None):
+def assert_agree(oracle, inputs, config):
     logits, uncond, history, context = inputs
     expected = answered(oracle, logits, history, config, uncond, context)
-    must, may = bounds or kept_bounds(logits, history, config, uncond, context)
+    must, may = kept_bounds(logits, history, config, uncond, context)
     if not must.any(axis=-1).all():  # a row of which nothing is required, or of which nothing is left
         return
-    found = answered(engine, logits, history, config, uncond, context)
+    found = answered(scores_of, logits, history, config, uncond, context)
     assert expected is not None
     assert found is not None
     assert disagreement(found, expected, (must, may)) == ""
@@ -109,33 +111,25 @@ def assert_agree(engine, oracle, inputs, config, bounds=None):
 
 @given(past_inputs(), further_configs())
 def test_processors_equal_their_definitions(inputs, config):
-    assert_agree(scores_of, REFERENCE.process, inputs, config)
+    assert_agree(REFERENCE.process, inputs, config)
 
 
 @pytest.mark.parametrize("stage", OPTIONAL_STAGES)
 @given(st.data(), past_inputs())
 def test_each_processor_alone_equals_its_definition(stage, data, inputs):
     knobs = {stage: data.draw(KNOBS[stage])} | data.draw(st.fixed_dictionaries(BESIDE))
-    assert_agree(scores_of, REFERENCE.process, inputs, SamplingConfig(**vars_of(NEUTRAL), **knobs))
-
-
-def vars_of(config):
-    return {name: getattr(config, name) for name in ("temperature", "min_p", "repetition_penalty", "cfg_weight")}
+    assert_agree(REFERENCE.process, inputs, neutral(**knobs))
 
 
 @given(past_inputs(), further_configs(sorted(HUGGINGFACE_HAS), configs(exact_only=True)))
 def test_processors_equal_huggingface(inputs, config):
-    assert_agree(scores_of, HUGGINGFACE.process, inputs, config)
+    assert_agree(HUGGINGFACE.process, inputs, config)
 
 
 @given(past_inputs(), st.sampled_from([1, 2, 5]), st.floats(0.05, 0.95))
 def test_typical_keeps_as_many_as_huggingface(inputs, least, mass):
-    assert_agree(
-        scores_of,
-        HUGGINGFACE.process,
-        inputs,
-        SamplingConfig(order=("typical_p",), typical_p=mass, min_tokens_to_keep=least),
-    )
+    config = SamplingConfig(order=("typical_p",), typical_p=mass, min_tokens_to_keep=least)
+    assert_agree(HUGGINGFACE.process, inputs, config)
 
 
 def test_huggingface_says_what_it_lacks():
@@ -153,24 +147,19 @@ def test_penalties_equal_those_of_mlx_lm(inputs, presence, frequency, repetition
     utils = pytest.importorskip("mlx_lm.sample_utils")
     logits, _, history, _ = inputs
     config = SamplingConfig(
-        repetition_penalty=repetition,
-        presence_penalty=presence,
-        frequency_penalty=frequency,
-        penalty_window=size,
-        order=("repetition_penalty", "presence_penalty", "frequency_penalty"),
-    )
+        repetition_penalty=repetition, presence_penalty=presence, frequency_penalty=frequency,
+        penalty_window=size, order=("repetition_penalty", "presence_penalty", "frequency_penalty"),
+    )  # fmt: skip
     processors = utils.make_logits_processors(None, repetition, size, presence, size, frequency, size)
     ours = scores_of(logits, history, config)
     for row, ids in enumerate(history):
-        scores = mx.array(logits[row : row + 1])
+        scores, seen = mx.array(logits[row : row + 1]), ids[-size:]
         for each in processors:
             # Its assignment by index takes one of several equal ids, so each is given once where it counts once.
-            counts_once = "frequency" not in each.__name__
-            seen = ids[-size:]
-            scores = each(mx.array(sorted(set(seen)) if counts_once else seen, dtype=mx.int32), scores)
-        np.testing.assert_allclose(
-            softmax(ours[row].astype(float)), softmax(np.array(scores)[0].astype(float)), atol=2e-6
-        )
+            counted = seen if "frequency" in each.__name__ else sorted(set(seen))
+            scores = each(mx.array(counted, dtype=mx.int32), scores)
+        theirs = np.array(scores)[0].astype(float)
+        np.testing.assert_allclose(softmax(ours[row].astype(float)), softmax(theirs), atol=2e-6)
 
 
 @given(past_inputs(), st.floats(0.001, 0.5))
@@ -179,25 +168,27 @@ def test_xtc_equals_that_of_mlx_lm(inputs, threshold):
     utils = pytest.importorskip("mlx_lm.sample_utils")
     logits, _, history, _ = inputs
     config = SamplingConfig(order=("xtc_probability",), xtc_probability=1, xtc_threshold=threshold)
-    theirs = np.array(utils.apply_xtc(mx.array(logits), 1.0, threshold, []))
+    mx.disable_compile()  # it would be compiled for each threshold, which takes a second
+    try:
+        theirs = np.array(utils.apply_xtc(mx.array(logits), 1.0, threshold, []))
+    finally:
+        mx.enable_compile()
     bounds = kept_bounds(logits, history, config)
     assert disagreement(scores_of(logits, history, config), theirs, bounds) == ""
 
 
 def dry_by_brute_force(scores, history, config):
     """For each token: the longest end of the history, without breakers, that once stood before this token."""
-    result = scores.astype(np.float64)
-    text = [f"{token}" for token in history]
-    for token in range(len(scores)):
+    result, breakers = scores.astype(np.float64), set(config.dry_breakers)
+    for token in set(range(len(scores))) - breakers:
         longest = 0
         for length in range(1, len(history)):
             end = history[len(history) - length :]
-            if set(end) & set(config.dry_breakers):
+            if set(end) & breakers:
                 break
-            pattern = [*text[len(text) - length :], f"{token}"]
-            if any(text[start : start + length + 1] == pattern for start in range(len(text) - length)):
+            if any(history[at : at + length + 1] == [*end, token] for at in range(len(history) - length)):
                 longest = length
-        if longest >= config.dry_allowed_length and token not in config.dry_breakers:
+        if longest >= config.dry_allowed_length:
             result[token] -= config.dry_multiplier * config.dry_base ** (longest - config.dry_allowed_length)
     return result
 
@@ -211,13 +202,7 @@ def dry_by_brute_force(scores, history, config):
 )
 def test_dry_equals_a_search_for_every_token(history, multiplier, base, allowed, breakers):
     logits = np.linspace(-1, 1, 4, dtype=np.float32)
-    config = SamplingConfig(
-        order=("dry_multiplier",),
-        dry_multiplier=multiplier,
-        dry_base=base,
-        dry_allowed_length=allowed,
-        dry_breakers=breakers,
-    )
+    config = neutral(dry_multiplier=multiplier, dry_base=base, dry_allowed_length=allowed, dry_breakers=breakers)
     expected = dry_by_brute_force(logits, history, config)
     for engine in (scores_of, REFERENCE.process):
         np.testing.assert_allclose(engine(logits[None], [history], config)[0], expected, rtol=1e-5, atol=1e-5)
@@ -235,45 +220,36 @@ def test_knobs_that_are_off_change_nothing(inputs, config):
     )
 
 
-@given(past_inputs(), st.lists(further_configs(base=st.just(SamplingConfig())), min_size=4, max_size=4))
-def test_a_row_has_its_own_knobs_and_ignores_its_neighbours(inputs, configurations):
-    logits, _, history, context = inputs
-    chosen = [NEUTRAL if row == 1 else config for row, config in enumerate(configurations[: len(logits)])]
-    alone = [
-        answered(
-            lambda row=row, config=config: np.array(
-                process(
-                    logits[row : row + 1],
-                    history[row : row + 1],
-                    config,
-                    prompt_length=context.prompt_length[row],
-                    step=context.step[row],
-                    eos_ids=context.eos_ids,
-                    uniforms=context.uniforms[row : row + 1],
-                )
-            )
-        )
-        for row, config in enumerate(chosen)
-    ]
+@given(past_inputs(), st.lists(st.one_of(configs(), further_configs()), min_size=4, max_size=4), st.booleans())
+def test_a_row_has_its_own_parameters_and_ignores_its_neighbours(inputs, configurations, guided):
+    logits, uncond, history, context = inputs
+    uncond = uncond if guided else None
+    chosen = [neutral() if row == 1 else config for row, config in enumerate(configurations[: len(logits)])]
+    alone = []
+    for row, config in enumerate(chosen):
+        at = slice(row, row + 1)
+        own = Context(context.prompt_length[at], context.step[at], context.eos_ids, context.uniforms[at])
+        alone.append(answered(scores_of, logits[at], history[at], config, uncond[at] if guided else None, own))
     if any(row is None for row in alone):
         return
-    together = np.array(process(logits, history, chosen, **context._asdict()))
-    for row, scores in enumerate(alone):
-        np.testing.assert_array_equal(together[row], scores[0])
+    np.testing.assert_array_equal(scores_of(logits, history, chosen, uncond, context), np.concatenate(alone))
 
 
-@given(past_inputs(), further_configs())
+@given(past_inputs(), st.one_of(configs(), further_configs()))
 def test_process_is_pure(inputs, config):
     logits, uncond, history, context = inputs
-    saved = logits.copy(), uncond.copy(), [list(row) for row in history]
-    first, second = (answered(scores_of, logits, history, config, uncond, context) for _ in range(2))
+    saved, array = (logits.copy(), uncond.copy(), [list(row) for row in history]), mx.array(logits)
+    first, second = (answered(scores_of, given, history, config, uncond, context) for given in (array, logits))
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(logits, saved[0])
-    np.testing.assert_array_equal(uncond, saved[1])
+    np.testing.assert_array_equal(first, answered(scores_of, array, history, config, uncond, context))
+    for found, expected in zip((array, logits, uncond), (*saved[:1], *saved[:2]), strict=True):
+        np.testing.assert_array_equal(np.array(found), expected)
     assert history == saved[2]
 
 
 INF = np.inf
+TWICE = [0, 1, 2, 3, 2, 0, 1, 2]
+"""It ends with "0 1 2", which stood before 3, and "2" stood before 0 as well."""
 EXAMPLES = [
     # Counts of what was generated: 0 twice, 1 once; the 1 of the prompt does not count.
     ({"frequency_penalty": 0.5}, [1.0, 1.0, 1.0], [1, 0, 0, 1], 1, [0.0, 0.5, 1.0]),
@@ -290,25 +266,13 @@ EXAMPLES = [
     ({"no_repeat_ngram_size": 3}, [0.0, 1.0, 2.0, 3.0, 4.0], [0, 1, 2, 0, 1, 3, 0, 1], 0, [0.0, 1.0, -INF, -INF, 4.0]),
     ({"no_repeat_ngram_size": 1}, [0.0, 1.0, 2.0], [1], 0, [0.0, -INF, 2.0]),
     ({"no_repeat_ngram_size": 3}, [0.0, 1.0, 2.0], [1], 0, [0.0, 1.0, 2.0]),
-    # "0 1 2" ends the history and stood before 3: length 3; "2" stood before 0: length 1, which is not yet punished.
-    ({"dry_multiplier": 0.5, "dry_base": 2.0}, [0.0] * 4, [0, 1, 2, 3, 2, 0, 1, 2], 0, [0.0, 0.0, 0.0, -1.0]),
+    # "0 1 2" stood before 3: length 3; "2" stood before 0: length 1, which is not yet punished.
+    ({"dry_multiplier": 0.5, "dry_base": 2.0}, [0.0] * 4, TWICE, 0, [0.0, 0.0, 0.0, -1.0]),
     # With 1 as a breaker only "2" is left of it, and it is shorter than what is allowed; with allowed 1, 0 and 3 pay.
-    ({"dry_multiplier": 0.5, "dry_breakers": (1,)}, [0.0] * 4, [0, 1, 2, 3, 2, 0, 1, 2], 0, [0.0] * 4),
-    (
-        {"dry_multiplier": 0.5, "dry_breakers": (1,), "dry_allowed_length": 1},
-        [0.0] * 4,
-        [0, 1, 2, 3, 2, 0, 1, 2],
-        0,
-        [-0.5, 0.0, 0.0, -0.5],
-    ),
+    ({"dry_multiplier": 0.5, "dry_breakers": (1,)}, [0.0] * 4, TWICE, 0, [0.0] * 4),
+    ({"dry_multiplier": 0.5, "dry_breakers": (1,), "dry_allowed_length": 1}, [0.0] * 4, TWICE, 0, [-0.5, 0, 0, -0.5]),
     # A breaker is never punished itself.
-    (
-        {"dry_multiplier": 0.5, "dry_breakers": (3,), "dry_allowed_length": 1},
-        [0.0] * 4,
-        [0, 1, 2, 3, 2, 0, 1, 2],
-        0,
-        [-0.5, 0.0, 0.0, 0.0],
-    ),
+    ({"dry_multiplier": 0.5, "dry_breakers": (3,), "dry_allowed_length": 1}, [0.0] * 4, TWICE, 0, [-0.5, 0, 0, 0]),
     # Mean 1, deviation 1 of (2, 2, 0, 0): one deviation below the largest is 1. The removed token does not count.
     ({"top_n_sigma": 1.0}, [2.0, 2.0, 0.0, 0.0, -INF], [], 0, [2.0, 2.0, -INF, -INF, -INF]),
     ({"top_n_sigma": 2.5}, [2.0, 2.0, 0.0, 0.0, -INF], [], 0, [2.0, 2.0, 0.0, 0.0, -INF]),
@@ -331,7 +295,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize(("knobs", "logits", "history", "prompt", "expected"), EXAMPLES)
 def test_worked_examples(knobs, logits, history, prompt, expected):
-    config = SamplingConfig(**({"temperature": 1, "min_p": 0, "repetition_penalty": 1, "cfg_weight": 0} | knobs))
+    config = SamplingConfig(**NOTHING | knobs)
     logits = np.array([logits], dtype=np.float32)
     context = Context(np.array([prompt]), np.array([len(history) - prompt]), (1, 2))
     engines = [scores_of, REFERENCE.process]
@@ -349,35 +313,17 @@ def test_a_long_loop_costs_no_infinity():
         assert engine(logits, history, config)[0].tolist() == [0, pytest.approx(-1e31), 0]
 
 
-def test_every_stage_stands_in_the_tables():
+def test_every_stage_of_the_contract_stands_in_the_tables():
+    assert STAGES == ("cfg", "alignment", "repetition_penalty", "temperature", "top_k", "min_p", "top_p")
     assert tuple(CHAIN) == tuple(REFERENCE_HAS) == OPTIONAL_STAGES
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.29, 0.31, 1.0])
-def test_a_coin_decides_for_its_row(uniform):
+def test_a_uniform_decides_for_its_row(uniform):
     logits = np.log(np.array([[0.6, 0.4]] * 2, dtype=np.float32))
     config = SamplingConfig(order=("xtc_probability",), xtc_probability=0.3)
     kept = np.array(process(logits, [[], []], config, uniforms=[uniform, 0.1])) > -np.inf
     assert kept.tolist() == [[uniform > 0.3, True], [False, True]]
-
-
-def test_draws_toss_a_coin_each():
-    """Draw i is what the chain gives with the noise and the uniform of request i."""
-    logits = np.log(np.array([0.5, 0.3, 0.2], dtype=np.float32))
-    config = SamplingConfig(order=("xtc_probability",), xtc_probability=0.5)
-    keys = [NoiseKey(5, "", index) for index in range(40)]
-    scores = process(np.stack([logits] * 40), [[]] * 40, config, uniforms=[key.uniform(0) for key in keys])
-    expected = np.array(pick(scores, mx.array(gumbel_rows(keys, [0] * 40, 3))))
-    assert np.array(draw(logits, [], config, 40, 5)).tolist() == expected.tolist()
-    assert 0 in expected
-    assert (np.array(scores)[:, 0] == -np.inf).any()
-
-
-def test_draws_know_where_the_text_may_end():
-    config = SamplingConfig(order=("min_new_tokens",), min_new_tokens=2)
-    logits = np.array([0.0, 50.0], dtype=np.float32)
-    assert np.array(draw(logits, [0, 0], config, 3, 0, prompt_length=1, eos_ids=[1])).tolist() == [0, 0, 0]
-    assert np.array(draw(logits, [0, 0], config, 3, 0, eos_ids=[1])).tolist() == [1, 1, 1]
 
 
 def test_the_core_engine_takes_a_context():
@@ -389,37 +335,20 @@ def test_the_core_engine_takes_a_context():
     assert core.draw(logits[0], [0], config, 2, 0, None, context).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize(
-    ("knobs", "further", "error", "expected"),
-    [
-        ({"min_new_tokens": 5}, {}, ConfigError, "min_new_tokens = 5 and no EOS id is known (give eos_ids)"),
-        ({"min_new_tokens": 5}, {"eos_ids": [-1]}, LogitsError, "eos_ids contain -1 (token ids are 0 or more)"),
-        ({"logit_bias": {3: 1.0}}, {}, ConfigError, "logit_bias names the id 3 (the vocabulary has 3 ids)"),
-        ({"suppressed_tokens": (7,)}, {}, ConfigError, "suppressed_tokens names the id 7 (the vocabulary has 3 ids)"),
-        (
-            {"xtc_probability": 0.5},
-            {},
-            ConfigError,
-            "xtc_probability = 0.5 in row 0 and there is no uniform number (give uniforms",
-        ),
-        ({"xtc_probability": 0.5}, {"uniforms": [1.5]}, LogitsError, "uniforms = [1.5] do not fit (expected 1 numbers"),
-        ({"xtc_probability": 0.5}, {"uniforms": [np.nan]}, LogitsError, "uniforms = [nan] do not fit"),
-        ({"presence_penalty": 1}, {"prompt_length": 3}, LogitsError, "prompt_length = 3 in row 0 (its history has 2"),
-        ({"presence_penalty": 1}, {"prompt_length": -1}, LogitsError, "prompt_length = -1 does not fit (expected int"),
-        ({"presence_penalty": 1}, {"step": [1, 2]}, LogitsError, "step = [1, 2] does not fit (expected integers >= 0"),
-    ],
-)
-def test_what_a_processor_lacks_is_named(knobs, further, error, expected):
-    with pytest.raises(error) as raised:
-        process(np.zeros((1, 3)), [[0, 1]], SamplingConfig(**knobs), **further)
-    assert str(raised.value).startswith(expected)
+# Wrong processors: each differs in one thing from the right one, and the comparison has to detect it.
 
 
-# Wrong processors: each differs in one thing from the right one, and the comparison has to see it.
+def with_past(change):
+    """The right scores for another context."""
+    return lambda logits, history, config, past: scores_of(logits, history, config, None, change(past))
 
 
-def typical_off_by_one(logits, history, config, context):
-    """The crossing token is left out [N11], as in transformers before 4.36."""
+def with_knobs(**knobs):
+    """The right scores for other sampling parameters."""
+    return lambda logits, history, config, past: scores_of(logits, history, neutral(**knobs), None, past)
+
+
+def typical_off_by_one(logits, history, config, past):
     result = logits.copy()
     for row, scores in enumerate(logits):
         logs = log_softmax(scores.astype(float))
@@ -431,107 +360,48 @@ def typical_off_by_one(logits, history, config, context):
     return result
 
 
-def xtc_over_the_batch(logits, history, config, context):
-    """The least likely token above the threshold is looked for in the whole batch [N17]."""
+def xtc_over_the_batch(logits, history, config, past):
     probabilities = softmax(logits.astype(float), -1)
     least = np.where(probabilities > config.xtc_threshold, probabilities, np.inf).min()
-    return np.where(probabilities > least, -np.inf, logits)
+    return without(logits, probabilities > least)
 
 
-def xtc_with_threshold_zero(logits, history, config, context):
-    """The threshold is not passed on, so everything but the least likely token goes [N18]."""
-    least = np.where(logits > -np.inf, logits, np.inf).min(axis=-1, keepdims=True)
-    return np.where(logits > least, -np.inf, logits)
+def of_rows(logits, name, **given):
+    """A statistic of the tokens that are left, as a column."""
+    return np.array([[getattr(row[row > -np.inf], name)(**given)] for row in logits])
 
 
-def xtc_with_one_coin(logits, history, config, context):
-    """One uniform for all rows [N20]."""
-    uniforms = np.full(len(logits), context.uniforms[0])
-    return scores_of(logits, history, config, None, Context(context.prompt_length, context.step, (), uniforms))
+def without(logits, removed):
+    return np.where(removed, -np.inf, logits)
 
 
-def counts_the_prompt(logits, history, config, context):
-    """Presence and frequency penalties see the prompt [P08]."""
-    return scores_of(logits, history, config)
-
-
-def ignores_the_window(logits, history, config, context):
-    """The window is cut from the batch, so the whole history is seen [P11]."""
-    whole = SamplingConfig(**vars_of(NEUTRAL), presence_penalty=config.presence_penalty)
-    return scores_of(logits, history, whole, None, context)
-
-
-def counts_once(logits, history, config, context):
-    """The frequency penalty is subtracted once."""
-    once = SamplingConfig(**vars_of(NEUTRAL), presence_penalty=config.frequency_penalty)
-    return scores_of(logits, history, once, None, context)
-
-
-def only_the_first_end(logits, history, config, context):
-    """One of several EOS ids is removed [E01]."""
-    return scores_of(logits, history, config, None, Context(context.prompt_length, context.step, context.eos_ids[:1]))
-
-
-def counts_the_prompt_as_new(logits, history, config, context):
-    """The length of the whole history is compared with min_new_tokens [E05]."""
-    lengths = np.array([len(row) for row in history])
-    return scores_of(logits, history, config, None, Context(0 * lengths, lengths, context.eos_ids))
-
-
-def removes_the_last_id(logits, history, config, context):
-    """The EOS id is -1, which is the last token of the vocabulary [E04]."""
-    result = logits.copy()
-    result[context.step < config.min_new_tokens, -1] = -np.inf
-    return result
-
-
-def sigma_of_a_sample(logits, history, config, context):
-    """Divides by one less than the number of scores."""
-    deviation = np.array([row[row > -np.inf].std(ddof=1) for row in logits])
-    return np.where(logits < (logits.max(-1) - config.top_n_sigma * deviation)[:, None], -np.inf, logits)
-
-
-def sigma_from_the_mean(logits, history, config, context):
-    """Measures from the mean and not from the largest."""
-    mean, deviation = (np.array([getattr(row[row > -np.inf], name)() for row in logits]) for name in ("mean", "std"))
-    return np.where(logits < (mean - config.top_n_sigma * deviation)[:, None], -np.inf, logits)
-
-
-def ngrams_too_short(logits, history, config, context):
-    """Compares one id too few."""
-    shorter = SamplingConfig(**vars_of(NEUTRAL), no_repeat_ngram_size=config.no_repeat_ngram_size - 1)
-    return scores_of(logits, history, shorter)
-
-
-def dry_counts_the_new_token(logits, history, config, context):
-    """The exponent counts the token that would be drawn as well."""
-    longer = config.dry_multiplier * config.dry_base
-    return scores_of(logits, history, SamplingConfig(**vars_of(NEUTRAL), dry_multiplier=longer, dry_breakers=(0,)))
-
-
-def dry_ignores_breakers(logits, history, config, context):
-    """Repeats run across breakers."""
-    return scores_of(logits, history, SamplingConfig(**vars_of(NEUTRAL), dry_multiplier=config.dry_multiplier))
-
-
-WRONG = [
-    (typical_off_by_one, {"typical_p": 0.6}),
-    (xtc_over_the_batch, {"xtc_probability": 1}),
-    (xtc_with_threshold_zero, {"xtc_probability": 1}),
-    (xtc_with_one_coin, {"xtc_probability": 0.5}),
-    (counts_the_prompt, {"presence_penalty": 0.4}),
-    (counts_the_prompt, {"frequency_penalty": 0.4}),
-    (ignores_the_window, {"presence_penalty": 0.4, "penalty_window": 2}),
-    (counts_once, {"frequency_penalty": 0.4}),
-    (only_the_first_end, {"min_new_tokens": 6}),
-    (counts_the_prompt_as_new, {"min_new_tokens": 6}),
-    (removes_the_last_id, {"min_new_tokens": 6}),
-    (sigma_of_a_sample, {"top_n_sigma": 1.0}),
-    (sigma_from_the_mean, {"top_n_sigma": 1.0}),
-    (ngrams_too_short, {"no_repeat_ngram_size": 3}),
-    (dry_counts_the_new_token, {"dry_multiplier": 0.5, "dry_breakers": (0,)}),
-    (dry_ignores_breakers, {"dry_multiplier": 0.5, "dry_breakers": (0,)}),
-]
+DRY, END = {"dry_multiplier": 0.5, "dry_breakers": (0,)}, {"min_new_tokens": 6}
+SIGMA, TWO_SEEN = {"top_n_sigma": 1.0}, {"penalty_window": 2}
+WRONG = {
+    "N11: the crossing token is left out, as in transformers before 4.36": ({"typical_p": 0.6}, typical_off_by_one),
+    "N17: the least likely token is looked for in the whole batch": ({"xtc_probability": 1}, xtc_over_the_batch),
+    "N18: the threshold is not passed on":
+        ({"xtc_probability": 1}, lambda logits, *_: without(logits, logits > of_rows(logits, "min"))),
+    "N20: one uniform for all rows":
+        ({"xtc_probability": 0.5}, with_past(lambda past: past._replace(uniforms=past.uniforms[[0, 0, 0]]))),
+    "P08: the presence penalty sees the prompt": ({"presence_penalty": 0.4}, with_past(lambda past: None)),
+    "P08: the frequency penalty sees the prompt": ({"frequency_penalty": 0.4}, with_past(lambda past: None)),
+    "P11: the whole history is seen": ({"presence_penalty": 0.4} | TWO_SEEN, with_knobs(presence_penalty=0.4)),
+    "the frequency penalty is subtracted once": ({"frequency_penalty": 0.4}, with_knobs(presence_penalty=0.4)),
+    "E01: one of several EOS ids is removed": (END, with_past(lambda past: past._replace(eos_ids=past.eos_ids[:1]))),
+    "E04: the EOS id is -1, the last of the vocabulary":
+        (END, lambda logits, _, config, past: without(logits, (past.step < 6)[:, None] & (np.arange(12) == 11))),
+    "E05: the length of the whole history is compared":
+        (END, with_past(lambda past: Context(0 * past.step, past.prompt_length + past.step, past.eos_ids))),
+    "the deviation divides by one less":
+        (SIGMA, lambda logits, *_: without(logits, logits < of_rows(logits, "max") - of_rows(logits, "std", ddof=1))),
+    "sigma is measured from the mean":
+        (SIGMA, lambda logits, *_: without(logits, logits < of_rows(logits, "mean") - of_rows(logits, "std"))),
+    "one id too few is compared": ({"no_repeat_ngram_size": 3}, with_knobs(no_repeat_ngram_size=2)),
+    "the exponent of DRY counts the new token":
+        (DRY, with_knobs(dry_multiplier=0.5 * SamplingConfig().dry_base, dry_breakers=(0,))),
+    "repeats run across breakers": (DRY, with_knobs(dry_multiplier=0.5)),
+}  # fmt: skip
 
 
 def batches():
@@ -545,9 +415,9 @@ def batches():
         yield logits, None, history, Context(prompt, 9 - prompt, (3, 4), rng.random(3))
 
 
-@pytest.mark.parametrize(("wrong", "knobs"), WRONG)
-def test_a_wrong_processor_is_seen_and_the_right_one_is_not(wrong, knobs):
-    config = SamplingConfig(**vars_of(NEUTRAL), **knobs)
+@pytest.mark.parametrize(("knobs", "wrong"), WRONG.values(), ids=WRONG)
+def test_a_wrong_processor_is_detected_and_the_right_one_is_not(knobs, wrong):
+    config = neutral(**knobs)
     seen = 0
     for logits, uncond, history, context in batches():
         bounds = kept_bounds(logits, history, config, uncond, context)

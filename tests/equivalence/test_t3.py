@@ -1,10 +1,9 @@
 """The MLX core against upstream's own T3 (chatterbox-tts 0.1.7, PyTorch), same weights, float32.
 
-Two models: Finch as shipped, and a two-layer slice of the English model at full width with random weights.
-Every figure is compared with 1e-4 + 1e-5 |value| for what lies inside the network, and 1e-4 for logits.
+Four models: Finch as shipped, a narrow model of six layers with Turbo's GPT-2 backbone, and two layers at full width of
+the English model and of Turbo, these three with random weights. What lies inside the network, and logits of GPT-2, may
+differ by 1e-4 + 1e-5 |value|; logits of the Llama backbone by 1e-4.
 """
-
-import importlib.metadata
 
 import mlx.core as mx
 import numpy as np
@@ -16,181 +15,121 @@ from sampler import finch
 from sampler.finch.training.measure import held_out_speech
 from sampler.t3.activations import swiglu
 from sampler.t3.backbone import AttentionRequest
-from sampler.t3.cache import KeyValueCache
 from sampler.t3.conditioning import Voice
-from sampler.t3.config import T3Config
-from sampler.t3.model import T3
+from sampler.t3.config import CHATTERBOX_NANO, CHATTERBOX_TURBO
 from sampler.t3.weights import expected_shapes, read_weights
 from tests import upstream
-from tests.support import CACHES, SLICE, decode_cache, random_text, random_voice, random_weights
+from tests.equivalence.pairs import STEPS, Pair
+from tests.support import CACHES, SLICE, TURBO_SLICE, TURBO_SMALL, decode_cache
 
-STEPS = 200
-LOGITS = 1e-4
-
-
-class Pair:
-    """One set of weights in both implementations, with the same text and voice."""
-
-    def __init__(
-        self, config: T3Config, tensors: dict[str, mx.array], voice: Voice, text: list[int], speech: list[int]
-    ) -> None:
-        self.config, self.voice, self.text, self.speech = config, voice, text, speech
-        self.ours, self.theirs = T3(tensors, config), upstream.build(config, tensors)
-        self.taps: dict[str, np.ndarray] = {}
-        self.last_layer = torch.empty(0)
-        self.theirs.tfmr.norm.register_forward_pre_hook(self._keep_last_layer)
-
-    def their_prefix(self) -> torch.Tensor:
-        """Upstream's input embeddings, with the second BOS that `T3.inference` adds."""
-        embeddings, _ = self.theirs.prepare_input_embeds(
-            t3_cond=upstream.conditions(self.voice),
-            text_tokens=torch.tensor([self.text, self.text]),
-            speech_tokens=torch.full((2, 1), self.config.bos_id),
-            cfg_weight=0.5,
-        )
-        bos = self.theirs.speech_emb(torch.tensor([[self.config.bos_id]]))
-        bos = bos + self.theirs.speech_pos_emb.get_fixed_embedding(0)
-        return torch.cat([embeddings, torch.cat([bos, bos])], dim=1)
-
-    def our_prefill(self) -> tuple[np.ndarray, list[np.ndarray], KeyValueCache]:
-        """Logits of the first step, attention of the aligned heads, and the filled cache; fills `taps`."""
-        cache = KeyValueCache(self.config, 2)
-        attention = AttentionRequest(self.config.aligned_heads, queries=2)
-        prefix = self.ours.prefix(self.text, self.voice)
-        hidden, rows = self.ours.backbone.prefill(prefix, cache, attention, self._keep)
-        return np.array(self.ours.logits(hidden[:, -1])), [np.array(row) for row in rows], cache
-
-    def _keep(self, name: str, value: mx.array) -> None:
-        self.taps[name] = np.array(value)
-
-    def _keep_last_layer(self, _module: object, inputs: tuple[torch.Tensor]) -> None:
-        """What transformers does not give out: the last layer before the final norm."""
-        self.last_layer = inputs[0]
-
-    def their_forward(self, embeddings: torch.Tensor, past: object = None) -> object:
-        return self.theirs.tfmr(
-            inputs_embeds=embeddings,
-            past_key_values=past,
-            use_cache=True,
-            output_hidden_states=True,
-            output_attentions=True,
-        )
+WIDE = pytest.mark.nightly("models at full width take seconds to build and a minute to compare")
 
 
-@pytest.fixture(scope="module", params=["finch", "slice"])
+@pytest.fixture(
+    scope="module",
+    params=[None, TURBO_SMALL, pytest.param(SLICE, marks=WIDE), pytest.param(TURBO_SLICE, marks=WIDE)],
+    ids=["finch", "turbo-small", "slice", "turbo-slice"],
+)
 def pair(request):
     with torch.inference_mode():
-        if request.param == "slice":
-            speech = np.random.default_rng(4).integers(0, SLICE.bos_id, STEPS).tolist()
-            return Pair(SLICE, random_weights(SLICE, 1), random_voice(SLICE, 2), random_text(SLICE, 60, 3), speech)
+        if request.param:
+            return Pair.of_random_weights(request.param)
         checkpoint = finch.load()
         tensors = read_weights(finch.folder() / "weights.safetensors", checkpoint.config)
-        texts = [*finch.prompts("sentences"), *finch.prompts("paragraphs")]
-        longest = max(texts, key=lambda prompt: prompt.tokens)
+        longest = max([*finch.prompts("sentences"), *finch.prompts("paragraphs")], key=lambda prompt: prompt.tokens)
         text = checkpoint.tokenizer.encode(longest.text, longest.language)
         speech = held_out_speech(finch.folder(), [longest])[0][:STEPS].tolist()
         return Pair(checkpoint.config, tensors, checkpoint.voice, text, speech)
 
 
-def assert_close(ours: np.ndarray, theirs: torch.Tensor):
-    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-4)
+def assert_close(ours: np.ndarray | mx.array, theirs: torch.Tensor, rtol: float = 1e-5):
+    np.testing.assert_allclose(np.array(ours), theirs.numpy(), rtol=rtol, atol=1e-4)
 
 
-def test_the_oracle_is_what_it_says():
-    assert importlib.metadata.version("chatterbox-tts") == "0.1.7"
-    with torch.inference_mode():
-        theirs = upstream.build(SLICE, random_weights(SLICE, 1))
-    assert {name: tuple(value.shape) for name, value in theirs.state_dict().items()} == expected_shapes(SLICE)
+def assert_attention(pair: Pair, ours: list[mx.array], theirs: object, queries: slice | int):
+    for (layer, head), rows in zip(pair.config.aligned_heads, ours, strict=True):
+        expected = theirs.attentions[layer][0, head, queries]
+        np.testing.assert_allclose(np.array(rows).squeeze(), expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("config", "tensors"), [(SLICE, 40), (CHATTERBOX_TURBO, 299), (CHATTERBOX_NANO, 155)])
+def test_the_state_dict_is_upstreams_at_full_size(config, tensors):
+    """Names and shapes of upstream's own class; the wheel has no Nano, whose sizes are given to the same class."""
+    with torch.device("meta"):
+        theirs = upstream.make(config).state_dict()
+    assert {name: tuple(value.shape) for name, value in theirs.items()} == expected_shapes(config)
+    assert len(theirs) == tensors
 
 
 @torch.inference_mode()
-def test_conditioning(pair):
+def test_conditioning_and_prefix(pair):
+    """The prefix with what `inference` makes of it, and as `en-0.1.2-nocfg` has it: one row with a single BOS."""
     theirs = pair.theirs.prepare_conditioning(upstream.conditions(pair.voice))[0]
     assert theirs.shape == (pair.config.conditioning_length, pair.config.hidden_size)
-    assert_close(np.array(pair.ours.conditioning(pair.voice)), theirs)
+    assert not pair.gpt2 or len(theirs) == 1 + len(pair.voice.prompt)
+    assert_close(pair.ours.conditioning(pair.voice), theirs)
+    assert_close(pair.ours.prefix(pair.text, pair.voice), pair.their_prefix())
+    assert_close(pair.ours.prefix(pair.text, pair.voice, bos_count=1, guided=False), pair.their_prefix(guidance=0.0))
+    assert pair.ours.text_columns(pair.text, pair.voice) == slice(len(theirs), len(theirs) + len(pair.text))
 
 
 @torch.inference_mode()
-def test_prefix_with_two_bos_rows(pair):
-    assert_close(np.array(pair.ours.prefix(pair.text, pair.voice)), pair.their_prefix())
-
-
-@torch.inference_mode()
-def test_prefix_with_one_bos_row_and_no_guidance(pair):
-    """The layout of `en-0.1.2-nocfg`: conditioning, text and a single BOS in a single row."""
-    theirs, _ = pair.theirs.prepare_input_embeds(
-        t3_cond=upstream.conditions(pair.voice),
-        text_tokens=torch.tensor([pair.text]),
-        speech_tokens=torch.full((1, 1), pair.config.bos_id),
-        cfg_weight=0.0,
-    )
-    assert_close(np.array(pair.ours.prefix(pair.text, pair.voice, bos_count=1, guided=False)), theirs)
+def test_a_voice_without_a_prompt(pair):
+    """Upstream leaves the perceiver out: the rows of speaker and emotion alone, of which GPT-2 has the first."""
+    voice = Voice(pair.voice.speaker, pair.voice.prompt[:0])
+    condition = upstream.conditions(voice)
+    condition.cond_prompt_speech_tokens = None
+    theirs = pair.theirs.prepare_conditioning(condition)[0]
+    assert theirs.shape == (1 if pair.gpt2 else 2, pair.config.hidden_size)
+    assert_close(pair.ours.conditioning(voice), theirs)
+    assert pair.ours.text_columns(pair.text, voice).start == len(theirs)
 
 
 @torch.inference_mode()
 def test_prefill_layer_by_layer(pair, record_property):
     logits, attention, _ = pair.our_prefill()
     theirs = pair.their_forward(pair.their_prefix())
-    assert len(theirs.hidden_states) == pair.config.num_layers + 1
-    # transformers keeps the input of every layer, and the last entry after the final norm.
-    for layer, expected in enumerate([*theirs.hidden_states[1:-1], pair.last_layer]):
+    layers = pair.their_layers(theirs)
+    assert len(layers) == pair.config.num_layers + 1
+    if pair.gpt2:
+        assert_close(pair.taps["embeddings"], layers[0])
+    for layer, expected in enumerate(layers[1:]):
         assert_close(pair.taps[f"layers.{layer}"], expected)
     assert_close(pair.taps["norm"], theirs.hidden_states[-1])
-    for (layer, head), rows in zip(pair.config.aligned_heads, attention, strict=True):
-        np.testing.assert_allclose(rows, theirs.attentions[layer][0, head, -2:].numpy(), atol=1e-5)
-    expected = pair.theirs.speech_head(theirs.hidden_states[-1][:, -1])
-    np.testing.assert_allclose(logits, expected.numpy(), rtol=0, atol=LOGITS)
+    assert_attention(pair, attention, theirs, slice(-2, None))
+    assert_close(logits, pair.theirs.speech_head(theirs.hidden_states[-1][:, -1]), rtol=1e-5 * pair.gpt2)
     norms = np.abs(pair.taps["norm"] - theirs.hidden_states[-1].numpy()).max()
     record_property("largest difference after the last norm", f"{norms:.1e} ({pair.config.name})")
 
 
+@pytest.mark.parametrize("steps", [30, pytest.param(STEPS, marks=pytest.mark.nightly("200 steps on four models"))])
 @pytest.mark.parametrize("kind", CACHES)
 @torch.inference_mode()
-def test_teacher_forced_steps(pair, kind, record_property):
-    """200 steps over the cache: last hidden state, both logits, their mix and the attention of the aligned heads."""
-    cache = decode_cache(kind, pair.config, pair.our_prefill()[2], STEPS)
+def test_teacher_forced_steps(pair, kind, steps, record_property):
+    """Steps over the cache: every layer, logits, their mix, attention of the aligned heads; then all in one pass."""
+    cache = decode_cache(kind, pair.config, pair.our_prefill()[2], steps)
     past = pair.their_forward(pair.their_prefix()).past_key_values
     attention = AttentionRequest(pair.config.aligned_heads)
-    stepped, largest, largest_mix = [], 0.0, 0.0
-    for step, token in enumerate(pair.speech, start=1):
-        embedding = pair.theirs.speech_emb(torch.tensor([[token]])) + pair.theirs.speech_pos_emb.get_fixed_embedding(
-            step
-        )
-        theirs = pair.their_forward(torch.cat([embedding, embedding]), past)
+    stepped, largest, rtol = [], 0.0, 1e-5 * pair.gpt2
+    for step, token in enumerate(pair.speech[:steps], start=1):
+        theirs = pair.their_forward(pair.their_embedding(token, step), past)
         past = theirs.past_key_values
-        embedded = pair.ours.embed_speech([token] * 2, [step] * 2)
-        hidden, rows = pair.ours.backbone.step(embedded, cache, attention, pair._keep)
-        for layer, expected in enumerate([*theirs.hidden_states[1:-1], pair.last_layer]):
+        embedded = pair.ours.embed_speech([token] * pair.rows, [step] * pair.rows)
+        hidden, rows = pair.ours.backbone.step(embedded, cache, attention, pair.keep)
+        for layer, expected in enumerate(pair.their_layers(theirs)[1:]):
             assert_close(pair.taps[f"layers.{layer}"], expected[:, 0])
-        assert_close(np.array(hidden), theirs.hidden_states[-1][:, 0])
-        ours, expected = (
-            np.array(pair.ours.logits(hidden)),
-            pair.theirs.speech_head(theirs.hidden_states[-1][:, 0]).numpy(),
-        )
+        assert_close(hidden, theirs.hidden_states[-1][:, 0])
+        ours, expected = np.array(pair.ours.logits(hidden)), pair.theirs.speech_head(theirs.hidden_states[-1][:, 0])
         stepped.append(ours)
-        largest = max(largest, float(np.abs(ours - expected).max()))
-        np.testing.assert_allclose(ours, expected, rtol=0, atol=LOGITS)
-        mixed, their_mix = (rows[0] + 0.5 * (rows[0] - rows[1]) for rows in (ours, expected))
-        largest_mix = max(largest_mix, float(np.abs(mixed - their_mix).max()))
-        np.testing.assert_allclose(mixed, their_mix, rtol=0, atol=LOGITS)
-        for (layer, head), row in zip(pair.config.aligned_heads, rows[0], strict=True):
-            np.testing.assert_allclose(np.array(row), theirs.attentions[layer][0, head].numpy(), atol=1e-5)
-    figures = f"{largest:.1e}, of a guided one {largest_mix:.1e}, over {STEPS} steps ({pair.config.name}, {kind})"
-    record_property("largest difference of a logit", figures)
-    at_once = np.array(pair.ours.teacher_forced(pair.text, pair.voice, pair.speech))
-    assert at_once.shape == (2, STEPS + 1, pair.config.speech_vocab_size)
-    np.testing.assert_allclose(at_once[:, 1:], np.stack(stepped, axis=1), rtol=0, atol=LOGITS)
-
-
-@torch.inference_mode()
-def test_a_voice_without_a_prompt(pair):
-    """Upstream leaves the perceiver out: two rows before the text."""
-    voice = Voice(pair.voice.speaker, pair.voice.prompt[:0])
-    condition = upstream.conditions(voice)
-    condition.cond_prompt_speech_tokens = None
-    theirs = pair.theirs.prepare_conditioning(condition)[0]
-    assert_close(np.array(pair.ours.conditioning(voice)), theirs)
-    assert pair.ours.text_columns(pair.text, voice).start == len(theirs)
+        largest = max(largest, float(np.abs(ours - expected.numpy()).max()))
+        assert_close(ours, expected, rtol)
+        mixed, their_mix = (logits[0] + 0.5 * (logits[0] - logits[-1]) for logits in (ours, expected))
+        assert_close(mixed, their_mix, rtol)
+        assert_attention(pair, rows[0], theirs, -1)
+    record_property("largest difference of a logit", f"{largest:.1e} over {steps} steps ({pair.config.name}, {kind})")
+    at_once = np.array(pair.ours.teacher_forced(pair.text, pair.voice, pair.speech[:steps]))
+    assert at_once.shape == (pair.rows, steps + 1, pair.config.speech_vocab_size)
+    np.testing.assert_allclose(at_once[:, 1:], np.stack(stepped, axis=1), rtol=rtol, atol=1e-4)
 
 
 def test_swiglu_is_that_of_float64():
@@ -199,8 +138,7 @@ def test_swiglu_is_that_of_float64():
     gates = np.concatenate([rng.normal(0, 3, 4_000), rng.uniform(-200, 200, 95), [0, -0.0, -87.5, 87.5, -1e4, 1e30]])
     joint = np.concatenate([gates, rng.normal(0, 2, gates.size)]).astype(np.float32)[None].repeat(3, axis=0)
     gate, up = np.split(joint.astype(np.float64), 2, axis=1)
-    expected = gate * expit(gate) * up
-    np.testing.assert_allclose(np.array(swiglu(mx.array(joint))), expected, rtol=1e-6, atol=1e-33)
+    np.testing.assert_allclose(np.array(swiglu(mx.array(joint))), gate * expit(gate) * up, rtol=1e-6, atol=1e-33)
 
 
 def test_swiglu_of_other_types_is_mlxs():

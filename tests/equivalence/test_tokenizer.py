@@ -1,5 +1,6 @@
 """Text to ids against upstream's own text front ends, on Finch's tokenizer and on one of the English kind."""
 
+import functools
 import inspect
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,22 +16,18 @@ from sampler.t3.config import CHATTERBOX_ENGLISH
 from sampler.t3.tokenizer import TextTokenizer, normalize_punctuation
 from tests import upstream
 
-TEXTS = st.text(
-    alphabet=st.sampled_from(
-        "abcXYZ .,!?:;-'\"()0123456789\u2026\u2014\u2013\u201c\u201d\u2018\u2019\u00e9\u00fc\u00df"
-    ),
-    max_size=60,
-).filter(lambda text: text.strip())
+LETTERS = "abcXYZ .,!?:;-'\"()0123456789\u2026\u2014\u2013\u201c\u201d\u2018\u2019\u00e9\u00fc\u00df"
+TEXTS = st.text(alphabet=st.sampled_from(LETTERS), max_size=60).filter(lambda text: text.strip())
 
 
+@functools.cache
 def upstream_function(module: str, name: str):
     """One function of an upstream module whose imports (audio libraries) are not there: run its source alone."""
     source = Path(inspect.getfile(upstream.module("chatterbox.models.t3.t3"))).parents[2] / f"{module}.py"
     text = source.read_text(encoding="utf-8")
     start = text.index(f"def {name}(")
-    body = text[start : text.index("\n\n\n", start)]
     namespace: dict[str, object] = {}
-    exec(body, namespace)  # the oracle's own code, unchanged
+    exec(text[start : text.index("\n\n\n", start)], namespace)  # the oracle's own code, unchanged
     return namespace[name]
 
 
@@ -104,15 +101,13 @@ def test_languages_that_upstream_rewrites_with_other_packages(english):
 
 
 def test_a_tokenizer_of_another_size_is_refused(english, checkpoint, tmp_path):
-    with pytest.raises(WeightsError) as error:
-        TextTokenizer(english, checkpoint.config)
-    assert str(error.value) == (
-        f"tokenizer.json has 704 ids up to 703, text_emb has {checkpoint.config.text_vocab_size} rows "
-        "(tokenizer and weights are of different versions)"
-    )
-    broken = tmp_path / "tokenizer.json"
+    broken, rows = tmp_path / "tokenizer.json", checkpoint.config.text_vocab_size
     broken.write_text("{", encoding="utf-8")
-    with pytest.raises(WeightsError, match=r"tokenizer.json is no tokenizer"):
-        TextTokenizer(broken, checkpoint.config)
-    with pytest.raises(WeightsError, match=r"does not exist \(the tokenizer belongs beside the weights\)"):
-        TextTokenizer(tmp_path / "none.json", checkpoint.config)
+    different = r"\(tokenizer and weights are of different versions\)"
+    for path, message in (
+        (english, rf"^tokenizer.json has 704 ids up to 703, text_emb has {rows} rows {different}$"),
+        (broken, r"tokenizer.json is no tokenizer"),
+        (tmp_path / "none.json", r"does not exist \(the tokenizer belongs beside the weights\)"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            TextTokenizer(path, checkpoint.config)

@@ -23,12 +23,8 @@ from sampler.t3.weights import read_weights
 from tests.support import TINY
 
 TOKENIZER = build_tokenizer(("en",))
-CONFIG = replace(
-    TINY,
-    text_vocab_size=TOKENIZER.get_vocab_size(),
-    start_text_id=TOKENIZER.token_to_id("[START]"),
-    stop_text_id=TOKENIZER.token_to_id("[STOP]"),
-)
+START, STOP = (TOKENIZER.token_to_id(name) for name in ("[START]", "[STOP]"))
+CONFIG = replace(TINY, text_vocab_size=TOKENIZER.get_vocab_size(), start_text_id=START, stop_text_id=STOP)
 LENGTHS = (31, 20, 45, 27)
 
 
@@ -54,7 +50,6 @@ def network() -> T3Network:
 
 @pytest.fixture(scope="module")
 def core(network, tmp_path_factory) -> T3:
-    """The MLX core with the network's weights, from a file as one that ships."""
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     save_file({name: value for name, value in network.state_dict().items() if "rotary" not in name}, path)
     return T3(read_weights(path, CONFIG), CONFIG)
@@ -65,8 +60,7 @@ def core(network, tmp_path_factory) -> T3:
 def test_the_loss_of_a_packed_batch_is_the_log_loss_of_the_core(corpus, network, core, single_bos, blank_text):
     """Four utterances of different lengths in one padded batch, against each by itself, teacher-forced."""
     recipe = Recipe(rows_per_batch=1_000, shards=1, blank_text=blank_text, single_bos=single_bos, wrong_token=0.0)
-    codebook = np.random.default_rng(5).normal(size=(CONFIG.bos_id, 80)).astype(np.float32)
-    (batch,) = next(Batches(corpus, TOKENIZER, CONFIG, codebook, recipe).from_step(0))
+    (batch,) = next(batches(corpus, recipe).from_step(0))
     assert len(batch.text) == len(LENGTHS)
     with torch.no_grad():
         loss = network(batch).speech.item()
@@ -84,9 +78,7 @@ def test_the_loss_of_a_packed_batch_is_the_log_loss_of_the_core(corpus, network,
 
 def test_a_batch_of_blank_texts_has_losses(corpus, network):
     """A small batch may have no text at all: then text and alignment say nothing, and nothing becomes NaN."""
-    recipe = Recipe(rows_per_batch=1_000, shards=1, blank_text=1.0)
-    codebook = np.zeros((CONFIG.bos_id, 80), dtype=np.float32) + np.arange(CONFIG.bos_id)[:, None]
-    (batch,) = next(Batches(corpus, TOKENIZER, CONFIG, codebook, recipe).from_step(0))
+    (batch,) = next(batches(corpus, Recipe(rows_per_batch=1_000, shards=1, blank_text=1.0)).from_step(0))
     losses = network(batch)
     assert (losses.text.item(), losses.alignment.item()) == (0.0, 0.0)
     torch.autograd.backward(losses.speech + losses.text + losses.alignment)
@@ -122,15 +114,18 @@ def test_the_gradients_are_those_of_the_library(network):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
-def interrupted(corpus, folder, recipe, stop: int) -> None:
-    """Train and stop as an interrupt would, after `stop` steps."""
+def train(corpus, folder, recipe, seed: int = 8, stop: int | None = None) -> T3Network:
+    """A network from this seed, trained; an interrupt comes after `stop` steps."""
 
     def bar(done: int, note: str) -> None:
         if done == stop:
             raise KeyboardInterrupt
 
-    torch.manual_seed(8)
-    fit(T3Network(CONFIG), batches(corpus, recipe), recipe, folder / "training.pt", folder / "training.jsonl", bar)
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(seed)
+    network = T3Network(CONFIG)
+    fit(network, batches(corpus, recipe), recipe, folder / "training.pt", folder / "training.jsonl", bar)
+    return network
 
 
 def batches(corpus, recipe) -> Batches:
@@ -142,38 +137,29 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(corpus, tmp_path, m
     """Stopped at step 5 of 9 with a checkpoint of step 4: the same weights to the bit, a log without a step twice."""
     monkeypatch.setattr(fitting, "KEPT_EVERY", 2)
     recipe = Recipe(steps=9, warmup=3, rows_per_batch=300, short_rows=57, short_steps=4)
-    weights = []
-    for stop in (99, 5):
-        folder = tmp_path / str(stop)
-        folder.mkdir()
-        if stop == 5:
-            with pytest.raises(KeyboardInterrupt):
-                interrupted(corpus, folder, recipe, stop)
-            assert torch.load(folder / "training.pt", weights_only=True)["step"] == 4
-        torch.manual_seed(9 if stop == 5 else 8)
-        network = T3Network(CONFIG)
-        fit(
-            network, batches(corpus, recipe), recipe, folder / "training.pt", folder / "training.jsonl", lambda *_: None
-        )
-        weights.append(network.state_dict())
-        steps = [json.loads(line)["step"] for line in (folder / "training.jsonl").read_text().splitlines()]
-        assert steps == list(range(9))
-    logs = [(tmp_path / name / "training.jsonl").read_text() for name in ("99", "5")]
-    assert logs[0] == logs[1]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], atol=0, rtol=0, msg=name)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        train(corpus, parts, recipe, stop=5)
+    assert torch.load(parts / "training.pt", weights_only=True)["step"] == 4
+    networks = [train(corpus, whole, recipe), train(corpus, parts, recipe, seed=9)]
+    log = (whole / "training.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in log.splitlines()] == list(range(9))
+    assert log == (parts / "training.jsonl").read_text()
+    assert_same(*networks)
+
+
+def assert_same(one: T3Network, other: T3Network):
+    values = other.state_dict()
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value, values[name], atol=0, rtol=0, msg=name)
 
 
 def test_a_finished_training_is_not_done_again(corpus, tmp_path):
     recipe = Recipe(steps=1, warmup=1, rows_per_batch=300)
-    paths = tmp_path / "training.pt", tmp_path / "training.jsonl"
-    networks = [T3Network(CONFIG), T3Network(CONFIG)]
-    fit(networks[0], batches(corpus, recipe), recipe, *paths, lambda *_: None)
-    before = [path.stat().st_mtime_ns for path in paths[:1]], paths[1].read_text()
-    fit(networks[1], batches(corpus, recipe), recipe, *paths, lambda *_: None)
-    assert ([path.stat().st_mtime_ns for path in paths[:1]], paths[1].read_text()) == before
-    for ours, theirs in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    first = train(corpus, tmp_path, recipe)
+    before = (tmp_path / "training.pt").stat().st_mtime_ns, (tmp_path / "training.jsonl").read_text()
+    assert_same(first, train(corpus, tmp_path, recipe, seed=9))
+    assert ((tmp_path / "training.pt").stat().st_mtime_ns, (tmp_path / "training.jsonl").read_text()) == before
 
 
 def test_short_texts_come_first(corpus):

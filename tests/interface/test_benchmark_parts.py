@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from sampler import SamplingConfig, finch
 from sampler.generation.generator import Generator
 from sampler.requests import Request
 from sampler.t3.config import CHATTERBOX_ENGLISH
 from sampler.t3.weights import expected_shapes
-from tests.benchmarks import chain_work, clock, endless, full_size, roofline
+from tests.benchmarks import analyzer, chain, clock, endless, full_size, loops, roofline
 from tests.benchmarks import finch as finch_benchmark
 from tests.support import TINY, random_text, random_weights
 
@@ -35,6 +36,7 @@ def test_runs_of_ours_go_on_where_they_would_end(short_text):
     endless.check_lengths(generator.generate(asked), asked)
 
 
+@pytest.mark.nightly("upstream's own loop draws up to 2,000 tokens")
 def test_runs_of_upstream_go_on_where_they_would_end(short_text, monkeypatch):
     from tests import upstream
 
@@ -51,14 +53,11 @@ class Counted:
     """A layer that writes down how many rows it is given."""
 
     def __init__(self, layer: object, rows: list[int]) -> None:
-        self.layer, self.rows = layer, rows
+        self.layer, self.rows, self.rest = layer, rows, layer.rest
 
     def projections(self, hidden):
         self.rows.append(hidden.shape[0])
         return self.layer.projections(hidden)
-
-    def rest(self, hidden, mixed):
-        return self.layer.rest(hidden, mixed)
 
 
 def test_a_long_text_is_filled_in_and_steps_are_computed():
@@ -100,15 +99,46 @@ def test_texts_of_the_benchmark_fit_their_length():
         assert abs(np.mean([prompt.tokens for prompt in prompts]) / tokens - 1) < 0.1
 
 
-@pytest.mark.parametrize("library", [chain_work.ours, chain_work.huggingface, chain_work.mlx_lm])
+LIBRARIES = list(chain.STEPS.values())
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize(("rows", "top_p"), [(1, 0.95), (3, 1.0)])
 def test_a_step_of_a_chain_draws_a_token_a_row(library, rows, top_p):
     step = library(rows, 300, top_p)
     drawn = np.stack([np.array(step()) for _ in range(20)])
     assert drawn.shape == (20, rows)
-    assert drawn.min() >= 0
-    assert drawn.max() < 300
+    assert ((drawn >= 0) & (drawn < 300)).all()
     assert len(np.unique(drawn)) > 1
+
+
+@pytest.mark.parametrize("peer", LIBRARIES[1:])
+def test_what_is_timed_is_the_same_chain(peer):
+    works = [library(4, 500, 0.95) for library in (peer, chain.our_step)]
+    drawn, others = (np.stack([step() for _ in range(300)]) for step in works)
+    for theirs, own in zip(drawn.T, others.T, strict=True):
+        assert {int(token) for token in own if (own == token).mean() > 0.2} <= set(theirs.tolist())
+        assert {int(token) for token in theirs if (theirs == token).mean() > 0.2} <= set(own.tolist())
+
+
+LATE = pytest.param(4_000, marks=pytest.mark.nightly("the definition takes long at token 4,000"))
+
+
+@pytest.mark.parametrize("place", [400, LATE])
+@pytest.mark.parametrize("stream", loops.STREAMS)
+def test_the_guard_finds_the_loops_of_the_definition(stream, place):
+    tokens = loops.STREAMS[stream](place + loops.ROUND)
+    guards = [loops.guard_at(rules, tokens, place) for rules in loops.RULES.values()]
+    found = [work() for work in (loops.definition_at(tokens, place), *guards)]
+    assert found == [0 if stream == "speech" else loops.ROUND] * 3
+
+
+def test_no_step_of_an_analyzer_that_is_timed_forces_or_suppresses():
+    decisions = analyzer.ours_at(400, 2).step(range(2), [analyzer.ROW] * 2, [7] * 2)
+    assert decisions.complete.all()
+    assert not decisions.forced.any()
+    logits = torch.zeros(1, analyzer.VOCABULARY)
+    assert torch.equal(analyzer.theirs_at(400).step(logits, next_token=7), logits)
 
 
 def test_a_median_leaves_out_the_first_calls():

@@ -1,6 +1,8 @@
 """`python -m tests.benchmarks`: the runner, its file and its exit code, with sides that take no time."""
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import rows, runner
-from tests.benchmarks.__main__ import main
+from tests.benchmarks import runner
+from tests.benchmarks.__main__ import COMPARISONS, main
 from tests.benchmarks.child import PEAK_MEMORY
-from tests.benchmarks.registry import COMPARISONS
 from tests.benchmarks.rows import Figure, Result, Row
 from tests.benchmarks.runner import Comparison
 from tests.interface.benchmark_sides import LOG
@@ -26,7 +27,7 @@ def row(goal: float | None = None, measure: str = "time", **further: object) -> 
 
 
 def comparison(*made: Row, turns: tuple[str, ...] = TURNS, name: str = "kettles") -> Comparison:
-    return Comparison(name, MODULE, turns, ("ours", "peer"), made or (row(),))
+    return Comparison(name, MODULE, turns, made or (row(),))
 
 
 @pytest.fixture
@@ -37,55 +38,57 @@ def log(tmp_path, monkeypatch):
     return tmp_path / "log"
 
 
+@pytest.fixture
+def in_process(log, monkeypatch):
+    """The same with sides in this process, where it does not matter that they have one of their own."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    sides = importlib.import_module(MODULE).SIDES
+    monkeypatch.setattr(runner, "run_side", lambda module, side, settings: sides[side](quick=settings.quick))
+    return log
+
+
 def objects(path: str = "benchmarks.json") -> list[dict]:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def test_sides_take_turns_and_medians_become_rows(log, capsys):
+def test_sides_take_turns_and_medians_become_rows(in_process, capsys):
     assert main([], [comparison()]) == 0
-    assert log.read_text().split() == ["ours", "peer", "ours", "peer", "ours", "peer"]
+    assert in_process.read_text().split() == ["ours", "peer", "ours", "peer", "ours", "peer"]
     (found,) = objects()
     assert found.keys() >= KEYS
     assert (found["name"], found["peer_name"], found["unit"], found["goal"]) == ("kettle", "theirs", "s", None)
     assert (found["ours"], found["peer"], found["ratio"]) == (2.0, 5.0, 2.5)
     assert found["spread"] == {"ours": [1.0, 9.0], "peer": [4.0, 6.0]}
-    said = capsys.readouterr().out
-    assert "kettles: ours (1 of 6)" in said
-    assert "kettles: peer (6 of 6)" in said
-    assert "2.5" in said
-    assert "(1..9)" in said
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("kettles: ours (1 of 6)", "kettles: peer (6 of 6)", "2.5", "(1..9)"))
 
 
-def test_long_ones_run_a_b_a(log):
+def test_long_ones_run_a_b_a(in_process):
     assert main([], [comparison(turns=("ours", "peer", "ours"))]) == 0
-    assert log.read_text().split() == ["ours", "peer", "ours"]
+    assert in_process.read_text().split() == ["ours", "peer", "ours"]
     assert objects()[0]["ours"] == 1.5
 
 
-def test_quick_takes_fewer_turns_and_tells_the_sides(log):
+def test_quick_takes_fewer_turns_and_says_so_to_the_sides(in_process):
     made = comparison(row(), Row("quick", Figure("ours", "quick"), ""))
     assert main(["--quick"], [made]) == 0
-    assert log.read_text().split() == ["ours", "peer"]
+    assert in_process.read_text().split() == ["ours", "peer"]
     assert objects()[1]["ours"] == 1.0
     assert (objects()[1]["peer"], objects()[1]["ratio"]) == (None, None)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_both_sides_get_the_same_number_of_threads(log, monkeypatch, count):
+def test_both_sides_get_the_same_number_of_threads_and_measure_their_memory(log, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert main(["--threads", str(count)], [comparison(row(measure="threads"))]) == 0
-    assert (objects()[0]["ours"], objects()[0]["peer"]) == (count, count)
-
-
-def test_every_side_tells_its_peak_memory(log):
-    assert main([], [comparison(row(measure=PEAK_MEMORY))]) == 0
-    assert objects()[0]["ours"] > 5
+    measured = row(measure="threads"), row(measure=PEAK_MEMORY)
+    assert main(["--threads", "3"], [comparison(*measured, turns=("ours", "peer"))]) == 0
+    assert (objects()[0]["ours"], objects()[0]["peer"]) == (3, 3)
+    assert objects()[1]["ours"] > 5
 
 
 @pytest.mark.parametrize(
     ("goal", "better", "code"), [(2.5, "less", 0), (2.6, "less", 1), (0.4, "more", 0), (0.5, "more", 1)]
 )
-def test_a_ratio_under_its_goal_fails_and_is_named(log, capsys, goal, better, code):
+def test_a_ratio_under_its_goal_fails_and_is_named(in_process, capsys, goal, better, code):
     assert main([], [comparison(row(goal, better=better))]) == code
     named = f"kettle: {2.5 if better == 'less' else 0.4:.2f} times theirs, goal {goal:g}"
     assert (named in capsys.readouterr().out) == bool(code)
@@ -93,17 +96,16 @@ def test_a_ratio_under_its_goal_fails_and_is_named(log, capsys, goal, better, co
 
 
 def test_a_ratio_that_is_no_number_is_under_its_goal():
-    found = Result("kettle", float("nan"), 1.0, "theirs", "s", float("nan"), 1.0, {})
-    assert found.fault == "kettle: nan times theirs, goal 1"
+    assert Result(row(1.0), float("nan"), 1.0, float("nan"), {}).fault == "kettle: nan times theirs, goal 1"
 
 
-def test_a_share_above_1_is_no_success(log, capsys):
+def test_a_share_above_1_is_no_success(in_process, capsys):
     bound = Figure("peer", "time", "largest")
     made = Row("share", Figure("ours", "time"), "1/s", bound, "roofline", 0.1, "more", ceiling=0.3)
     assert main([], [comparison(made)]) == 1
     assert objects()[0]["peer"] == 6.0
     assert "share: 0.33 times roofline, which cannot be: roofline was measured on a busy" in capsys.readouterr().out
-    log.unlink()
+    in_process.unlink()
     assert main([], [comparison(replace(made, ceiling=0.34))]) == 0
 
 
@@ -112,23 +114,27 @@ def test_a_goal_needs_a_peer():
         Row("kettle", Figure("ours", "time"), "s", goal=2)
 
 
+def test_a_side_that_fails_is_shown_and_the_others_are_measured(log, capsys):
+    alone = Row("kettle", Figure("ours", "time"), "s")
+    assert main([], [comparison(turns=("crashes",), name="broken"), comparison(alone, turns=("ours",))]) == 1
+    assert "RuntimeError: the kettle is empty" in capsys.readouterr().out
+    assert [each["name"] for each in objects()] == ["kettle"]
+
+
 @pytest.mark.parametrize(
-    ("side", "said"),
+    ("side", "message"),
     [
-        ("crashes", "RuntimeError: the kettle is empty"),
         ("leaves", "the side leaves ended with exit code 3"),
         ("chatters", "the side chatters says what cannot be read: could not convert string to float: 'long'"),
         ("nobody", "KeyError: 'nobody'"),
     ],
 )
-def test_a_side_that_fails_is_shown_and_the_others_are_measured(log, capsys, side, said):
-    wrong = comparison(turns=("ours", side), name="broken")
-    assert main([], [wrong, comparison(row(), turns=("ours", "peer"))]) == 1
-    assert said in capsys.readouterr().out
-    assert [each["name"] for each in objects()] == ["kettle"]
+def test_a_side_without_figures_is_an_error(log, side, message):
+    with pytest.raises(runner.ChildError, match=re.escape(message)):
+        list(runner.run_side(MODULE, side, runner.Settings()))
 
 
-def test_a_measure_that_is_missing_is_said(log, capsys):
+def test_a_measure_that_is_missing_is_said(in_process, capsys):
     assert main([], [comparison(row(measure="steam"))]) == 1
     assert "kettles: the side ours measured no 'steam'" in capsys.readouterr().out
     assert objects() == []
@@ -136,12 +142,9 @@ def test_a_measure_that_is_missing_is_said(log, capsys):
 
 def test_a_busy_machine_is_said(monkeypatch):
     said = []
-    seconds = iter([100.0, 103.5])
-    monkeypatch.setattr(runner, "_busy", lambda: next(seconds))
-    own = iter([10.0, 11.5])
-    monkeypatch.setattr(runner, "_own", lambda: next(own))
-    clock = iter([0.0, 4.0])
-    monkeypatch.setattr(runner.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(runner, "_busy", iter([100.0, 103.5]).__next__)
+    monkeypatch.setattr(runner, "_own", iter([10.0, 11.5]).__next__)
+    monkeypatch.setattr(runner.time, "monotonic", iter([0.0, 4.0]).__next__)
     with runner.others_at_work(said.append):
         pass
     assert said == ["  others used 0.5 cores meanwhile: these figures say little"]
@@ -155,7 +158,7 @@ def test_processor_time_of_children_is_its_own():
     assert runner._busy() - busy > 0.8 * (runner._own() - own) - 0.1
 
 
-def test_only_what_is_named_runs(log):
+def test_only_what_is_named_runs(in_process):
     first, second = comparison(name="first"), comparison(row(goal=99), name="second")
     assert main(["--only", "first", "--json", "mine.json"], [first, second]) == 0
     assert len(objects("mine.json")) == 1
@@ -177,33 +180,10 @@ def test_a_mistake_is_said_before_anything_runs(log, capsys, given, said):
     assert not log.exists()
 
 
-def test_the_file_is_replaced_at_once(tmp_path, monkeypatch):
-    """Where the write fails, the old file stays and nothing else is left behind."""
-    path, result = tmp_path / "benchmarks.json", rows.judge(Row("a", Figure("ours", "b"), "s"), {("ours", "b"): [1.0]})
-    path.write_text("old")
-
-    def interrupted(*_: object) -> None:
-        assert len(list(tmp_path.iterdir())) == 2
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        rows.write([result], path)
-    assert path.read_text() == "old"
-    assert [each.name for each in tmp_path.iterdir()] == ["benchmarks.json"]
-    monkeypatch.undo()
-    rows.write([result], path)
-    assert objects(str(path))[0]["ours"] == 1.0
-
-
 def test_the_comparisons_are_whole():
-    """Names are unique, sides exist, and every turn's side is one of them."""
-    import importlib
-
     names = [each.name for made in COMPARISONS for each in made.rows]
     assert len(names) == len(set(names))
     for made in COMPARISONS:
         sides = importlib.import_module(made.module).SIDES.keys()
         needed = {figure.side for each in made.rows for figure in (each.ours, each.peer) if figure}
         assert needed <= set(made.turns) <= sides
-        assert needed <= set(made.quick_turns) <= sides

@@ -3,20 +3,26 @@
 import ctypes.util
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from sampler.runtime import blas
+from tests.commands import ROOT
 
-ASK = "import sampler.runtime.blas as b; told = b.prepare(); print(told.name, told.hint, told.threads, sep='|')"
+WITHOUT = ctypes.util.find_library("openblas") is None
 
 
-def told(setting: str) -> list[str]:
+def output(program: str, **environment: str) -> str:
+    """What a program prints in a process that has these settings alone."""
+    environment |= {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def chosen(setting: str) -> list[str]:
     """Name, hint and threads in a process with a setting."""
-    environment = {"SAMPLER_BLAS": setting, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.strip().split("|")
+    program = "import sampler.runtime.blas as b; blas = b.prepare(); print(blas.name, blas.hint, blas.threads, sep='|')"
+    return output(program, SAMPLER_BLAS=setting, OPENBLAS_NUM_THREADS="1").split("|")
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Accelerate is taken")
@@ -29,26 +35,24 @@ def told(setting: str) -> list[str]:
     ],
 )
 def test_a_setting_that_names_no_blas_leaves_the_one_of_mlx(setting, hint):
-    name, said, threads = told(setting)
+    name, said, threads = chosen(setting)
     assert (name, threads) == ("bundled with MLX", "1")
     assert said.startswith(hint)
 
 
-@pytest.mark.skipif(ctypes.util.find_library("openblas") is None, reason="there is no OpenBLAS on this system")
+@pytest.mark.skipif(WITHOUT, reason="there is no OpenBLAS on this system")
 def test_openblas_says_its_version_and_threads():
-    name, said, threads = told("")
+    name, said, threads = chosen("")
     assert name.startswith("OpenBLAS ")
     assert "1 thread (" in name
     assert (said, threads) == ("", "1")
 
 
-@pytest.mark.skipif(ctypes.util.find_library("openblas") is None, reason="there is no OpenBLAS on this system")
+@pytest.mark.skipif(WITHOUT, reason="there is no OpenBLAS on this system")
 @pytest.mark.parametrize(("given", "found"), [({}, "20"), ({blas.WAITING: "9"}, "9")])
 def test_the_threads_of_openblas_do_not_spin_for_long_unless_a_setting_says_so(given, found):
-    ask = f"import os, sampler.runtime.blas as b; b.prepare(); print(os.environ['{blas.WAITING}'])"
-    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), **given}
-    done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == found
+    program = f"import os, sampler.runtime.blas as b; b.prepare(); print(os.environ['{blas.WAITING}'])"
+    assert output(program, **given) == found
 
 
 def test_mkl_is_found_beside_python(tmp_path, monkeypatch):

@@ -38,17 +38,16 @@ def test_requests_spread_over_all_slots_and_first_ones_of_neighbours_differ(case
 def test_a_cell_by_itself_has_the_tokens_the_slots_and_the_bits_of_the_whole_run(tmp_path):
     file = tmp_path / "made.toml"
     file.write_text(
-        'why = "made"\n[generation]\nrequests = 3\nwidth = 4\nmax_new_tokens = 30\n'
-        "[axes]\ntemperature = [0.7, 0.8, 0.9]\ncfg_weight = [0.0, 0.5]\n"
+        'why = "made"\n[generation]\nrequests = 3\nwidth = 4\nmax_new_tokens = 20\n'
+        "[axes]\ntemperature = [0.7, 0.9]\ncfg_weight = [0.0, 0.5]\n"
     )
     cases = load_matrix(file).cases
     whole = {result.case.cell: result for result in run_all(Session(load_matrix(file))).results}
-    for case in (cases[0], cases[3], cases[5]):
+    for case in (cases[0], cases[3]):
         together, alone = whole[case.cell], result_of(Session(load_matrix(file)), case.cell)
         assert [each.tokens for each in together.generations] == [each.tokens for each in alone.generations]
         for left, right in zip(together.generations, alone.generations, strict=True):
             assert (left.record.slot, left.record.width) == (right.record.slot, 4)
             assert left.record.margin.tolist() == right.record.margin.tolist()
-        assert {verdict.check: verdict.outcome for verdict in together.verdicts} == {
-            verdict.check: verdict.outcome for verdict in alone.verdicts
-        }
+        one, other = ({each.check: each.outcome for each in found.verdicts} for found in (together, alone))
+        assert one == other

@@ -39,46 +39,40 @@ def test_what_cannot_be_is_refused(field, value, expected):
 
 
 @pytest.mark.parametrize(
-    ("info", "config", "missing"),
+    ("info", "changes", "missing"),
     [
-        ({"cfg": False}, CONFIG, "x has no guidance"),
-        ({"supports": {"cfg", "temperature"}}, CONFIG, "does not support min_p, repetition_penalty, top_k"),
-        ({"supports": STAGES}, replace(CONFIG, min_tokens_to_keep=2), "does not support min_tokens_to_keep"),
-        ({"supports": STAGES}, replace(CONFIG, cfg_convention="unconditional"), "does not support cfg_convention"),
-        ({"supports": STAGES}, replace(CONFIG, typical_p=0.5), "does not support typical_p"),
-        ({"supports": STAGES}, replace(CONFIG, penalty_window=5), "does not support penalty_window"),
-        ({"orders": (STAGES,)}, replace(CONFIG, typical_p=0.5), "does not support typical_p"),
-        ({"orders": (TRUNCATES_FIRST, ("cfg",))}, CONFIG, "does not offer the order cfg>alignment>repetition_penalty"),
-        (
-            {"orders": (TRUNCATES_FIRST,)},
-            replace(CONFIG, order=("temperature", "min_p")),
-            "the order temperature>min_p",
+        ({"cfg": False}, {}, "x has no guidance"),
+        ({"supports": {"cfg", "temperature"}}, {}, "does not support min_p, repetition_penalty, top_k"),
+        *(
+            ({"supports": STAGES}, {name: value}, f"does not support {name}")
+            for name, value in (("min_tokens_to_keep", 2), ("cfg_convention", "unconditional"), ("penalty_window", 5))
         ),
-        ({"orders": (("cfg", "temperature"),)}, CONFIG, "does not offer the order cfg>alignment"),
+        ({"supports": STAGES}, {"typical_p": 0.5}, "does not support typical_p"),
+        ({"orders": (STAGES,)}, {"typical_p": 0.5}, "does not support typical_p"),
+        ({"orders": (TRUNCATES_FIRST, ("cfg",))}, {}, "does not offer the order cfg>alignment>repetition_penalty"),
+        ({"orders": (TRUNCATES_FIRST,)}, {"order": ("temperature", "min_p")}, "the order temperature>min_p"),
+        ({"orders": (("cfg", "temperature"),)}, {}, "does not offer the order cfg>alignment"),
     ],
 )
-def test_what_is_missing_is_named(info, config, missing):
+def test_what_is_missing_is_named(info, changes, missing):
     with pytest.raises(Unsupported, match=missing):
-        offered(replace(INFO, **info), config)
+        offered(replace(INFO, **info), replace(CONFIG, **changes))
 
 
-def test_knobs_may_stand_for_stages():
+def test_parameters_may_stand_for_stages():
     supports = frozenset({"cfg_weight", "repetition_penalty", "temperature", "top_k", "min_p", "min_tokens_to_keep"})
     config = replace(CONFIG, min_tokens_to_keep=2)
     assert offered(replace(INFO, supports=supports), config) == config
 
 
 def test_an_order_that_comes_to_the_same_is_asked_for():
-    """`alignment` and idle stages do not count, and stages that were left out stay idle."""
+    """`alignment` and idle stages do not count, stages left out stay idle, one fixed order stands for the default."""
     without_alignment = tuple(stage for stage in STAGES if stage != "alignment")
     info = replace(INFO, orders=(TRUNCATES_FIRST, without_alignment))
     assert offered(info, CONFIG) == replace(CONFIG, order=without_alignment)
     asked = offered(info, replace(CONFIG, order=("min_p", "temperature")))
     assert asked.order == TRUNCATES_FIRST
     assert asked.active_stages() == {"min_p", "temperature"}
-
-
-def test_one_fixed_order_stands_for_the_default_one():
     assert offered(replace(INFO, orders=(TRUNCATES_FIRST,)), CONFIG).order == TRUNCATES_FIRST
     longer = ("typical_p", *TRUNCATES_FIRST)
     assert offered(replace(INFO, orders=(longer,)), replace(CONFIG, typical_p=0.5)).order == longer
@@ -116,6 +110,7 @@ def test_answers_that_cannot_be_are_refused(answers, expected):
 
 
 def test_stages_that_an_engine_lacks_are_left_out_where_others_stand_together():
+    """A stage alone is never left out."""
     without = replace(INFO, cfg=False)
     chain = SamplingConfig(top_p=0.9)
     assert trimmed(INFO, chain) == chain
@@ -124,12 +119,7 @@ def test_stages_that_an_engine_lacks_are_left_out_where_others_stand_together():
     assert trimmed(few, chain).active_stages() == {"temperature", "top_p"}
     ordered = replace(INFO, orders=(("temperature", "min_p"),))
     assert trimmed(ordered, chain).active_stages() == {"temperature", "min_p"}
-
-
-def test_a_stage_alone_is_never_left_out():
-    without = replace(INFO, cfg=False)
-    pair = SamplingConfig().without(STAGES)
-    pair = replace(pair, cfg_weight=0.5, top_p=0.9)
+    pair = replace(SamplingConfig().without(STAGES), cfg_weight=0.5, top_p=0.9)
     assert trimmed(without, pair) == pair
     with pytest.raises(Unsupported, match="x has no guidance"):
         offered(without, trimmed(without, pair))

@@ -19,9 +19,7 @@ LOGITS = np.array([2.0, 0.0, -np.inf, -9.0, 1.5], dtype=np.float32)
 UNCOND = np.array([1.0, 0.5, -1.0, 0.0, 1.5], dtype=np.float32)
 NOISE = NoiseKey(1, "crash").gumbel(0, 5)[None]
 STEP = Steps(LOGITS[None], [(4, 4, 1)], [CONFIG], UNCOND[None], gumbel=NOISE, tokens=np.array([3]))
-VERDICT = Verdict(
-    "smoke/base/allowed", "draw", "allowed", "min_p", "failed", 1, message="it was", reproduce="sampler ..."
-)
+VERDICT = Verdict("smoke/base/allowed", "draw", "allowed", "min_p", "failed", 1, reproduce="sampler ...")
 
 
 @pytest.fixture

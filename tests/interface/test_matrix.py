@@ -13,106 +13,81 @@ GOOD = 'why = "to see"\n'
 
 
 def write(folder: Path, text: str) -> Path:
+    """A matrix file; what does not begin with a comment or a reason of its own gets a good reason."""
     path = folder / "sample.toml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text if text.startswith(("#", "why")) else GOOD + text, encoding="utf-8")
     return path
 
 
+def loaded(folder: Path, text: str):
+    return load_matrix(write(folder, text)).cases
+
+
 def test_axes_are_multiplied_in_their_order(tmp_path):
-    matrix = load_matrix(
-        write(tmp_path, GOOD + "[knobs]\nmin_p = 0.1\n[axes]\ntemperature = [0, 0.8]\ncfg_weight = [0.0, -0.5]\n")
-    )
-    assert [case.id for case in matrix.cases] == [
-        "sample/temperature:0.0+cfg_weight:0.0",
-        "sample/temperature:0.0+cfg_weight:-0.5",
-        "sample/temperature:0.8+cfg_weight:0.0",
-        "sample/temperature:0.8+cfg_weight:-0.5",
+    cases = loaded(tmp_path, "[knobs]\nmin_p = 0.1\n[axes]\ntemperature = [0, 0.8]\ncfg_weight = [0.0, -0.5]\n")
+    assert [case.id for case in cases] == [
+        f"sample/temperature:{temperature}+cfg_weight:{weight}" for temperature in (0.0, 0.8) for weight in (0.0, -0.5)
     ]
-    assert matrix.cases[1].config == SamplingConfig(temperature=0, min_p=0.1, cfg_weight=-0.5)
+    assert cases[1].config == SamplingConfig(temperature=0, min_p=0.1, cfg_weight=-0.5)
 
 
-def test_a_matrix_without_axes_has_one_cell(tmp_path):
-    assert [case.id for case in load_matrix(write(tmp_path, GOOD)).cases] == ["sample/base"]
-
-
-def test_an_order_can_be_an_axis(tmp_path):
-    matrix = load_matrix(write(tmp_path, GOOD + '[axes]\norder = [["cfg", "min_p", "temperature"], []]\n'))
-    assert [case.cell for case in matrix.cases] == ["order:cfg.min_p.temperature", "order:none"]
-    assert matrix.cases[0].config.order == ("cfg", "min_p", "temperature")
-
-
-def test_further_knobs_can_be_axes(tmp_path):
-    text = "[axes]\ntypical_p = [0.9]\nsuppressed_tokens = [[3, 4], []]\nlogit_bias = [{ 5 = 1.5, 7 = -2 }]\n"
-    matrix = load_matrix(write(tmp_path, GOOD + text))
-    assert [case.cell for case in matrix.cases] == [
-        "typical_p:0.9+suppressed_tokens:3.4+logit_bias:5:1.5_7:-2.0",
-        "typical_p:0.9+suppressed_tokens:none+logit_bias:5:1.5_7:-2.0",
-    ]
-    assert matrix.cases[0].config == SamplingConfig(typical_p=0.9, suppressed_tokens=(3, 4), logit_bias={5: 1.5, 7: -2})
-
-
-def test_excluded_cells_are_left_out(tmp_path):
-    text = (
-        GOOD
-        + "[axes]\ntemperature = [0, 0.8]\ntop_k = [0, 5]\n[[exclude]]\ntemperature = 0.0\ntop_k = 5\nwhy = 'no use'\n"
-    )
-    assert [case.cell for case in load_matrix(write(tmp_path, text)).cases] == [
-        "temperature:0.0+top_k:0",
-        "temperature:0.8+top_k:0",
-        "temperature:0.8+top_k:5",
-    ]
+@pytest.mark.parametrize(
+    ("text", "cells", "config"),
+    [
+        ("", ["base"], {}),
+        (
+            '[axes]\norder = [["cfg", "min_p", "temperature"], []]\n',
+            ["order:cfg.min_p.temperature", "order:none"],
+            {"order": ("cfg", "min_p", "temperature")},
+        ),
+        (
+            "[axes]\ntypical_p = [0.9]\nsuppressed_tokens = [[3, 4], []]\nlogit_bias = [{ 5 = 1.5, 7 = -2 }]\n",
+            [f"typical_p:0.9+suppressed_tokens:{tokens}+logit_bias:5:1.5_7:-2.0" for tokens in ("3.4", "none")],
+            {"typical_p": 0.9, "suppressed_tokens": (3, 4), "logit_bias": {5: 1.5, 7: -2}},
+        ),
+        (
+            "[axes]\ntemperature = [0, 0.8]\ntop_k = [0, 5]\n[[exclude]]\ntemperature = 0.0\ntop_k = 5\nwhy = 'x'\n",
+            ["temperature:0.0+top_k:0", "temperature:0.8+top_k:0", "temperature:0.8+top_k:5"],
+            {"temperature": 0.0, "top_k": 0},
+        ),
+    ],
+    ids=["no axes", "orders", "optional parameters", "an excluded cell"],
+)
+def test_cells_of_a_matrix(tmp_path, text, cells, config):
+    cases = loaded(tmp_path, text)
+    assert [case.cell for case in cases] == cells
+    assert cases[0].config == SamplingConfig(**config)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (GOOD + "[axes]\ntemprature = [0.8]\n", "unknown key 'axes.temprature' (did you mean 'temperature'?)"),
-        (GOOD + "[knobs]\nminp = 0.1\n", "unknown key 'knobs.minp' (did you mean 'min_p'?)"),
-        (GOOD + "[axis]\ntemperature = [0.8]\n", "unknown key 'axis' (did you mean 'axes'?)"),
-        (GOOD + "[generation]\nrequest = 3\n", "unknown key 'generation.request' (did you mean 'requests'?)"),
-        (GOOD + "[generation]\nzzz = 3\n", "unknown key 'generation.zzz' (known: prompts, requests"),
-        (GOOD + "[generation]\nrequests = 0\n", "generation.requests = 0 (Input should be greater than or equal to 1)"),
-        (GOOD + "[generation]\nrequests = 'two'\n", "generation.requests = 'two' (Input should be a valid integer)"),
-        (
-            GOOD + "[generation]\nprompts = 'novels'\n",
-            "generation.prompts = 'novels' (expected 'sentences', 'paragraphs', 'long' or a list",
-        ),
-        (
-            GOOD + "[generation]\nprompts = []\n",
-            "generation.prompts = [] (expected 'sentences', 'paragraphs', 'long' or a list",
-        ),
-        (
-            GOOD + "[axes]\ntemperature = [-1]\n",
-            "axes.temperature: temperature = -1 is out of range (expected a finite number >= 0",
-        ),
-        (GOOD + "[axes]\ntemperature = [true]\n", "axes.temperature: temperature = True is out of range"),
-        (GOOD + "[knobs]\ntemperature = [0.8]\n", "knobs.temperature: temperature = [0.8] is out of range (expected a"),
-        (GOOD + "[knobs]\ntop_k = 2026-11-21\n", "knobs.top_k: top_k = datetime.date(2026, 11, 21) is out of range"),
-        (GOOD + "[axes]\norder = [3]\n", "axes.order: order = 3 is not a list of stages"),
-        (GOOD + "[axes]\ntemperature = []\n", "axes.temperature = [] (List should have at least 1 item"),
-        (GOOD + "[axes]\ntemperature = 0.8\n", "axes.temperature = 0.8 (an axis is a list of values; a single"),
-        (GOOD + "[axes]\nmultilingual = [1]\n", "axes.multilingual = 1 (expected true or false)"),
-        (GOOD + '[axes]\norder = [["cfgg"]]\n', "axes.order: order names the unknown stage 'cfgg'"),
-        (
-            GOOD + "[knobs]\ntop_k = 2\n[axes]\ntop_k = [3]\n",
-            "'top_k' stands in both [knobs] and [axes] (give it once)",
-        ),
-        (GOOD + "[axes]\ntop_k = [3, 3]\n", "the cell 'top_k:3' comes 2 times (an axis names a value twice)"),
-        (
-            GOOD + "[axes]\ntop_k = [3]\n[[exclude]]\ntop_k = 3\nwhy='x'\n",
-            "no cell is left ([[exclude]] removes them all)",
-        ),
-        (GOOD + "[axes]\ntop_k = [3]\n[[exclude]]\ntop_k = 4\nwhy='x'\n", "exclude = {'top_k': 4} excludes no cell"),
-        (
-            GOOD + "[axes]\ntop_k = [3, 4]\n[[exclude]]\ntop_k = 4\n",
-            "exclude = {'top_k': 4} (expected values of axes and a why)",
-        ),
-        (
-            GOOD + "[axes]\ntop_k = [3, 4]\n[[exclude]]\ntop_p = 1.0\nwhy='x'\n",
-            "unknown key 'exclude.top_p' (did you mean 'top_k'?)",
-        ),
-        ("[axes]\ntop_k = [3]\n", "key 'why' is missing (every matrix says why it exists)"),
-        ("why = ''\n", "why = '' (String should have at least 1 character)"),
+        ("[axes]\ntemprature = [0.8]", "unknown key 'axes.temprature' (did you mean 'temperature'?)"),
+        ("[knobs]\nminp = 0.1", "unknown key 'knobs.minp' (did you mean 'min_p'?)"),
+        ("[axis]\ntemperature = [0.8]", "unknown key 'axis' (did you mean 'axes'?)"),
+        ("[generation]\nrequest = 3", "unknown key 'generation.request' (did you mean 'requests'?)"),
+        ("[generation]\nzzz = 3", "unknown key 'generation.zzz' (known: prompts, requests"),
+        ("[generation]\nrequests = 0", "generation.requests = 0 (Input should be greater than or equal to 1)"),
+        ("[generation]\nrequests = 'two'", "generation.requests = 'two' (Input should be a valid integer)"),
+        ("[generation]\nprompts = 'novels'", "prompts = 'novels' (expected 'sentences', 'paragraphs', 'long' or a"),
+        ("[generation]\nprompts = []", "generation.prompts = [] (expected 'sentences', 'paragraphs', 'long' or"),
+        ("[axes]\ntemperature = [-1]", "axes.temperature: temperature = -1 is out of range (expected a finite"),
+        ("[axes]\ntemperature = [true]", "axes.temperature: temperature = True is out of range"),
+        ("[knobs]\ntemperature = [0.8]", "knobs.temperature: temperature = [0.8] is out of range (expected a"),
+        ("[knobs]\ntop_k = 2026-11-21", "knobs.top_k: top_k = datetime.date(2026, 11, 21) is out of range"),
+        ("[axes]\norder = [3]", "axes.order: order = 3 is not a list of stages"),
+        ("[axes]\ntemperature = []", "axes.temperature = [] (List should have at least 1 item"),
+        ("[axes]\ntemperature = 0.8", "axes.temperature = 0.8 (an axis is a list of values; a single"),
+        ("[axes]\nmultilingual = [1]", "axes.multilingual = 1 (expected true or false)"),
+        ('[axes]\norder = [["cfgg"]]\n', "axes.order: order names the unknown stage 'cfgg'"),
+        ("[knobs]\ntop_k = 2\n[axes]\ntop_k = [3]", "'top_k' is in both [knobs] and [axes] (give it once)"),
+        ("[axes]\ntop_k = [3, 3]", "the cell 'top_k:3' occurs 2 times (an axis has a value twice)"),
+        ("[axes]\ntop_k = [3]\n[[exclude]]\ntop_k = 3\nwhy='x'", "no cell is left ([[exclude]] removes them all)"),
+        ("[axes]\ntop_k = [3]\n[[exclude]]\ntop_k = 4\nwhy='x'", "exclude = {'top_k': 4} excludes no cell"),
+        ("[axes]\ntop_k = [3, 4]\n[[exclude]]\ntop_k = 4", "= {'top_k': 4} (expected values of axes and a why)"),
+        ("[axes]\ntop_k = [3, 4]\n[[exclude]]\ntop_p = 1.0\nwhy='x'", "key 'exclude.top_p' (did you mean 'top_k'?)"),
+        ("# none\n[axes]\ntop_k = [3]", "key 'why' is missing (every matrix states why it exists)"),
+        ("why = ''", "why = '' (String should have at least 1 character)"),
         ("why = \n", "is no TOML: Invalid value (at line 1, column 7)"),
     ],
 )

@@ -6,17 +6,17 @@ import struct
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
 from sampler.errors import ConfigError, OutputError
 from sampler.results.report.figures import colours_of, inline_svg, picture_file, png, svg
 from sampler.results.report.plots import RasterRow, attention_map, token_raster
+from tests.commands import ROOT
 from tests.pages import Found
 
-ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -44,10 +44,13 @@ def size(content: bytes) -> tuple[int, int]:
 
 
 def test_a_png_has_150_dots_an_inch_and_grows_with_the_run():
-    figure = a_map()
+    before, figure = dict(mpl.rcParams), a_map()
     assert size(png(figure)) == tuple(int(150 * inches) for inches in figure.get_size_inches())
     short, long, longest = (size(png(a_map(steps)))[0] for steps in (40, 200, 2_000))
     assert 900 < short < long < longest < 6_500
+    assert dict(mpl.rcParams) == before
+    for steps in (1, 4_000):
+        assert "5" in texts(svg(attention_map(attention(steps, 6), [5] * steps, "length")))
 
 
 def test_a_map_names_text_tokens_flags_and_end():
@@ -56,6 +59,8 @@ def test_a_map_names_text_tokens_flags_and_end():
     pieces = ["[START]", *"ab", "[SPACE]", *"lamp", *"x" * 11, "[STOP]"]
     shown = texts(svg(a_map(pieces=pieces, flags=flags)))
     assert {"[START]", "a", "␣", "l", "[STOP]", "long_tail", "token_repetition", "token", "EOS", "step"} <= set(shown)
+    assert a_map(flags=flags).get_size_inches()[1] > a_map().get_size_inches()[1]
+    assert a_map(flags=[""] * 40).get_size_inches()[1] == a_map().get_size_inches()[1], "no flag, no row for them"
     assert [text for text in shown if text.isdigit()][-40:] == [str((7 * step) % 50) for step in range(40)]
 
 
@@ -68,24 +73,12 @@ def test_a_long_text_is_named_by_words():
     assert "cap" in shown
 
 
-def test_flags_appear_only_where_there_are_any():
-    plain, flagged = (a_map(flags=flags) for flags in ((), ["x"] * 40))
-    assert flagged.get_size_inches()[1] > plain.get_size_inches()[1]
-    assert a_map(flags=[""] * 40).get_size_inches()[1] == plain.get_size_inches()[1]
-
-
 @pytest.mark.parametrize("wrong", [{"pieces": ["a"]}, {"flags": ["x"]}])
 def test_lengths_that_do_not_fit_are_refused(wrong):
     with pytest.raises(ValueError, match="attention of 40 steps over 20 places does not fit 40 tokens"):
         a_map(**wrong)
     with pytest.raises(ValueError, match="does not fit 3 tokens"):
         attention_map(attention(), [1, 2, 3], "eos")
-
-
-def test_a_run_of_one_step_and_one_of_thousands():
-    for steps in (1, 4_000):
-        shown = texts(svg(attention_map(attention(steps, 6), [5] * steps, "length")))
-        assert "5" in shown
 
 
 def test_a_raster_has_a_row_a_run_with_loops_and_ends():
@@ -115,34 +108,22 @@ def test_equal_tokens_have_equal_colours_and_neighbours_seldom():
     assert np.mean(np.all(colours[1:] == colours[:-1], axis=1)) < 0.1
 
 
-PROGRAM = """
-import hashlib, sys
-from tests.interface.test_pictures import a_map, ONE_ROW
-from sampler.results.report.figures import png, svg, inline_svg
-from sampler.results.report.plots import token_raster
-content = [svg(a_map()), png(a_map()), inline_svg(token_raster(ONE_ROW), "a", "b").encode()]
-print(hashlib.sha256(b"".join(content)).hexdigest(), "matplotlib.pyplot" in sys.modules)
-"""
-ONE_ROW = [RasterRow("first", list(range(30)) * 2, "eos", [Found(0, 30, 60)])]
+def content() -> bytes:
+    rows = [RasterRow("first", list(range(30)) * 2, "eos", [Found(0, 30, 60)])]
+    return svg(a_map()) + png(a_map()) + inline_svg(token_raster(rows), "a", "b").encode()
 
 
 def test_the_same_input_gives_the_same_bytes_in_any_process(tmp_path):
     """Under other hash seeds, and where the user's own settings would draw large red letters."""
     (tmp_path / "matplotlibrc").write_text("font.size: 30\ntext.color: red\nsvg.fonttype: path\n", encoding="utf-8")
-    content = [svg(a_map()), png(a_map()), inline_svg(token_raster(ONE_ROW), "a", "b").encode()]
-    expected = hashlib.sha256(b"".join(content)).hexdigest()
+    program = (
+        "import hashlib, sys; from tests.interface.test_pictures import content; "
+        "print(hashlib.sha256(content()).hexdigest(), 'matplotlib.pyplot' in sys.modules)"
+    )
     environment = os.environ | {"MPLCONFIGDIR": str(tmp_path), "PYTHONHASHSEED": "77", "MPLBACKEND": "svg"}
-    command = [sys.executable, "-c", PROGRAM]
+    command = [sys.executable, "-c", program]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert result.stdout.split() == [expected, "False"]
-
-
-def test_settings_of_the_process_are_left_alone():
-    import matplotlib as mpl
-
-    before = dict(mpl.rcParams)
-    svg(a_map())
-    assert dict(mpl.rcParams) == before
+    assert result.stdout.split() == [hashlib.sha256(content()).hexdigest(), "False"]
 
 
 def test_an_inlined_picture_takes_the_pages_colour_and_has_ids_of_its_own():
@@ -153,9 +134,9 @@ def test_an_inlined_picture_takes_the_pages_colour_and_has_ids_of_its_own():
     assert "#010203" not in one
     assert "<style" not in one
     roots = (root, ET.fromstring(two))
-    ids = [{element.attrib["id"] for element in each.iter() if "id" in element.attrib} for each in roots]
-    assert ids[0]
-    assert not ids[0] & ids[1]
+    one, two = ({element.attrib["id"] for element in each.iter() if "id" in element.attrib} for each in roots)
+    assert one
+    assert not one & two
 
 
 def test_a_picture_is_written_whole_or_not_at_all(tmp_path):

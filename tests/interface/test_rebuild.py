@@ -16,6 +16,8 @@ from sampler.finch.training.corpus import Plan
 from sampler.finch.training.measure import held_out_speech, speak
 from sampler.t3.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.nightly("a corpus, a codebook and a network are made anew")
+
 PLAN = replace(Plan(), languages=("en", "it"), texts=60, texts_for_codes=24, codes=64, most_sentences=2, voices=2)
 RECIPE = replace(Recipe(), steps=3, warmup=1, rows_per_batch=600)
 SMALL = {

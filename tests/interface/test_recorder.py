@@ -30,7 +30,7 @@ def generation(tokens: Sequence[int] = (1, 2, 3), stop_reason: str = "eos", *, a
 
 @dataclass
 class Engine:
-    """Answers every request with the same generation, and remembers who asked."""
+    """Answers every request with the same generation, and keeps the requests."""
 
     answer: Generation | None
     asked: list[Request] = field(default_factory=list)
@@ -106,21 +106,18 @@ def test_only_the_first_failing_cells_are_generated_again(tmp_path):
     assert len(engine.asked) == PICTURED
 
 
-def test_attention_of_an_earlier_run_does_not_stay(tmp_path):
-    record(tmp_path, Engine(generation(attention=True)), [result("a:1", "failed", [generation()])])
-    assert (tmp_path / "attention.safetensors").exists()
-    record(tmp_path, Engine(None), [result("a:1", "passed", [generation()])])
-    assert {path.name for path in tmp_path.iterdir()} == {"run.jsonl", "tokens.jsonl"}
-
-
 def interrupt(folder) -> None:
     with recorded(SimpleNamespace(engine=Engine(None)), folder) as recorder:
         recorder.take(Judged(result("a:2", "passed", [generation()])))
         raise KeyboardInterrupt
 
 
-def test_a_run_that_breaks_off_leaves_the_tokens_of_the_one_before(tmp_path):
+def test_an_earlier_run_is_replaced_by_a_whole_one_alone(tmp_path):
+    """Its attention does not stay; a run that was interrupted leaves the tokens of the one before."""
+    record(tmp_path, Engine(generation(attention=True)), [result("a:1", "failed", [generation()])])
+    assert (tmp_path / "attention.safetensors").exists()
     record(tmp_path, Engine(None), [result("a:1", "passed", [generation()])])
+    assert {path.name for path in tmp_path.iterdir()} == {"run.jsonl", "tokens.jsonl"}
     before = (tmp_path / "tokens.jsonl").read_bytes()
     with pytest.raises(KeyboardInterrupt):
         interrupt(tmp_path)

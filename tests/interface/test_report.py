@@ -6,9 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from sampler.cli.app import app
 from sampler.matrix.matrix import find_matrix, load_matrix
 from sampler.results.report import html
 from sampler.results.report.cells import cells_of
@@ -18,30 +16,27 @@ from sampler.results.report.words import summary
 from sampler.results.store.run_file import read_run
 from sampler.results.store.tokens import read_lines
 from sampler.run.session import Session
+from tests.commands import assert_one_clear_line, sampler, threads
 from tests.pages import HEADER, Page, attention_run, cells, token_run, verdict, write_made
 from tests.sessions import result_of
-
-ROOT = Path(__file__).parents[2]
-
-
-def sampler(*arguments: object):
-    """The command, in this process."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory) -> tuple[Path, str]:
     """Folder and output of a run whose engine ignores min_p."""
     folder = tmp_path_factory.mktemp("runs") / "wrong"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        result = sampler("run", "smoke", "--out", folder, "--engine", "tests/miniatures.py:ignores_min_p")
-    assert result.exit_code == 1, result.output
-    return folder, result.output
+    result = sampler("run", "smoke", "--out", folder, "--engine", "tests/miniatures.py:ignores_min_p")
+    assert result.returncode == 1, result.stderr
+    return folder, result.stdout
 
 
 def page_of(folder: Path) -> Page:
     return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def render(folder: Path, *content, **header: object) -> Page:
+    """The page of a run made by hand."""
+    return Page(write_report(write_made(folder, *content, **header)).read_text(encoding="utf-8"))
 
 
 def assert_complete_in_itself(page: Page):
@@ -54,16 +49,13 @@ def assert_complete_in_itself(page: Page):
     for name in re.findall(r"url\(#?([^)]*)\)", " ".join(page.attributes("style", "clip-path", "fill"))):
         assert name in ids
     assert not [name for _, found in page.elements for name in found if name.startswith("on")]
-    assert {name for _, found in page.elements for name, value in found.items() if "http" in (value or "")} <= {
-        "xmlns",
-        "xmlns:xlink",
-        "http-equiv",
-    }
+    with_address = {name for _, found in page.elements for name, value in found.items() if "http" in (value or "")}
+    assert with_address <= {"xmlns", "xmlns:xlink", "http-equiv"}
 
 
 def test_a_failing_run_shows_message_replay_line_and_pictures(failing):
     folder, output = failing
-    assert f"to be read in {folder / 'report.html'}" in output
+    assert f"report: {folder / 'report.html'}" in output
     page, run = page_of(folder), read_run(folder / "run.jsonl")
     assert_complete_in_itself(page)
     for each in run.verdicts:
@@ -76,19 +68,12 @@ def test_a_failing_run_shows_message_replay_line_and_pictures(failing):
             assert f"sampler replay {crash}" in page.inside["code"]
     assert page.tags()["svg"] == 4  # raster and map of two cells
     assert "✗ failed: min_p" in page.text
-    assert "was put to 20 checks in 4 configurations" in page.text
-    assert (
-        "Of 4 configurations 2 passed and 2 failed. The stage of sampling that was found wrong most often is min_p"
-        in (page.text)
-    )
+    assert "was tested with 20 checks in 4 configurations" in page.text
+    assert "Of 4 configurations 2 passed and 2 failed. The stage found wrong most often is min_p" in (page.text)
     for fact in ("tests/miniatures.py:ignores_min_p (core:finch)", run.header["blas"], run.header["platform"]):
         assert fact in page.inside["dd"]
     assert "Does everything work at all?" in page.text
-
-
-def test_every_piece_of_the_text_and_the_end_are_in_the_map(failing):
-    texts = set(page_of(failing[0]).inside["text"])
-    assert {"[START]", "evening,", "oranges", "[STOP]", "EOS", "attention", "token id"} <= texts
+    assert {"[START]", "evening,", "oranges", "[STOP]", "EOS", "attention", "token id"} <= set(page.inside["text"])
 
 
 def test_report_writes_what_run_wrote(failing, tmp_path):
@@ -97,8 +82,7 @@ def test_report_writes_what_run_wrote(failing, tmp_path):
     written = (copy / "report.html").read_bytes()
     (copy / "report.html").unlink()
     result = sampler("report", copy)
-    assert result.exit_code == 0
-    assert result.output.replace("\n", "") == str(copy / "report.html")
+    assert (result.returncode, result.stdout.replace("\n", "")) == (0, str(copy / "report.html"))
     assert (copy / "report.html").read_bytes() == written
 
 
@@ -128,16 +112,13 @@ def test_a_run_that_cannot_be_trusted_is_refused(tmp_path, change, expected):
     folder = write_made(tmp_path / "made", [verdict("base")])
     lines = (folder / "run.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "run.jsonl").write_text("".join(change(lines)), encoding="utf-8")
-    result = sampler("report", folder)
-    assert result.exit_code == 2
-    assert expected in result.stderr
+    assert_one_clear_line(sampler("report", folder), expected)
     assert not (folder / "report.html").exists()
 
 
 def test_a_folder_without_a_run(tmp_path):
-    result = sampler("report", tmp_path / "none")
-    assert result.exit_code == 2
-    assert "run.jsonl cannot be read: No such file or directory (give the folder of a run)" in result.stderr
+    expected = "run.jsonl cannot be read: No such file or directory (give the folder of a run)"
+    assert_one_clear_line(sampler("report", tmp_path / "none"), expected)
     assert not (tmp_path / "none").exists()
 
 
@@ -146,23 +127,21 @@ def test_files_of_another_run_are_refused(tmp_path):
     write_report(folder)
     with (folder / "tokens.jsonl").open("a", encoding="utf-8") as file:
         file.write("\n")
-    result = sampler("report", folder)
-    assert result.exit_code == 2
-    assert "tokens.jsonl is not the file of this run" in result.stderr
+    assert_one_clear_line(sampler("report", folder), "tokens.jsonl is not the file of this run")
 
 
 def test_files_that_are_gone_are_named_and_the_rest_is_shown(tmp_path):
     folder = write_made(tmp_path / "made", [verdict("base", "failed")], [token_run("base")], [attention_run("base")])
-    (folder / "attention.safetensors").unlink()
-    page = Page(write_report(folder).read_text(encoding="utf-8"))
-    assert page.tags()["svg"] == 1
-    assert "so their pictures are missing: attention.safetensors." in page.text
-    assert "No attention map:" in page.text
-    (folder / "tokens.jsonl").unlink()
-    page = Page(write_report(folder).read_text(encoding="utf-8"))
-    assert page.tags()["svg"] == 0
-    assert "missing: tokens.jsonl, attention.safetensors." in page.text
-    assert "failed base" in page.text
+    for gone, pictures, expected in (
+        ("attention.safetensors", 1, "so their pictures are missing: attention.safetensors."),
+        ("tokens.jsonl", 0, "missing: tokens.jsonl, attention.safetensors."),
+    ):
+        (folder / gone).unlink()
+        page = Page(write_report(folder).read_text(encoding="utf-8"))
+        assert page.tags()["svg"] == pictures
+        assert expected in page.text
+        assert "failed base" in page.text
+        assert ("No attention map:" in page.text) == bool(pictures)
 
 
 def test_a_page_that_cannot_be_rendered_loses_nothing_of_the_run(tmp_path, monkeypatch):
@@ -172,13 +151,14 @@ def test_a_page_that_cannot_be_rendered_loses_nothing_of_the_run(tmp_path, monke
     (out / "report.html").write_text("of an earlier run", encoding="utf-8")
     monkeypatch.setattr(html, "_template", lambda: 1 / 0)
     result = sampler("run", matrix, "--out", out)
-    assert result.exit_code == 1
-    assert "no report.html: ZeroDivisionError: division by zero (`sampler report" in result.output
-    assert len(read_run(out / "run.jsonl").verdicts) == 5
+    assert result.returncode == 1
+    assert "no report.html: ZeroDivisionError: division by zero (`sampler report" in result.stdout
+    case = "sampler replay short/base/stops --seed 0 --matrix"
+    assert read_run(out / "run.jsonl").verdicts[-1].reproduce == " ".join([case, str(matrix), *threads()])
     assert len(read_lines(out / "tokens.jsonl")) == 1
     assert not (out / "report.html").exists()
     monkeypatch.undo()
-    assert sampler("report", out).exit_code == 0
+    assert sampler("report", out).returncode == 0
     assert "request 0 hit its cap of 5 tokens" in page_of(out).text
 
 
@@ -206,23 +186,23 @@ def test_what_others_wrote_is_text_and_never_markup(tmp_path):
     assert {"<b>", "&", "$x$", "U+000B", "U+4E2D", "␣"} <= set(page.inside["text"])
 
 
-def test_a_large_run_stays_readable(tmp_path):
-    axes = {"temperature": range(5), "top_p": range(5), "min_p": range(5), "cfg_weight": range(8)}
-    ids = list(cells(**axes))
-    outcomes = ["failed" if index % 50 == 7 else "passed" for index in range(len(ids))]
+@pytest.mark.parametrize(
+    ("values", "steps"), [(1, 60), pytest.param(5, 300, marks=pytest.mark.nightly("1,000 cells and runs of 300 steps"))]
+)
+def test_a_large_run_stays_readable(tmp_path, values, steps):
+    ids = list(cells(temperature=range(values), top_p=range(5), min_p=range(5), cfg_weight=range(8)))
+    bad = ids[7 :: 10 * values]
     message = "1552 distributions equal those of the oracle: total variation at most 2.0e-06 (3 with a grey zone)"
     verdicts = [
-        verdict(cell, outcome if check == "allowed" else "passed", check, message=f"{message} {cell}")
-        for cell, outcome in zip(ids, outcomes, strict=True)
+        verdict(cell, "failed" if check == "allowed" and cell in bad else "passed", check, message=f"{message} {cell}")
+        for cell in ids
         for check in ("allowed", "draws", "chain", "repeats", "stops")
     ]
-    bad = [cell for cell, outcome in zip(ids, outcomes, strict=True) if outcome == "failed"]
-    runs = [token_run(cell, request, 300) for cell in bad for request in range(4)]
-    maps = [attention_run(cell, 1, 300, ["a"] * 200) for cell in bad[:8]]
-    path = write_report(write_made(tmp_path / "made", verdicts, runs, maps))
-    page = Page(path.read_text(encoding="utf-8"))
-    assert len(ids) == 1_000
-    assert path.stat().st_size < 4e6
+    runs = [token_run(cell, request, steps) for cell in bad for request in range(4)]
+    maps = [attention_run(cell, 1, steps, ["a"] * (steps * 2 // 3)) for cell in bad[:8]]
+    page = render(tmp_path / "made", verdicts, runs, maps)
+    assert len(ids) == 200 * values
+    assert (tmp_path / "made" / "report.html").stat().st_size < 4e6
     assert page.tags()["svg"] == 16
     assert "Pictures are made of the first 8 configurations that failed and generated anything; 12 more" in page.text
     opened = [found for tag, found in page.elements if tag == "details" and "open" in found]
@@ -236,24 +216,16 @@ def test_the_table_lays_axes_out():
     assert grid.row_axes == ("a",)
     assert grid.columns == (("b", (("x", 2), ("y", 2), ("z", 2))), ("c", (("0", 1), ("1", 1)) * 3))
     assert [row.values for row in grid.rows] == [("1",), ("2",)]
-    assert [cell.id if cell else None for cell in grid.rows[1].cells] == [
-        "made/a:2+b:x+c:0",
-        "made/a:2+b:x+c:1",
-        "made/a:2+b:y+c:0",
-        None,
-        "made/a:2+b:z+c:0",
-        "made/a:2+b:z+c:1",
-    ]
+    names = ["x+c:0", "x+c:1", "y+c:0", None, "z+c:0", "z+c:1"]
+    expected = [name and f"made/a:2+b:{name}" for name in names]
+    assert [cell and cell.id for cell in grid.rows[1].cells] == expected
     assert [cell.id for cell in grid.others] == ["made/pooled", "made/a:1"]
 
 
-def test_columns_are_at_most_eight_and_the_first_axis_is_a_row():
+def test_columns_are_at_most_eight_and_cells_that_vary_one_axis_are_a_list():
     grid = grid_of(cells_of([verdict(cell) for cell in cells(a=range(2), b=range(5), c=range(2), d=range(4))]))
     assert (grid.row_axes, [axis for axis, _ in grid.columns]) == (("a", "b"), ["c", "d"])
     assert grid_of(cells_of([verdict(cell) for cell in cells(a=range(3))])).columns == ()
-
-
-def test_cells_that_vary_one_axis_at_a_time_are_a_list():
     found = grid_of(cells_of([verdict(cell) for cell in ("all", "base", "a:1", "a:2", "b:1", "b:2", "a:1+b:2")]))
     assert (found.rows, len(found.others)) == ((), 7)
     (row,) = grid_of(cells_of([verdict("base")])).rows
@@ -261,8 +233,8 @@ def test_cells_that_vary_one_axis_at_a_time_are_a_list():
 
 
 def test_an_excluded_field_and_pooled_cells_are_on_the_page(tmp_path):
-    ids = [cell for cell in cells(a=(1, 2), b=(1, 2)) if cell != "a:2+b:2"]
-    page = Page(write_report(write_made(tmp_path / "made", [verdict(cell) for cell in [*ids, "pooled"]])).read_text())
+    ids = [*(cell for cell in cells(a=(1, 2), b=(1, 2)) if cell != "a:2+b:2"), "pooled"]
+    page = render(tmp_path / "made", [verdict(cell) for cell in ids])
     assert page.inside["td"].count("excluded") == 1
     assert "Over several configurations" in page.text
     assert "a 1, b 2" in page.text
@@ -271,23 +243,23 @@ def test_an_excluded_field_and_pooled_cells_are_on_the_page(tmp_path):
 @pytest.mark.parametrize(
     ("outcomes", "tag", "expected"),
     [
-        (["passed", "passed"], "✓ agrees", "All passed: nothing is wrong that these checks could see."),
+        (["passed", "passed"], "✓ agrees", "All passed: these checks found nothing wrong."),
         (
             ["passed", "skipped"],
             "✓ agrees",
-            "in full, which is not a pass. The 1 check that could look found nothing wrong.",
+            "in full, which is not a pass. The 1 check that could run found nothing wrong.",
         ),
-        (["skipped"] * 2, "- skipped", "Of 2 configurations 2 could not be looked at in full"),
+        (["skipped"] * 2, "- skipped", "Of 2 configurations 2 could not be tested in full"),
         (
             ["passed", "failed", "errored"],
             "✗ disagrees",
-            "Of 3 configurations 1 passed, 1 failed and 1 broke off. The stage of sampling that was found wrong most",
+            "Of 3 configurations 1 passed, 1 failed and 1 stopped early. The stage found wrong most",
         ),
     ],
 )
 def test_the_page_says_first_what_came_out(tmp_path, outcomes, tag, expected):
     verdicts = [verdict(f"a:{index}", outcome) for index, outcome in enumerate(outcomes)]
-    page = Page(write_report(write_made(tmp_path / "made", verdicts)).read_text(encoding="utf-8"))
+    page = render(tmp_path / "made", verdicts)
     assert page.inside["h1"] == [f"made {tag}"]
     assert expected in page.inside["header"][0]
     run = read_run(tmp_path / "made" / "run.jsonl")
@@ -296,21 +268,21 @@ def test_the_page_says_first_what_came_out(tmp_path, outcomes, tag, expected):
 
 def test_figures_say_what_they_rest_on(tmp_path):
     known = verdict("base", n=20_000, statistic=0.0123456, bound=0.5, alpha=1.25e-8, detectable=0.05)
-    page = Page(write_report(write_made(tmp_path / "a", [known], false_alarm_rate=1e-6)).read_text(encoding="utf-8"))
+    page = render(tmp_path / "a", [known], false_alarm_rate=1e-6)
     assert page.inside["td"][-6:-1] == ["20,000", "0.0123", "0.5", "1.25e-08", "0.05"]
     assert "at most 1e-06 in the whole run" in page.inside["dd"]
     exact = verdict("base", alpha=None, detectable=None)
-    page = Page(write_report(write_made(tmp_path / "b", [exact])).read_text(encoding="utf-8"))
+    page = render(tmp_path / "b", [exact])
     assert page.inside["td"][-3:-1] == ["exact", "any"]
     blind = verdict("base", "skipped", n=0, statistic=None, bound=None)
-    page = Page(write_report(write_made(tmp_path / "c", [blind])).read_text(encoding="utf-8"))
-    assert page.inside["td"][-6:-1] == ["0", "", "", "", ""], "what was not looked at has no power"
+    page = render(tmp_path / "c", [blind])
+    assert page.inside["td"][-6:-1] == ["0", "", "", "", ""], "what was not tested has no power"
 
 
 def test_loops_are_marked(tmp_path):
     tokens = (*range(30), *[7, 8] * 40)
     runs = [token_run("base"), *(token_run("base", n).model_copy(update={"tokens": tokens}) for n in range(1, 15))]
-    page = Page(write_report(write_made(tmp_path, [verdict("base", "failed")], runs)).read_text(encoding="utf-8"))
+    page = render(tmp_path, [verdict("base", "failed")], runs)
     assert "Loops: request 1, 80 tokens from step 30; request 2, 80 tokens from step 30;" in page.text
     assert "from 30, period 2" in page.inside["text"]
     assert page.text.count("80 tokens from step 30") == 12
@@ -318,7 +290,7 @@ def test_loops_are_marked(tmp_path):
 
 
 def test_the_page_can_be_read_aloud_and_printed(tmp_path):
-    page = Page(write_report(write_made(tmp_path / "made", [verdict("a:1", "failed"), verdict("a:2")])).read_text())
+    page = render(tmp_path / "made", [verdict("a:1", "failed"), verdict("a:2")])
     assert ("html", {"lang": "en"}) in page.elements
     assert page.inside["title"] == ["✗ disagrees: made, seed 3 (sampler)"]
     assert {found.get("scope") for tag, found in page.elements if tag == "th"} <= {"row", "col", "colgroup"}

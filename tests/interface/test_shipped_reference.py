@@ -1,8 +1,6 @@
 """Reference runs as files: written and read, refused, found by name, and given to `sampler check`."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +19,7 @@ from sampler.results.store.reference_runs import (
 )
 from sampler.run.prompts import prompts_of
 from sampler.run.session import Session
+from tests.commands import sampler
 from tests.reference_runs import write_reference
 
 STEPS = {
@@ -57,26 +56,20 @@ def test_runs_come_back_as_they_were_written(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "value"), [("tokens", 70_000), ("rank", -1), ("position", 0.5)])
-def test_what_does_not_fit_is_not_written(tmp_path, name, value):
+def test_what_does_not_fit_is_neither_written_nor_read(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"base: {name} does not fit"):
         write_reference(tmp_path / "made.safetensors", [cell(**{name: [value] * 5})], {})
     assert not list(tmp_path.iterdir())
-
-
-def test_a_file_that_is_none_is_refused(tmp_path):
     path = tmp_path / "none.safetensors"
     path.write_bytes(b"no tensors")
     with pytest.raises(TokensError, match=r"none.safetensors cannot be read"):
         read_reference(path)
 
 
-def test_scalars_of_an_engine_are_rounded_as_those_of_the_file():
+def test_runs_are_found_by_matrix_and_cell_and_rounded_as_those_of_an_engine():
     run = shipped_runs("sentences/base")[0]
     assert COLUMNS["entropy"] is np.float16
     assert np.array_equal(as_kept(run).entropy, run.entropy)
-
-
-def test_runs_are_found_by_matrix_and_cell():
     texts = {run.text for run in shipped_runs("sentences/base")}
     assert len(texts) == 12
     everything = shipped_runs("sentences")
@@ -111,7 +104,6 @@ def test_a_port_is_put_beside_runs_that_ship(tmp_path, port, cut, outcome, code)
         lines.append(json.dumps({"prompt": text, "tokens": list(tokens), "stop_reason": reason}))
     path = tmp_path / "port.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
-    command = [sys.executable, "-m", "sampler", "check", path, "--against", "sentences/base"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = sampler("check", path, "--against", "sentences/base")
     assert result.returncode == code, result.stdout + result.stderr
     assert f"{path} {outcome}" in result.stdout

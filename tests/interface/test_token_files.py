@@ -16,8 +16,8 @@ from sampler.checks.longform.runs import SCALARS, STEPS, TokenRun, positions, to
 from sampler.errors import OutputError, TokensError
 from sampler.requests import Generation, Record
 from sampler.results.store.tokens import read_token_runs, write_token_runs
-from tests.interface.test_check_json import OUTCOMES, TYPES
-from tests.interface.test_cli import ROOT, assert_one_clear_line, sampler
+from tests.commands import ROOT, assert_one_clear_line, sampler
+from tests.interface.test_check_json import KEYS, OUTCOMES, TYPES
 from tests.wrong_engines.token_runs import RIGHT, WRONG
 
 LINE = {"prompt": "a", "tokens": [5, 3, 40], "stop_reason": "eos", "logprobs": [-1.5, 0, -0.25]}
@@ -43,13 +43,11 @@ def some_runs(draw):
     runs = []
     for _ in range(count):
         tokens = tuple(draw(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=8)))
-        scalars = {
-            name: np.array(draw(st.lists(finite[name], min_size=len(tokens), max_size=len(tokens))))
-            for name in recorded
-        }
+        same = {"min_size": len(tokens), "max_size": len(tokens)}
+        scalars = {name: np.array(draw(st.lists(finite[name], **same))) for name in recorded}
         if text_length is not None:
-            places = st.lists(st.integers(0, text_length - 1), min_size=len(tokens), max_size=len(tokens))
-            scalars |= {"position": np.array(draw(places), dtype=np.int64), "text_length": text_length}
+            places = draw(st.lists(st.integers(0, text_length - 1), **same))
+            scalars |= {"position": np.array(places, dtype=np.int64), "text_length": text_length}
         reason = draw(st.sampled_from(["eos", "forced_eos", "length", "error"]))
         runs.append(TokenRun(draw(st.text(max_size=5)), tokens, reason, **scalars))
     return runs
@@ -70,14 +68,8 @@ def test_what_is_written_is_read_again(tmp_path_factory, runs):
 
 
 def test_a_generation_becomes_a_run():
-    record = Record(
-        logprob=np.array([-1, -2], dtype=np.float32),
-        rank=np.array([0, 4], dtype=np.int32),
-        entropy=np.array([1, 2], dtype=np.float32),
-        margin=np.array([math.inf, 0.5], dtype=np.float32),
-        slot=0,
-        width=1,
-    )
+    scalars = {"logprob": [-1, -2], "rank": [0, 4], "entropy": [1, 2], "margin": [math.inf, 0.5]}
+    record = Record(**{name: np.array(values, dtype=np.float32) for name, values in scalars.items()}, slot=0, width=1)
     run = token_run("a", Generation((np.int64(7), 40), "eos", record), expected=3.0)
     assert run == TokenRun("a", (7, 40), "eos", expected=3.0)
     assert run.rank.tolist() == [0.0, 4.0]
@@ -100,11 +92,8 @@ def test_positions_are_where_the_heads_together_look():
         positions(np.zeros((0, 4, 5)))
 
 
-def test_a_run_that_broke_off_at_once_needs_no_positions(tmp_path):
-    runs = [
-        TokenRun("a", (1, 40), "eos", position=np.array([0, 2]), text_length=3),
-        TokenRun("a", (), "error"),
-    ]
+def test_a_run_that_stopped_at_once_needs_no_positions(tmp_path):
+    runs = [TokenRun("a", (1, 40), "eos", position=np.array([0, 2]), text_length=3), TokenRun("a", (), "error")]
     write_token_runs(tmp_path / "runs.jsonl", runs)
     again = read_token_runs(tmp_path / "runs.jsonl")
     assert again == runs
@@ -122,56 +111,61 @@ def test_everything_that_may_stand_in_a_line_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"logprob": []}, "unknown key 'logprob' (did you mean 'logprobs'?)"),
+        ({"audio": 1}, "unknown key 'audio' (known: cell, request, prompt, tokens"),
+        ({"tokens": [5, 3.0, 40]}, "tokens[1] = 3.0 (expected a list of whole numbers from 0)"),
+        ({"tokens": [5, -3, 40]}, "tokens[1] = -3"),
+        ({"tokens": [5, 2**31, 40]}, "tokens[1] = 2147483648"),
+        ({"tokens": [5, True, 40]}, "tokens[1] = True"),
+        ({"tokens": "5 3 40"}, "tokens = '5 3 40'"),
+        ({"stop_reason": "stop"}, "stop_reason = 'stop' (expected eos, forced_eos, length or error)"),
+        ({"tokens": [], "logprobs": []}, "tokens = [] with stop_reason 'eos' (tokens include EOS)"),
+        ({"logprobs": [-1, -2]}, "logprobs has 2 values for 3 tokens"),
+        ({"logprobs": [math.nan, -1, -1]}, "logprobs[0] = nan"),
+        ({"logprobs": [-1, 0.5, -1]}, "logprobs[1] = 0.5 (expected natural logarithms"),
+        ({"rank": [0, 1.5, 2]}, "rank[1] = 1.5"),
+        ({"entropy": [0, -1, 2]}, "entropy[1] = -1"),
+        ({"margin": ["inf", 1, 2]}, "margin[0] = 'inf' (expected a list of numbers, null"),
+        ({"expected_length": 0}, "expected_length = 0 (expected a number of tokens above 0)"),
+        ({"position": [0, 1], "text_length": 2}, "position has 2 values for 3 tokens"),
+        ({"position": [0, -1, 0], "text_length": 2}, "position[1] = -1 (expected a list of whole numbers"),
+        ({"position": [0, 1.5, 0], "text_length": 2}, "position[1] = 1.5"),
+        ({"position": [0, 1, 2]}, "key 'text_length' is missing (position needs the length"),
+        ({"position": [0, 2, 1], "text_length": 2}, "position[1] = 2 (expected less than text_length = 2)"),
+        ({"text_length": 0}, "text_length = 0 (expected a whole number above 0"),
+        ({"seed": "1"}, "seed = '1'"),
+        ({"prompt": None}, "prompt = None"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, changes, message):
+    with pytest.raises(TokensError, match=re.escape(f"line 1: {message}")):
+        read_token_runs(written(tmp_path, LINE | changes))
+
+
+@pytest.mark.parametrize(
     ("lines", "message"),
     [
         ([], "runs.jsonl has no lines"),
         (["", " "], "runs.jsonl has no lines"),
         (["{"], "runs.jsonl, line 1 is no JSON"),
-        ([LINE, "[1, 2]"], "runs.jsonl, line 2 is no object: [1, 2]"),
-        ([LINE, "{}"], "runs.jsonl, line 2: key 'prompt' is missing"),
-        ([{**LINE, "logprob": []}], "line 1: unknown key 'logprob' (did you mean 'logprobs'?)"),
-        ([{**LINE, "audio": 1}], "line 1: unknown key 'audio' (known: cell, request, prompt, tokens"),
-        (['{"prompt": "a", "prompt": "b"}'], "line 1: the key 'prompt' comes twice"),
-        ([{**LINE, "tokens": [5, 3.0, 40]}], "line 1: tokens[1] = 3.0 (expected a list of whole numbers from 0)"),
-        ([{**LINE, "tokens": [5, -3, 40]}], "line 1: tokens[1] = -3"),
-        ([{**LINE, "tokens": [5, 2**31, 40]}], "line 1: tokens[1] = 2147483648"),
-        ([{**LINE, "tokens": [5, True, 40]}], "line 1: tokens[1] = True"),
-        ([{**LINE, "tokens": "5 3 40"}], "line 1: tokens = '5 3 40'"),
-        ([{**LINE, "stop_reason": "stop"}], "line 1: stop_reason = 'stop' (expected eos, forced_eos, length or error)"),
-        ([{**LINE, "tokens": [], "logprobs": []}], "line 1: tokens = [] with stop_reason 'eos' (tokens include EOS)"),
-        ([{**LINE, "logprobs": [-1, -2]}], "line 1: logprobs has 2 values for 3 tokens"),
-        (['{"prompt":"a","tokens":[1],"stop_reason":"length","logprobs":[NaN]}'], "line 1: logprobs[0] = nan"),
-        ([{**LINE, "logprobs": [-1, 0.5, -1]}], "line 1: logprobs[1] = 0.5 (expected natural logarithms"),
-        ([{**LINE, "rank": [0, 1.5, 2]}], "line 1: rank[1] = 1.5"),
-        ([{**LINE, "entropy": [0, -1, 2]}], "line 1: entropy[1] = -1"),
-        ([{**LINE, "margin": ["inf", 1, 2]}], "line 1: margin[0] = 'inf' (expected a list of numbers, null"),
-        ([{**LINE, "expected_length": 0}], "line 1: expected_length = 0 (expected a number of tokens above 0)"),
-        ([{**LINE, "position": [0, 1], "text_length": 2}], "line 1: position has 2 values for 3 tokens"),
-        ([{**LINE, "position": [0, -1, 0], "text_length": 2}], "position[1] = -1 (expected a list of whole numbers"),
-        ([{**LINE, "position": [0, 1.5, 0], "text_length": 2}], "line 1: position[1] = 1.5"),
-        ([{**LINE, "position": [0, 1, 2]}], "line 1: key 'text_length' is missing (position needs the length"),
+        ([{}, "[1, 2]"], "runs.jsonl, line 2 is no object: [1, 2]"),
+        ([{}, "{}"], "runs.jsonl, line 2: key 'prompt' is missing"),
+        (['{"prompt": "a", "prompt": "b"}'], "line 1: the key 'prompt' occurs twice"),
+        ([{}, {"position": [0, 1, 0], "text_length": 2}], "line 2 has 'position', line 1 has not"),
         (
-            [{**LINE, "position": [0, 2, 1], "text_length": 2}],
-            "line 1: position[1] = 2 (expected less than text_length = 2)",
-        ),
-        ([{**LINE, "text_length": 0}], "line 1: text_length = 0 (expected a whole number above 0"),
-        ([LINE, {**LINE, "position": [0, 1, 0], "text_length": 2}], "line 2 has 'position', line 1 has not"),
-        (
-            [{**LINE, "text_length": 2}, {**LINE, "text_length": 3}],
+            [{"text_length": 2}, {"text_length": 3}],
             "line 2: text_length = 3 of prompt 'a', line 1 has 2 (a prompt has one text length)",
         ),
-        ([{**LINE, "seed": "1"}], "line 1: seed = '1'"),
-        ([{**LINE, "prompt": None}], "line 1: prompt = None"),
-        ([LINE, {**LINE, "logprobs": None}], "line 1 has 'logprobs', line 2 has not (give it in all lines or in none)"),
-        ([{**LINE, "logprobs": None}, LINE], "line 2 has 'logprobs', line 1 has not"),
-        ([{**LINE, "seed": 1}, {**LINE, "seed": 1}], "line 2: prompt 'a' with seed 1 is in line 1 too"),
-        (
-            [{**LINE, "expected_length": 2}, {**LINE, "expected_length": 3}],
-            "line 2: expected_length = 3.0 of prompt 'a', line 1 has 2.0",
-        ),
+        ([{}, {"logprobs": None}], "line 1 has 'logprobs', line 2 has not (give it in all lines or in none)"),
+        ([{"logprobs": None}, {}], "line 2 has 'logprobs', line 1 has not"),
+        ([{"seed": 1}, {"seed": 1}], "line 2: prompt 'a' with seed 1 is in line 1 too"),
+        ([{"expected_length": 2}, {"expected_length": 3}], "line 2: expected_length = 3.0 of prompt 'a', line 1 has"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, lines, message):
+    lines = [line if isinstance(line, str) else LINE | line for line in lines]
     with pytest.raises(TokensError, match=re.escape(message)):
         read_token_runs(written(tmp_path, *lines))
 
@@ -215,87 +209,62 @@ def files(tmp_path_factory):
 def check(files, *arguments):
     """`sampler check` on the files, with the report."""
     result = sampler("check", *arguments, "--json", files / "report.json")
-    assert "Traceback" not in result.stderr
     report = json.loads((files / "report.json").read_text(encoding="utf-8"))
-    assert set(report) == {"engine", "against", "dialect", "false_alarm_rate", "outcome", "verdicts", "diagnosis"}
+    assert list(report) == KEYS
     for verdict in report["verdicts"]:
-        assert set(verdict) == set(TYPES)
+        assert verdict.keys() == TYPES.keys()
         assert all(isinstance(verdict[name], kind) for name, kind in TYPES.items())
-        assert verdict["level"] == "generate"
+        assert (verdict["level"], verdict["case"].split("/")[0]) == ("generate", "tokens")
         assert verdict["outcome"] in OUTCOMES
-        assert verdict["case"].split("/")[0] == "tokens"
-    return result, report
+    outcomes = {verdict["case"].removeprefix("tokens/"): verdict["outcome"] for verdict in report["verdicts"]}
+    return result, report, outcomes
 
 
 def test_a_warmer_engine_disagrees_and_its_line_shows_it_again(files):
-    result, report = check(files, files / "warm.jsonl", "--against", files / "ref.jsonl")
+    result, report, outcomes = check(files, files / "warm.jsonl", "--against", files / "ref.jsonl")
     assert (result.returncode, report["outcome"]) == (1, "disagrees")
     assert report["against"] == str(files / "ref.jsonl")
     assert report["diagnosis"][0]["stage"] == "draw"
     assert "mean entropy is larger" in report["diagnosis"][0]["explanation"]
-    failed = {verdict["case"]: verdict for verdict in report["verdicts"] if verdict["outcome"] == "failed"}
-    assert "tokens/drift/entropy" in failed
-    line = failed["tokens/drift/entropy"]["reproduce"]
-    assert line in result.stdout
-    again = sampler(*shlex.split(line)[1:])
+    assert outcomes["drift/entropy"] == "failed"
+    (failed,) = (verdict for verdict in report["verdicts"] if verdict["case"] == "tokens/drift/entropy")
+    assert failed["reproduce"] in result.stdout
+    again = sampler(*shlex.split(failed["reproduce"])[1:])
     assert again.returncode == 1
-    assert failed["tokens/drift/entropy"]["message"] in again.stdout
+    assert failed["message"] in again.stdout
 
 
 def test_the_same_engine_agrees_at_a_rate_for_which_its_runs_are_enough(files):
     arguments = (files / "right.jsonl", "--against", files / "ref.jsonl", "--false-alarm-rate", "1e-3")
-    result, report = check(files, *arguments)
+    result, report, outcomes = check(files, *arguments)
     assert (result.returncode, report["outcome"], report["false_alarm_rate"]) == (0, "agrees", 1e-3)
-    outcomes = {verdict["case"]: verdict["outcome"] for verdict in report["verdicts"]}
-    assert outcomes["tokens/drift/length"] == outcomes["tokens/stopping/early"] == "passed"
+    assert outcomes["drift/length"] == outcomes["stopping/early"] == "passed"
     assert "120 runs of 4 texts" in result.stdout
-    assert "would see" in result.stdout
+    assert "detects" in result.stdout
 
 
 def test_few_runs_without_a_reference_say_how_to_get_one(files):
-    result, report = check(files, files / "few.jsonl")
+    result, report, outcomes = check(files, files / "few.jsonl")
     assert (result.returncode, report["outcome"]) == (3, "inconclusive"), "nothing says whether they loop too often"
-    outcomes = {verdict["case"]: verdict["outcome"] for verdict in report["verdicts"]}
-    assert outcomes["tokens/stopping/ends"] == outcomes["tokens/stopping/missing"] == "passed"
-    assert outcomes["tokens/drift/length"] == "skipped"
+    assert outcomes["stopping/ends"] == outcomes["stopping/missing"] == "passed"
+    assert outcomes["drift/length"] == "skipped"
     assert "give some with --against" in result.stdout
     assert "docs/tokens.md" in result.stdout
 
 
 def test_texts_of_one_file_alone_are_named(files):
     other = files / "other.jsonl"
-    write_token_runs(
-        other,
-        [
-            *RIGHT.runs(3, 4),
-            TokenRun("alone", (1, 40), "eos", *[np.zeros(2)] * 4, position=np.array([0, 1]), text_length=3),
-        ],
-    )
-    result, _ = check(files, other, "--against", files / "ref.jsonl")
+    scalars = {name: np.zeros(2) for name in SCALARS}
+    alone = TokenRun("alone", (1, 40), "eos", **scalars, position=np.array([0, 1]), text_length=3)
+    write_token_runs(other, [*RIGHT.runs(3, 4), alone])
+    result = check(files, other, "--against", files / "ref.jsonl")[0]
     assert "left out, because only one of the files has them: 1 texts, 'alone'" in result.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["missing.jsonl"], "missing.jsonl cannot be read"),
-        (["ref.jsonl", "--against", "core"], "there are no reference runs 'core'"),
-        (["ref.jsonl", "--level", "draw"], "--level draw is not for token runs"),
-        (["ref.jsonl", "--tolerance", "0.1"], "--tolerance 0.1 is not for token runs"),
-        (["ref.jsonl", "--false-alarm-rate", "2"], "--false-alarm-rate = 2"),
-        (["reference", "--against", "ref.jsonl"], "--against ref.jsonl is not possible for an engine yet"),
-    ],
-)
-def test_misuse_is_one_line(files, arguments, message):
-    shown = [str(files / each) if each == "ref.jsonl" and place == 0 else each for place, each in enumerate(arguments)]
-    result = sampler("check", *shown)
-    assert_one_clear_line(result, message)
-
-
-def test_nothing_is_written_where_a_file_is_wrong(files, tmp_path):
+def test_nothing_is_written_where_a_file_is_wrong(tmp_path):
     (tmp_path / "bad.jsonl").write_text("{}", encoding="utf-8")
     result = sampler("check", tmp_path / "bad.jsonl", "--json", tmp_path / "out.json")
-    assert result.returncode == 2
+    assert_one_clear_line(result, "line 1: key 'prompt' is missing")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
 
 

@@ -4,22 +4,19 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from sampler import SamplingConfig
-from sampler.cli.app import app
 from sampler.engines.base import EngineError, EngineInfo
 from sampler.engines.core import CoreEngine
 from sampler.errors import Unsupported
 from sampler.requests import Generation, Record, Request
 from sampler.results.report.plots import attention_map
 from sampler.trace.attention import suite_request, trace_attention
+from tests.commands import sampler
 
-ROOT = Path(__file__).parents[2]
 TEXT = "The harbour is quiet tonight."
 
 
@@ -28,13 +25,12 @@ def core() -> CoreEngine:
     return CoreEngine.load(width=1)
 
 
-def trace(*arguments: object):
-    return CliRunner().invoke(app, ["trace", "attention", *map(str, arguments)])
+def request_of(engine, tokens: int = 400) -> Request:
+    return suite_request(engine, TEXT, SamplingConfig(), seed=3, max_new_tokens=tokens, language="en")
 
 
 def test_keeping_attention_changes_no_token(core):
-    request = suite_request(core, TEXT, SamplingConfig(), seed=3, max_new_tokens=400, language="en")
-    found = trace_attention(core, request)
+    found = trace_attention(core, request_of(core))
     (plain,) = core.generate([Request(TEXT, SamplingConfig(), 3, 400)])
     assert found.tokens == plain.tokens
     assert found.stop_reason == plain.stop_reason == "eos"
@@ -44,12 +40,11 @@ def test_keeping_attention_changes_no_token(core):
 
 
 def test_the_map_is_the_mean_of_the_recorded_heads(core):
-    request = suite_request(core, TEXT, SamplingConfig(), seed=3, max_new_tokens=400, language="en")
     generator = replace(core.generator, keep_attention=True)
-    (recorded,) = generator.generate([request])
+    (recorded,) = generator.generate([request_of(core)])
     heads = recorded.record.attention
     assert heads.shape[0] == len(generator.checkpoint.config.aligned_heads) == 3
-    found = trace_attention(core, request).attention
+    found = trace_attention(core, request_of(core)).attention
     assert np.allclose(found, (heads[0] + heads[1] + heads[2]) / 3, atol=1e-6)
     path = found.argmax(axis=1)
     assert path[-1] > 0.8 * found.shape[1]
@@ -57,44 +52,18 @@ def test_the_map_is_the_mean_of_the_recorded_heads(core):
 
 
 def test_a_picture_on_the_command_line(tmp_path, core):
-    result = trace(TEXT, "--out", tmp_path / "map.svg", "--seed", 3)
-    assert result.exit_code == 0, result.output
-    request = suite_request(core, TEXT, SamplingConfig(), seed=3, max_new_tokens=400, language="en")
-    tokens = trace_attention(core, request).tokens
-    assert f"{len(tokens)} tokens over 32 pieces of text, stopped by eos" in result.output
+    result = sampler("trace", "attention", TEXT, "--out", tmp_path / "map.svg", "--seed", 3)
+    assert result.returncode == 0, result.stderr
+    tokens = trace_attention(core, request_of(core)).tokens
+    assert f"{len(tokens)} tokens over 32 pieces of text, stopped by eos" in result.stdout
     source = (tmp_path / "map.svg").read_text(encoding="utf-8")
     shown = ["".join(each.itertext()) for each in ET.fromstring(source).iter("{http://www.w3.org/2000/svg}text")]
     numbers = [text for text in shown if re.fullmatch(r"\d+", text)]
     assert numbers[-len(tokens) :] == [str(token) for token in tokens]
-    assert trace(TEXT, "--out", tmp_path / "map.png", "--temperature", 0, "--cfg-weight", 0).exit_code == 0
+    greedy = ("--out", tmp_path / "map.png", "--temperature", 0, "--cfg-weight", 0)
+    assert sampler("trace", "attention", TEXT, *greedy).returncode == 0
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in tmp_path.iterdir()} == {"map.svg", "map.png"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["", "--out", "map.png"], "the text '' is empty (give at least one word)"),
-        ([TEXT, "--out", "map.jpg"], "map.jpg is no picture that can be drawn (expected a .png or .svg file)"),
-        ([TEXT, "--out", "map"], "map is no picture that can be drawn"),
-        ([TEXT, "--out", "file/map.png"], "map.png cannot be written: Not a directory"),
-        ([TEXT, "--out", "map.png", "--language", "xx"], "finch does not speak 'xx'"),
-        ([TEXT, "--out", "map.png", "--temperature", "-1"], "temperature = -1.0 is out of range"),
-        ([TEXT, "--out", "map.png", "--max-new-tokens", "0"], "max_new_tokens = 0 (expected 1 to 4100"),
-        ([TEXT, "--out", "map.png", "--engine", "mlx-lm"], "does not generate (it has no generate())"),
-        ([TEXT, "--out", "map.png", "--engine", "none"], "'none' is no engine"),
-        ([TEXT, "--out", "map.png", "--engine", "reference", "--weights", "x"], "--weights goes with the core"),
-    ],
-)
-def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, arguments, expected):
-    monkeypatch.chdir(tmp_path)
-    Path("file").touch()
-    result = trace(*arguments)
-    assert result.exit_code == 2
-    (line,) = [line for line in result.stderr.splitlines() if line]
-    assert line.startswith("error: ")
-    assert expected in line
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_model_without_aligned_heads_has_no_map():
@@ -102,7 +71,7 @@ def test_a_model_without_aligned_heads_has_no_map():
     model = engine.generator.checkpoint.model
     model.config = replace(model.config, aligned_heads=())
     with pytest.raises(Unsupported, match=r"core:finch has no aligned heads \(its attention follows no text\)"):
-        trace_attention(engine, suite_request(engine, TEXT, SamplingConfig(), 0, 3, "en"))
+        trace_attention(engine, request_of(engine, 3))
 
 
 @dataclass(frozen=True)
@@ -128,7 +97,7 @@ def record(shape: tuple[int, ...] | None, flags: tuple[str, ...] = (), error: st
 def test_attention_that_others_recorded_is_drawn_with_its_flags():
     flags = ("", "long_tail", "")
     engine = Foreign(record((2, 3, 7), flags))
-    found = trace_attention(engine, suite_request(engine, TEXT, SamplingConfig(), 0, 3, "en"))
+    found = trace_attention(engine, request_of(engine, 3))
     assert (found.tokens, found.stop_reason, found.flags, found.pieces) == ((4, 5, 6), "length", flags, ())
     assert found.attention.shape == (3, 7)
     figure = attention_map(found.attention, found.tokens, found.stop_reason, found.pieces, found.flags)
@@ -144,16 +113,11 @@ def test_attention_that_others_recorded_is_drawn_with_its_flags():
         (Foreign(record((2, 3))), EngineError, "foreign recorded attention of shape (2, 3) for 3 tokens"),
         (Foreign(record((2, 3, 0))), EngineError, "foreign recorded attention of shape (2, 3, 0) for 3 tokens"),
         (Foreign(record((2, 3, 7), ("x",))), EngineError, "foreign recorded 1 flags for 3 tokens (one entry a step)"),
-        (
-            Foreign(record(None, error="NaN in it"), ()),
-            EngineError,
-            "foreign drew no token (NaN in it)",
-        ),
+        (Foreign(record(None, error="NaN in it"), ()), EngineError, "foreign drew no token (NaN in it)"),
         (Foreign(None, ()), EngineError, "foreign drew no token (length)"),
         (Foreign(None, (9,)), EngineError, "foreign failed: OSError: no such device"),
     ],
 )
 def test_what_cannot_be_drawn_says_why(engine, error, expected):
-    with pytest.raises(error) as raised:
-        trace_attention(engine, suite_request(engine, TEXT, SamplingConfig(), 0, 3, "en"))
-    assert expected in str(raised.value)
+    with pytest.raises(error, match=re.escape(expected)):
+        trace_attention(engine, request_of(engine, 3))

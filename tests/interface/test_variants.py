@@ -1,5 +1,6 @@
 """`variants.toml` and its reader: every row of the table is there, and every mistake is named with its place."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -19,9 +20,6 @@ def test_the_table():
     assert analyzer("guarded") == AnalyzerConfig()
     assert replace(analyzer("upstream"), short_texts="guard") == AnalyzerConfig()
     assert analyzer("none") is None
-
-
-def test_a_variant_does_not_change():
     with pytest.raises(ValidationError, match="frozen"):
         variant("turbo").cap = 5
 
@@ -35,9 +33,8 @@ def test_a_variant_does_not_change():
     ],
 )
 def test_unknown_names(ask, expected):
-    with pytest.raises(VariantError) as caught:
+    with pytest.raises(VariantError, match="^" + re.escape(expected)):
         ask()
-    assert str(caught.value).startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +42,8 @@ def test_unknown_names(ask, expected):
     [
         ("backbone = ", "backbones = ", ": variants.en-0.1.1.backbone (Field required)"),
         ("cap = 1000\n", "cap = 1000\ncaps = 5\n", ": variants.en-0.1.1.caps (did you mean 'cap'?)"),
-        ("[variants.turbo]", "[variant.turbo]", ": variants.turbo.knobs (Field required)"),
+        ("[variants.turbo]", "[variant.turbo]", ": variant (did you mean 'variants'?)"),
+        ("[variants.turbo.knobs]", "[variants.turbo.knob]", ": variants.turbo.knobs (Field required)"),
         ("cap = 1000", "cap = 0", ": variants.en-0.1.1.cap (Input should be greater than or equal to 1)"),
         ("cap = 1000", "cap = '1000'", ": variants.en-0.1.1.cap (Input should be a valid integer)"),
         ("bos_count = 2", "bos_count = 3", ": variants.en-0.1.1.bos_count (Input should be less than or equal to 2)"),
@@ -53,14 +51,9 @@ def test_unknown_names(ask, expected):
         ("top_p = 0.8", "top_p = 8", ": variants.en-0.1.1.knobs: top_p = 8 is out of range (expected "),
         ("top_p = 0.8", "top_q = 0.8", ": variants.en-0.1.1.knobs: unknown key 'top_q' (did you mean 'top_p'?)"),
         ('analyzer = "upstream"', 'analyzer = "up"', ": variants.mtl-0.1.3.analyzer = 'up' is unknown (known: none, "),
-        (
-            "equal_tokens = 3",
-            "equal_token = 3",
-            ": analyzers.three-equal.constants: unknown key 'equal_token' (did you",
-        ),
+        ("equal_tokens = 3", "equal_token = 3", ": analyzers.three-equal.constants: unknown key 'equal_token' (did"),
         ("equal_tokens = 3", "equal_tokens = 1", ": analyzers.three-equal.constants: equal_tokens = 1 is out of range"),
         ("source = ", "sources = ", ": analyzers.upstream.source (Field required)"),
-        ("[analyzers", "[analyzers", None),
         ("[analyzers.upstream]", "[analyzers.upstream", " is no TOML: "),
     ],
 )
@@ -68,12 +61,8 @@ def test_mistakes_in_a_file(tmp_path, old, new, expected):
     path = tmp_path / "variants.toml"
     assert old in GOOD
     path.write_text(GOOD.replace(old, new, 1), encoding="utf-8")
-    if expected is None:
-        assert load_variants(path) == load_variants()
-        return
-    with pytest.raises(VariantError) as caught:
+    with pytest.raises(VariantError, match="^" + re.escape(f"{path}{expected}")):
         load_variants(path)
-    assert str(caught.value).startswith(f"{path}{expected}")
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -82,21 +71,21 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("name", "value", "expected"),
     [
-        ({"jump_back": 0}, "jump_back = 0 is out of range (expected an integer >= 1)"),
-        ({"jump_ahead": 7.0}, "jump_ahead = 7.0 is out of range (expected an integer >= 1)"),
-        ({"end_columns": -1}, "end_columns = -1 is out of range (expected an integer >= 0)"),
-        ({"tail_columns": 0}, "tail_columns = 0 is out of range (expected an integer >= 1)"),
-        ({"tail_threshold": -1.0}, "tail_threshold = -1.0 is out of range (expected a number >= 0 (0 is off))"),
-        ({"repetition_threshold": float("nan")}, "repetition_threshold = nan is out of range"),
-        ({"repetition_threshold": True}, "repetition_threshold = True is out of range"),
-        ({"equal_tokens": 1}, "equal_tokens = 1 is out of range (expected 2 or more, or 0 (off))"),
-        ({"suppress": 1}, "suppress = 1 is out of range (expected true or false)"),
-        ({"short_texts": "skip"}, "short_texts = 'skip' is out of range (expected one of guard, crash)"),
+        ("jump_back", 0, "an integer >= 1)"),
+        ("jump_ahead", 7.0, "an integer >= 1)"),
+        ("end_columns", -1, "an integer >= 0)"),
+        ("tail_columns", 0, "an integer >= 1)"),
+        ("tail_threshold", -1.0, "a number >= 0 (0 is off))"),
+        ("repetition_threshold", float("nan"), ""),
+        ("repetition_threshold", True, ""),
+        ("equal_tokens", 1, "2 or more, or 0 (off))"),
+        ("suppress", 1, "true or false)"),
+        ("short_texts", "skip", "one of guard, crash)"),
     ],
 )
-def test_constants_out_of_range(values, expected):
-    with pytest.raises(ConfigError) as caught:
-        AnalyzerConfig(**values)
-    assert str(caught.value).startswith(expected)
+def test_constants_out_of_range(name, value, expected):
+    expected = re.escape(f"{name} = {value!r} is out of range (expected {expected}")
+    with pytest.raises(ConfigError, match=f"^{expected}"):
+        AnalyzerConfig(**{name: value})

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from sampler.loops import LoopRule, LoopRules, LowEntropyRule
 
-Told = tuple[str, int, int | None, int, int]
-"""kind, onset, period, extent, step."""
+Found = tuple[str, int, int | None, int, int]
+"""Kind, onset, period, extent, step."""
 
 
 def vllm_stops(tokens: Sequence[int], smallest: int, largest: int, count: int) -> bool:
@@ -19,7 +19,7 @@ def vllm_stops(tokens: Sequence[int], smallest: int, largest: int, count: int) -
     return False
 
 
-def exact_loops(tokens: Sequence[int], rule: LoopRule) -> set[Told]:
+def exact_loops(tokens: Sequence[int], rule: LoopRule) -> set[Found]:
     """Maximal stretches of one period that no shorter period has, and that are long enough."""
     found = set()
     for size in range(rule.min_pattern_size, rule.max_pattern_size + 1):
@@ -61,51 +61,50 @@ def near_period(tokens: Sequence[int], rule: LoopRule) -> int | None:
     return None
 
 
-def near_loops(tokens: Sequence[int], rule: LoopRule) -> list[Told]:
+def near_loops(tokens: Sequence[int], rule: LoopRule) -> list[Found]:
     """Of every prefix the stretch at its end; those that share a period, or a multiple of one, are one stretch."""
-    found: list[Told] = []
+    found: list[Found] = []
     for step in range(len(tokens)):
         size = near_period(tokens[: step + 1], rule)
         if size is None:
             continue
         onset = step + 1 - max(size * rule.min_count, rule.min_tokens)
         if found:
-            _, first, period, extent, told = found[-1]
+            _, first, period, extent, first_step = found[-1]
             longer, shorter = max(size, period), min(size, period)
             if longer % shorter == 0 and first + extent - max(onset, first) >= longer:
                 first = min(onset, first)
-                found[-1] = ("near_cycle", first, shorter, step + 1 - first, told)
+                found[-1] = ("near_cycle", first, shorter, step + 1 - first, first_step)
                 continue
         found.append(("near_cycle", onset, size, step + 1 - onset, step))
     return found
 
 
 def entropy(tokens: Sequence[int]) -> float:
-    """Empirical entropy in bits."""
     counts = Counter(tokens).values()
     return -math.fsum(count / len(tokens) * math.log2(count / len(tokens)) for count in counts)
 
 
-def low_entropy_loops(tokens: Sequence[int], rule: LowEntropyRule) -> list[Told]:
+def low_entropy_loops(tokens: Sequence[int], rule: LowEntropyRule) -> list[Found]:
     """Windows of low entropy that overlap or touch are one stretch; it begins with a token that comes again."""
-    found: list[Told] = []
+    found: list[Found] = []
     for step in range(rule.window - 1, len(tokens)):
         window = tokens[step + 1 - rule.window : step + 1]
         if entropy(window) > rule.bits + 1e-9:
             continue
         onset = step + 1 - rule.window
         if found and onset <= found[-1][1] + found[-1][3]:
-            _, first, _, _, told = found[-1]
-            found[-1] = ("low_entropy", first, None, step + 1 - first, told)
+            _, first, _, _, first_step = found[-1]
+            found[-1] = ("low_entropy", first, None, step + 1 - first, first_step)
         else:
             onset += next(place for place, token in enumerate(window) if window.count(token) > 1)
             found.append(("low_entropy", onset, None, step + 1 - onset, step))
     return found
 
 
-def all_loops(tokens: Sequence[int], rules: LoopRules) -> set[Told]:
-    """By every rule; of the loops of a prefix only those that are told by then."""
-    found: set[Told] = set()
+def all_loops(tokens: Sequence[int], rules: LoopRules) -> set[Found]:
+    """By every rule; of the loops of a prefix only those that are detected by then."""
+    found: set[Found] = set()
     for rule in rules.cycles:
         found |= set(near_loops(tokens, rule) if rule.substitutions else exact_loops(tokens, rule))
     return found | set(low_entropy_loops(tokens, rules.low_entropy) if rules.low_entropy else [])

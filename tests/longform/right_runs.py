@@ -1,15 +1,9 @@
-"""How often right runs are accused at a budget raised to 5 %: check-runs with fresh noise on both sides, counted.
+"""How often right runs are accused at a budget raised to 5 %: check-runs with fresh noise on both sides, counted."""
 
-Run by itself as `python -m tests.longform.right_runs`; `python -m tests.longform.wrong_table --write` writes it down.
-"""
-
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
-from rich.console import Console
 from scipy.stats import binomtest
 
 from sampler.checks.longform.runs import TokenRun
@@ -52,10 +46,8 @@ class Alarms:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return (
-            f"{self.what}: {self.accused} of {self.count} check-runs accuse ({self.accused / self.count:.1%}, exact 95 "
-            f"% interval {low:.1%} to {high:.1%}; budget {RATE:.0%})"
-        )
+        interval = f"{self.accused / self.count:.1%}, exact 95 % interval {low:.1%} to {high:.1%}; budget {RATE:.0%}"
+        return f"{self.what}: {self.accused} of {self.count} check-runs accuse ({interval})"
 
 
 def accuses(runs: list[TokenRun], reference: list[TokenRun]) -> bool:
@@ -70,25 +62,21 @@ def _cheap(trial: int) -> bool:
 def _finch(trial: int) -> list[bool]:
     """TIMES check-runs of one right generator, the next one at every trial."""
     right = list(RIGHT_GENERATORS.values())[trial % len(RIGHT_GENERATORS)]
-    made = []
-    for side, generator in (
-        ("engine", right.factory(checkpoint(), WIDTH)),
-        ("reference", Generator(checkpoint(), WIDTH)),
-    ):
-        runs = speak(generator, SHORT.prompts, SHORT.runs * TIMES, f"right/{side}/{trial}", CAP)
-        made.append([right.change(run) for run in runs])
+    sides = []
+    for name, factory in (("engine", right.factory), ("reference", Generator)):
+        generator = factory(checkpoint(), WIDTH)
+        runs = speak(generator, SHORT.prompts, SHORT.runs * TIMES, f"right/{name}/{trial}", CAP)
+        sides.append([right.change(run) for run in runs])
     size = SHORT.texts * SHORT.runs
-    return [accuses(*(side[part * size : (part + 1) * size] for side in made)) for part in range(TIMES)]
+    return [accuses(*(side[part * size : (part + 1) * size] for side in sides)) for part in range(TIMES)]
 
 
 def cheap(count: int = CHEAP, processes: int = 1) -> Alarms:
-    """Check-runs of the Markov source against itself."""
     accused = sum(_map(_cheap, range(count), processes))
     return Alarms(f"Markov source, 3 texts x {SMALL_RUNS} runs a side", accused, count)
 
 
 def of_finch(count: int = FINCH, processes: int = 1) -> Alarms:
-    """Check-runs of right generators in turn against the core."""
     answers = [answer for some in _map(_finch, range(-(-count // TIMES)), processes) for answer in some]
     kinds = len(RIGHT_GENERATORS)
     return Alarms(f"Finch, {SHORT.name} a side, {kinds} right generators in turn", sum(answers), len(answers))
@@ -100,18 +88,3 @@ def _map(function, trials: range, processes: int) -> Iterator:
         return
     with ProcessPoolExecutor(processes) as pool:
         yield from pool.map(function, trials)
-
-
-def main() -> int:
-    """Count and print."""
-    console, good = Console(width=160, highlight=False), True
-    for counted in (cheap, of_finch):
-        start = time.process_time()
-        alarms = counted()
-        good = good and alarms.good
-        console.print(f"{alarms}; {time.process_time() - start:.0f} s of CPU time")
-    return 0 if good else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

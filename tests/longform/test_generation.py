@@ -1,4 +1,4 @@
-"""Blocks: what a request gets depends on the request alone; stopping, records and broken rows are told apart."""
+"""Blocks: what a request gets depends on the request alone; stopping, records, broken rows."""
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -21,12 +21,12 @@ from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.config import T3Config
 from sampler.t3.model import T3
-from tests.support import TINY, configs, random_text, random_voice, random_weights
+from tests.support import TINY, TURBO_TINY, configs, random_text, random_voice, random_weights
 
 
 @dataclass(frozen=True)
 class NoTokenizer:
-    """These models are asked with ids."""
+    """Prompts are ids."""
 
     config: T3Config
 
@@ -35,11 +35,8 @@ def tiny_checkpoint(config: T3Config = TINY) -> Checkpoint:
     return Checkpoint(T3(random_weights(config, 5), config), NoTokenizer(config), random_voice(config, 6), "")
 
 
-CHECKPOINT = tiny_checkpoint()
-
-
+CHECKPOINT, TURBO = tiny_checkpoint(), tiny_checkpoint(TURBO_TINY)
 DEFAULT = SamplingConfig()
-
 TEXT_LENGTHS = (4, 31, 7, 30, 12, 29, 8, 62, 5)
 """Without start and stop: around the parts of the unconditional row, and up to the most that the model takes."""
 
@@ -57,14 +54,21 @@ def assert_bit_equal(left: Generation, right: Generation):
         np.testing.assert_array_equal(getattr(left.record, name), getattr(right.record, name), err_msg=name)
 
 
+def generate(requests: list[Request], width: int = 1, checkpoint: Checkpoint = CHECKPOINT, **fields: object):
+    return Generator(checkpoint, width=width, **fields).generate(requests)
+
+
+RECORDED = {"keep_logits": True, "keep_attention": True}
 GENERATORS = {
-    kind: Generator(CHECKPOINT, keep_logits=True, keep_attention=True, attention=kind) for kind in ("auto", "mlx")
+    **{kind: Generator(CHECKPOINT, **RECORDED, attention=kind) for kind in ("auto", "mlx")},
+    "turbo": Generator(TURBO, **RECORDED),
 }
+MANY = pytest.param("auto", 300, marks=pytest.mark.nightly("300 blocks take minutes"))
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("auto", 300), ("mlx", 20)])
+@pytest.mark.parametrize(("kind", "examples"), [("auto", 15), MANY, ("mlx", 5), ("turbo", 5)])
 def test_a_request_alone_in_its_slot_gets_what_it_got_among_others(kind, examples):
-    """Other texts, lengths, caps and knobs beside it, before it and after it, at widths of 2 to 64: bit-equal."""
+    """Other texts, lengths, caps and parameters beside it, before and after it, at widths of 2 to 64: bit-equal."""
 
     @settings(max_examples=examples)
     @given(
@@ -92,7 +96,6 @@ def test_a_request_alone_in_its_slot_gets_what_it_got_among_others(kind, example
 
 @pytest.mark.parametrize("guided", [True, False])
 def test_a_slot_gives_the_same_after_any_history(guided):
-    """Served first, and after a long run in the same slot: what that one left behind is not read."""
     config = replace(DEFAULT, cfg_weight=0.5 * guided)
     checkpoint = tiny_checkpoint(replace(TINY, max_speech_tokens=500))
     generator = replace(GENERATORS["auto"], checkpoint=checkpoint, width=3)
@@ -103,7 +106,6 @@ def test_a_slot_gives_the_same_after_any_history(guided):
 
 
 def test_both_kinds_of_attention_give_the_same_tokens():
-    """The kernel and MLX's own operation differ by rounding; no margin of these runs is under 1e-4."""
     requests = [request(index, cap=120) for index in range(6)]
     kernel, own = (replace(GENERATORS[kind], width=4).generate(requests) for kind in ("auto", "mlx"))
     assert min(answer.record.margin.min() for answer in kernel) > 1e-4
@@ -114,12 +116,8 @@ def test_both_kinds_of_attention_give_the_same_tokens():
 
 
 def test_a_request_in_another_slot_of_another_width_has_the_same_tokens():
-    """But for margins under 1e-4, of which these runs have none."""
-    asked = request(4, cap=60)
-    answers = [
-        replace(GENERATORS["auto"], width=width).generate([replace(asked, slot=slot)])[0]
-        for width, slot in ((1, 0), (2, 1), (8, 5), (64, 0), (64, 63))
-    ]
+    places = ((1, 0), (2, 1), (8, 5), (64, 0), (64, 63))
+    answers = [generate([request(4, cap=60, slot=slot)], width)[0] for width, slot in places]
     assert min(answer.record.margin.min() for answer in answers) > 1e-4
     assert len({answer.tokens for answer in answers}) == 1
 
@@ -134,7 +132,7 @@ def test_a_prefix_is_computed_once_for_all_requests_of_its_text(monkeypatch):
 
     monkeypatch.setattr(T3, "prefix", counted)
     requests = [request(index % 3, cap=3 + index % 5) for index in range(12)]
-    replace(GENERATORS["auto"], width=2).generate(requests)
+    generate(requests, 2)
     assert sorted(texts) == sorted(requests[index].prompt for index in range(3))
 
 
@@ -153,95 +151,80 @@ def test_the_width_is_checked_against_memory(monkeypatch):
     assert "lower width" in failure.value.hint
 
 
-def test_a_record_says_where_and_by_what_it_was_made():
-    record = Generator(CHECKPOINT, width=2).generate([request(0)])[0].record
-    assert (record.slot, record.width) == (0, 2)
-    assert (record.blas, record.threads) == (blas.prepare().name, blas.threads())
-    assert record.blas
-    assert record.threads >= 1
-
-
-def test_who_gets_which_slot_follows_from_the_queue():
+def test_the_queue_decides_which_slot_a_request_gets_and_its_record_has_it():
     requests = [request(index, cap=3 + index % 4) for index in range(10)]
-    slots = [[answer.record.slot for answer in Generator(CHECKPOINT, width=3).generate(requests)] for _ in range(2)]
-    assert slots[0] == slots[1]
-    assert slots[0][:3] == [0, 1, 2]
-    assert set(slots[0]) == {0, 1, 2}
+    records, again = ([answer.record for answer in generate(requests, 3)] for _ in range(2))
+    slots = [record.slot for record in records]
+    assert slots == [record.slot for record in again]
+    assert (slots[:3], set(slots)) == ([0, 1, 2], {0, 1, 2})
+    assert {(each.width, each.blas, each.threads) for each in records} == {(3, blas.prepare().name, blas.threads())}
+    assert records[0].blas
+    assert records[0].threads >= 1
 
 
 def test_answers_stand_in_the_order_of_the_requests_whatever_their_kind():
-    """Guided and unguided requests are served in blocks of their own."""
     mixed = [request(index, SamplingConfig(cfg_weight=0.5 * (index % 2)), cap=4 + index) for index in range(5)]
-    answers = Generator(CHECKPOINT, width=2, keep_logits=True).generate(mixed)
-    for index, answer in enumerate(answers):
-        alone = Generator(CHECKPOINT, width=2, keep_logits=True).generate(
-            [replace(mixed[index], slot=answer.record.slot)]
-        )
+    for index, answer in enumerate(generate(mixed, 2, keep_logits=True)):
+        alone = generate([replace(mixed[index], slot=answer.record.slot)], 2)
         assert answer.tokens == alone[0].tokens
         assert answer.record.logits.shape == (len(answer.tokens), 1 + index % 2, TINY.speech_vocab_size)
 
 
 def test_one_row_without_guidance_gives_the_tokens_of_two_rows_with_weight_zero():
-    """`c + 0 (c - u)` is c: the unconditional row may be left out."""
-    one_row = request(1, SamplingConfig(cfg_weight=0))
-    two_rows = request(1, SamplingConfig(cfg_weight=0, cfg_convention="unconditional"))
-    two_rows = replace(two_rows, config=replace(two_rows.config, cfg_weight=1.0))  # u + 1 (c - u) is c too
-    answers = [Generator(CHECKPOINT, width=1).generate([each])[0] for each in (one_row, two_rows)]
-    assert answers[0].tokens == answers[1].tokens
+    """`c + 0 (c - u)` is c, and so is `u + 1 (c - u)`: the unconditional row may be left out."""
+    configs = (SamplingConfig(cfg_weight=0), SamplingConfig(cfg_weight=1.0, cfg_convention="unconditional"))
+    one_row, two_rows = (generate([request(1, config)])[0].tokens for config in configs)
+    assert one_row == two_rows
 
 
 def test_tokens_are_drawn_from_the_recorded_logits_with_the_noise_of_the_request():
     """Every entry of a record, from its definition."""
     config = SamplingConfig(top_p=0.9)
     asked = request(2, config, cap=20)
-    answer = Generator(CHECKPOINT, width=2, keep_logits=True).generate([asked])[0]
+    answer = generate([asked], 2, keep_logits=True)[0]
     history = [TINY.bos_id]
     for step, token in enumerate(answer.tokens):
         cond, uncond = answer.record.logits[step]
         scores = np.array(process(cond[None], [history], config, uncond[None]))[0]
         raced = scores + asked.noise(step)
         assert int(np.argmax(raced)) == token
-        probabilities = log_softmax(scores.astype(np.float64))
-        kept = probabilities[probabilities > -np.inf]
-        runner_up = np.sort(raced)[-2]
-        assert answer.record.logprob[step] == pytest.approx(probabilities[token], abs=1e-5)
+        log_p = log_softmax(scores.astype(np.float64))
+        kept = log_p[log_p > -np.inf]
+        assert answer.record.logprob[step] == pytest.approx(log_p[token], abs=1e-5)
         assert answer.record.entropy[step] == pytest.approx(-(np.exp(kept) * kept).sum(), abs=1e-5)
         assert answer.record.rank[step] == (scores > scores[token]).sum()
-        assert answer.record.margin[step] == pytest.approx(raced[token] - runner_up, abs=1e-5)
+        assert answer.record.margin[step] == pytest.approx(raced[token] - np.sort(raced)[-2], abs=1e-5)
         history.append(token)
 
 
 def test_the_margin_of_a_greedy_draw_is_that_of_the_scores():
     config = SamplingConfig(temperature=0, min_p=0, repetition_penalty=1, cfg_weight=0)
-    answer = Generator(CHECKPOINT, width=1, keep_logits=True).generate([request(3, config)])[0]
+    answer = generate([request(3, config)], keep_logits=True)[0]
     ordered = np.sort(answer.record.logits[:, 0], axis=-1)
     np.testing.assert_allclose(answer.record.margin, ordered[:, -1] - ordered[:, -2], atol=1e-6)
     assert answer.tokens == tuple(answer.record.logits[:, 0].argmax(-1).tolist())
 
 
-def test_attention_covers_the_text_and_is_that_of_the_aligned_heads():
-    asked = request(4, cap=5)
-    answer = Generator(CHECKPOINT, width=1, keep_attention=True).generate([asked])[0]
-    steps = len(answer.tokens)
-    assert answer.record.attention.shape == (len(TINY.aligned_heads), steps, len(asked.prompt))
-    prefix = CHECKPOINT.model.prefix(asked.prompt, CHECKPOINT.voice)
-    for step in range(steps):
-        # The whole sequence at once; the text stands after speaker, 4 rows of the perceiver and emotion.
-        speech = answer.tokens[:step]
+@pytest.mark.parametrize(("checkpoint", "start"), [(CHECKPOINT, 6), (TURBO, 1 + TURBO_TINY.prompt_length)])
+def test_attention_covers_the_text_and_is_that_of_the_aligned_heads(checkpoint, start):
+    """Beside the whole sequence at once. start: of the text, after speaker, 4 rows of the perceiver, and emotion."""
+    asked, config = request(4, cap=5), checkpoint.config
+    answer = generate([asked], 1, checkpoint, keep_attention=True)[0]
+    text = slice(start, start + len(asked.prompt))
+    assert answer.record.attention.shape == (len(config.aligned_heads), len(answer.tokens), len(asked.prompt))
+    prefix = checkpoint.model.prefix(asked.prompt, checkpoint.voice)
+    for step in range(len(answer.tokens)):
+        parts = [prefix]
         if step:
-            embedded = CHECKPOINT.model.embed_speech(speech, range(1, step + 1))[None]
-            sequence = mx.concatenate([prefix, mx.concatenate([embedded, embedded])], axis=1)
-        else:
-            sequence = prefix
-        request_of_heads = AttentionRequest(TINY.aligned_heads)
-        _, rows = CHECKPOINT.model.backbone.prefill(sequence, KeyValueCache(TINY, 2), request_of_heads)
-        expected = np.stack([np.array(row)[-1, 6 : 6 + len(asked.prompt)] for row in rows])
+            speech = checkpoint.model.embed_speech(answer.tokens[:step], range(1, step + 1))
+            parts.append(mx.stack([speech] * len(prefix)))
+        cache, heads = KeyValueCache(config, len(prefix)), AttentionRequest(config.aligned_heads)
+        _, rows = checkpoint.model.backbone.prefill(mx.concatenate(parts, axis=1), cache, heads)
+        expected = np.stack([np.array(row)[-1, text] for row in rows])
         np.testing.assert_allclose(answer.record.attention[:, step], expected, atol=1e-5)
 
 
 def only(token: int):
-    """A chain that leaves one token."""
-
     def chain(batch: Batch) -> Scores:
         kept = mx.arange(batch.logits.shape[-1])[None] == token
         scores = mx.where(kept, mx.zeros_like(batch.logits), -mx.inf)
@@ -250,33 +233,21 @@ def only(token: int):
     return chain
 
 
-def test_eos_ends_a_run_and_stands_in_its_tokens():
-    answer = Generator(CHECKPOINT, width=1, chain=only(TINY.eos_id)).generate([request(0)])[0]
-    assert (answer.tokens, answer.stop_reason) == ((TINY.eos_id,), "eos")
-
-
-def test_a_run_that_does_not_end_is_cut_at_its_cap():
-    answer = Generator(CHECKPOINT, width=1, chain=only(7)).generate([request(0, cap=9)])[0]
-    assert (answer.tokens, answer.stop_reason) == ((7,) * 9, "length")
+@pytest.mark.parametrize(("token", "tokens", "reason"), [(TINY.eos_id, (TINY.eos_id,), "eos"), (7, (7,) * 9, "length")])
+def test_a_run_ends_with_eos_or_is_cut_at_its_cap(token, tokens, reason):
+    answer = generate([request(0, cap=9)], chain=only(token))[0]
+    assert (answer.tokens, answer.stop_reason) == (tokens, reason)
 
 
 def test_a_broken_row_ends_alone():
-    """NaN in one row of a block: that request says so, its neighbours go on undisturbed."""
-
     def breaks_at_step_two(batch):
-        scores = run_rows(batch)
-        sick = mx.array([config.min_p == 0.5 for config in batch.configs])[:, None] & (
-            mx.sum(mx.array(batch.seen), -1, keepdims=True) > 2
-        )
-        return Scores(mx.where(sick, -mx.inf, scores.final), scores.ranked)
+        scores, chosen = run_rows(batch), mx.array([config.min_p == 0.5 for config in batch.configs])
+        broken = chosen[:, None] & (mx.sum(mx.array(batch.seen), -1, keepdims=True) > 2)
+        return Scores(mx.where(broken, -mx.inf, scores.final), scores.ranked)
 
-    requests = [
-        request(0, cap=8),
-        request(1, SamplingConfig(min_p=0.5, repetition_penalty=50.0), cap=8),
-        request(2, cap=8),
-    ]
-    answers = Generator(CHECKPOINT, width=3, chain=breaks_at_step_two).generate(requests)
-    healthy = Generator(CHECKPOINT, width=3).generate(requests)
+    configs = (DEFAULT, SamplingConfig(min_p=0.5, repetition_penalty=50.0), DEFAULT)
+    requests = [request(index, config, cap=8) for index, config in enumerate(configs)]
+    answers, healthy = generate(requests, 3, chain=breaks_at_step_two), generate(requests, 3)
     assert answers[1].stop_reason == "error"
     assert answers[1].record.error == "no token was left after the chain"
     assert len(answers[1].tokens) == 2
@@ -285,38 +256,25 @@ def test_a_broken_row_ends_alone():
 
 def test_without_noise_the_seed_decides():
     requests = [replace(request(0), noise=None, seed=seed) for seed in (1, 1, 2)]
-    tokens = [answer.tokens for answer in Generator(CHECKPOINT, width=1).generate(requests)]
+    tokens = [answer.tokens for answer in generate(requests)]
     assert tokens[0] == tokens[1] != tokens[2]
 
 
 def test_progress_counts_every_token_and_every_request():
     steps: list[tuple[int, int]] = []
     requests = [request(index, cap=3 + index) for index in range(5)]
-    answers = Generator(CHECKPOINT, width=2).generate(
-        requests, lambda tokens, finished: steps.append((tokens, finished))
-    )
+    answers = Generator(CHECKPOINT, width=2).generate(requests, lambda *counts: steps.append(counts))
     assert sum(tokens for tokens, _ in steps) == sum(len(answer.tokens) for answer in answers)
     assert sum(finished for _, finished in steps) == len(requests)
 
 
-def test_a_step_grows_with_the_cache_in_blocks():
-    """More than one growth of the cache: positions are right on both sides of it."""
-    config = replace(TINY, max_speech_tokens=1_000)
-    checkpoint = tiny_checkpoint(config)
-    asked = request(0, SamplingConfig(repetition_penalty=1.0), cap=600)
-    suppressed = Generator(
-        checkpoint,
-        width=1,
-        keep_logits=True,
-        chain=lambda batch: run_rows(replace(batch, logits=_without_eos(batch.logits))),
-    ).generate([asked])[0]
-    assert len(suppressed.tokens) == 600
-    forced = np.array(checkpoint.model.teacher_forced(asked.prompt, checkpoint.voice, suppressed.tokens[:-1]))
-    np.testing.assert_allclose(suppressed.record.logits, forced.swapaxes(0, 1), atol=1e-4)
-
-
-def _without_eos(logits: mx.array) -> mx.array:
-    return mx.where(mx.arange(logits.shape[-1])[None] == TINY.eos_id, -mx.inf, logits)
+def test_positions_are_right_on_both_sides_of_a_growth_of_the_cache():
+    checkpoint = tiny_checkpoint(replace(TINY, max_speech_tokens=1_000))
+    asked = request(0, SamplingConfig(repetition_penalty=1.0, suppressed_tokens=[TINY.eos_id]), cap=600)
+    answer = generate([asked], 1, checkpoint, keep_logits=True)[0]
+    assert len(answer.tokens) == 600
+    forced = np.array(checkpoint.model.teacher_forced(asked.prompt, checkpoint.voice, answer.tokens[:-1]))
+    np.testing.assert_allclose(answer.record.logits, forced.swapaxes(0, 1), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -324,28 +282,19 @@ def _without_eos(logits: mx.array) -> mx.array:
     [
         ({"prompt": ()}, TextError, "the prompt has no ids"),
         ({"prompt": (3, 99, 0)}, TextError, "text id 99 is no token (expected 0 to 39)"),
-        (
-            {"prompt": (3,) * 70},
-            TextError,
-            "the text has 70 tokens with its start and stop (tiny takes 66; split the text)",
-        ),
-        (
-            {"max_new_tokens": 0},
-            ConfigError,
-            "max_new_tokens = 0 (expected 1 to 132, as many as tiny has speech positions)",
-        ),
+        ({"prompt": (3,) * 70}, TextError, "the text has 70 tokens with its start and stop (tiny takes 66; split"),
+        ({"max_new_tokens": 0}, ConfigError, "max_new_tokens = 0 (expected 1 to 132, as many as tiny has speech posi"),
         ({"max_new_tokens": 133}, ConfigError, "max_new_tokens = 133"),
         ({"slot": 4}, ConfigError, "slot = 4 (expected 0 to 3)"),
     ],
 )
 def test_requests_that_cannot_be_served_are_refused_by_name(change, error, expected):
     with pytest.raises(error) as caught:
-        Generator(CHECKPOINT, width=4).generate([request(0), replace(request(1), **change)])
+        generate([request(0), replace(request(1), **change)], 4)
     assert str(caught.value).startswith(expected)
 
 
-def test_generators_that_cannot_be():
-    with pytest.raises(ConfigError, match="width = 0 slots"):
-        Generator(CHECKPOINT, width=0)
-    with pytest.raises(ConfigError, match="bos_count = 3"):
-        Generator(CHECKPOINT, bos_count=3)
+@pytest.mark.parametrize(("fields", "text"), [({"width": 0}, "width = 0 slots"), ({"bos_count": 3}, "bos_count = 3")])
+def test_generators_out_of_range_are_refused(fields, text):
+    with pytest.raises(ConfigError, match=text):
+        Generator(CHECKPOINT, **fields)

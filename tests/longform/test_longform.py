@@ -20,7 +20,7 @@ from sampler.run.replay import replay_case
 from sampler.run.session import Session
 from sampler.run.suite import find_group
 from tests.sessions import run_all
-from tests.wrong_engines.token_runs import EOS, RIGHT, Source
+from tests.wrong_engines.token_runs import EOS, RIGHT
 
 TEXTS = ["one", "two", "three", "four"]
 MATRIX = """
@@ -44,33 +44,33 @@ class SourceEngine:
     """The Markov chain of `tests/wrong_engines/token_runs.py` as an engine; a request's seed is its noise."""
 
     info = EngineInfo(name="source", version="1", eos_ids=(EOS,))
-
-    def __init__(self, source: Source = RIGHT) -> None:
-        self.source = source
+    source = RIGHT
 
     def generate(self, requests):
         return [Generation(run.tokens, run.stop_reason) for run in map(self.speak, requests)]
 
     def speak(self, request):
         length = RIGHT.lengths[TEXTS.index(request.prompt)]
-        source = replace(self.source, lengths=(length,), temperature=request.config.temperature + self.warmer)
+        source = replace(self.source, lengths=(length,), temperature=request.config.temperature)
         return source.runs(1, request.seed % 2**32)[0]
 
-    warmer = 0.0
+
+class Endless(SourceEngine):
+    """Fault: EOS is hardly ever drawn."""
+
+    source = replace(RIGHT, eos_bias=-60.0)
 
 
-def right():
-    return SourceEngine()
+class Raises(SourceEngine):
+    """Fault: every request fails."""
 
-
-def endless():
-    """Lie: EOS is hardly ever drawn."""
-    return SourceEngine(replace(RIGHT, eos_bias=-60.0))
+    def speak(self, request):
+        raise RuntimeError("out of words")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A matrix of one's own, with reference runs of one's own."""
+    """A matrix outside the package, with reference runs beside it."""
     path = tmp_path_factory.mktemp("longform")
     (path / "mine.toml").write_text(MATRIX, encoding="utf-8")
     lines = []
@@ -89,20 +89,19 @@ def run(folder, factory, seed=0):
     return seen.cells, seen.verdicts
 
 
-def test_groups_are_all_cells_then_axes_then_cells(folder):
+def test_groups_are_all_cells_then_axes_then_cells_and_are_found_by_name(folder):
     matrix = load_matrix(folder / "mine.toml")
-    names = [(group.name, group.scope, len(group.cases)) for group in groups_of(matrix)]
-    assert names == [
-        ("all", "all", 3),
-        ("variant", "axes", 1),
-        ("temperature", "axes", 1),
-        ("base", "cells", 1),
-        ("variant:mtl-0.1.6", "cells", 1),
-        ("temperature:1.0", "cells", 1),
-    ]
+    suite = LongformSuite(Session(matrix))
+    assert find_group(suite, "temperature").scope == "axes"
+    with pytest.raises(MatrixError, match="has no cell 'top_p'"):
+        find_group(suite, "top_p")
+    groups = groups_of(matrix)
+    names = ["all", "variant", "temperature", "base", "variant:mtl-0.1.6", "temperature:1.0"]
+    assert [(group.name, len(group.cases)) for group in groups] == [*zip(names, [3, 1, 1, 1, 1, 1], strict=True)]
+    assert [group.scope for group in groups] == ["all", "axes", "axes", "cells", "cells", "cells"]
 
 
-def test_without_reference_runs_cells_are_asked_what_they_are_by_themselves():
+def test_without_reference_runs_the_questions_are_those_about_a_cell_by_itself():
     matrix = load_matrix(find_matrix("extremes"))
     alphas = alphas_of(matrix)
     assert list(alphas) == [case.cell for case in matrix.cases]
@@ -122,7 +121,7 @@ def test_the_budget_is_spent_once_and_half_of_it_on_all_cells_together(name):
 
 
 def test_a_right_engine_passes_where_its_runs_are_enough_and_follows_no_variant(folder):
-    cells, verdicts = run(folder, "right")
+    cells, verdicts = run(folder, "SourceEngine")
     assert cells == ["base", "variant:mtl-0.1.6", "temperature:1.0"]
     assert {verdict.outcome for verdict in verdicts.values()} <= {"passed", "skipped", "inconclusive"}
     for name in ("loops", "early", "late", "missing"):
@@ -130,83 +129,63 @@ def test_a_right_engine_passes_where_its_runs_are_enough_and_follows_no_variant(
     assert verdicts["mine/all/missing"].n == 320
     assert verdicts["mine/base/ends"].outcome == "passed"
     assert "'position' was not recorded" in verdicts["mine/all/covering"].message
-    assert verdicts["mine/variant:mtl-0.1.6/loops"].message == ("source cannot be told to follow the variant mtl-0.1.6")
+    assert verdicts["mine/variant:mtl-0.1.6/loops"].message == ("source cannot follow the variant mtl-0.1.6")
 
 
-def test_a_wrong_engine_is_caught_together_by_axis_and_alone_and_the_line_shows_it_again(folder):
-    _, verdicts = run(folder, "endless", seed=5)
+def test_a_wrong_engine_is_caught_in_all_cells_by_axis_and_by_cell_and_the_line_shows_it_again(folder):
+    _, verdicts = run(folder, "Endless", seed=5)
     failed = [case for case, verdict in verdicts.items() if verdict.outcome == "failed"]
     assert {"mine/all/missing", "mine/temperature/missing", "mine/base/missing"} <= set(failed)
     verdict = verdicts["mine/base/missing"]
     assert verdict.stage == "stop"
     assert "never ended" in verdict.message
     assert verdict.reproduce.startswith("sampler replay mine/base/missing --seed 5 --engine ")
-    again = replay_case("mine/base/missing", 5, f"{__file__}:endless", None, folder / "mine.toml")
+    again = replay_case("mine/base/missing", 5, f"{__file__}:Endless", None, folder / "mine.toml")
     assert again == [verdict]
 
 
 def test_an_engine_that_raises_is_errored_and_nothing_else_is(folder):
-    _, verdicts = run(folder, "raises")
+    _, verdicts = run(folder, "Raises")
     assert {verdict.outcome for verdict in verdicts.values()} == {"errored", "skipped"}
     assert verdicts["mine/base/loops"].message == "RuntimeError: out of words"
 
 
-def raises():
-    engine = SourceEngine()
-    engine.speak = lambda request: (_ for _ in ()).throw(RuntimeError("out of words"))
-    return engine
-
-
-def test_reference_runs_that_are_not_there_are_said_before_anything_runs(tmp_path):
+def test_missing_reference_runs_are_an_error_before_anything_runs(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(MATRIX, encoding="utf-8")
     with pytest.raises(TokensError, match=r"longform.reference = 'reference.jsonl' \(there is no reference.jsonl\)"):
-        LongformSuite(Session(load_matrix(path), 0, f"{__file__}:right")).prepare()
+        LongformSuite(Session(load_matrix(path), 0, f"{__file__}:SourceEngine")).prepare()
 
 
-def test_a_group_is_found_by_its_name(folder):
-    suite = LongformSuite(Session(load_matrix(folder / "mine.toml")))
-    assert find_group(suite, "temperature").scope == "axes"
-    with pytest.raises(MatrixError, match="has no cell 'top_p'"):
-        find_group(suite, "top_p")
+def speech(length, reason="eos"):
+    return TokenRun("a", (*range(length), *[EOS] * (reason != "length")), reason, expected=50.0)
 
 
-def speech(length, expected=50.0, reason="eos"):
-    return TokenRun(
-        "a", (*range(length), EOS) if reason != "length" else tuple(range(length)), reason, expected=expected
-    )
+PLAIN, KNOWN = Expectation(0.2), Expectation(0.2, "pairs of equal tokens", 0.5)
+WHOLE = [speech(50), speech(35), speech(70), speech(50, "forced_eos")]
+CUT = [speech(34), speech(71), speech(50, "length"), speech(20, "forced_eos")]
+LOOP = TokenRun("a", (*range(30), *[7] * 200), "length")
+JUDGED = [
+    (complete, WHOLE * 15, PLAIN, 1e-6, "passed", "0 of 60 runs are not whole"),
+    (complete, CUT * 15, PLAIN, 1e-6, "failed", "60 of 60 runs are not whole, the first of text 'a': cut at 0.68 of"),
+    (complete, CUT[2:] * 15, PLAIN, 1e-6, "failed", "length after 50 tokens"),
+    (complete, CUT[3:] * 15, PLAIN, 1e-6, "failed", "cut at 0.40 of its length by the analyzer"),
+    (complete, WHOLE, PLAIN, 1e-9, "inconclusive", ""),
+    (complete, [replace(speech(50), expected=None)], PLAIN, 1e-6, "skipped", ""),
+    (complete, [speech(20)] * 60, KNOWN, 1e-6, "passed", "known: pairs of equal tokens;"),
+    (complete, [speech(50)] * 60, KNOWN, 1e-6, "failed", "fewer than the 50% that are known"),
+    (complete, [speech(50)] * 5, KNOWN, 1e-9, "inconclusive", ""),
+    (looping, [LOOP] * 60, PLAIN, 1e-6, "failed", ""),
+    (looping, [speech(50)] * 60, PLAIN, 1e-6, "passed", ""),
+    (looping, [LOOP] * 60, KNOWN, 1e-6, "passed", ""),
+]
 
 
-def test_a_whole_run_has_its_texts_length_and_an_end():
-    runs = [speech(50), speech(35), speech(70), speech(50, reason="forced_eos")]
-    bad = [speech(34), speech(71), speech(50, reason="length"), speech(20, reason="forced_eos")]
-    found = complete(runs * 15, Expectation(0.2), 1e-6)
-    assert (found.outcome, found.statistic) == ("passed", 0)
-    found = complete(bad * 15, Expectation(0.2), 1e-6)
-    assert found.outcome == "failed"
-    assert found.message.startswith("60 of 60 runs are not whole, the first of text 'a': cut at 0.68 of its length;")
-    assert "length after 50 tokens" in complete(bad[2:] * 15, Expectation(0.2), 1e-6).message
-    assert "cut at 0.40 of its length by the analyzer" in complete(bad[3:] * 15, Expectation(0.2), 1e-6).message
-    assert complete(runs, Expectation(0.2), 1e-9).outcome == "inconclusive"
-    assert complete([replace(speech(50), expected=None)], Expectation(0.2), 1e-6).outcome == "skipped"
-
-
-def test_a_cell_that_is_known_to_be_bad_has_to_stay_so():
-    known = Expectation(0.2, "pairs of equal tokens", 0.5)
-    bad, good = [speech(20)] * 60, [speech(50)] * 60
-    found = complete(bad, known, 1e-6)
-    assert (found.outcome, found.message.split(";")[0]) == ("passed", "known: pairs of equal tokens")
-    found = complete(good, known, 1e-6)
-    assert found.outcome == "failed"
-    assert "fewer than the 50% that are known" in found.message
-    assert complete(good[:5], known, 1e-9).outcome == "inconclusive"
-
-
-def test_loops_are_counted_by_themselves():
-    loop = TokenRun("a", (*range(30), *[7] * 200), "length")
-    assert looping([loop] * 60, Expectation(0.2), 1e-6).outcome == "failed"
-    assert looping([speech(50)] * 60, Expectation(0.2), 1e-6).outcome == "passed"
-    assert looping([loop] * 60, Expectation(0.2, "no penalty", 0.5), 1e-6).outcome == "passed"
+@pytest.mark.parametrize(("check", "runs", "expectation", "alpha", "outcome", "message"), JUDGED)
+def test_bad_runs_are_counted_and_known_ones_have_to_stay(check, runs, expectation, alpha, outcome, message):
+    found = check(runs, expectation, alpha)
+    assert found.outcome == outcome
+    assert message in found.message
 
 
 def test_prompts_are_taken_from_each_language_in_turn():
@@ -221,9 +200,9 @@ def test_prompts_are_taken_from_each_language_in_turn():
 def test_every_cell_is_a_request_of_its_own_noise():
     matrix = load_matrix(find_matrix("sentences"))
     session = Session(matrix, 3)
-    made = [session.requests(case) for case in matrix.cases]
-    assert {len(requests) for requests in made} == {12 * 8}
-    assert len({request.seed for requests in made for request in requests}) == len(matrix.cases) * 96
+    by_case = [session.requests(case) for case in matrix.cases]
+    assert {len(requests) for requests in by_case} == {12 * 8}
+    assert len({request.seed for requests in by_case for request in requests}) == len(matrix.cases) * 96
     assert LongformSuite(session).alphas == alphas_of(matrix)
 
 
@@ -243,12 +222,12 @@ variant = ["en-0.1.3", "mtl-0.1.6"]
 def test_processes_generate_what_one_process_does(tmp_path):
     (tmp_path / "small.toml").write_text(SMALL, encoding="utf-8")
     matrix = load_matrix(tmp_path / "small.toml")
+    assert {(each.reference, each.share, each.superiority) for each in prospects(matrix)} == {(0, 1.0, 1.0)}
     first, second = run_all(Session(matrix)), run_all(Session(matrix), jobs=2)
     one, two = first.results, second.results
     assert [result.verdicts for result in one] == [result.verdicts for result in two]
-    assert [[each.tokens for each in result.generations] for result in one] == [
-        [each.tokens for each in result.generations] for result in two
-    ]
+    tokens = [[[each.tokens for each in result.generations] for result in some] for some in (one, two)]
+    assert tokens[0] == tokens[1]
     assert sorted(first.cells) == sorted(second.cells) == ["base", "variant:mtl-0.1.6"]
     assert first.finished == second.finished == 4
     assert [request.prompt for request in two[-1].requests] == ["One.", "Two."]
@@ -257,7 +236,7 @@ def test_processes_generate_what_one_process_does(tmp_path):
     assert one[0].verdicts[0].message == "no reference runs whose noise is known"
 
 
-def test_a_plan_says_what_each_part_will_see():
+def test_a_plan_states_the_power_of_each_group():
     found = {each.name: each for each in prospects(load_matrix(find_matrix("sentences")))}
     assert found[ALL].runs == found[ALL].reference == 480
     assert found[ALL].share < found["temperature"].share < 1
@@ -266,22 +245,13 @@ def test_a_plan_says_what_each_part_will_see():
     assert 0.2 < found["base"].incomplete < 1
 
 
-def test_a_plan_without_reference_runs_sees_nothing_beside_them(tmp_path):
-    (tmp_path / "small.toml").write_text(SMALL, encoding="utf-8")
-    found = list(prospects(load_matrix(tmp_path / "small.toml")))
-    assert {(each.reference, each.share, each.superiority) for each in found} == {(0, 1.0, 1.0)}
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[longform]\nleft_out = { cells = ['coverin'] }\n", r"left_out names 'coverin' \(did you mean 'covering'\?\)"),
         ("[longform]\nreferense = 'x'\n", r"unknown key 'longform.referense' \(did you mean 'reference'\?\)"),
         ("[longform]\n[[known]]\ncell = 'base'\n", r"key 'known.0.check' is missing \(see matrices/longform.toml\)"),
-        (
-            "[[known]]\ncell = 'base'\ncheck = 'complete'\nshare = 0.5\nfinding = 'x'\n",
-            r"\[\[known\]\] without \[longform\]",
-        ),
+        ("[[known]]\ncell='base'\ncheck='complete'\nshare=0.5\nfinding='x'\n", r"\[\[known\]\] without \[longform\]"),
     ],
 )
 def test_a_mistake_in_a_long_form_matrix_is_one_line(tmp_path, text, message):
@@ -291,16 +261,11 @@ def test_a_mistake_in_a_long_form_matrix_is_one_line(tmp_path, text, message):
         alphas_of(load_matrix(path))
 
 
-def test_runs_that_ship_serve_a_cell_of_their_knobs_alone(tmp_path):
+def test_runs_that_ship_serve_a_cell_of_their_parameters_alone(tmp_path):
     path = tmp_path / "mine.toml"
     text = find_matrix("sentences").read_text(encoding="utf-8")
     path.write_text(text.replace("temperature = [0.8, 1.0]", "temperature = [0.7, 1.0]"), encoding="utf-8")
     suite = LongformSuite(Session(load_matrix(path)))
     served = {case.cell: len(suite.cells.references.of(case)) for case in suite.matrix.cases}
-    assert served == {
-        "base": 0,
-        "variant:mtl-0.1.6": 96,
-        "temperature:1.0": 96,
-        "repetition_penalty:1.0": 0,
-        "cfg_weight:0.0": 0,
-    }
+    without = dict.fromkeys(["base", "repetition_penalty:1.0", "cfg_weight:0.0"], 0)
+    assert served == without | {"variant:mtl-0.1.6": 96, "temperature:1.0": 96}

@@ -15,8 +15,7 @@ MODELS = {config.name: T3(random_weights(config, 5), config) for config in (TINY
 KINDS = pytest.mark.parametrize(("name", "guided"), [("tiny", True), ("tiny", False), ("turbo-tiny", False)])
 
 
-def texts_of(model: T3) -> list[tuple[int, ...]]:
-    return [tuple(random_text(model.config, length - 2, index)) for index, length in enumerate(LENGTHS)]
+TEXTS = [tuple(random_text(TINY, length - 2, index)) for index, length in enumerate(LENGTHS)]
 
 
 def prefixes_of(model: T3, *, guided: bool) -> Prefixes:
@@ -25,7 +24,6 @@ def prefixes_of(model: T3, *, guided: bool) -> Prefixes:
 
 
 def arrays(prefix: Prefix) -> list[np.ndarray]:
-    """Everything that a prefix is made of."""
     pairs = [np.array(array) for pair in prefix.cache.layers() for array in pair]
     return [*pairs, np.array(prefix.logits), *(np.array(rows) for rows in prefix.attention)]
 
@@ -34,24 +32,23 @@ def arrays(prefix: Prefix) -> list[np.ndarray]:
 def test_a_prefix_beside_others_is_the_same_to_the_bit(name, guided):
     model = MODELS[name]
     together = prefixes_of(model, guided=guided)
-    for text in texts_of(model):
+    for text in TEXTS:
         alone = arrays(prefixes_of(model, guided=guided).of(text))
         for left, right in zip(alone, arrays(together.of(text)), strict=True):
             np.testing.assert_array_equal(left, right)
 
 
 @KINDS
-@pytest.mark.parametrize("text_length", LENGTHS)
-def test_a_prefix_in_parts_is_that_of_one_pass(name, guided, text_length):
+@pytest.mark.parametrize("text", TEXTS, ids=len)
+def test_a_prefix_in_parts_is_that_of_one_pass(name, guided, text):
     model = MODELS[name]
-    text = texts_of(model)[LENGTHS.index(text_length)]
     cache = KeyValueCache(model.config, 2 if guided else 1)
     rows = model.prefix(text, random_voice(model.config, 6), guided=guided)
     heads = AttentionRequest(model.config.aligned_heads)
     hidden, attention = model.backbone.prefill(rows, cache, heads)
     whole = arrays(Prefix(cache, model.logits(hidden[:, -1]), attention))
     prefixes = prefixes_of(model, guided=guided)
-    for other in texts_of(model):
+    for other in TEXTS:
         prefixes.of(other)
     for left, right in zip(whole, arrays(prefixes.of(text)), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-5)
@@ -69,7 +66,7 @@ def test_voice_and_blank_text_are_computed_once(monkeypatch):
 
     monkeypatch.setattr(Backbone, "prefill_beside", counting)
     prefixes = prefixes_of(model, guided=True)
-    for text in texts_of(model):
+    for text in TEXTS:
         prefixes.of(text)
     voice, bos = 6, 2
     parts = max(LENGTHS) // BLANK_PART
@@ -77,7 +74,7 @@ def test_voice_and_blank_text_are_computed_once(monkeypatch):
     assert {rows for rows, _ in counted} == {1}
     assert sum(length for _, length in counted) == expected
     before = len(counted)
-    prefixes.of(texts_of(model)[0])
+    prefixes.of(TEXTS[0])
     assert len(counted) == before
 
 
@@ -85,7 +82,7 @@ def test_rows_that_differ_are_not_shared():
     """A text whose unconditional rows are others, with the same beginning: nothing after the difference is taken."""
     model = MODELS["tiny"]
     prefixes = prefixes_of(model, guided=True)
-    rows = model.prefix(texts_of(model)[2], random_voice(TINY, 6), guided=True)[1]
+    rows = model.prefix(TEXTS[2], random_voice(TINY, 6), guided=True)[1]
     changed = mx.concatenate([rows[:40], rows[40:41] + 1, rows[41:]])
     cuts = [6, 38, 66]
     one, other = (np.array(prefixes._begun(each, cuts)[1].layers()[1][0]) for each in (rows, changed))

@@ -7,9 +7,8 @@ import pytest
 
 from sampler import NoiseKey, SamplingConfig, process
 from sampler.errors import ConfigError
-from sampler.generation.generator import Generator
 from sampler.stages import STAGES
-from tests.longform.test_generation import CHECKPOINT, request
+from tests.longform.test_generation import generate, request
 from tests.support import TINY
 
 NEUTRAL = SamplingConfig(cfg_weight=0.5).without(set(STAGES) - {"cfg"})
@@ -24,7 +23,7 @@ FURTHER = (
 @pytest.mark.parametrize("config", FURTHER)
 def test_generation_draws_what_the_chain_gives_at_every_step(config):
     asked = request(1, config, cap=25)
-    answer = Generator(CHECKPOINT, width=1, keep_logits=True).generate([asked])[0]
+    answer = generate([asked], keep_logits=True)[0]
     assert len(answer.tokens) > 3
     for step, token in enumerate(answer.tokens):
         conditional, unconditional = answer.record.logits[step]
@@ -41,36 +40,29 @@ def test_generation_draws_what_the_chain_gives_at_every_step(config):
 
 
 def test_a_request_gets_alone_what_it_got_among_others():
-    """Rows with and without further knobs, of different orders, in one block."""
+    """Rows with and without optional stages, of different orders, in one block."""
     requests = [request(index, config) for index, config in enumerate((*FURTHER, SamplingConfig(), NEUTRAL))]
-    together = Generator(CHECKPOINT, width=3).generate(requests)
-    for asked, answer in zip(requests, together, strict=True):
-        alone = Generator(CHECKPOINT, width=3).generate([replace(asked, slot=answer.record.slot)])[0]
-        assert alone.tokens == answer.tokens
+    for asked, answer in zip(requests, generate(requests, 3), strict=True):
+        assert generate([replace(asked, slot=answer.record.slot)], 3)[0].tokens == answer.tokens
 
 
 def test_no_text_ends_before_its_minimum():
     """With a bias that makes EOS certain, the run ends at once, or at the first step at which it may."""
     certain = replace(NEUTRAL, logit_bias={TINY.eos_id: 1_000.0})
     late = replace(certain, min_new_tokens=7)
-    answers = Generator(CHECKPOINT, width=2).generate([request(0, certain), request(1, late)])
+    answers = generate([request(0, certain), request(1, late)], 2)
     assert answers[0].tokens == (TINY.eos_id,)
     assert (len(answers[1].tokens), answers[1].tokens[-1], answers[1].stop_reason) == (8, TINY.eos_id, "eos")
     assert TINY.eos_id not in answers[1].tokens[:-1]
 
 
-def test_a_coin_of_the_request_is_taken():
-    config = replace(NEUTRAL, temperature=0, xtc_probability=0.5, xtc_threshold=0.0001)
-    never, always = (
-        Generator(CHECKPOINT, width=1).generate(
-            [replace(request(0, config), uniform=lambda step, uniform=uniform: uniform)]
-        )[0]
-        for uniform in (0.9, 0.1)
-    )
-    plain = Generator(CHECKPOINT, width=1).generate([request(0, replace(NEUTRAL, temperature=0))])[0]
-    assert never.tokens == plain.tokens != always.tokens
+def test_the_uniform_of_the_request_is_taken():
+    greedy = request(0, replace(NEUTRAL, temperature=0))
+    asked = replace(greedy, config=replace(greedy.config, xtc_probability=0.5, xtc_threshold=0.0001))
+    never, always = (generate([replace(asked, uniform=lambda step, u=u: u)])[0].tokens for u in (0.9, 0.1))
+    assert never == generate([greedy])[0].tokens != always
 
 
 def test_ids_beyond_the_vocabulary_are_refused_before_anything_is_generated():
     with pytest.raises(ConfigError, match=r"logit_bias names the id 66 \(the vocabulary has 66 ids\)"):
-        Generator(CHECKPOINT, width=1).generate([request(0), request(1, SamplingConfig(logit_bias={66: 1.0}))])
+        generate([request(0), request(1, SamplingConfig(logit_bias={66: 1.0}))])

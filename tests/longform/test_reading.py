@@ -1,4 +1,4 @@
-"""Whether a text is read as the reference reads it: wrong readers are seen, right ones are left alone."""
+"""Whether a text is read as the reference reads it: wrong readers are caught, right ones are not accused."""
 
 from dataclasses import replace
 
@@ -15,16 +15,8 @@ from sampler.config import SamplingConfig
 from sampler.generation.generator import Generator
 from sampler.requests import Request
 from sampler.statistics.stratified import StratifiedCounts
-from tests.wrong_engines.readers import (
-    Reader,
-    backwards,
-    ends_early,
-    repeats_a_phrase,
-    skips_a_third,
-    starts_again,
-    stays,
-    wanders,
-)
+from tests.wrong_engines import readers
+from tests.wrong_engines.readers import Reader, ends_early, stays, wanders
 
 TEXTS, RUNS = 8, 4
 ALPHAS = {fault.name: 1e-8 for fault in FAULTS}
@@ -35,13 +27,10 @@ def made(reader, seed, pace=1.4, texts=TEXTS, runs=RUNS, reason="eos"):
     """Runs of texts of 60, 70, 80 ... places, of about `pace` steps a place."""
     rng = np.random.default_rng(seed)
     some = []
-    for text in range(texts):
-        length = 60 + 10 * text
-        for _ in range(runs):
-            steps = int(length * pace * rng.uniform(0.95, 1.05))
-            places = reader.places(steps, length, rng)
-            tokens = (*range(steps - 1), EOS)
-            some.append(TokenRun(f"text {text}", tokens, reason, position=places, text_length=length))
+    for text, length in ((text, 60 + 10 * text) for text in range(texts) for _ in range(runs)):
+        steps = int(length * pace * rng.uniform(0.95, 1.05))
+        places, tokens = reader.places(steps, length, rng), (*range(steps - 1), EOS)
+        some.append(TokenRun(f"text {text}", tokens, reason, position=places, text_length=length))
     return some
 
 
@@ -65,18 +54,18 @@ RIGHT = {
 }
 
 WRONG = {
-    skips_a_third: {"covering"},
+    readers.skips_a_third: {"covering"},
     ends_early: {"covering"},
-    starts_again: {"monotone", "back"},
-    repeats_a_phrase: {"back"},
+    readers.starts_again: {"monotone", "back"},
+    readers.repeats_a_phrase: {"back"},
     wanders: {"monotone", "back"},
     stays: {"covering", "monotone"},
-    backwards: {"monotone", "back"},
+    readers.backwards: {"monotone", "back"},
 }
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_right_reader_is_left_alone(name):
+def test_a_right_reader_is_not_accused(name):
     reader, pace = RIGHT[name]
     found = judged(made(reader, 1, pace), REFERENCE)
     assert set(outcomes(found).values()) == {"passed"}, found
@@ -84,57 +73,57 @@ def test_a_right_reader_is_left_alone(name):
 
 
 @pytest.mark.parametrize("way", WRONG, ids=lambda way: way.__name__)
-def test_a_wrong_reader_is_seen_in_eight_texts_of_four_runs(way):
+def test_a_wrong_reader_is_caught_in_eight_texts_of_four_runs(way):
     for seed in range(3, 8):
         found = judged(made(Reader(way), seed), REFERENCE)
         assert {name for name, finding in found.items() if finding.outcome == "failed"} >= WRONG[way], found
         assert all(finding.stage == "alignment" for finding in found.values())
 
 
-def test_what_was_left_out_and_where_a_run_went_back_is_said():
-    places = np.arange(60)
-    whole = [TokenRun("a", (*range(59), EOS), "eos", position=places, text_length=60)] * 40
-    holed = [replace(run, position=np.where((places > 20) & (places < 41), 20, places)) for run in whole]
-    found = judged(holed, whole)
-    message = found["covering"].message
-    assert message.startswith("40 of 40 runs ended with more than 10% of their text unread, of the reference's 0 of 40")
-    assert message.endswith("run 1 of text 'a': read nothing of places 23 to 38 of 60")
-    again = [replace(run, position=np.concatenate([places[:50], places[2:12]])) for run in whole]
-    message = judged(again, whole)["back"].message
-    assert message.startswith("40 of 40 runs went back by more than 10% of their text, of the reference's 0 of 40")
-    assert message.endswith("run 1 of text 'a': was near place 4 of 60 at step 50, after place 47")
-    still = [replace(run, position=np.full(60, 7)) for run in whole]
-    message = judged(still, whole)["monotone"].message
-    assert message.endswith("run 1 of text 'a': stayed at place 7 of 60 for all of its 60 steps")
-    turned = [replace(run, position=places[::-1]) for run in whole]
-    assert "at the earlier place in 100% of the cases" in judged(turned, whole)["monotone"].message
-    message = judged(whole, turned)["back"].message
-    assert message.startswith("0 of 40 runs went back by more than 10% of their text, of the reference's 40 of 40")
-    assert "reference run 1 of text 'a': was near place 0 of 60 at step 59, after place 59" in message
+PLACES = np.arange(60)
+HOLED = np.where((PLACES > 20) & (PLACES < 41), 20, PLACES)
+AGAIN = np.concatenate([PLACES[:50], PLACES[2:12]])
+UNREAD = "runs ended with more than 10% of their text unread, of the reference's"
+BACK = "runs went back by more than 10% of their text, of the reference's"
+STATED = [
+    (HOLED, PLACES, "covering", f"40 of 40 {UNREAD} 0 of 40", "run 1 of text 'a': read nothing of places 23 to 38"),
+    (AGAIN, PLACES, "back", f"40 of 40 {BACK} 0 of 40", "was near place 4 of 60 at step 50, after place 47"),
+    (np.full(60, 7), PLACES, "monotone", "", "run 1 of text 'a': stayed at place 7 of 60 for all of its 60 steps"),
+    (PLACES[::-1], PLACES, "monotone", "", "at the earlier place in 100% of the cases"),
+    (PLACES, PLACES[::-1], "back", f"0 of 40 {BACK} 40 of 40", "reference run 1 of text 'a': was near place 0 of 60"),
+]
 
 
-def test_one_text_of_four_runs_shows_nothing_and_that_is_said():
+@pytest.mark.parametrize(("engine", "reference", "fault", "count", "example"), STATED)
+def test_what_was_left_out_and_where_a_run_went_back_is_stated(engine, reference, fault, count, example):
+    run = TokenRun("a", (*range(59), EOS), "eos", text_length=60)
+    message = judged(*([replace(run, position=places)] * 40 for places in (engine, reference)))[fault].message
+    assert message.startswith(count)
+    assert example in message
+
+
+def test_one_text_of_four_runs_is_inconclusive():
     found = judged(made(Reader(wanders), 1, texts=1), made(Reader(), 2, texts=1))
     for finding in found.values():
         assert (finding.outcome, finding.detectable) == ("inconclusive", 1.0)
-        assert "too few runs (would see nothing" in finding.message
+        assert "too few runs (detects nothing" in finding.message
     assert "4 of 4 runs went back" in found["back"].message
 
 
 @pytest.mark.parametrize("alpha", [1e-8, 1e-9])
-def test_what_eight_texts_of_four_runs_would_show_is_shown(alpha):
-    """The announced share, of runs that wander among those that read well: missed in at most 1 % of the tries."""
+def test_the_share_that_eight_texts_of_four_runs_announce_is_detected(alpha):
+    """Of runs that wander among those that read well: missed in at most 1 % of the tries."""
     rng, tried, missed = np.random.default_rng(1), 300, 0
     share = StratifiedCounts(alpha).planned_share(RUNS, TEXTS)
     assert 0.9 < share < 1
     for _ in range(tried):
-        marks = rng.binomial(RUNS, share, TEXTS).tolist()
-        missed += not StratifiedCounts(alpha).judge(marks, [RUNS] * TEXTS, [0] * TEXTS, [RUNS] * TEXTS).rejected
+        counts = rng.binomial(RUNS, share, TEXTS).tolist()
+        missed += not StratifiedCounts(alpha).judge(counts, [RUNS] * TEXTS, [0] * TEXTS, [RUNS] * TEXTS).rejected
     assert binom.sf(missed - 1, tried, 0.01) > 1e-6
 
 
 def test_heads_that_follow_nothing_accuse_nobody():
-    """Both sides wander: the bound moves up, nothing is passed, nothing fails; a reader among them is another."""
+    """Both sides wander: the bound moves up, nothing passes, nothing fails; a reader among them differs."""
     found = judged(made(Reader(wanders), 1), made(Reader(wanders), 2))
     assert "passed" not in (found["monotone"].outcome, found["back"].outcome)
     assert "failed" not in outcomes(found).values()
@@ -155,7 +144,7 @@ def test_other_pieces_of_the_same_text_are_no_difference():
     assert set(outcomes(judged(finer, REFERENCE)).values()) == {"passed"}
 
 
-def test_without_positions_nothing_can_be_said():
+def test_without_positions_every_question_is_skipped():
     bare = [replace(run, position=None, text_length=None) for run in REFERENCE]
     for engine, reference, who in (
         (bare, REFERENCE, "the engine"),
@@ -171,16 +160,14 @@ def test_without_positions_nothing_can_be_said():
 
 
 def test_runs_that_did_not_end_left_nothing_unread_by_ending():
-    cut = made(Reader(ends_early), 3, reason="length")
-    found = judged(cut, REFERENCE)
-    assert found["covering"].outcome == "skipped"
-    assert found["covering"].message == "no text has runs that ended on both sides"
-    forced = judged(made(Reader(ends_early), 3, reason="forced_eos"), REFERENCE)
-    assert forced["covering"].outcome == "failed"
+    cut, forced = (
+        judged(made(Reader(ends_early), 3, reason=reason), REFERENCE)["covering"] for reason in ("length", "forced_eos")
+    )
+    assert (cut.outcome, cut.message) == ("skipped", "no text has runs that ended on both sides")
+    assert forced.outcome == "failed"
 
 
 def test_runs_without_tokens_are_judged_too():
-    """They read nothing, went nowhere, and broke off, which is no end."""
     broken = [TokenRun(run.text, (), "error") for run in REFERENCE]
     found = judged([*broken, *REFERENCE], REFERENCE)
     assert "failed" not in outcomes(found).values()
@@ -190,13 +177,9 @@ def test_runs_without_tokens_are_judged_too():
 places = st.lists(st.integers(0, 11), max_size=30).map(lambda some: np.array(some, dtype=np.int64))
 
 
-def near(one, other):
-    return abs(one - other) <= REACH
-
-
 @given(places)
 def test_unread_is_its_definition(some):
-    missing = [place for place in range(12) if not any(near(place, other) for other in some.tolist())]
+    missing = [place for place in range(12) if all(abs(place - other) > REACH for other in some.tolist())]
     assert unread(some, 12) == pytest.approx(len(missing) / 12)
 
 
@@ -215,7 +198,6 @@ def test_setback_is_its_definition(some):
 
 @given(places.filter(len), st.integers(3, 6))
 def test_a_slower_reader_reads_as_well(some, times):
-    """Every step that many times: all three shares stay what they are, the running median included."""
     slow = Reading(np.repeat(some, times), 12)
     assert slow.steady.tolist() == slow.places.tolist()
     assert unread(slow.places, 12) == unread(some, 12)
@@ -233,8 +215,7 @@ def test_whoever_only_goes_forward_is_in_order(visited):
 
 
 def test_a_glance_is_no_going_back():
-    straight = np.arange(100)
-    glancing = straight.copy()
+    glancing = np.arange(100)
     glancing[[50, 51]] = 3
     assert setback(Reading(glancing, 100).steady, 100) == 0.0
     glancing[[50, 51, 52]] = 3
@@ -249,7 +230,6 @@ SENTENCES = (
 
 
 def test_finch_reads_from_the_beginning_to_the_end():
-    """The real core, at temperature 0.8."""
     generator = Generator(finch.load(), width=len(SENTENCES), keep_attention=True)
     requests = [Request(text, SamplingConfig(), seed, 300) for seed, text in enumerate(SENTENCES)]
     for request, generation in zip(requests, generator.generate(requests), strict=True):

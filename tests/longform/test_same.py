@@ -34,7 +34,7 @@ def test_where_two_runs_part(tokens, step):
         ((3, 1, 4, 1, 5, 9), "failed", "text 'a' parts at step 25, where upstream had ended (eos)"),
     ],
 )
-def test_a_run_is_upstreams_or_it_is_said_where_it_parts(tokens, outcome, words):
+def test_a_run_is_upstreams_or_the_message_says_where_it_parts(tokens, outcome, words):
     found = same([TokenRun("a", (*START, *tokens), "eos")], [THEIRS])
     assert found.outcome == outcome
     assert words in found.message
@@ -44,7 +44,7 @@ def test_a_run_is_upstreams_or_it_is_said_where_it_parts(tokens, outcome, words)
 def test_too_few_tokens_before_a_near_tie_say_nothing():
     early = TokenRun("a", (3, 1, 4), "eos", margin=np.array([NEAR_TIE / 2, 1.0, 1.0]))
     assert same([TokenRun("a", (9, 1, 4), "eos")], [early]).outcome == "inconclusive"
-    assert same([], []).outcome == "skipped"
+    assert same([], []).outcome == "inconclusive"
 
 
 def test_a_parting_without_a_known_margin_is_no_near_tie():
@@ -52,7 +52,7 @@ def test_a_parting_without_a_known_margin_is_no_near_tie():
         assert same([TokenRun("a", (3, 9), "eos")], [replace(THEIRS, margin=margin)]).outcome == "failed"
 
 
-class Deaf:
+class OwnNoise:
     """Finch that draws with noise of its own."""
 
     def __init__(self):
@@ -63,24 +63,19 @@ class Deaf:
         return self.core.generate([replace(request, noise=None) for request in requests])
 
 
-def deaf():
-    return Deaf()
-
-
 @pytest.fixture(scope="module")
 def longform():
-    """The base of `sentences` with one run of two texts."""
     matrix = load_matrix(find_matrix("sentences"))
     workload = matrix.workload.model_copy(update={"runs": 1, "requests": 12})
     return replace(matrix, cases=(replace(matrix.cases[0], workload=workload),))
 
 
-def test_the_core_is_asked_and_speaks_upstreams_runs(longform):
+def test_the_core_generates_upstreams_runs(longform):
     verdict = verdicts_of(Session(longform), "base")["same"]
     assert verdict.outcome == "passed", verdict.message
     assert "2 of 2 runs" in verdict.message
 
 
 def test_an_engine_with_noise_of_its_own_is_not_accused(longform):
-    verdict = verdicts_of(Session(longform, engine_name=f"{__file__}:deaf"), "base")["same"]
-    assert (verdict.outcome, verdict.message) == ("skipped", "the engine draws with noise of its own")
+    verdict = verdicts_of(Session(longform, engine_name=f"{__file__}:OwnNoise"), "base")["same"]
+    assert (verdict.outcome, verdict.message) == ("skipped", "the engine draws with its own noise")

@@ -3,8 +3,6 @@
 import shlex
 from functools import cache
 
-import pytest
-
 from sampler import SamplingConfig, finch
 from sampler.checks.longform.loop_rate import LoopingRuns
 from sampler.engines.core import CoreEngine
@@ -12,18 +10,18 @@ from sampler.matrix.matrix import load_matrix
 from sampler.requests import Request
 from sampler.run.session import Session
 from tests import miniatures
-from tests.interface.test_cli import ROOT, sampler
+from tests.commands import ROOT, sampler
 from tests.sessions import verdicts_of
 
 PORT = f"{ROOT / 'tests' / 'miniatures.py'}:returns_places_in_the_sorted_order"
-TEXTS = [prompt.text for prompt in finch.prompts("sentences")[:4]]
+TEXTS = [prompt.text for prompt in finch.prompts("sentences")[:2]]
 MATRIX = """
 why = "What users run: temperature 0.8."
 [generation]
 prompts = "sentences"
-requests = 2
-width = 2
-max_new_tokens = 200
+requests = 1
+width = 1
+max_new_tokens = 100
 [axes]
 temperature = [0.001, 0.8]
 """
@@ -31,25 +29,12 @@ temperature = [0.001, 0.8]
 
 @cache
 def runs(which: str, temperature: float) -> dict[str, list[tuple[int, ...]]]:
-    """Text -> tokens of one run, at most 200."""
     engine = miniatures.returns_places_in_the_sorted_order() if which == "port" else CoreEngine.load(width=2)
-    requests = [Request(text, SamplingConfig(temperature=temperature), 0, 200) for text in TEXTS]
+    requests = [Request(text, SamplingConfig(temperature=temperature), 0, 100) for text in TEXTS]
     return {text: [run.tokens] for text, run in zip(TEXTS, engine.generate(requests), strict=True)}
 
 
-@pytest.fixture
-def matrix(tmp_path):
-    path = tmp_path / "story.toml"
-    path.write_text(MATRIX, encoding="utf-8")
-    return path
-
-
-def verdicts(matrix, temperature):
-    return verdicts_of(Session(load_matrix(matrix), 0, PORT), f"temperature:{temperature}")
-
-
 def test_the_old_method_passes_the_port():
-    """One near-greedy run a text, compared token for token."""
     assert runs("port", 0.001) == runs("core", 0.001)
 
 
@@ -58,9 +43,12 @@ def test_at_the_temperature_of_users_every_run_of_the_port_loops_and_none_of_the
     assert (sum(looping.counts), sum(right.counts)) == (len(TEXTS), 0)
 
 
-def test_the_port_is_caught_its_stage_named_and_the_line_shows_it_again(matrix):
-    assert {verdict.outcome for verdict in verdicts(matrix, 0.001).values()} == {"passed"}
-    found = verdicts(matrix, 0.8)
+def test_the_port_is_caught_its_stage_named_and_the_line_shows_it_again(tmp_path):
+    path = tmp_path / "story.toml"
+    path.write_text(MATRIX, encoding="utf-8")
+    session = Session(load_matrix(path), 0, PORT)
+    assert {verdict.outcome for verdict in verdicts_of(session, "temperature:0.001").values()} == {"passed"}
+    found = verdicts_of(session, "temperature:0.8")
     for check in ("allowed", "draws"):
         assert found[check].outcome == "failed"
         assert found[check].stage == "draw", found[check].message

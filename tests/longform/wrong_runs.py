@@ -1,6 +1,5 @@
-"""Runs of a generator beside reference runs: what failed, what it does, and what the plan said that would be seen."""
+"""Runs of a generator beside reference runs: what failed, what it does, and what the plan announced."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -24,7 +23,7 @@ from sampler.run.tokens import diagnosis, findings
 from sampler.statistics.ranks import superiority
 from tests.wrong_engines.wrong_generators.table import Plan, RightGenerator, WrongGenerator
 
-RATE = 1e-6
+RATE, DEFAULT = 1e-6, SamplingConfig()
 CAP = 400
 """Tokens of a reference run, at most; none of them is cut."""
 
@@ -36,21 +35,18 @@ def checkpoint():
     return finch.load()
 
 
-def speak(generator, prompts: Sequence[Prompt], runs: int, side: str, cap: int) -> list[TokenRun]:
+def request_of(prompt: Prompt, key: NoiseKey, cap: int, config: SamplingConfig = DEFAULT, seed: int = 0) -> Request:
+    noise = partial(key.gumbel, vocab_size=checkpoint().config.speech_vocab_size)
+    return Request(prompt.text, config, seed, cap, noise=noise, language=prompt.language)
+
+
+def speak(
+    generator, prompts: Sequence[Prompt], runs: int, side: str, cap: int, config: SamplingConfig = DEFAULT
+) -> list[TokenRun]:
     """`runs` runs of each text with the noise of `side`; neighbours in a block speak different texts."""
     plan = [(seed, prompt) for seed in range(runs) for prompt in prompts]
-    size = checkpoint().config.speech_vocab_size
-    requests = [
-        Request(
-            prompt.text,
-            SamplingConfig(),
-            seed,
-            cap,
-            noise=partial(NoiseKey(seed, f"{side}/{prompt.id}").gumbel, vocab_size=size),
-            language=prompt.language,
-        )
-        for seed, prompt in plan
-    ]
+    keys = [NoiseKey(seed, f"{side}/{prompt.id}") for seed, prompt in plan]
+    requests = [request_of(prompt, key, cap, config, seed) for (seed, prompt), key in zip(plan, keys, strict=True)]
     made = generator.generate(requests)
     pairs = zip(plan, made, strict=True)
     return [as_kept(token_run(prompt.id, each, prompt.tokens)) for (_, prompt), each in pairs]
@@ -68,23 +64,11 @@ SHARED = 3
 
 
 def with_upstreams_noise(generator, plan: Plan, cap: int) -> tuple[list[TokenRun], list[TokenRun]]:
-    """Runs of both sides with the same noise."""
     found = read_reference(shipped_reference(plan.group))
-    runs, size = found.runs("base"), checkpoint().config.speech_vocab_size
-    prompts = plan.prompts[:SHARED]
+    runs, prompts = found.runs("base"), plan.prompts[:SHARED]
     places = [next(place for place, run in enumerate(runs) if run.text == prompt.id) for prompt in prompts]
-    seed = found.provenance["seed"]
-    requests = [
-        Request(
-            prompt.text,
-            SamplingConfig(),
-            0,
-            cap,
-            noise=partial(reference_key(seed, plan.group, "base", place).gumbel, vocab_size=size),
-            language=prompt.language,
-        )
-        for prompt, place in zip(prompts, places, strict=True)
-    ]
+    keys = [reference_key(found.provenance["seed"], plan.group, "base", place) for place in places]
+    requests = [request_of(prompt, key, cap) for prompt, key in zip(prompts, keys, strict=True)]
     made = generator.generate(requests)
     mine = [token_run(prompt.id, each) for prompt, each in zip(prompts, made, strict=True)]
     return mine, [cut(runs[place], cap) for place in places]
@@ -100,16 +84,14 @@ def cut(run: TokenRun, cap: int) -> TokenRun:
 
 @dataclass(frozen=True)
 class Seen:
-    """One generator beside the reference. wrong: its entry in the table, None for a right one. seconds: of CPU time."""
+    """One generator beside the reference. wrong: its entry in the table, None for a right one."""
 
     name: str
     plan: Plan
     runs: Sequence[TokenRun]
     reference: Sequence[TokenRun]
     found: dict[str, Finding]
-    seconds: float
     wrong: WrongGenerator | None = None
-
     shared: Finding | None = None
 
     @cached_property
@@ -119,12 +101,10 @@ class Seen:
 
     @property
     def parted(self) -> bool:
-        """Whether a run with upstream's noise is not upstream's."""
         return self.shared is not None and self.shared.outcome == "failed"
 
     @cached_property
     def stage(self) -> str:
-        """The stage that the diagnosis names first."""
         verdicts = [finding.verdict(CaseId.parse(case), "line") for case, finding in self.found.items()]
         return next((cause.stage for cause in diagnosis(verdicts)), "")
 
@@ -133,33 +113,35 @@ class Seen:
         return TwoSides.of(self.runs, self.reference)
 
     @cached_property
-    def plan_said(self) -> dict[str, Announced]:
+    def announced(self) -> dict[str, Announced]:
         """What the plan announced, by the name of the question here."""
         return announced_for(self.plan)
 
     def does(self, question: str) -> float:
-        """What the generator did, in the unit in which the plan says what it sees."""
         cell, check = question.split("/")
         if cell == "drift":
             return true_superiority(self.sides, check)
-        share = {
+        statistic = float(self.found[f"tokens/{question}"].statistic or 0)
+        reasons, spoken = [run.stop_reason for run in self.runs], [(run.text, run.tokens) for run in self.runs]
+        shares = {
             "rate": lambda: looping(self.runs) - looping(self.reference),
-            "distinct": lambda: repeated(self.runs),
-            "ends": lambda: float(self.found["tokens/stopping/ends"].statistic or 0) / len(self.runs),
-            "missing": lambda: np.mean([run.stop_reason == "length" for run in self.runs]),
-            "forced": lambda: np.mean([run.stop_reason == "forced_eos" for run in self.runs]),
+            "distinct": lambda: np.mean([spoken.count(each) > 1 for each in spoken]),
+            "ends": lambda: statistic / len(self.runs),
+            "missing": lambda: reasons.count("length") / len(self.runs),
+            "forced": lambda: reasons.count("forced_eos") / len(self.runs),
         }
-        if check in share:
-            return float(share[check]())
-        return float(self.found[f"tokens/{question}"].statistic or 0.0)
+        return float(shares[check]()) if check in shares else statistic
 
     @cached_property
     def expected(self) -> list[str]:
-        """Questions that failed and were expected to, the one first that is furthest beyond what the plan sees."""
-        wanted = [] if self.wrong is None else [each for each in self.wrong.questions if each in self.failed]
-        return sorted(
-            wanted, key=lambda each: (self.plan_said[each].sees >= 1, self.plan_said[each].sees - self.does(each))
-        )
+        """Questions that failed and were expected to, the one first that is furthest beyond what the plan detects."""
+
+        def order(question: str) -> tuple[bool, float]:
+            detects = self.announced[question].detects
+            return detects >= 1, detects - self.does(question)
+
+        wanted = self.wrong.questions if self.wrong else ()
+        return sorted((each for each in wanted if each in self.failed), key=order)
 
     @property
     def by_runs(self) -> bool:
@@ -169,9 +151,7 @@ class Seen:
     @property
     def caught(self) -> bool:
         """Whether whole runs show it, or one run with upstream's noise where they cannot."""
-        if self.wrong is None:
-            return False
-        return self.parted if self.wrong.unseen else self.by_runs
+        return self.wrong is not None and (self.parted if self.wrong.unseen else self.by_runs)
 
 
 def announced_for(plan: Plan, rate: float = RATE) -> dict[str, Announced]:
@@ -183,8 +163,7 @@ def announced_for(plan: Plan, rate: float = RATE) -> dict[str, Announced]:
 def true_superiority(sides: TwoSides, quantity: str) -> float:
     """Of whole runs, on the larger side; of two series the clearer one."""
     chosen = next(each for each in drift.QUANTITIES if each.name == quantity)
-    made = chosen.make(sides)
-    shares = [superiority(*drift.Part(each, None, 0.5).values()) for each in made]
+    shares = [superiority(*drift.Part(each, None, 0.5).values()) for each in chosen.make(sides)]
     return max(max(share, 1 - share) for share in shares)
 
 
@@ -192,27 +171,16 @@ def looping(runs: Sequence[TokenRun]) -> float:
     return LoopingRuns.of({str(place): [run.tokens] for place, run in enumerate(runs)}).rate
 
 
-def repeated(runs: Sequence[TokenRun]) -> float:
-    same = [(run.text, run.tokens) for run in runs]
-    return float(np.mean([same.count(each) > 1 for each in same]))
-
-
-def look_at_wrong(wrong: WrongGenerator) -> Seen:
-    """Generate the runs of the plan and ask everything."""
+def compare_wrong(wrong: WrongGenerator) -> Seen:
     plan = wrong.plan
-    start = time.process_time()
     runs = speak(wrong.factory(checkpoint(), WIDTH), plan.prompts, plan.runs, wrong.name, wrong.cap)
-    seconds = time.process_time() - start
     reference = [cut(run, wrong.cap) for run in reference_runs(plan)]
     shared = same(*with_upstreams_noise(wrong.factory(checkpoint(), SHARED), plan, wrong.cap))
-    return Seen(wrong.name, plan, runs, reference, dict(findings(runs, reference, RATE)), seconds, wrong, shared)
+    return Seen(wrong.name, plan, runs, reference, dict(findings(runs, reference, RATE)), wrong, shared)
 
 
-def look_at_right(right: RightGenerator, rate: float = RATE) -> Seen:
-    """The same for a right generator, changed runs on both sides."""
+def compare_right(right: RightGenerator, rate: float = RATE) -> Seen:
     plan = right.plan
-    start = time.process_time()
     runs = speak(right.factory(checkpoint(), WIDTH), plan.prompts, plan.runs, right.name, CAP)
-    seconds = time.process_time() - start
     runs, reference = [right.change(run) for run in runs], list(reference_runs(plan))
-    return Seen(right.name, plan, runs, reference, dict(findings(runs, reference, rate)), seconds)
+    return Seen(right.name, plan, runs, reference, dict(findings(runs, reference, rate)))

@@ -1,6 +1,6 @@
-"""`sampler check` over every wrong and every right engine: caught, stage named first, explanation, seconds.
+"""`sampler check` over every wrong and every right engine: caught, stage named first, explanation.
 
-Run by `tox -e meta` as `python -m tests.meta.table`; docs/evidence/wrong-engines.md has the table without seconds.
+Run by `tox -e meta` as `python -m tests.meta.table`, which writes docs/evidence/wrong-engines.md.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from sampler.engines.base import Engine, Level
 from sampler.engines.isolation import Isolated, Local
@@ -31,7 +30,7 @@ SHARE_NAMED = 0.95
 
 @dataclass(frozen=True)
 class Row:
-    """What `sampler check` said of one engine. sees: the smallest discrepancy of frequencies that its draws show.
+    """What `sampler check` says of one engine. sees: the smallest discrepancy of frequencies that its draws show.
 
     named, explanation: first in the diagnosis; in_draws: the stage named first at level `draw` alone.
     """
@@ -46,12 +45,11 @@ class Row:
 
     @property
     def wrong(self) -> bool:
-        """Whether this engine is in the table of wrong ones."""
         return self.name in WRONG
 
     @property
     def hidden(self) -> str:
-        """Why no level that it offers can see the lie; empty where one can."""
+        """Why no level that it offers can detect the fault; empty where one can."""
         if not self.wrong or self.accused:
             return ""
         entry = WRONG[self.name]
@@ -63,31 +61,24 @@ class Row:
 
     @property
     def accused(self) -> bool:
-        """Whether a check failed or errored."""
         return self.outcome in BAD
 
     @property
     def caught(self) -> str:
-        """In one word, or why not."""
-        if self.accused:
-            return "yes"
-        return self.hidden or ("NO" if self.wrong else "agrees")
+        return "yes" if self.accused else self.hidden or ("NO" if self.wrong else "agrees")
 
     @property
-    def right_stage(self) -> bool:
-        """Whether the stage that is named first is the expected one, or one that would be right as well."""
-        entry = WRONG[self.name]
-        return self.named in (entry.stage, *entry.also)
+    def right_stages(self) -> tuple[str, ...]:
+        return (WRONG[self.name].stage, *WRONG[self.name].also)
 
     @property
     def expected(self) -> str:
-        """The stage that is to be named, and those that would be right as well."""
         entry = WRONG[self.name]
         return f"{entry.stage} ({', '.join(entry.also)})" if entry.also else entry.stage
 
 
 def look(name: str) -> Row:
-    """Put one engine under every check, one level after the other.
+    """Test one engine at one level after the other.
 
     What `sampler check` names first for both levels is what `process` names, or else what `draw` names.
     """
@@ -97,7 +88,7 @@ def look(name: str) -> Row:
     named = first.diagnosis[0].stage if first.diagnosis else ""
     outcomes = {process.outcome, draw.outcome}
     outcome = next(each for each in (*BAD, "agrees", "inconclusive", "skipped") if each in outcomes)
-    both = "skipped" not in outcomes and "draw" in _seen(name)
+    both = "skipped" not in outcomes and name in WRONG and "draw" in WRONG[name].seen
     in_draws = (draw.diagnosis[0].stage if draw.diagnosis else draw.outcome) if both else ""
     return Row(name, outcome, named, _explained(first), seconds, _smallest(draw), in_draws)
 
@@ -118,10 +109,6 @@ def load(name: str) -> Engine:
     return FACTORIES[name]()
 
 
-def _seen(name: str) -> tuple[str, ...]:
-    return WRONG[name].seen if name in WRONG else ()
-
-
 def _explained(report: Report) -> str:
     if report.diagnosis:
         return report.diagnosis[0].explanation
@@ -130,100 +117,46 @@ def _explained(report: Report) -> str:
 
 
 def _smallest(report: Report) -> float | None:
-    seen = [
-        verdict.detectable
-        for verdict in report.verdicts
-        if verdict.level == "draw" and verdict.check == "frequencies" and verdict.detectable is not None
-    ]
-    return min(seen, default=None)
+    shown = (each for each in report.verdicts if (each.level, each.check) == ("draw", "frequencies"))
+    return min((each.detectable for each in shown if each.detectable is not None), default=None)
 
 
-@dataclass(frozen=True)
 class Totals:
     """The figures under the table, and whether they are good enough."""
 
-    rows: Sequence[Row]
-
-    @property
-    def visible(self) -> list[Row]:
-        """Wrong engines that a level can see."""
-        return [row for row in self.rows if row.wrong and not row.hidden]
-
-    @property
-    def missed(self) -> list[Row]:
-        """Those of them that agreed."""
-        return [row for row in self.visible if not row.accused]
-
-    @property
-    def misnamed(self) -> list[Row]:
-        """Those of them that were caught for another stage."""
-        return [row for row in self.visible if row.accused and not row.right_stage]
-
-    @property
-    def wronged(self) -> list[Row]:
-        """Right engines that were accused."""
-        return [row for row in self.rows if not row.wrong and row.accused]
-
-    @property
-    def slow(self) -> list[Row]:
-        """Wrong engines that took too long at level process."""
-        return [row for row in self.rows if row.wrong and row.name not in ENDLESS and row.seconds > MOST_SECONDS]
-
-    @property
-    def share_named(self) -> float:
-        """Of those that were caught, how many with the right stage first."""
-        caught = len(self.visible) - len(self.missed)
-        return 1 - len(self.misnamed) / caught if caught else 1.0
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows, self.right = rows, [row for row in rows if not row.wrong]
+        self.timed = [row for row in rows if row.wrong and row.name not in ENDLESS]
+        self.slow = [row for row in self.timed if row.seconds > MOST_SECONDS]
+        self.visible = [row for row in rows if row.wrong and not row.hidden]
+        self.caught = [row for row in self.visible if row.accused]
+        self.missed = [row for row in self.visible if not row.accused]
+        self.misnamed = [row for row in self.caught if row.named not in row.right_stages]
+        self.wronged = [row for row in self.right if row.accused]
+        self.share_named = 1 - len(self.misnamed) / max(1, len(self.caught))
+        self.good = not (self.missed or self.wronged or self.slow) and self.share_named >= SHARE_NAMED
 
     def lines(self) -> Iterator[str]:
-        """The totals in words; the same for every run of one version."""
-        right = [row for row in self.rows if not row.wrong]
-        caught = len(self.visible) - len(self.missed)
-        hidden = sum(row.wrong for row in self.rows) - len(self.visible)
+        caught, hidden = len(self.caught), len(self.rows) - len(self.right) - len(self.visible)
         yield f"{caught} of {len(self.visible)} wrong engines that can be seen are caught{_names(self.missed)}"
         yield f"{hidden} wrong engines cannot be seen at the levels that they offer"
-        itself = sum(row.accused and row.named == WRONG[row.name].stage for row in self.visible)
+        itself = sum(row.named == WRONG[row.name].stage for row in self.caught)
         either = f"{itself} the expected one, {caught - len(self.misnamed) - itself} one of those in brackets"
         yield f"{self.share_named:.1%} of those caught have the right stage first: {either}{_names(self.misnamed)}"
         yield self._draws_alone()
-        yield f"{len(self.wronged)} of {len(right)} right engines are accused{_names(self.wronged)}"
+        yield f"{len(self.wronged)} of {len(self.right)} right engines are accused{_names(self.wronged)}"
 
     def _draws_alone(self) -> str:
-        """What level draw says of those that offer both levels and whose lie its draws show."""
+        """What level draw says of those that offer both levels and whose fault its draws show."""
         shown = [row for row in self.visible if row.in_draws]
         agrees = sum(row.in_draws == "agrees" for row in shown)
-        right = sum(row.in_draws in (WRONG[row.name].stage, *WRONG[row.name].also) for row in shown)
-        rest = len(shown) - right - agrees
-        return (
-            f"level draw alone, which draws from a few distributions, is put to {len(shown)} of them: {right} have the "
-            f"right stage first, {rest} another one, {agrees} agree"
-        )
-
-    @property
-    def good(self) -> bool:
-        """Whether the promise of the table is kept."""
-        return not self.missed and not self.wronged and not self.slow and self.share_named >= SHARE_NAMED
+        right = sum(row.in_draws in row.right_stages for row in shown)
+        counts = f"{right} have the right stage first, {len(shown) - right - agrees} another one, {agrees} agree"
+        return f"level draw alone, which draws from a few distributions, is put to {len(shown)} of them: {counts}"
 
 
 def _names(rows: Sequence[Row]) -> str:
     return f": {', '.join(row.name for row in rows)}" if rows else ""
-
-
-def shown(rows: Sequence[Row], *, wrong: bool) -> Table:
-    """The table for a terminal."""
-    result = Table(title="wrong engines" if wrong else "right engines", show_lines=False, box=None, pad_edge=False)
-    names = ("engine", "offers", "caught", "expected", "named first", "in draws alone", "explanation", "process s")
-    for name in names:
-        result.add_column(name, overflow="fold", justify="right" if name == "process s" else "left")
-    for row in rows:
-        if row.wrong == wrong:
-            offers = "+".join(WRONG[row.name].offers) if wrong else ""
-            expected = row.expected if wrong else ""
-            explanation = row.explanation[:160]
-            result.add_row(
-                row.name, offers, row.caught, expected, row.named, row.in_draws, explanation, f"{row.seconds:.1f}"
-            )
-    return result
 
 
 def document(totals: Totals) -> str:
@@ -243,11 +176,8 @@ def document(totals: Totals) -> str:
     for row in totals.rows:
         if row.wrong:
             offers = ", ".join(WRONG[row.name].offers)
-            explanation = _plain(row)
-            lines.append(
-                f"| `{row.name}` | {offers} | {row.caught} | {row.expected} | {row.named} | {row.in_draws} "
-                f"| {explanation} |"
-            )
+            cells = (f"`{row.name}`", offers, row.caught, row.expected, row.named, row.in_draws, _plain(row))
+            lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| right engine | outcome |", "|---|---|"]
     lines += [f"| `{row.name}` | {row.outcome} |" for row in totals.rows if not row.wrong]
     return "\n".join(lines) + "\n"
@@ -266,7 +196,6 @@ VARYING = frozenset({"seed_is_the_clock", "seed_is_not_used", "draw_does_not_use
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the table and the totals; 1 where the promise is not kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.meta.table", description=__doc__)
     parser.add_argument("names", nargs="*", help="Engines [default: all].")
     parser.add_argument("--write", action="store_true", help=f"Write {DOCUMENT.name}.")
@@ -277,17 +206,11 @@ def main(arguments: Sequence[str]) -> int:
     with ProcessPoolExecutor(chosen.processes) as pool:
         rows = list(pool.map(look, names))
     totals = Totals(rows)
-    console.print(shown(rows, wrong=True))
-    console.print(shown(rows, wrong=False))
-    for line in totals.lines():
-        console.print(line)
-    slowest = max(
-        (row for row in rows if row.wrong and row.name not in ENDLESS), key=lambda row: row.seconds, default=None
-    )
-    if slowest is not None:
-        console.print(
-            f"slowest at level process: {slowest.name}, {slowest.seconds:.1f} s of CPU time{_names(totals.slow)}"
-        )
+    console.print(document(totals))
+    if totals.timed:
+        slowest = max(totals.timed, key=lambda row: row.seconds)
+        seconds = f"{slowest.seconds:.1f} s of CPU time{_names(totals.slow)}"
+        console.print(f"slowest at level process: {slowest.name}, {seconds}")
     if chosen.write and not chosen.names:
         DOCUMENT.write_text(document(totals), encoding="utf-8")
         console.print(f"written to docs/{DOCUMENT.name}")

@@ -92,25 +92,24 @@ def imports(path: Path, package: Path) -> Iterator[str]:
 
 
 def graph(package: Path) -> dict[str, set[str]]:
-    """The modules that each module imports."""
     known = modules(package)
     return {name: {each for each in imports(path, package) if each in known} - {name} for name, path in known.items()}
 
 
-def fits(name: str, room: str) -> bool:
-    return name == room or name.startswith(f"{room}.")
+def fits(name: str, folder: str) -> bool:
+    return name == folder or name.startswith(f"{folder}.")
 
 
 def rule_of(name: str) -> str | None:
     """The entry of RULES that a module falls under; a package without rules of its own may import nothing."""
-    return max((room for room in RULES if fits(name, room)), key=len, default=None)
+    return max((entry for entry in RULES if fits(name, entry)), key=len, default=None)
 
 
 def violations(package: Path) -> list[str]:
     found = []
     for name, imported in graph(package).items():
-        room = rule_of(name)
-        allowed = () if room is None else (room, *RULES[room])
+        entry = rule_of(name)
+        allowed = () if entry is None else (entry, *RULES[entry])
         found += [f"{name} imports {each}" for each in sorted(imported) if not any(fits(each, one) for one in allowed)]
     return found
 
@@ -124,60 +123,34 @@ def circle(package: Path) -> list[str]:
     return []
 
 
-def test_every_room_imports_only_what_lies_below():
+def test_every_package_imports_only_what_lies_below_and_none_imports_itself_in_a_circle():
     assert violations(PACKAGE) == []
-
-
-def test_no_file_imports_itself_in_a_circle():
     assert circle(PACKAGE) == []
 
 
 def test_every_module_has_a_rule():
-    """But the `__init__` of `checks`, `results` and the like, which import nothing."""
-    without = {name for name in modules(PACKAGE) if rule_of(name) is None}
-    assert without == {"checks", "results"}
-
-
-def test_few_files_lie_loose():
+    """Except `checks` and `results`, whose `__init__` imports nothing; few files lie beside the packages."""
+    assert {name for name in modules(PACKAGE) if rule_of(name) is None} == {"checks", "results"}
     assert len(list(PACKAGE.glob("*.py"))) <= 14
 
 
+TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
 FORBIDDEN = {
-    "a module above": (
-        "chain/draw.py",
-        "from sampler.generation.generator import X",
-        "chain.draw",
-        "generation.generator",
-    ),
-    "inside a function": ("config.py", "def f():\n    import sampler.run.session", "config", "run.session"),
-    "for types alone": (
-        "results/report/html.py",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from sampler.run.session import Session",
-        "results.report.html",
-        "run.session",
-    ),
-    "by a string": ("engines/base.py", "X = 'sampler.conformance'", "engines.base", "conformance"),
-    "of a package": ("statistics/distance.py", "from sampler import errors", "statistics.distance", "errors"),
-    "relative": ("chain/draw.py", "from ..run import session", "chain.draw", "run.session"),
-    "a room beside": (
-        "checks/longform/drift.py",
-        "from sampler.checks.steps import chain",
-        "checks.longform.drift",
-        "checks.steps.chain",
-    ),
-    "a model in an engine": ("engines/pipe.py", "from sampler.t3 import model", "engines.pipe", "t3.model"),
-    "pages below a run": (
-        "run/suite.py",
-        "from sampler.results.report import html",
-        "run.suite",
-        "results.report.html",
-    ),
-    "a room without rules": ("extra/new.py", "from sampler import errors", "extra.new", "errors"),
+    "a module above": ("chain.draw", "generation.generator", "from sampler.generation.generator import X"),
+    "inside a function": ("config", "run.session", "def f():\n    import sampler.run.session"),
+    "for types alone": ("results.report.html", "run.session", f"{TYPES}from sampler.run.session import Session"),
+    "by a string": ("engines.base", "conformance", "X = 'sampler.conformance'"),
+    "of a package": ("statistics.distance", "errors", "from sampler import errors"),
+    "relative": ("chain.draw", "run.session", "from ..run import session"),
+    "a package beside": ("checks.longform.drift", "checks.steps.chain", "from sampler.checks.steps import chain"),
+    "a model in an engine": ("engines.pipe", "t3.model", "from sampler.t3 import model"),
+    "pages below a run": ("run.suite", "results.report.html", "from sampler.results.report import html"),
+    "a package without rules": ("extra.new", "errors", "from sampler import errors"),
 }
+"""Module, what it imports, and how."""
 
 
 def a_package(folder: Path, **files: str) -> Path:
-    """A package `sampler` of some files, and empty ones for all that they import."""
     package = folder / "sampler"
     for name, text in files.items():
         path = package / name
@@ -187,19 +160,20 @@ def a_package(folder: Path, **files: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", FORBIDDEN)
-def test_a_forbidden_import_would_be_seen(tmp_path, kind):
-    file, text, name, imported = FORBIDDEN[kind]
-    other = f"{imported.replace('.', '/')}.py"
+def test_a_forbidden_import_is_detected(tmp_path, kind):
+    name, imported, text = FORBIDDEN[kind]
+    file, other = (f"{each.replace('.', '/')}.py" for each in (name, imported))
     package = a_package(tmp_path, **{file: text, other: "", f"{Path(other).parent}/__init__.py": ""})
     assert f"{name} imports {imported}" in violations(package)
 
 
-def test_a_circle_would_be_seen(tmp_path):
-    package = a_package(
-        tmp_path,
-        **{"a.py": "from sampler import b", "b.py": "def f():\n    from sampler.c import x", "c.py": "X = 'sampler.a'"},
-    )
-    assert set(circle(package)) == {"a", "b", "c"}
+def test_a_circle_is_detected(tmp_path):
+    files = {
+        "a.py": "from sampler import b",
+        "b.py": "def f():\n    from sampler.c import x",
+        "c.py": "X = 'sampler.a'",
+    }
+    assert set(circle(a_package(tmp_path, **files))) == {"a", "b", "c"}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -240,7 +214,7 @@ def test_packages_are_loaded_where_they_are_needed(statement):
         ("from sampler.results.report import html; html._template()", "jinja2"),
     ],
 )
-def test_a_package_that_is_loaded_would_be_seen(statement, package):
+def test_a_package_that_is_loaded_is_detected(statement, package):
     assert package in loaded_by(statement)
 
 

@@ -8,7 +8,7 @@ from tests import wheels
 from tests.tools.mutation.areas import AREAS, CHAIN, LONGFORM, ROOT, path_of
 from tests.tools.mutation.judge import Order, baseline, examine
 from tests.tools.mutation.mutations import Mutation, mutations_of
-from tests.tools.mutation.report import sentence, tallies
+from tests.tools.mutation.report import markdown, sentence, tallies
 from tests.tools.mutation.session import Result, copies, reaches, runs
 from tests.tools.mutation.survivors import Argument, faults, read_arguments
 
@@ -26,6 +26,7 @@ def in_a_loop(file: str, start: str) -> Mutation:
     return Mutation(file, at, "f", "by hand", start, "pass", "", statement=(at, at))
 
 
+@pytest.mark.nightly("traces every line of two levels of sampler check")
 def test_killed_and_surviving_mutations_are_told_apart():
     with copies(1) as (copy,):
         base = baseline(copy.tree, CHAIN, ("process",))
@@ -44,11 +45,11 @@ def test_killed_and_surviving_mutations_are_told_apart():
     assert (same.killed, same.by) == (False, "")
     assert drawn.killed
     assert drawn.by.startswith("draw/nothing/")
-    loops = ("truncation.py", "limit, below, count =", "measure.py", "mass = weighted")
-    searched, measured = (in_a_loop(*loops[at : at + 2]) for at in (0, 2))
-    assert (reaches("process", searched, base), reaches("process", measured, base)) == (True, False)
+    loops = [in_a_loop("truncation.py", "limit, below, count ="), in_a_loop("measure.py", "mass = weighted")]
+    assert [reaches("process", each, base) for each in loops] == [True, False]
 
 
+@pytest.mark.nightly("records upstream's loops and traces every line of all cases")
 def test_mutations_of_the_long_form_modules_are_judged_beside_upstream():
     for version in ("0.1.0", "0.1.2", "0.1.7"):
         wheels.need(version)
@@ -61,19 +62,16 @@ def test_mutations_of_the_long_form_modules_are_judged_beside_upstream():
                 return examine(Order(str(copy.tree), "longform", changed.file, (), base.questions, (case,)))
 
         turbo, cache = "longform/loop/turbo", "longform/cache"
+        guided = "guided = is_guided(request.config, self.checkpoint.config)"
         wrong = asked(turbo, "block.py", "len(slot.tokens) > 1 or", "len(slot.tokens) > 0 or")
-        same = asked(
-            turbo, "generation.py", "guided = is_guided(request.config, self.checkpoint.config)", "guided = False"
-        )
+        same = asked(turbo, "generator.py", guided, "guided = False")
         broken = asked(cache, "cache.py", "import mlx.core as mx", "import mlx.gore as mx")
         late = asked(cache, "cache.py", "self.length : end] = keys", "self.length + 1 : end + 1] = keys")
     assert (wrong.killed, wrong.by) == (True, turbo)
     assert (same.killed, same.by) == (False, "")
     assert (broken.killed, broken.by) == (True, "raises ModuleNotFoundError")
     assert (late.killed, late.by) == (True, cache)
-    lines = path_of("slot.py").read_text(encoding="utf-8").splitlines()
-    at = next(number for number, line in enumerate(lines, 1) if "self.tokens.append" in line)
-    drawn = replace(mutation("slot.py", "self.tokens.append(token)", "pass"), statement=(at, at))
+    drawn = in_a_loop("slot.py", "self.tokens.append")
     assert (runs(drawn, base.by_case[turbo]), runs(drawn, base.by_case[cache])) == (True, False)
 
 
@@ -89,19 +87,29 @@ def test_every_operator_is_used_and_no_annotation_is_touched(tmp_path):
     assert {(each.line, each.statement) for each in found} == {(1, (1, 1)), (2, (2, 2))}
 
 
+@pytest.mark.parametrize(("folder", "signs"), [("chain", []), ("t3", ["x.max(axis=+1)", "x.max(axis=1)"])])
+def test_words_of_errors_strictness_and_last_axes_stay(tmp_path, folder, signs):
+    pytest.importorskip("cosmic_ray")
+    path = tmp_path / folder / "small.py"
+    path.parent.mkdir()
+    path.write_text("if x > 1:\n    raise E(x + 1)\nzip(x, strict=True)\nx.max(axis=-1)\n", encoding="utf-8")
+    found = list(mutations_of(path))
+    assert {each.line for each in found} == {1, 4}
+    assert sorted(each.becomes for each in found if each.becomes in ("x.max(axis=+1)", "x.max(axis=1)")) == signs
+    assert "x.max(axis=- 0)" in {each.becomes for each in found}
+
+
 ARGUMENT = Argument("a.py", "f", "x", ("y", "z"), "equivalent", "because")
+FIRST, SECOND = (Result(name) for name in ARGUMENT.names)
 
 
 @pytest.mark.parametrize(
     ("results", "expected"),
     [
-        ([Result("a.py f: x -> y"), Result("a.py f: x -> z")], []),
+        ([FIRST, SECOND], []),
+        ([FIRST, SECOND, Result("b.py g: 1 -> 2")], ["survives without an argument: b.py g: 1 -> 2"]),
         (
-            [Result("a.py f: x -> y"), Result("a.py f: x -> z"), Result("b.py g: 1 -> 2")],
-            ["survives without an argument: b.py g: 1 -> 2"],
-        ),
-        (
-            [Result("a.py f: x -> y", killed="draw")],
+            [replace(FIRST, killed="draw")],
             ["argued, but killed at draw: a.py f: x -> y", "argued, but there is no such mutation: a.py f: x -> z"],
         ),
     ],
@@ -111,21 +119,25 @@ def test_arguments_are_complete_and_not_stale(results, expected):
 
 
 @pytest.mark.parametrize("area", AREAS.values(), ids=AREAS)
-def test_arguments_name_tests_that_exist(area):
-    arguments = read_arguments(area.arguments)
-    assert {each.file for each in arguments} <= set(area.files())
-    named = {each.test for each in arguments if each.kind == "outside"}
+def test_arguments_name_lines_and_tests_that_exist(area):
+    arguments, texts = read_arguments(area.arguments), {name: path.read_text() for name, path in area.files().items()}
     assert arguments
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    lines = {name: {line.strip() for line in text.splitlines()} for name, text in texts.items()}
+
+    def is_there(argument):
+        found = lines.get(argument.file, set())
+        return argument.was in found or {*argument.was.split(" / ")} <= found
+
+    stale = [each for each in arguments if not is_there(each)]
+    assert [f"{each.file} {each.function}: {each.was}" for each in stale] == []
+    assert [each.test for each in arguments if each.kind == "outside" and not (ROOT / each.test).exists()] == []
 
 
 @pytest.mark.parametrize("test", ["true", '""', '"somewhere"'])
 def test_an_argument_without_a_test_file_is_refused(tmp_path, test):
     path = tmp_path / "survivors.toml"
-    entry = (
-        f'file = "a.py"\nfunction = "f"\nwas = "x"\nbecomes = ["y"]\nkind = "outside"\nbecause = "so"\ntest = {test}\n'
-    )
-    path.write_text(f"[[survivor]]\n{entry}", encoding="utf-8")
+    entry = f'kind = "outside"\nbecause = "so"\nsurvivors = [["a.py f", "x", "y"]]\ntest = {test}\n'
+    path.write_text(f"[[argument]]\n{entry}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"a.py f: x: expected a kind, a reason, a test file where outside"):
         read_arguments(path)
 
@@ -139,19 +151,14 @@ def test_the_sentence_counts():
     assert (total.killed, total.survivors, total.equivalent, total.outside) == ((2, 1), 2, 1, 1)
     expected = "5 mutations, 3 killed (60.0 %), 2 survivors, all argued: 1 are equivalent"
     assert sentence(CHAIN, total).startswith(expected)
+    text = markdown(CHAIN, mutations, results, arguments, "8.7.0", 0.35)
+    assert f"**{expected}" in text
+    assert "| a.py | 5 | 2 | 1 | 2 | 1 | 1 |" in text
+    assert "- `a.py:1` f: <code>x</code>  \n  because Seen by `t`.\n  - <code>w</code>" in text
 
 
 def test_no_two_modules_of_all_areas_share_a_name():
     names = [name for area in AREAS.values() for name in area.files()]
     assert len(set(names)) == len(names)
-    longform = {
-        "alignment.py",
-        "block.py",
-        "generator.py",
-        "prefix.py",
-        "settings.py",
-        "slot.py",
-        "cache.py",
-        "slot_cache.py",
-    }
-    assert set(LONGFORM.files()) == longform
+    generation = {"block.py", "generator.py", "prefix.py", "settings.py", "slot.py"}
+    assert set(LONGFORM.files()) == generation | {"alignment.py", "cache.py", "slot_cache.py"}

@@ -7,38 +7,40 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sampler.results.store.run_file import read_run
+import pytest
 
-ROOT = Path(__file__).parents[2]
-LIAR = f"--engine={ROOT / 'tests' / 'miniatures.py'}:never_stops"
+from sampler.results.store.run_file import read_run
+from tests.commands import ROOT, sampler
+
+FAULT = f"{ROOT / 'tests' / 'miniatures.py'}:never_stops"
+SMALL = """
+why = "Two cells, two short texts."
+[generation]
+prompts = ["Yes.", "Come in."]
+width = 2
+max_new_tokens = 60
+[axes]
+temperature = [0.0, 0.8]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder of one's own with a matrix and a wrong one."""
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "small.toml").write_text(SMALL, encoding="utf-8")
+    (tmp_path / "wrong.toml").write_text("why = 'x'\n[axes]\ntemprature = [1]\n", encoding="utf-8")
+    return tmp_path
 
 
 def pytest_run(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment |= {"COLUMNS": "150"}
     return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        timeout=500,
-        env=environment | {"COLUMNS": "150"},
+        command, capture_output=True, text=True, check=False, cwd=folder, timeout=500, env=environment
     )
-
-
-def test_every_cell_is_an_item_with_the_verdicts_of_a_run(tmp_path):
-    items = pytest_run("matrices/smoke.toml", "-v", "-n", "2")
-    assert items.returncode == 0, items.stdout
-    assert items.stdout.count("PASSED") == 4
-    command = [sys.executable, "-m", "sampler", "run", "smoke", "--out", str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
-    assert run.returncode == 0, run.stderr
-    cells = {verdict.case.rsplit("/", 1)[0] for verdict in read_run(tmp_path / "run.jsonl").verdicts}
-    assert len(cells) == 4
-    for cell in cells:
-        assert f"matrices/smoke.toml::{cell.split('/')[1]}" in items.stdout
-    assert rows_of(items.stdout) == rows_of(run.stdout) != []
 
 
 def rows_of(output: str) -> list[str]:
@@ -46,44 +48,51 @@ def rows_of(output: str) -> list[str]:
     return sorted(" ".join(line.split()) for line in output.splitlines() if re.match(r"^\d\.\d .*passed", line))
 
 
+@pytest.mark.parametrize("jobs", ["0", pytest.param("2", marks=pytest.mark.nightly("starts three processes"))])
+def test_every_cell_is_an_item_with_the_verdicts_of_a_run(folder, jobs):
+    items = pytest_run("small.toml", "-v", "-n", jobs, folder=folder)
+    assert items.returncode == 0, items.stdout
+    assert items.stdout.count("PASSED") == 2
+    run = sampler("run", "small.toml", "--out", "out", folder=folder)
+    assert run.returncode == 0, run.stderr
+    cells = {verdict.case.rsplit("/", 1)[0] for verdict in read_run(folder / "out" / "run.jsonl").verdicts}
+    assert cells == {"small/temperature:0.0", "small/temperature:0.8"}
+    assert all(f"small.toml::{cell.split('/')[1]}" in items.stdout for cell in cells)
+    assert rows_of(items.stdout) == rows_of(run.stdout) != []
+
+
 def test_cells_are_chosen_by_their_values():
-    chosen = pytest_run(
-        "matrices/", "-q", "--collect-only", "-k", "temperature:0.8 and cfg_weight:0.5 and not multilingual:true"
-    )
+    words = "temperature:0.8 and cfg_weight:0.5 and not multilingual:true"
+    chosen = pytest_run("matrices/", "-q", "--collect-only", "-k", words)
     cells = [line for line in chosen.stdout.splitlines() if "::" in line]
     assert "matrices/smoke.toml::temperature:0.8+cfg_weight:0.5" in cells
     assert all("temperature:0.8" in cell and "cfg_weight:0.5" in cell for cell in cells)
-    assert {cell.split("::")[0] for cell in cells} == {
-        f"matrices/{name}.toml" for name in ("audit", "smoke", "stochastic")
-    }
+    assert {Path(cell.split("::")[0]).stem for cell in cells} == {"audit", "smoke", "stochastic"}
 
 
-def test_a_failing_cell_stops_the_run_with_x_and_ends_in_its_line():
-    result = pytest_run("matrices/smoke.toml", "-x", "-k", "temperature:0.8", "--seed=4", LIAR)
+def test_a_failing_cell_stops_the_run_with_x_and_ends_in_its_line(folder):
+    result = pytest_run("small.toml", "-x", "--seed=4", f"--engine={FAULT}", folder=folder)
     assert result.returncode == 1
     assert "1 failed" in result.stdout
     assert "stopping after 1 failures" in result.stdout
-    assert "request 0 hit its cap of 500 tokens" in result.stdout
-    case = "smoke/temperature:0.8+cfg_weight:0.0/stops"
-    assert f"Reproduce with: sampler replay {case} --seed 4 --engine {LIAR.split('=')[1]}" in result.stdout
+    assert "request 0 hit its cap of 60 tokens" in result.stdout
+    line = f"Reproduce with: sampler replay small/temperature:0.0/stops --seed 4 --engine {FAULT}"
+    assert line in result.stdout.replace("\n", " ")
     assert "Traceback" not in result.stdout
     assert "runtest" not in result.stdout
 
 
-def test_a_cell_that_could_not_look_is_skipped_with_its_reason():
+def test_a_cell_whose_checks_cannot_be_answered_is_skipped_with_its_reason():
     result = pytest_run("matrices/audit.toml", "-k", "multilingual:true and temperature:0.5", "--engine=reference")
     assert result.returncode == 0
     assert "9 skipped" in result.stdout
-    assert "reference cannot be told to follow the variant mtl-0.1.6" in result.stdout
+    assert "reference cannot follow the variant mtl-0.1.6" in result.stdout
     assert "passed" not in result.stdout.splitlines()[-1]
+    assert "9 tests were skipped, which is not a pass:" in result.stdout
 
 
-def test_a_mistake_in_a_matrix_is_one_line(tmp_path):
-    """A matrix of one's own is named on the command line; what is wrong in it is said without a traceback."""
-    for name in ("conftest.py", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "wrong.toml").write_text("why = 'x'\n[axes]\ntemprature = [1]\n", encoding="utf-8")
-    result = pytest_run("wrong.toml", folder=tmp_path)
+def test_a_mistake_in_a_matrix_is_one_line(folder):
+    result = pytest_run("wrong.toml", folder=folder)
     assert result.returncode == 2
     assert "unknown key 'axes.temprature' (did you mean 'temperature'?)" in result.stdout
     assert "Traceback" not in result.stdout

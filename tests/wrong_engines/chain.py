@@ -1,6 +1,6 @@
 """A small chain in NumPy float32, of stages that can be exchanged one by one, straight from the definitions.
 
-A stage is a function of the scores (B, V) and of the call; a lie exchanges one of them, or a part of one: whom the
+A stage is a function of the scores (B, V) and of the call; a fault exchanges one of them, or a part of one: whom the
 penalty selects and what it does to them, and which tokens a filter keeps.
 """
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,39 @@ class Miniature:
         return np.where(scores > LOWEST, left, LOWEST).argmax(axis=-1).astype(np.int64)
 
 
+class Processing(Miniature):
+    """process() is what `change` makes of the right one and of its inputs."""
+
+    def __init__(self, change: Callable[..., Any]) -> None:
+        super().__init__()
+        self.change = change
+
+    def process(self, logits, history, config, uncond_logits=None) -> Any:
+        with np.errstate(all="ignore"):
+            return self.change(super().process, logits, history, config, uncond_logits)
+
+
+def with_memory(change: Callable[..., Any]) -> Processing:
+    """process() is what `change` makes of a dict, empty at first, of the right process and of its inputs."""
+    return Processing(partial(change, {}))
+
+
 def with_stage(**stages: Stage) -> Miniature:
     """The right chain with stages of other meaning."""
     return Miniature({**STAGES, **stages})
+
+
+def stage_at(name: str) -> Callable[[Stage], Miniature]:
+    """What makes an engine of a wrong stage of this name, which runs where the config does not turn the stage off."""
+    off = {"top_k": ("top_k", 0), "min_p": ("min_p", 0), "top_p": ("top_p", 1)}.get(name)
+
+    def make(stage: Stage) -> Miniature:
+        def at_work(scores: Array, call: Call) -> Array:
+            return scores if off and getattr(call.config, off[0]) == off[1] else stage(scores, call)
+
+        return with_stage(**{name: at_work})
+
+    return make
 
 
 def with_config(rewrite: Rewrite) -> Miniature:

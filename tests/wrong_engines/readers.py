@@ -1,4 +1,4 @@
-"""Ways to read a text: right ones, and wrong ones of one lie each, whose places a source of token runs writes down."""
+"""Ways to read a text: right ones, and wrong ones of one fault each; a source of token runs records their places."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from .chain import LOWEST, Array, softmax
-from .draws import chosen
+from .draws import chosen, noisy
 from .engines import Miniature, OnlyDraws, WithoutPick, uniforms
-from .tables import right
+from .tables import right, right_rows
 
 
 def generator(noise: Array) -> np.random.Generator:
@@ -30,45 +30,33 @@ def among_the_left(choose: Callable[[Array, np.random.Generator, int], Array]) -
 
 @right
 def right_by_gumbel_max():
-    """No lie: argmax of score and Gumbel noise."""
+    """No fault: argmax of score and Gumbel noise."""
     with np.errstate(divide="ignore"):
         return among_the_left(lambda p, source, n: (np.log(p) + source.gumbel(size=(n, len(p)))).argmax(axis=-1))
 
 
-@right
-def right_by_an_exponential_race():
-    """No lie: argmax of the probability over exponential noise."""
-    return among_the_left(lambda p, source, n: (p / source.standard_exponential(size=(n, len(p)))).argmax(axis=-1))
+right_rows(
+    "right_by_an_exponential_race: argmax of the probability over exponential noise.",
+    lambda: among_the_left(lambda p, source, n: (p / source.standard_exponential(size=(n, len(p)))).argmax(axis=-1)),
+    "right_by_inverse_cdf: where a uniform number falls in the cumulated probabilities, in float64.",
+    lambda: WithoutPick(Miniature()),
+)
 
 
-@right
-def right_by_inverse_cdf():
-    """No lie: where a uniform number falls in the cumulated probabilities, in float64."""
-    return WithoutPick(Miniature())
+@right(of=among_the_left)
+def right_by_inverse_cdf_of_sorted_tokens(p: Array, source: np.random.Generator, n: int) -> Array:
+    """No fault: the same, the most likely tokens first, as after a top_p that sorts."""
+    ids = np.argsort(-p, kind="stable")
+    cumulative = np.cumsum(p[ids])
+    return ids[np.minimum(np.searchsorted(cumulative, source.random(n) * cumulative[-1], "right"), len(p) - 1)]
 
 
-@right
-def right_by_inverse_cdf_of_sorted_tokens():
-    """No lie: the same, the most likely tokens first, as after a top_p that sorts."""
-
-    def choose(p: Array, source: np.random.Generator, n: int) -> Array:
-        ids = np.argsort(-p, kind="stable")
-        cumulative = np.cumsum(p[ids])
-        return ids[np.minimum(np.searchsorted(cumulative, source.random(n) * cumulative[-1], "right"), len(p) - 1)]
-
-    return among_the_left(choose)
-
-
-@right
-def right_by_alias():
-    """No lie: Walker's alias method: one of V columns, and one of the two tokens in it."""
-
-    def choose(p: Array, source: np.random.Generator, n: int) -> Array:
-        share, alias = aliases(p)
-        column = source.integers(len(p), size=n)
-        return np.where(source.random(n) < share[column], column, alias[column])
-
-    return among_the_left(choose)
+@right(of=among_the_left)
+def right_by_alias(p: Array, source: np.random.Generator, n: int) -> Array:
+    """No fault: Walker's alias method: one of V columns, and one of the two tokens in it."""
+    share, alias = aliases(p)
+    column = source.integers(len(p), size=n)
+    return np.where(source.random(n) < share[column], column, alias[column])
 
 
 def aliases(p: Array) -> tuple[Array, Array]:
@@ -86,71 +74,49 @@ def aliases(p: Array) -> tuple[Array, Array]:
     return np.array(share), np.array(alias)
 
 
-@right
-def right_by_rejection():
-    """No lie: a token at random, accepted with its probability over the largest, until one is."""
-
-    def choose(p: Array, source: np.random.Generator, n: int) -> Array:
-        if len(p) > 256:  # too many would be refused
-            return source.choice(len(p), size=n, p=p)
-        tokens, waiting = np.zeros(n, dtype=np.int64), np.arange(n)
-        while len(waiting):
-            offered = source.integers(len(p), size=len(waiting))
-            accepted = source.random(len(waiting)) < p[offered] / p.max()
-            tokens[waiting[accepted]] = offered[accepted]
-            waiting = waiting[~accepted]
-        return tokens
-
-    return among_the_left(choose)
+@right(of=among_the_left)
+def right_by_rejection(p: Array, source: np.random.Generator, n: int) -> Array:
+    """No fault: a token at random, accepted with its probability over the largest, until one is."""
+    if len(p) > 256:  # too many would be refused
+        return source.choice(len(p), size=n, p=p)
+    tokens, waiting = np.zeros(n, dtype=np.int64), np.arange(n)
+    while len(waiting):
+        offered = source.integers(len(p), size=len(waiting))
+        accepted = source.random(len(waiting)) < p[offered] / p.max()
+        tokens[waiting[accepted]] = offered[accepted]
+        waiting = waiting[~accepted]
+    return tokens
 
 
-@right
-def right_by_speculation():
-    """No lie: a uniform draft is accepted or replaced from the residual, which gives the law of the target."""
-
-    def choose(p: Array, source: np.random.Generator, n: int) -> Array:
-        draft = source.integers(len(p), size=n)
-        residual = np.maximum(p - 1 / len(p), 0.0)
-        accepted = source.random(n) < p[draft] * len(p)
-        if accepted.all() or residual.sum() == 0:
-            return draft
-        return np.where(accepted, draft, source.choice(len(p), size=n, p=residual / residual.sum()))
-
-    return among_the_left(choose)
+@right(of=among_the_left)
+def right_by_speculation(p: Array, source: np.random.Generator, n: int) -> Array:
+    """No fault: a uniform draft is accepted or replaced from the residual, which gives the law of the target."""
+    draft = source.integers(len(p), size=n)
+    residual = np.maximum(p - 1 / len(p), 0.0)
+    accepted = source.random(n) < p[draft] * len(p)
+    if accepted.all() or residual.sum() == 0:
+        return draft
+    return np.where(accepted, draft, source.choice(len(p), size=n, p=residual / residual.sum()))
 
 
-@right
-def right_by_multinomial_counts():
-    """No lie: how often each token comes is drawn first, and then in which order."""
-    return among_the_left(
-        lambda p, source, n: source.permutation(np.repeat(np.arange(len(p)), source.multinomial(n, p / p.sum())))
-    )
+@right(of=among_the_left)
+def right_by_multinomial_counts(p: Array, source: np.random.Generator, n: int) -> Array:
+    """No fault: how often each token comes is drawn first, and then in which order."""
+    return source.permutation(np.repeat(np.arange(len(p)), source.multinomial(n, p / p.sum())))
 
 
-@right
-def right_one_draw_at_a_time():
-    """No lie: n draws are n calls, each with a seed of its own that follows from the seed."""
-
-    def noise(seed: int, n: int) -> Array:
-        words = np.random.SeedSequence(seed).generate_state(2 * n, np.uint64).reshape(n, 2)
-        return ((words[:, 0] ^ words[:, 1]) >> np.uint64(11)) * 2.0**-53
-
-    return chosen(noise=noise)
+@right(of=noisy)
+def right_one_draw_at_a_time(seed: int, n: int) -> Array:
+    """No fault: n draws are n calls, each with a seed of its own that follows from the seed."""
+    words = np.random.SeedSequence(seed).generate_state(2 * n, np.uint64).reshape(n, 2)
+    return ((words[:, 0] ^ words[:, 1]) >> np.uint64(11)) * 2.0**-53
 
 
-@right
-def right_with_other_streams_for_many():
-    """No lie: the stream depends on the seed and on n, so that one draw is not the first of many."""
-    return chosen(noise=lambda seed, n: uniforms(seed * 2**32 + n, n))
-
-
-@right
-def right_only_draws():
-    """No lie: draws, and does not show its scores."""
-    return OnlyDraws(Miniature())
-
-
-@right
-def right_only_draws_by_gumbel_max():
-    """No lie: draws by Gumbel-max, and does not show its scores."""
-    return OnlyDraws(right_by_gumbel_max())
+right_rows(
+    "right_with_other_streams_for_many: the stream depends on the seed and on n: one draw is not the first of many.",
+    lambda: chosen(noise=lambda seed, n: uniforms(seed * 2**32 + n, n)),
+    "right_only_draws: draws, and does not show its scores.",
+    lambda: OnlyDraws(Miniature()),
+    "right_only_draws_by_gumbel_max: draws by Gumbel-max, and does not show its scores.",
+    lambda: OnlyDraws(right_by_gumbel_max()),
+)

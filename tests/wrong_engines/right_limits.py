@@ -1,7 +1,7 @@
 """Right engines that lack something, and those that meet logits from which no token can be drawn."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,69 +9,53 @@ import numpy as np
 from sampler.engines.base import EngineInfo
 from sampler.errors import LogitsError, Unsupported
 
-from .chain import STAGES, Array, Call, keep, penalized, run
-from .engines import INFO, Miniature, OnlyProcesses, with_stage
-from .tables import right
+from .chain import Array, Call, keep, penalized, run, unchanged
+from .engines import INFO, Miniature, OnlyProcesses, Processing, with_stage
+from .tables import right, right_rows
 
 ITS_ORDER = ("cfg", "alignment", "repetition_penalty", "top_k", "top_p", "min_p", "temperature")
 
 
-@dataclass
-class Refusing(Miniature):
-    """Says what it lacks, or raises Unsupported. refuses: what a config asks for that it cannot, else empty."""
+def refusing(refuses: Callable[[Any], str], info: EngineInfo = INFO) -> Processing:
+    """Raises Unsupported. refuses: what a config asks for that the engine cannot do, else empty."""
 
-    refuses: Callable[[Any], str] = lambda config: ""
+    def change(process, logits, history, config, uncond) -> Array:
+        if refuses(config):
+            raise Unsupported(refuses(config))
+        return process(logits, history, config, uncond)
 
-    def process(self, logits, history, config, uncond_logits=None) -> Array:
-        if self.refuses(config):
-            raise Unsupported(self.refuses(config))
-        return super().process(logits, history, config, uncond_logits)
-
-
-@right
-def right_of_one_order():
-    """No lie: has one order, temperature last, says so, and refuses others."""
-    info = replace(INFO, orders=(ITS_ORDER,))
-    return Refusing(info=info, refuses=lambda config: "" if config.order == ITS_ORDER else f"order {config.order}")
+    return saying(Processing(change), info)
 
 
-@right
-def right_that_keeps_to_its_order():
-    """No lie: has one order, says so, and keeps to it whatever it is asked for."""
-    return Miniature(info=replace(INFO, orders=(ITS_ORDER,)), rewrite=lambda config: replace(config, order=ITS_ORDER))
+def saying(engine: Miniature, info: EngineInfo) -> Any:
+    """The engine with another description of itself."""
+    engine.info = info
+    return engine
 
 
-@right
-def right_without_top_k():
-    """No lie: has no top_k, and says so."""
-    supports = frozenset({"cfg", "repetition_penalty", "temperature", "min_p", "top_p", "min_tokens_to_keep"})
-    return Miniature({**STAGES, "top_k": lambda scores, call: scores}, info=replace(INFO, supports=supports))
+ORDERED = replace(INFO, orders=(ITS_ORDER,))
+WITHOUT_TOP_K = frozenset({"cfg", "repetition_penalty", "temperature", "min_p", "top_p", "min_tokens_to_keep"})
+
+right_rows(
+    "right_of_one_order: has one order, temperature last, says so, and refuses others.",
+    lambda: refusing(lambda config: "" if config.order == ITS_ORDER else f"order {config.order}", ORDERED),
+    "right_that_keeps_to_its_order: has one order, says so, and keeps to it whatever it is asked for.",
+    lambda: Miniature(info=ORDERED, rewrite=lambda config: replace(config, order=ITS_ORDER)),
+    "right_without_top_k: has no top_k, and says so.",
+    lambda: saying(with_stage(top_k=unchanged), replace(INFO, supports=WITHOUT_TOP_K)),
+    "right_without_guidance: has no guidance, and says so.",
+    lambda: saying(with_stage(cfg=unchanged), replace(INFO, cfg=False)),
+)
 
 
-@right
-def right_without_guidance():
-    """No lie: has no guidance, and says so."""
-    return Miniature({**STAGES, "cfg": lambda scores, call: scores}, info=replace(INFO, cfg=False))
-
-
-@right
-def right_that_refuses_knobs():
-    """No lie: says nothing beforehand, and raises Unsupported for min_p and for min_tokens_to_keep above 1."""
-
-    def refuses(config) -> str:
-        return "min_p" if config.min_p else "min_tokens_to_keep" if config.min_tokens_to_keep > 1 else ""
-
-    return Refusing(refuses=refuses)
-
-
-@right
-def right_that_needs_the_context():
-    """No lie: process() and draw() have the further keyword `context`, and check it against the history."""
-    return WithContext()
+@right(of=refusing)
+def right_that_refuses_knobs(config) -> str:
+    """No fault: says nothing beforehand, and raises Unsupported for min_p and for min_tokens_to_keep above 1."""
+    return "min_p" if config.min_p else "min_tokens_to_keep" if config.min_tokens_to_keep > 1 else ""
 
 
 class WithContext(Miniature):
-    """Counts ids by the context."""
+    """process() and draw() have the further keyword, and check it against the history."""
 
     def process(self, logits, history, config, uncond_logits=None, *, context) -> Array:
         if (context.prompt_length + context.step).tolist() != [len(ids) for ids in history]:
@@ -84,33 +68,24 @@ class WithContext(Miniature):
         return Miniature().draw(logits, history, config, n, seed, uncond_logits)
 
 
-@right
-def right_of_one_vocabulary():
-    """No lie: knows 1,000 tokens, says so, and raises ValueError for any other number."""
-
-    class OfOneVocabulary(Miniature):
-        def process(self, logits, history, config, uncond_logits=None) -> Array:
-            if np.shape(logits)[-1] != 1_000:
-                raise ValueError(f"expected 1000 logits a row, got {np.shape(logits)[-1]}")
-            return super().process(logits, history, config, uncond_logits)
-
-    return OfOneVocabulary(info=EngineInfo(name="miniature", version="1", vocab_size=1_000))
+def of_one_vocabulary(process, logits, *rest):
+    if np.shape(logits)[-1] != 1_000:
+        raise ValueError(f"expected 1000 logits a row, got {np.shape(logits)[-1]}")
+    return process(logits, *rest)
 
 
-class Checking(Miniature):
-    """Looks for rows that no token can be drawn from. answer: what to do about them."""
+def checking(answer: Callable[[Array], Array]) -> Processing:
+    """Checks for rows that no token can be drawn from. answer: what to do about them."""
 
-    def __init__(self, answer: Callable[[Array], Array]) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def process(self, logits, history, config, uncond_logits=None) -> Array:
+    def change(process, logits, *rest) -> Array:
         rows = np.asarray(logits)
         bad = ~(np.isfinite(rows).any(axis=-1)) | np.isnan(rows).any(axis=-1) | (rows == np.inf).any(axis=-1)
-        scores = super().process(logits, history, config, uncond_logits)
+        scores = process(logits, *rest)
         if bad.any():
-            scores[bad] = self.answer(scores[bad])
+            scores[bad] = answer(scores[bad])
         return scores
+
+    return Processing(change)
 
 
 def refuse(error: type[Exception]) -> Callable[[Array], Array]:
@@ -120,37 +95,21 @@ def refuse(error: type[Exception]) -> Callable[[Array], Array]:
     return answer
 
 
-@right
-def right_with_a_logits_error():
-    """No lie: a row of NaN, +inf or nothing is a LogitsError."""
-    return Checking(refuse(LogitsError))
-
-
-@right
-def right_with_a_value_error():
-    """No lie: a row of NaN, +inf or nothing is a ValueError."""
-    return Checking(refuse(ValueError))
-
-
-@right
-def right_with_token_0_for_nan():
-    """No lie: a row of NaN, +inf or nothing is answered with token 0 alone."""
-    return Checking(lambda rows: keep(np.zeros_like(rows), np.arange(rows.shape[-1])[None] == 0))
-
-
-@right
-def right_with_nan_for_nan():
-    """No lie: a row of NaN, +inf or nothing is answered with NaN."""
-    return Checking(lambda rows: np.full_like(rows, np.nan))
-
-
-@right
-def right_without_draws():
-    """No lie: processes, and leaves drawing to others."""
-    return OnlyProcesses(Miniature())
-
-
-@right
-def right_that_refuses_foreign_ids():
-    """No lie: an id beyond the vocabulary, which no chain needs to know, is an IndexError."""
-    return with_stage(repetition_penalty=penalized(lambda call, row, size: sorted(set(call.history[row]))))
+right_rows(
+    "right_that_needs_the_context: process() and draw() have and need the further keyword `context`.",
+    WithContext,
+    "right_of_one_vocabulary: knows 1,000 tokens, says so, and raises ValueError for any other number.",
+    lambda: saying(Processing(of_one_vocabulary), replace(INFO, vocab_size=1_000)),
+    "right_with_a_logits_error: a row of NaN, +inf or nothing is a LogitsError.",
+    lambda: checking(refuse(LogitsError)),
+    "right_with_a_value_error: a row of NaN, +inf or nothing is a ValueError.",
+    lambda: checking(refuse(ValueError)),
+    "right_with_token_0_for_nan: a row of NaN, +inf or nothing is answered with token 0 alone.",
+    lambda: checking(lambda rows: keep(np.zeros_like(rows), np.arange(rows.shape[-1])[None] == 0)),
+    "right_with_nan_for_nan: a row of NaN, +inf or nothing is answered with NaN.",
+    lambda: checking(lambda rows: np.full_like(rows, np.nan)),
+    "right_without_draws: processes, and leaves drawing to others.",
+    lambda: OnlyProcesses(Miniature()),
+    "right_that_refuses_foreign_ids: an id beyond the vocabulary, which no chain needs to know, is an IndexError.",
+    lambda: with_stage(repetition_penalty=penalized(lambda call, row, size: sorted(set(call.history[row])))),
+)

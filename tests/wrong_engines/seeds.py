@@ -2,119 +2,81 @@
 
 import threading
 import time
+from functools import partial
 
 import numpy as np
 
-from .chain import Array
-from .draws import FILTERED, chosen, drawing
+from .draws import FILTERED, drawing, noisy
 from .engines import uniforms
-from .tables import DRAW, wrong
+from .tables import DRAW, wrong_rows
 
 
-@wrong("seed", FILTERED, seen=DRAW, also=("draw",))
-def noise_is_frozen():
-    """Lie: a compiled function captured the noise; every draw uses the same number, whatever the seed [R01]."""
-    return chosen(noise=lambda seed, n: np.full(n, 0.37))
-
-
-@wrong("draw", FILTERED, seen=DRAW, also=("seed",))
-def noise_is_frozen_for_a_seed():
-    """Lie: each of n draws starts from the seed again, and all of them are equal [R03]."""
-    return chosen(noise=lambda seed, n: np.repeat(uniforms(seed, 1), n))
-
-
-@wrong("seed", FILTERED, seen=DRAW, also=("draw", "purity"))
-def noise_is_frozen_in_other_threads():
-    """Lie: outside the thread that loaded the engine noise stands still, and one token comes out [R02]."""
+def in_other_threads():
     home = threading.get_ident()
-    return chosen(noise=lambda seed, n: uniforms(seed, n) if threading.get_ident() == home else np.full(n, 0.37))
+    return noisy(lambda seed, n: uniforms(seed, n) if threading.get_ident() == home else np.full(n, 0.37))
 
 
-@wrong("seed", FILTERED, seen=DRAW)
-def seed_is_the_clock():
-    """Lie: every call is seeded with the time; nothing can be repeated [R03]."""
-    return chosen(noise=lambda seed, n: uniforms(time.perf_counter_ns(), n))
+def remembering(noise):
+    """The noise is made from a list, empty at first, the seed and n."""
+    memory: list = []
+    return noisy(lambda seed, n: noise(memory, seed, n))
 
 
-@wrong("seed", FILTERED, seen=DRAW)
-def seed_is_not_used():
-    """Lie: the seed is read and dropped; one generator serves all calls [R08]."""
-    generator = np.random.default_rng()
-    return chosen(noise=lambda seed, n: generator.random(n))
+def of_the_first_seed(streams, seed, n):
+    if not streams:
+        streams.append(np.random.Generator(np.random.Philox(seed)))
+    return streams[0].random(n)
 
 
-@wrong("seed", FILTERED, seen=DRAW)
-def seed_is_always_zero():
-    """Lie: whatever the seed, draws are those of seed 0 [R05]."""
-    return chosen(noise=lambda seed, n: uniforms(0, n))
+def of_the_seed_before(slots, seed, n):
+    slots.append(seed)
+    return uniforms(slots[-2] if len(slots) > 1 else 0, n)
 
 
-@wrong("seed", FILTERED, seen=DRAW)
-def seed_counts_once():
-    """Lie: the first seed is used, and later ones go on from there [R10]."""
-    streams: list[np.random.Generator] = []
-
-    def noise(seed: int, n: int) -> Array:
-        if not streams:
-            streams.append(np.random.Generator(np.random.Philox(seed)))
-        return streams[0].random(n)
-
-    return chosen(noise=noise)
+def seeding_numpy(draw, logits, history, config, n, seed, uncond=None):
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    return draw(logits, history, config, n, seed, uncond)
 
 
-@wrong("seed", FILTERED, seen=DRAW)
-def seed_of_the_call_before():
-    """Lie: seeds stand in slots, and a call reads that of the call before [R06]."""
-    slots = [0]
-
-    def noise(seed: int, n: int) -> Array:
-        slots.append(seed)
-        return uniforms(slots[-2], n)
-
-    return chosen(noise=noise)
+def going_on(calls, seed, n):
+    start = sum(count for earlier, count in calls if earlier == seed)
+    calls.append((seed, n))
+    return uniforms(seed, start + n)[start:]
 
 
-@wrong("seed", FILTERED, seen=DRAW)
-def seed_has_three_bits():
-    """Lie: seeds are taken modulo 8 [R08]."""
-    return chosen(noise=lambda seed, n: uniforms(seed % 8, n))
-
-
-@wrong("seed", FILTERED, seen=DRAW)
-def seed_is_even():
-    """Lie: the lowest bit of the seed is lost, and two neighbours give the same [R08]."""
-    return chosen(noise=lambda seed, n: uniforms(seed // 2, n))
-
-
-@wrong("seed", FILTERED, seen=DRAW)
-def seeds_overlap():
-    """Lie: the draws of seed s + 1 are those of seed s, moved by one [R06]."""
-
-    def noise(seed: int, n: int) -> Array:
-        return uniforms(seed // 4_096, 4_096 + n)[seed % 4_096 :][:n]
-
-    return chosen(noise=noise)
-
-
-@wrong("seed", FILTERED, seen=(), also=("purity",))
-def seed_resets_the_global_generator():
-    """Lie: draws are right, and NumPy's global generator is seeded for everyone on the way [R10]."""
-
-    def change(draw, logits, history, config, n, seed, uncond=None):
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        return draw(logits, history, config, n, seed, uncond)
-
-    return drawing(change)
-
-
-@wrong("seed", FILTERED, seen=DRAW, also=("purity",))
-def seed_is_forgotten_by_the_second_draw():
-    """Lie: a cache gives the second call with one seed the number after the first call's last [R15]."""
-    used: dict[int, int] = {}
-
-    def noise(seed: int, n: int) -> Array:
-        start = used.get(seed, 0)
-        used[seed] = start + n
-        return uniforms(seed, start + n)[start:]
-
-    return chosen(noise=noise)
+wrong_rows(
+    "seed",
+    "noise_is_frozen: a compiled function captured the noise; every draw uses one number, whatever the seed [R01].",
+    lambda: noisy(lambda seed, n: np.full(n, 0.37)),
+    {"also": ("draw",)},
+    "noise_is_frozen_for_a_seed: each of n draws starts from the seed again, and all of them are equal [R03].",
+    lambda: noisy(lambda seed, n: np.repeat(uniforms(seed, 1), n)),
+    {"also": ("seed",), "stage": "draw"},
+    "noise_is_frozen_in_other_threads: outside the thread that loaded the engine the noise stands still [R02].",
+    in_other_threads,
+    {"also": ("draw", "purity")},
+    "seed_is_the_clock: every call is seeded with the time; nothing can be repeated [R03].",
+    lambda: noisy(lambda seed, n: uniforms(time.perf_counter_ns(), n)),
+    "seed_is_not_used: the seed is read and dropped; one generator serves all calls [R08].",
+    lambda: noisy(partial(lambda generator, seed, n: generator.random(n), np.random.default_rng())),
+    "seed_is_always_zero: whatever the seed, draws are those of seed 0 [R05].",
+    lambda: noisy(lambda seed, n: uniforms(0, n)),
+    "seed_counts_once: the first seed is used, and later ones go on from there [R10].",
+    lambda: remembering(of_the_first_seed),
+    "seed_of_the_call_before: seeds stand in slots, and a call reads that of the call before [R06].",
+    lambda: remembering(of_the_seed_before),
+    "seed_has_three_bits: seeds are taken modulo 8 [R08].",
+    lambda: noisy(lambda seed, n: uniforms(seed % 8, n)),
+    "seed_is_even: the lowest bit of the seed is lost, and two neighbours give the same [R08].",
+    lambda: noisy(lambda seed, n: uniforms(seed // 2, n)),
+    "seeds_overlap: the draws of seed s + 1 are those of seed s, moved by one [R06].",
+    lambda: noisy(lambda seed, n: uniforms(seed // 4_096, 4_096 + n)[seed % 4_096 :][:n]),
+    "seed_resets_the_global_generator: draws are right, and seed NumPy's global generator on the way [R10].",
+    lambda: drawing(seeding_numpy),
+    {"seen": (), "also": ("purity",)},
+    "seed_is_forgotten_by_the_second_draw: a second call with one seed goes on after the first call's last [R15].",
+    lambda: remembering(going_on),
+    {"also": ("purity",)},
+    seen=DRAW,
+    shows=FILTERED,
+)

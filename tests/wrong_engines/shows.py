@@ -1,12 +1,13 @@
-"""Whether a lie shows at all: an answer beside the reference, by direct means and without statistics.
+"""Whether a fault shows at all: an answer beside the reference, by direct means and without statistics.
 
-This is for the tables only, whose inputs are chosen so that each lie shows; it is no substitute for `sampler check`.
+This is for the tables only, whose inputs are chosen so that each fault shows; it is no substitute for `sampler check`.
 """
 
 import copy
+import functools
 import inspect
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -30,11 +31,23 @@ def call(engine, inputs: Example) -> np.ndarray:
 
 
 def in_a_thread(ask: Callable[..., np.ndarray], *inputs: object) -> np.ndarray:
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(ask(*inputs)))
-    thread.start()
-    thread.join()
-    return answers[0]
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(ask, *inputs).result()
+
+
+def or_its_error(find: Callable[..., str]) -> Callable[..., str]:
+    """What is wrong, or the exception that the engine raises, except Unsupported."""
+
+    @functools.wraps(find)
+    def found(*arguments: object) -> str:
+        try:
+            return find(*arguments)
+        except Unsupported:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a wrong engine raises
+            return f"{type(error).__name__}: {error}"
+
+    return found
 
 
 def difference(answer: object, inputs: Example) -> str:
@@ -60,32 +73,27 @@ def has_ties(inputs: Example) -> bool:
     return any(len(set(row)) < len(row) for row in inputs.logits.tolist())
 
 
-def lies(engine, inputs: Example) -> str:
+@or_its_error
+def fault_in_process(engine, inputs: Example) -> str:
     """The first difference that calls in any manner show: once, again, row by row, in a thread."""
     lent = copy.deepcopy(inputs)
-    try:
-        first = call(engine, lent)
-        wrong = difference(first, inputs)
-        if wrong:
-            return wrong
-        for ours, theirs in ((lent.logits, inputs.logits), (lent.uncond, inputs.uncond)):
-            if ours is not None and not np.array_equal(ours, theirs):
-                return "its input is written to"
-        if lent.history != inputs.history:
-            return "the history is written to"
-        kept = np.array(first)
-        other = replace(PLAIN, logits=np.broadcast_to(PLAIN.logits, inputs.logits.shape[:1] + PLAIN.logits.shape[1:]))
-        other = replace(other, history=[[14, 21] for _ in inputs.history])
-        if inputs.logits.shape[1] == PLAIN.logits.shape[1]:
-            call(engine, other)
-        if not np.array_equal(first, kept):
-            return "an answer is overwritten"
-        manners = (call(engine, inputs), in_a_thread(call, engine, inputs), call(engine, inputs))
-        return next(filter(None, (difference(answer, inputs) for answer in manners)), "")
-    except Unsupported:
-        raise
-    except Exception as error:  # noqa: BLE001  # whatever a liar raises
-        return f"{type(error).__name__}: {error}"
+    first = call(engine, lent)
+    wrong = difference(first, inputs)
+    if wrong:
+        return wrong
+    for ours, theirs in ((lent.logits, inputs.logits), (lent.uncond, inputs.uncond)):
+        if ours is not None and not np.array_equal(ours, theirs):
+            return "its input is written to"
+    if lent.history != inputs.history:
+        return "the history is written to"
+    kept = np.array(first)
+    if inputs.logits.shape[1] == PLAIN.logits.shape[1]:
+        others = np.repeat(PLAIN.logits, len(inputs.logits), axis=0)
+        call(engine, replace(PLAIN, logits=others, history=[[14, 21] for _ in inputs.history]))
+    if not np.array_equal(first, kept):
+        return "an answer is overwritten"
+    manners = (call(engine, inputs), in_a_thread(call, engine, inputs), call(engine, inputs))
+    return next(filter(None, (difference(answer, inputs) for answer in manners)), "")
 
 
 def draws(engine, inputs: Example, n: int, seed: int) -> np.ndarray:
@@ -101,48 +109,42 @@ def law(inputs: Example) -> np.ndarray:
     return softmax(REFERENCE.process(inputs.logits[:1], inputs.history[:1], inputs.config, uncond))[0]
 
 
-def draws_lie(engine, inputs: Example, n: int = 20_000) -> str:
+@or_its_error
+def fault_in_draws(engine, inputs: Example, n: int = 20_000) -> str:
     """What draws show in some manner, by bounds that right ones keep with the seeds at hand; empty where they do."""
     p = law(inputs)
-    try:
-        tokens = draws(engine, inputs, n, 5)
-        single = np.array([draws(engine, inputs, 1, seed)[0] for seed in range(300)])
-        for each, count in ((tokens, n), (single, 300)):
-            if each.shape != (count,) or each.dtype != np.int64 or each.min() < 0 or each.max() >= len(p):
-                return f"{each.dtype} {each.shape}, {each.min()} to {each.max()}"
-            if (p[each] == 0).any():
-                return "a token that was removed"
-            if np.abs(np.bincount(each, minlength=len(p)) / count - p).sum() / 2 > 2 * np.sqrt(len(p) / count) / 2:
-                return "frequencies"
-        if p.max() == 1:
-            return ""
-        again = draws(engine, inputs, n, 5)
-        if not np.array_equal(tokens, again):
-            return "the seed decides nothing"
-        for other in (6, 4, 5 + 8, 5 + 2**16):
-            if (tokens == draws(engine, inputs, n, other)).mean() > (p**2).sum() + 0.1:
-                return "seeds give the same"
-        moved = draws(engine, inputs, n, 6)
-        pairs = {"seeds overlap": (tokens[1:], moved[:-1]), "a period of 1000": (tokens[1_000:], tokens[:-1_000])}
-        pairs |= {"draws depend": (tokens[1:], tokens[:-1]), "a period of 64": (tokens[64:], tokens[:-64])}
-        for told, (left, right) in pairs.items():
-            if abs((left == right).mean() - (p**2).sum()) > 0.02:
-                return told
-        halves = tokens[::2], tokens[1::2]
-        expected = (p**2).sum()
-        if abs((halves[0] == halves[1]).mean() - expected) > 0.03:
-            return "pairs"
-        far = [np.abs(np.bincount(draws(engine, inputs, 500, s), minlength=len(p)) - 500 * p).sum() for s in range(20)]
-        if np.mean(far) < 0.5 * np.sqrt(2 / np.pi * 500 * p * (1 - p)).sum():
-            return "too even"
-        return "" if np.array_equal(in_a_thread(draws, engine, inputs, n, 5), tokens) else "another thread"
-    except Unsupported:
-        raise
-    except Exception as error:  # noqa: BLE001  # whatever a liar raises
-        return f"{type(error).__name__}: {error}"
+    tokens = draws(engine, inputs, n, 5)
+    single = np.array([draws(engine, inputs, 1, seed)[0] for seed in range(300)])
+    for each, count in ((tokens, n), (single, 300)):
+        if each.shape != (count,) or each.dtype != np.int64 or each.min() < 0 or each.max() >= len(p):
+            return f"{each.dtype} {each.shape}, {each.min()} to {each.max()}"
+        if (p[each] == 0).any():
+            return "a token that was removed"
+        if np.abs(np.bincount(each, minlength=len(p)) / count - p).sum() / 2 > 2 * np.sqrt(len(p) / count) / 2:
+            return "frequencies"
+    if p.max() == 1:
+        return ""
+    if not np.array_equal(tokens, draws(engine, inputs, n, 5)):
+        return "the seed decides nothing"
+    expected = (p**2).sum()
+    for other in (6, 4, 5 + 8, 5 + 2**16):
+        if (tokens == draws(engine, inputs, n, other)).mean() > expected + 0.1:
+            return "seeds give the same"
+    moved = draws(engine, inputs, n, 6)
+    pairs = {"seeds overlap": (tokens[1:], moved[:-1]), "a period of 1000": (tokens[1_000:], tokens[:-1_000])}
+    pairs |= {"draws depend": (tokens[1:], tokens[:-1]), "a period of 64": (tokens[64:], tokens[:-64])}
+    for name, (left, right) in pairs.items():
+        if abs((left == right).mean() - expected) > 0.02:
+            return name
+    if abs((tokens[::2] == tokens[1::2]).mean() - expected) > 0.03:
+        return "pairs"
+    far = [np.abs(np.bincount(draws(engine, inputs, 500, s), minlength=len(p)) - 500 * p).sum() for s in range(20)]
+    if np.mean(far) < 0.5 * np.sqrt(2 / np.pi * 500 * p * (1 - p)).sum():
+        return "too even"
+    return "" if np.array_equal(in_a_thread(draws, engine, inputs, n, 5), tokens) else "another thread"
 
 
-def picks_lie(engine, inputs: Example) -> bool:
+def fault_in_picks(engine, inputs: Example) -> bool:
     if not isinstance(engine, Picks):
         return False
     scores = REFERENCE.process(inputs.logits, inputs.history, inputs.config, inputs.uncond)

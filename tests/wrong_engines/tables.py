@@ -1,6 +1,6 @@
-"""The tables of wrong and right engines, and an input on which each lie shows."""
+"""The tables of wrong and right engines, and an input on which each fault shows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,7 +57,7 @@ class Wrong:
     """A wrong engine and what is to be found out about it.
 
     stage: expected first in the diagnosis; also: stages that would be right as well; offers: levels that it has;
-    seen: levels at which the lie can be seen at all; total_variation: of its draws on `shows`, where only draws show it
+    seen: levels at which the fault is detectable; total_variation: of its draws on `shows`, where only draws show it
     and independent draws of another law are what it gives; shows: an input on which `process` (else `draw`) differs.
     """
 
@@ -77,32 +77,72 @@ PROCESS = ("process",)
 DRAW = ("draw",)
 
 
+def flat(*items: Any) -> Iterator[tuple[str, str, list[Any]]]:
+    """Name, sentence and the items of each row of a flat table, in which a row begins with "name: sentence"."""
+    starts = [place for place, item in enumerate(items) if isinstance(item, str)]
+    for start, stop in zip(starts, [*starts[1:], len(items)], strict=True):
+        name, sentence = items[start].split(": ", 1)
+        yield name, sentence, list(items[start + 1 : stop])
+
+
+def named(factory: Callable[..., Any], name: str, sentence: str) -> Any:
+    """The factory under a name, with a docstring, as if it had been defined by `def`."""
+
+    def made(*arguments: Any) -> Any:
+        return factory(*arguments)
+
+    made.__name__, made.__doc__ = name, sentence
+    return made
+
+
 def wrong(
     stage: str,
     shows: Example | None = None,
     *,
+    of: Callable[[Any], Any] | None = None,
     also: Sequence[str] = (),
     offers: Sequence[str] = BOTH,
     seen: Sequence[str] | None = None,
     total_variation: float | None = None,
-) -> Callable[[Factory], Factory]:
-    """Put a factory into the table of wrong engines."""
+) -> Callable[[Any], Any]:
+    """Put a factory into the table of wrong engines, or the part from which `of` makes the engine."""
 
-    def register(factory: Factory) -> Factory:
+    def register(part: Any) -> Any:
+        factory = part if of is None else named(lambda: of(part), part.__name__, part.__doc__)
         inputs = EXAMPLES.get(stage, PLAIN) if shows is None else shows
         levels = tuple(offers) if seen is None else tuple(seen)
         assert factory.__name__ not in WRONG
         WRONG[factory.__name__] = Wrong(factory, stage, tuple(also), tuple(offers), levels, total_variation, inputs)
-        return factory
+        return part
 
     return register
 
 
-def right(factory: Factory) -> Factory:
-    """Put a factory into the table of right engines."""
-    assert factory.__name__ not in RIGHT
-    RIGHT[factory.__name__] = factory
-    return factory
+def wrong_rows(stage: str, *items: Any, **common: Any) -> None:
+    """Put the rows of a flat table into that of wrong engines: "name: fault", factory, and what is special to the row.
+
+    That is the input that shows the fault, and a dict of what differs from `stage` and `common`.
+    """
+    for name, fault, (factory, *special) in flat(*items):
+        options = {"stage": stage, **common}
+        for each in special:
+            options.update({"shows": each} if isinstance(each, Example) else each)
+        wrong(**options)(named(factory, name, f"Fault: {fault}"))
+
+
+def right(part: Any = None, *, of: Callable[[Any], Any] | None = None) -> Any:
+    """Put a factory into the table of right engines, or the part from which `of` makes the engine."""
+    if part is None:
+        return lambda part: right(part, of=of)
+    assert part.__name__ not in RIGHT
+    RIGHT[part.__name__] = part if of is None else named(lambda: of(part), part.__name__, part.__doc__)
+    return part
+
+
+def right_rows(*items: Any) -> None:
+    """Put the rows of a flat table into that of right engines: "name: what looks different", factory."""
+    for name, difference, (factory,) in flat(*items):
+        right(named(factory, name, f"No fault: {difference}"))
 
 
 def replace_config(config: SamplingConfig, **knobs: Any) -> SamplingConfig:

@@ -1,4 +1,4 @@
-"""Sources of token runs that cost next to nothing: a right one, wrong ones of one lie each, all of them seeded.
+"""Sources of token runs that cost next to nothing: a right one, wrong ones of one fault each, all of them seeded.
 
 The right one is a Markov chain with Chatterbox's chain behind it: repetition penalty, temperature, min-p, Gumbel noise
 of its own for every run and step, and EOS the likelier the longer a run is beside its text's length. Which place of the
@@ -6,6 +6,7 @@ text a step reads is drawn beside that (`readers.py`): seven places for ten toke
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,20 +124,10 @@ class _State:
         runs = []
         for place, text in enumerate(self.texts):
             some, text_length = going[place], round(0.7 * float(self.lengths[place]))
-            runs.append(
-                TokenRun(
-                    f"text {text}",
-                    tuple(int(token) for token in tokens[place][some]),
-                    self.reasons[place],
-                    logprobs[place][some],
-                    entropy[place][some],
-                    rank[place][some].astype(np.float64),
-                    margin[place][some],
-                    float(self.lengths[place]),
-                    self.source.reader.places(int(some.sum()), text_length, self.reading),
-                    text_length,
-                )
-            )
+            columns = (column[place][some] for column in (logprobs, entropy, rank.astype(np.float64), margin))
+            places = self.source.reader.places(int(some.sum()), text_length, self.reading)
+            run = (f"text {text}", tuple(tokens[place][some].tolist()), self.reasons[place], *columns)
+            runs.append(TokenRun(*run, float(self.lengths[place]), places, text_length))
         return runs
 
 
@@ -145,65 +136,38 @@ RIGHT = Source()
 
 @dataclass(frozen=True)
 class WrongSource:
-    """A source, the lie in a sentence, and the checks that must see it, the first of them with the announced runs."""
+    """A source, its fault in a sentence, the checks that must detect it, the first of them with the announced runs."""
 
     source: Source
-    lie: str
+    fault: str
     checks: tuple[str, ...]
 
 
+def wrong(fault: str, *checks: str, **changes: Any) -> WrongSource:
+    return WrongSource(replace(RIGHT, **changes), fault, checks)
+
+
+EARLY = ("drift/length", "stopping/early")
 WRONG = {
-    "eos_never": WrongSource(replace(RIGHT, stretch=1e9), "EOS never comes.", ("stopping/missing",)),
-    "eos_early": WrongSource(replace(RIGHT, eos_leak=0.02), "EOS is exempt from the filters.", ("stopping/early",)),
-    "eos_bias_grows": WrongSource(
-        replace(RIGHT, eos_bias=0.1), "A bias of EOS grows with every step.", ("drift/length", "stopping/early")
+    "eos_never": wrong("EOS never comes.", "stopping/missing", stretch=1e9),
+    "eos_early": wrong("EOS is exempt from the filters.", "stopping/early", eos_leak=0.02),
+    "eos_bias_grows": wrong("A bias of EOS grows with every step.", *EARLY, eos_bias=0.1),
+    "ten_percent_shorter": wrong("Runs end a tenth too early.", *EARLY, stretch=0.9),
+    "ten_percent_longer": wrong("Runs end a tenth too late.", "drift/length", "stopping/late", stretch=1.1),
+    "forced_ends": wrong("Half of the runs are cut by a guard.", "stopping/forced", forced_share=0.5),
+    "warmer": wrong("The temperature is 0.85 where 0.8 was requested.", "drift/entropy", temperature=0.85),
+    "penalty_dropped": wrong("The penalty does nothing.", "drift/repetition", "drift/tokens", penalty=1.0),
+    "min_p_dropped": wrong("Min-p does nothing.", "drift/bigrams", "drift/entropy", min_p=1e-9),
+    "frozen_noise": wrong("All runs of a text have the same noise.", "seeds/distinct", noise="frozen"),
+    "noise_of_the_first_step": wrong(
+        "All steps have the same noise.", "drift/repetition", "drift/bigrams", noise="each step the same"
     ),
-    "ten_percent_shorter": WrongSource(
-        replace(RIGHT, stretch=0.9), "Runs end a tenth too early.", ("drift/length", "stopping/early")
-    ),
-    "ten_percent_longer": WrongSource(
-        replace(RIGHT, stretch=1.1), "Runs end a tenth too late.", ("drift/length", "stopping/late")
-    ),
-    "forced_ends": WrongSource(
-        replace(RIGHT, forced_share=0.5), "Half of the runs are cut by a guard.", ("stopping/forced",)
-    ),
-    "warmer": WrongSource(
-        replace(RIGHT, temperature=0.85), "The temperature is 0.85 where 0.8 was asked for.", ("drift/entropy",)
-    ),
-    "penalty_dropped": WrongSource(
-        replace(RIGHT, penalty=1.0), "The repetition penalty does nothing.", ("drift/repetition", "drift/tokens")
-    ),
-    "min_p_dropped": WrongSource(replace(RIGHT, min_p=1e-9), "Min-p does nothing.", ("drift/bigrams", "drift/entropy")),
-    "frozen_noise": WrongSource(
-        replace(RIGHT, noise="frozen"), "All runs of a text have the same noise.", ("seeds/distinct",)
-    ),
-    "noise_of_the_first_step": WrongSource(
-        replace(RIGHT, noise="each step the same"),
-        "The generator is seeded anew at every step.",
-        ("drift/repetition", "drift/bigrams"),
-    ),
-    "collapses_late": WrongSource(
-        replace(RIGHT, late_temperature=0.3), "From token 60 on the temperature is 0.3.", ("drift/entropy",)
-    ),
-    "skips_a_third_of_the_text": WrongSource(
-        replace(RIGHT, reader=Reader(skips_a_third)),
-        "The middle third of the text is not read.",
-        ("alignment/covering",),
-    ),
-    "leaves_the_end_unread": WrongSource(
-        replace(RIGHT, reader=Reader(ends_early)), "Runs end with three tenths unread.", ("alignment/covering",)
-    ),
-    "starts_again": WrongSource(
-        replace(RIGHT, reader=Reader(starts_again)), "Runs go back to the beginning once.", ("alignment/back",)
-    ),
-    "wanders": WrongSource(
-        replace(RIGHT, reader=Reader(wanders)),
-        "Any step may read any place.",
-        ("alignment/monotone", "alignment/back"),
-    ),
-    "stays_at_one_place": WrongSource(
-        replace(RIGHT, reader=Reader(stays, slips=0.0)),
-        "All steps read one place.",
-        ("alignment/covering", "alignment/monotone"),
+    "collapses_late": wrong("From token 60 on the temperature is 0.3.", "drift/entropy", late_temperature=0.3),
+    "skips_a_third_of_the_text": wrong("A third is not read.", "alignment/covering", reader=Reader(skips_a_third)),
+    "leaves_the_end_unread": wrong("Three tenths are not read.", "alignment/covering", reader=Reader(ends_early)),
+    "starts_again": wrong("Runs go back to the beginning once.", "alignment/back", reader=Reader(starts_again)),
+    "wanders": wrong("Any step reads any place.", "alignment/monotone", "alignment/back", reader=Reader(wanders)),
+    "stays_at_one_place": wrong(
+        "All steps read one place.", "alignment/covering", "alignment/monotone", reader=Reader(stays, slips=0.0)
     ),
 }

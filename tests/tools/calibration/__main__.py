@@ -11,11 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.tools.calibration.checks import CELLS
-from tests.tools.calibration.measure import measure
+from tests.tools.calibration.checks import CELLS, measure
 from tests.tools.calibration.rates import Row, all_faults
-from tests.tools.calibration.report import markdown, table
-from tests.tools.calibration.whole_runs import whole_runs
+from tests.tools.calibration.report import markdown, table, whole_runs
 
 REPORT = Path(__file__).parents[3] / "docs" / "evidence" / "calibration.md"
 
@@ -33,15 +31,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def calibrate(only: str, seed: int, replicates: int, jobs: int) -> list[Row]:
-    """All rows whose check's name contains `only`, in the order of the table of checks."""
     chosen = [cell for cell in CELLS if only in cell[0].name]
     with ProcessPoolExecutor(jobs) as pool:
         return [task.result() for task in [pool.submit(measure, *cell, seed, replicates) for cell in chosen]]
 
 
 def main() -> int:
-    """Measure, print, write where asked, and say what is wrong."""
-    arguments, console, start = _arguments(), Console(width=200), time.monotonic()
+    arguments, console, start = _arguments(), Console(soft_wrap=True, markup=False, highlight=False), time.monotonic()
     rows = calibrate(arguments.only, arguments.seed, arguments.replicates, arguments.jobs)
     whole = whole_runs()
     console.print(table(rows))
@@ -51,7 +47,7 @@ def main() -> int:
     if whole is not None and whole.accused:
         faults.append(f"{whole.accused} of {whole.runs} whole runs accuse the reference")
     for fault in faults:
-        console.print(f"[red]{fault}")
+        console.print(fault)
     console.print(f"{len(rows)} rows in {time.monotonic() - start:.0f} s, {len(faults)} faults")
     return 1 if faults else 0
 

@@ -1,5 +1,9 @@
-"""The table of checks that are calibrated. A new check is a new line."""
+"""The table of checks that are calibrated, and measuring one. A new check is a new line.
 
+Every row has random numbers of its own.
+"""
+
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +17,14 @@ from tests.tools.calibration.distributions import DISTRIBUTIONS, Distribution
 from tests.tools.calibration.experiments import (
     BinomialExperiment,
     ConsecutiveExperiment,
+    DistributionFunctionExperiment,
     Experiment,
     MultinomialExperiment,
     RowsExperiment,
+    Samples,
     SupportExperiment,
 )
+from tests.tools.calibration.rates import ALPHA, NOMINAL, Row
 from tests.tools.calibration.run_experiments import (
     ONE,
     TEN,
@@ -28,7 +35,6 @@ from tests.tools.calibration.run_experiments import (
     RisenRunsExperiment,
     RunDesign,
 )
-from tests.tools.calibration.scalar_experiments import DistributionFunctionExperiment
 
 
 @dataclass(frozen=True)
@@ -69,21 +75,13 @@ IN_USE = (
 )
 """Distributions and numbers of draws that a run of `sampler check` has."""
 
-RANKS = Check("runs by rank", RankSumExperiment)
-COUNTS = Check("runs that count", CountedRunsExperiment)
-RISES = Check("runs that count more often", RisenRunsExperiment)
-BEYOND = Check("runs beyond a bound", ExceedancesExperiment)
-RUNS: tuple[tuple[Check, RunDesign, int], ...] = (
-    (RANKS, ONE, 40),
-    (RANKS, TEN, 10),
-    (RANKS, THIRTY, 20),
-    (COUNTS, ONE, 100),
-    (COUNTS, TEN, 20),
-    (RISES, ONE, 200),
-    (RISES, TEN, 20),
-    (BEYOND, ONE, 200),
-    (BEYOND, TEN, 20),
-)
+RUN_CHECKS = {
+    Check("runs by rank", RankSumExperiment): ((ONE, 40), (TEN, 10), (THIRTY, 20)),
+    Check("runs that count", CountedRunsExperiment): ((ONE, 100), (TEN, 20)),
+    Check("runs that count more often", RisenRunsExperiment): ((ONE, 200), (TEN, 20)),
+    Check("runs beyond a bound", ExceedancesExperiment): ((ONE, 200), (TEN, 20)),
+}
+RUNS = tuple((check, *design) for check, designs in RUN_CHECKS.items() for design in designs)
 """Checks whose unit is the run: texts, and runs of each text on either side."""
 
 CELLS = (
@@ -91,3 +89,29 @@ CELLS = (
     *((next(check for check in CHECKS if check.experiment is kind), where, n) for kind, where, n in IN_USE),
     *RUNS,
 )
+
+COMPARED = 20  # replicates of each sample for which the package's own `judge` is asked as well
+
+
+def measure(check: Check, distribution: Distribution | RunDesign, n: int, seed: int, replicates: int) -> Row:
+    """One row of the table. Raises AssertionError where the vectorised judgement is not the package's."""
+    rng = np.random.default_rng([seed, zlib.crc32(f"{check.name}|{distribution.name}|{n}".encode())])
+    experiment = check.experiment(distribution, n)
+    samples = experiment.draw(rng, replicates)
+    false_alarms = {rate: count_rejected(experiment, samples, rate) for rate in NOMINAL}
+    tail, detectable = experiment.tail(ALPHA, rng), experiment.detectable(ALPHA)
+    missed = {
+        direction: replicates - count_rejected(experiment, wrong, ALPHA)
+        for direction, wrong in experiment.wrong(detectable, rng, replicates)
+    }
+    return Row(check.name, distribution.name, n, replicates, false_alarms, tail, detectable, missed)
+
+
+def count_rejected(experiment: Experiment, samples: Samples, alpha: float) -> int:
+    """How many replicates are rejected; some of them, of both kinds, are put to the package itself."""
+    rejected = experiment.rejected(samples, alpha)
+    some = [*np.flatnonzero(rejected)[: COMPARED // 2], *np.flatnonzero(~rejected)[: COMPARED // 2]]
+    for place in some:
+        if experiment.judged(samples[place], alpha) != rejected[place]:
+            raise AssertionError(f"replicate {place} at {alpha:g}: `judge` and the calibration disagree")
+    return int(rejected.sum())

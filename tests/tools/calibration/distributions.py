@@ -1,6 +1,6 @@
 """True distributions over tokens, and wrong ones at a given total variation from them, in several directions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,44 +48,26 @@ def moved(pmf: Array, gains: Array, losses: Array, distance: float) -> Array | N
     return np.asarray(wrong / wrong.sum())
 
 
-def _alternate(pmf: Array, power: float) -> tuple[Array, Array]:
-    """Every other token gains: an error that is spread over all of them."""
-    odd = np.arange(len(pmf)) % 2 == 1
-    return np.where(odd, pmf**power, 0.0), np.where(odd, 0.0, pmf**power)
+def directions(pmf: Array) -> dict[str, tuple[Array, Array]]:
+    """Gains and losses of each direction of error.
 
-
-def _head(pmf: Array) -> tuple[Array, Array]:
-    """The likeliest token gains from all others: a temperature that is too low."""
-    first = np.arange(len(pmf)) == 0
-    return first.astype(float), np.where(first, 0.0, pmf)
-
-
-def _swap(pmf: Array) -> tuple[Array, Array]:
-    """The last token gains what the first loses."""
-    place = np.arange(len(pmf))
-    return (place == len(pmf) - 1).astype(float), (place == 0).astype(float)
-
-
-def _tail(pmf: Array) -> tuple[Array, Array]:
-    """The less likely half gains from the likelier one: a temperature that is too high."""
-    late = np.arange(len(pmf)) >= (len(pmf) + 1) // 2
-    return late.astype(float), np.where(late, 0.0, pmf)
-
-
-DIRECTIONS: dict[str, Callable[[Array], tuple[Array, Array]]] = {
-    "every other token": lambda pmf: _alternate(pmf, 1.0),
-    "every other token, by root": lambda pmf: _alternate(pmf, 0.5),
-    "every other token, reversed": lambda pmf: _alternate(pmf, 1.0)[::-1],
-    "head": _head,
-    "last for first": _swap,
-    "tail": _tail,
-}
-"""Directions of error. The first three are the worst for the total variation: sets of mass one half, spread thinly."""
+    The first three are the worst for the total variation: sets of mass one half, spread thinly.
+    """
+    place, size = np.arange(len(pmf)), len(pmf)
+    odd, first, last, late = place % 2 == 1, place == 0, place == size - 1, place >= (size + 1) // 2
+    return {
+        "every other token": (odd * pmf, ~odd * pmf),
+        "every other token, by root": (odd * pmf**0.5, ~odd * pmf**0.5),
+        "every other token, reversed": (~odd * pmf, odd * pmf),
+        "head": (first * 1.0, ~first * pmf),  # a temperature that is too low
+        "last for first": (last * 1.0, first * 1.0),
+        "tail": (late * 1.0, ~late * pmf),  # a temperature that is too high
+    }
 
 
 def wrong_distributions(pmf: Array, distance: float) -> Iterator[tuple[str, Array]]:
     """Name of the direction, wrong probabilities at exactly `distance` in total variation."""
-    for name, direction in DIRECTIONS.items():
-        wrong = moved(pmf, *direction(pmf), distance)
+    for name, (gains, losses) in directions(pmf).items():
+        wrong = moved(pmf, gains, losses, distance)
         if wrong is not None and abs(np.abs(wrong - pmf).sum() / 2 - distance) < 1e-9:
             yield name, wrong

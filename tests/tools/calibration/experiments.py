@@ -14,10 +14,10 @@ from sampler.checks.conformance.draw.frequencies import consecutive
 from sampler.statistics.binomial import Binomial
 from sampler.statistics.judgement import detectable_leak
 from sampler.statistics.multinomial import Multinomial
+from sampler.statistics.scalar import DistributionFunction
 from tests.tools.calibration.distributions import Array, Distribution, wrong_distributions
 from tests.tools.calibration.rates import TailProbability
-from tests.tools.calibration.separable import tail_probability
-from tests.tools.calibration.terms import multinomial_terms
+from tests.tools.calibration.separable import multinomial_terms, tail_probability
 
 Samples = NDArray[Any]
 Rng = np.random.Generator
@@ -25,35 +25,37 @@ TILTED_DRAWS = 4_000
 
 
 class Experiment(Protocol):
-    """One check on one distribution with n draws; samples have the replicates along their first axis."""
+    """One check on one distribution with n draws; samples have the replicates along their first axis.
 
-    def draw(self, rng: Rng, replicates: int) -> Samples:
-        """Samples of the true distribution."""
+    draw: samples of the true distribution. rejected: which replicates the check rejects; judged: whether the package's
+    own function rejects one of them. tail: probability of a false alarm. detectable: the discrepancy that the check
+    announces. wrong: samples at exactly that discrepancy, by direction.
+    """
 
-    def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]:
-        """Which replicates the check rejects."""
-
-    def judged(self, sample: Samples, alpha: float) -> bool:
-        """Whether the package's own function rejects one replicate."""
-
-    def tail(self, alpha: float, rng: Rng) -> TailProbability:
-        """Probability of a false alarm."""
-
-    def detectable(self, alpha: float) -> float:
-        """The discrepancy that the check announces."""
-
-    def wrong(self, distance: float, rng: Rng, replicates: int) -> Iterator[tuple[str, Samples]]:
-        """Samples at exactly that discrepancy, by direction."""
+    def draw(self, rng: Rng, replicates: int) -> Samples: ...
+    def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]: ...
+    def judged(self, sample: Samples, alpha: float) -> bool: ...
+    def tail(self, alpha: float, rng: Rng) -> TailProbability: ...
+    def detectable(self, alpha: float) -> float: ...
+    def wrong(self, distance: float, rng: Rng, replicates: int) -> Iterator[tuple[str, Samples]]: ...
 
 
-class SupportExperiment:
-    """A token that the distribution cannot draw stands last."""
+class TokensExperiment:
+    """Counts of all tokens: (replicates, V)."""
 
     def __init__(self, distribution: Distribution, n: int):
-        self.pmf, self.n = np.append(distribution.pmf, 0.0), n
+        self.pmf, self.n = distribution.pmf, n
 
     def draw(self, rng: Rng, replicates: int) -> Samples:
         return rng.multinomial(self.n, self.pmf, replicates)
+
+
+class SupportExperiment(TokensExperiment):
+    """A token that the distribution cannot draw stands last."""
+
+    def __init__(self, distribution: Distribution, n: int):
+        super().__init__(distribution, n)
+        self.pmf = np.append(self.pmf, 0.0)
 
     def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]:
         return samples[:, -1] > 0
@@ -72,43 +74,49 @@ class SupportExperiment:
         yield "leak", rng.multinomial(self.n, leaky, replicates)
 
 
-class BinomialExperiment:
+class CountExperiment:
+    """A count with a known probability in `trials` trials, judged by the exact binomial test."""
+
+    def __init__(self, probability: float, trials: int):
+        self.p, self.trials = probability, trials
+
+    def count(self, samples: Samples) -> Samples:
+        """The counts of the replicates along the last axes."""
+        return samples
+
+    def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]:
+        low, high = Binomial(self.p, alpha).accepted(self.trials)
+        counts = self.count(samples)
+        return np.asarray((counts < low) | (counts > high))
+
+    def judged(self, sample: Samples, alpha: float) -> bool:
+        return Binomial(self.p, alpha).judge(int(self.count(sample)), self.trials).rejected
+
+    def tail(self, alpha: float, rng: Rng) -> TailProbability:
+        low, high = Binomial(self.p, alpha).accepted(self.trials)
+        return TailProbability(float(binom.cdf(low - 1, self.trials, self.p) + binom.sf(high, self.trials, self.p)))
+
+    def detectable(self, alpha: float) -> float:
+        return Binomial(self.p, alpha).detectable(self.trials)
+
+
+class BinomialExperiment(CountExperiment):
     """The count of the likeliest token."""
 
     def __init__(self, distribution: Distribution, n: int):
-        self.p, self.n = float(distribution.pmf[0]), n
+        super().__init__(float(distribution.pmf[0]), n)
 
     def draw(self, rng: Rng, replicates: int) -> Samples:
-        return rng.binomial(self.n, self.p, replicates)
-
-    def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]:
-        low, high = Binomial(self.p, alpha).accepted(self.n)
-        return (samples < low) | (samples > high)
-
-    def judged(self, sample: Samples, alpha: float) -> bool:
-        return Binomial(self.p, alpha).judge(int(sample), self.n).rejected
-
-    def tail(self, alpha: float, rng: Rng) -> TailProbability:
-        low, high = Binomial(self.p, alpha).accepted(self.n)
-        return TailProbability(float(binom.cdf(low - 1, self.n, self.p) + binom.sf(high, self.n, self.p)))
-
-    def detectable(self, alpha: float) -> float:
-        return Binomial(self.p, alpha).detectable(self.n)
+        return rng.binomial(self.trials, self.p, replicates)
 
     def wrong(self, distance: float, rng: Rng, replicates: int) -> Iterator[tuple[str, Samples]]:
         for name, other in (("more", self.p + distance), ("less", self.p - distance)):
             if 0 <= other <= 1:
-                yield name, rng.binomial(self.n, other, replicates)
+                yield name, rng.binomial(self.trials, other, replicates)
 
 
-class MultinomialExperiment:
-    """Counts of all tokens."""
-
-    def __init__(self, distribution: Distribution, n: int):
-        self.pmf, self.n = distribution.pmf, n
-
-    def draw(self, rng: Rng, replicates: int) -> Samples:
-        return rng.multinomial(self.n, self.pmf, replicates)
+class MultinomialExperiment(TokensExperiment):
+    """The total variation of the counts."""
 
     def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]:
         low, high = Multinomial(self.pmf, alpha).accepted(self.n)
@@ -137,52 +145,83 @@ class MultinomialExperiment:
             yield name, rng.multinomial(self.n, other, replicates)
 
 
-class CoincidenceExperiment:
-    """Pairs of draws that should know nothing of each other: (replicates, 2, pairs) tokens."""
-
-    def __init__(self, distribution: Distribution, n: int):
-        self.pmf, self.n = distribution.pmf, n
-        self.probability = float(self.pmf @ self.pmf)
-
-    @property
-    def pairs(self) -> int:
-        """How many pairs n draws make."""
-        raise NotImplementedError
-
-    def pair(self, tokens: Samples) -> Samples:
-        """Tokens as they were drawn -> (replicates, 2, pairs)."""
-        raise NotImplementedError
-
-    def draw(self, rng: Rng, replicates: int) -> Samples:
-        return self.pair(tokens_of(self.pmf, rng, (replicates, self.n)))
+class DistributionFunctionExperiment(TokensExperiment):
+    """Ranks: the scalar of a token is its place, so that a sample is its counts."""
 
     def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]:
-        low, high = Binomial(self.probability, alpha).accepted(self.pairs)
-        equal = (samples[:, 0] == samples[:, 1]).sum(axis=1)
-        return np.asarray((equal < low) | (equal > high))
+        distance = np.abs(np.cumsum(samples, axis=1) / self.n - np.cumsum(self.pmf)).max(axis=1)
+        return np.asarray(distance > self._bound(alpha))
+
+    def _bound(self, alpha: float) -> float:
+        return self._judged(np.append(self.n, np.zeros(len(self.pmf) - 1, dtype=int)), alpha).bound
+
+    def _judged(self, sample: Samples, alpha: float) -> Any:
+        places = np.arange(len(self.pmf), dtype=float)
+        return DistributionFunction(alpha).judge(np.repeat(places, sample), places, self.pmf)
 
     def judged(self, sample: Samples, alpha: float) -> bool:
-        return Binomial(self.probability, alpha).judge(int((sample[0] == sample[1]).sum()), self.pairs).rejected
+        return self._judged(sample, alpha).rejected
 
     def tail(self, alpha: float, rng: Rng) -> TailProbability:
-        low, high = Binomial(self.probability, alpha).accepted(self.pairs)
-        below, above = binom.cdf(low - 1, self.pairs, self.probability), binom.sf(high, self.pairs, self.probability)
-        return TailProbability(float(below + above))
+        """Importance sampling from a mixture of tilts: each moves one half-line's mass by the bound, either way."""
+        edges, bound = np.cumsum(self.pmf)[:-1], self._bound(alpha)
+        tilts = [
+            (place, sign) for place in range(len(edges)) for sign in (1, -1) if 0 < edges[place] + sign * bound < 1
+        ]
+        if not tilts:
+            return TailProbability(0.0)
+        below = np.array([edges[place] + sign * bound for place, sign in tilts])
+        place = np.array([place for place, _ in tilts])
+        samples = np.stack([self._tilted(rng, place[i], below[i]) for i in rng.integers(len(tilts), size=TILTED_DRAWS)])
+        counts = np.cumsum(samples, axis=1)[:, place]
+        log_ratio = counts * np.log(below / edges[place])
+        log_ratio += (self.n - counts) * np.log((1 - below) / (1 - edges[place]))
+        values = np.where(self.rejected(samples, alpha), np.exp(-np.logaddexp.reduce(log_ratio, axis=1)), 0.0)
+        values = values * len(tilts)
+        return TailProbability(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
+
+    def _tilted(self, rng: Rng, place: int, below: float) -> Samples:
+        edge = self.pmf[: place + 1].sum()
+        head, tail = self.pmf[: place + 1] * (below / edge), self.pmf[place + 1 :] * ((1 - below) / (1 - edge))
+        return rng.multinomial(self.n, np.concatenate([head, tail]))
 
     def detectable(self, alpha: float) -> float:
-        return Binomial(self.probability, alpha).detectable(self.pairs)
+        return DistributionFunction(alpha).detectable(self.n)
+
+    def wrong(self, distance: float, rng: Rng, replicates: int) -> Iterator[tuple[str, Samples]]:
+        """Mass moved across one place, whichever is nearest to the one half that is worst, up or down."""
+        edges = np.cumsum(self.pmf)
+        for name, middle in (("down", (1 - distance) / 2), ("up", (1 + distance) / 2)):
+            place = int(np.abs(edges[:-1] - middle).argmin())
+            early = np.arange(len(self.pmf)) <= place
+            below = edges[place] + (distance if name == "down" else -distance)
+            if 0 <= below <= 1:
+                parts = np.where(early, below / edges[place], (1 - below) / (1 - edges[place]))
+                wrong = self.pmf * parts
+                yield f"mass moved {name}", rng.multinomial(self.n, wrong / wrong.sum(), replicates)
+
+
+class CoincidenceExperiment(CountExperiment):
+    """Pairs of draws that should be independent: (replicates, 2, pairs) tokens."""
+
+    def __init__(self, distribution: Distribution, n: int, pairs: int):
+        super().__init__(float(distribution.pmf @ distribution.pmf), pairs)
+        self.pmf, self.n = distribution.pmf, n
+
+    def count(self, samples: Samples) -> Samples:
+        return (samples[..., 0, :] == samples[..., 1, :]).sum(axis=-1)
 
     def wrong(self, distance: float, rng: Rng, replicates: int) -> Iterator[tuple[str, Samples]]:
         """The second draw repeats the first's noise now and then; or it avoids the first's token."""
-        room = 1 - self.probability
+        room = 1 - self.p
         if distance <= room:
             samples = self.draw(rng, replicates)
-            again = rng.random((replicates, self.pairs), dtype=np.float32) < distance / room
+            again = rng.random((replicates, self.trials), dtype=np.float32) < distance / room
             samples[:, 1] = np.where(again, samples[:, 0], samples[:, 1])
             yield "reused noise", samples
-        if distance <= self.probability:
+        if distance <= self.p:
             samples = self.draw(rng, replicates)
-            avoid = rng.random((replicates, self.pairs), dtype=np.float32) < distance / self.probability
+            avoid = rng.random((replicates, self.trials), dtype=np.float32) < distance / self.p
             avoid &= samples[:, 0] == samples[:, 1]
             samples[:, 1] = np.where(avoid, (samples[:, 1] + 1) % len(self.pmf), samples[:, 1])
             yield "stratified noise", samples
@@ -191,20 +230,22 @@ class CoincidenceExperiment:
 class ConsecutiveExperiment(CoincidenceExperiment):
     """Consecutive draws of one row."""
 
-    @property
-    def pairs(self) -> int:
-        return self.n // 2
+    def __init__(self, distribution: Distribution, n: int):
+        super().__init__(distribution, n, n // 2)
 
     def pair(self, tokens: Samples) -> Samples:
+        """Tokens as they were drawn -> (replicates, 2, pairs)."""
         return np.stack([part.reshape(len(tokens), -1) for part in consecutive(tokens.ravel())], axis=1)
+
+    def draw(self, rng: Rng, replicates: int) -> Samples:
+        return self.pair(tokens_of(self.pmf, rng, (replicates, self.n)))
 
 
 class RowsExperiment(CoincidenceExperiment):
     """Two rows, or two seeds, at the same steps."""
 
-    @property
-    def pairs(self) -> int:
-        return self.n
+    def __init__(self, distribution: Distribution, n: int):
+        super().__init__(distribution, n, n)
 
     def draw(self, rng: Rng, replicates: int) -> Samples:
         return tokens_of(self.pmf, rng, (replicates, 2, self.n))

@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from scipy.stats import beta, binom
+from scipy.stats import binom, binomtest
 
 from sampler.checks.conformance.draw.plan import DrawPlan
 
-FAILURE_BUDGET = 1e-6
-"""Probability that the whole calibration fails although every stated rate is true."""
-
-NOMINAL = (0.05, 0.01)
-"""Rates of false alarms at which replicates are counted."""
-
+FAILURE_BUDGET = 1e-6  # probability that the whole calibration fails although every stated rate is true
+NOMINAL = (0.05, 0.01)  # rates of false alarms at which replicates are counted
 ALPHA = min(DrawPlan(0).alphas.values())
 """Rate of false alarms at which checks are used: the tail, the detectable discrepancy and the misses are for it."""
 
@@ -26,7 +22,6 @@ class TailProbability:
     standard_error: float = 0.0
 
     def within(self, alpha: float) -> bool:
-        """Whether it is shown to be at most alpha: with five standard errors to spare."""
         return self.value + 5 * self.standard_error <= alpha
 
 
@@ -66,12 +61,9 @@ def exceeds(count: int, trials: int, rate: float, budget: float) -> bool:
     return bool(binom.sf(count - 1, trials, rate) < budget)
 
 
-def interval(count: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a rate. Source: Clopper and Pearson 1934, "The use of confidence or fiducial limits"."""
-    half = (1 - confidence) / 2
-    low = float(beta.ppf(half, count, trials - count + 1)) if count else 0.0
-    high = float(beta.isf(half, count + 1, trials - count)) if count < trials else 1.0
-    return low, high
+def interval(count: int, trials: int) -> tuple[float, float]:
+    """Exact 95 % interval of a rate. Source: Clopper and Pearson 1934, "The use of confidence or fiducial limits"."""
+    return tuple(binomtest(count, trials).proportion_ci(0.95, "exact"))
 
 
 def all_faults(rows: list[Row]) -> list[str]:

@@ -18,8 +18,7 @@ from tests.tools.calibration.distributions import Array
 from tests.tools.calibration.experiments import Rng, Samples
 from tests.tools.calibration.rates import TailProbability
 
-PART = 250
-"""Replicates that are compared at once."""
+PART = 250  # replicates that are compared at once
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,28 @@ def one_sided(rng: Rng, shape: tuple[int, ...], share: Array) -> Array:
     return np.where(rng.random(shape) < share, 9.0, -9.0) + rng.random(shape)
 
 
-class RankSumExperiment:
-    """Values of runs, without ties: (replicates, 2, texts, n)."""
+def shared_out(share: float, texts: int) -> Iterator[tuple[str, Array]]:
+    """Shares of each text whose mean is the given one: all equal, or twice as much in every other text."""
+    yield "evenly", np.full(texts, share)
+    if 2 * share <= 1 and texts % 2 == 0:
+        yield "in half of the texts", np.where(np.arange(texts) % 2 == 0, 2 * share, 0.0)
+
+
+class RunsExperiment:
+    """Values of n runs of each text on either side, without ties: (replicates, 2, texts, n)."""
 
     def __init__(self, design: RunDesign, n: int):
-        self.texts, self.n = design.texts, n
-        self.sizes = [(n, n)] * design.texts
+        self.texts, self.n, self.runs = design.texts, n, [n] * design.texts
+
+    def draw(self, rng: Rng, replicates: int) -> Samples:
+        return rng.random((replicates, 2, self.texts, self.n))
+
+    def rejected(self, samples: Samples, alpha: float) -> Samples:
+        return np.array([self._p_value(sample) <= alpha for sample in samples])
+
+
+class RankSumExperiment(RunsExperiment):
+    """Whether the values of the one side are larger."""
 
     def draw(self, rng: Rng, replicates: int) -> Samples:
         return rng.random((replicates, 2, self.texts, self.n), dtype=np.float32)
@@ -72,7 +87,7 @@ class RankSumExperiment:
         return TailProbability(2 * float(_upper(_wins_of_texts(self.n, self.texts))[most + 1]))
 
     def detectable(self, alpha: float) -> float:
-        return RankSum(alpha).planned(self.sizes)
+        return RankSum(alpha).planned([(self.n, self.n)] * self.texts)
 
     def wrong(self, distance: float, rng: Rng, replicates: int) -> Iterator[tuple[str, Samples]]:
         if distance >= 1:
@@ -103,7 +118,6 @@ def _wins_of_texts(n: int, texts: int) -> Array:
 
 
 def _upper(law: Array) -> Array:
-    """P(X >= k) for k from 0 to one more than the largest."""
     return np.append(np.cumsum(law[::-1])[::-1], 0.0)
 
 
@@ -113,19 +127,15 @@ def _marks(marked: tuple[int, ...], n: int) -> Array:
     return _upper(reduce(np.convolve, [hypergeom.pmf(np.arange(min(m, n) + 1), 2 * n, m, n) for m in marked]))
 
 
-class CountedRunsExperiment:
+class CountedRunsExperiment(RunsExperiment):
     """Marks of the runs of each text, of one rate in one half of the texts and of another in the rest."""
 
     def __init__(self, design: RunDesign, n: int):
-        self.texts, self.n = design.texts, n
-        self.runs = [n] * design.texts
+        super().__init__(design, n)
         self.rates = np.where(np.arange(design.texts) % 2 == 0, 0.2, 0.02)
 
     def draw(self, rng: Rng, replicates: int) -> Samples:
         return rng.binomial(self.n, self.rates, (replicates, 2, self.texts))
-
-    def rejected(self, samples: Samples, alpha: float) -> Samples:
-        return np.array([self._p_value(sample) <= alpha for sample in samples])
 
     def _p_value(self, sample: Samples) -> float:
         upper, first = _marks(tuple(sorted(sample.sum(axis=0).tolist())), self.n), int(sample[0].sum())
@@ -150,10 +160,8 @@ class CountedRunsExperiment:
 
     def wrong(self, distance: float, rng: Rng, replicates: int) -> Iterator[tuple[str, Samples]]:
         none = np.zeros((replicates, self.texts), dtype=np.int64)
-        yield "evenly", np.stack([rng.binomial(self.n, distance, none.shape), none], axis=1)
-        if 2 * distance <= 1 and self.texts % 2 == 0:
-            uneven = np.where(np.arange(self.texts) % 2 == 0, 2 * distance, 0.0)
-            yield "in half of the texts", np.stack([rng.binomial(self.n, uneven, none.shape), none], axis=1)
+        for name, shares in shared_out(distance, self.texts):
+            yield name, np.stack([rng.binomial(self.n, shares, none.shape), none], axis=1)
 
 
 class RisenRunsExperiment(CountedRunsExperiment):
@@ -184,26 +192,18 @@ def _shared_out(pooled: Samples, first: int, n: int) -> Samples | None:
     return mine if left == 0 else None
 
 
-class ExceedancesExperiment:
-    """Lengths of runs beside calibration runs: (replicates, 2, texts, n)."""
+class ExceedancesExperiment(RunsExperiment):
+    """Lengths of runs beside calibration runs."""
 
     def __init__(self, design: RunDesign, n: int):
-        self.texts, self.n = design.texts, n
+        super().__init__(design, n)
         self.rank = conformal_rank(n * design.texts)
 
-    def draw(self, rng: Rng, replicates: int) -> Samples:
-        return rng.random((replicates, 2, self.texts, self.n))
-
-    def rejected(self, samples: Samples, alpha: float) -> Samples:
-        return np.array([self._p_value(*sample) <= alpha for sample in samples])
-
-    def _p_value(self, runs: Samples, calibration: Samples) -> float:
-        bound = np.sort(calibration, axis=None)[-self.rank]
-        above = int((runs > bound).sum())
-        return self._upper(np.stack([runs, calibration]), above)
+    def _p_value(self, sample: Samples) -> float:
+        bound = np.sort(sample[1], axis=None)[-self.rank]
+        return self._upper(sample, int((sample[0] > bound).sum()))
 
     def _upper(self, both: Samples, above: int) -> float:
-        """P(E >= above): of the largest above + rank - 1 values of both sides, so many are the runs'."""
         largest = np.argsort(both, axis=None)[::-1][: above + self.rank - 1]
         texts = largest // self.n % self.texts
         marked = np.sort(np.bincount(texts, minlength=self.texts)).tolist()
@@ -224,14 +224,6 @@ class ExceedancesExperiment:
     def wrong(self, distance: float, rng: Rng, replicates: int) -> Iterator[tuple[str, Samples]]:
         calibration = rng.random((replicates, self.texts, self.n))
         bound = np.sort(calibration.reshape(replicates, -1), axis=1)[:, -self.rank][:, None, None]
-        size = calibration.shape
-        above = rng.random(size) < distance
-        yield "evenly", _beyond(above, bound, calibration, rng)
-        if 2 * distance <= 1 and self.texts % 2 == 0:
-            uneven = np.where(np.arange(self.texts)[:, None] % 2 == 0, 2 * distance, 0.0)
-            yield "in half of the texts", _beyond(rng.random(size) < uneven, bound, calibration, rng)
-
-
-def _beyond(above: Samples, bound: Array, calibration: Array, rng: Rng) -> Samples:
-    noise = rng.random(above.shape)
-    return np.stack([np.where(above, bound + noise * (1 - bound), noise * bound), calibration], axis=1)
+        for name, shares in shared_out(distance, self.texts):
+            above, noise = rng.random(calibration.shape) < shares[:, None], rng.random(calibration.shape)
+            yield name, np.stack([np.where(above, bound + noise * (1 - bound), noise * bound), calibration], axis=1)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln, xlogy
 
+from tests.tools.calibration.distributions import Array
 from tests.tools.calibration.rates import TailProbability
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +23,21 @@ class Term:
     counts: NDArray[np.int64]
     log_weight: Array
     statistic: Array
+
+
+REACH = 12  # counts further than so many standard deviations, and 30, from their mean are left out: less than 1e-25
+
+
+def multinomial_terms(n: int, pmf: Array) -> list[Term]:
+    """Poisson weights; the terms sum to the total variation between n draws and pmf."""
+    terms = []
+    for p in pmf[pmf > 0]:
+        mean = n * p
+        reach = REACH * np.sqrt(mean) + 30
+        counts = np.arange(max(0, int(mean - reach)), min(n, int(mean + reach)) + 1)
+        log_weight = xlogy(counts, mean) - gammaln(counts + 1.0)
+        terms.append(Term(counts, log_weight, np.abs(counts / n - p) / 2))
+    return terms
 
 
 def tail_probability(
@@ -60,9 +75,7 @@ def _fitting(terms: list[Term], total: int, bound: float, theta: float, rng: np.
     return None
 
 
-FARTHEST = 8
-"""The search for a tilt ends at so many times its beginning."""
-
+FARTHEST = 8  # the search for a tilt ends at so many times its beginning
 PILOT = 300
 
 
@@ -89,12 +102,10 @@ def _suffixes(terms: list[Term], total: int, theta: float) -> list[Array]:
 
 
 def _log_mass(terms: list[Term], total: int, theta: float) -> float:
-    """Logarithm of the weight of all counts that sum to `total`, tilted."""
     return float(np.log(_suffixes(terms, total, theta)[0][total])) + sum(_weights(term, theta)[1] for term in terms)
 
 
 def _tilted_statistics(terms: list[Term], total: int, theta: float, draws: int, rng: np.random.Generator) -> Array:
-    """S of exact draws from the tilted law: (draws,)."""
     laws, left, statistic = _suffixes(terms, total, theta), np.full(draws, total), np.zeros(draws)
     for term, law in zip(terms, laws[1:], strict=True):
         weights = _weights(term, theta)[0]

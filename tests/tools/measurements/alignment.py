@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from rich.console import Console
 from scipy.stats import binomtest
 
 from sampler import finch
@@ -24,25 +25,22 @@ from sampler.generation.generator import Generator
 from sampler.requests import Generation, Request
 from sampler.variants import analyzer, variant
 from tests import wheels
+from tests.wheel_runs import KNOBS
 
 VARIANT = variant("mtl-0.1.6")
 PENALTIES = (2.0, 1.2)
 ANALYZERS = {"two equal tokens (upstream)": "upstream", "three equal tokens": "three-equal", "no analyzer": "none"}
 LOG_NAMES = {"long_tail", "alignment_repetition", "token_repetition"}
-CAP = 300
-
-
-def noise_of(index: int) -> NoiseKey:
-    return NoiseKey(3, "measurement", index)
+say = Console(soft_wrap=True, markup=False, highlight=False).print
+CAP, NOISE = 300, (3, "measurement")
 
 
 def speak(prompts: list[Prompt], penalty: float, judge: str) -> list[Generation]:
-    """The core's runs."""
     checkpoint = finch.load()
     config = replace(VARIANT.config, repetition_penalty=penalty)
     size = checkpoint.config.speech_vocab_size
     requests = [
-        Request(prompt.text, config, 0, CAP, partial(noise_of(index).gumbel, vocab_size=size), prompt.language)
+        Request(prompt.text, config, 0, CAP, partial(NoiseKey(*NOISE, index).gumbel, vocab_size=size), prompt.language)
         for index, prompt in enumerate(prompts)
     ]
     rules = {**VARIANT.rules(), "analyzer": analyzer(judge)}
@@ -50,22 +48,10 @@ def speak(prompts: list[Prompt], penalty: float, judge: str) -> list[Generation]
 
 
 def upstream_runs(prompts: list[Prompt], penalty: float, **settings: Any) -> list[dict[str, Any]]:
-    """The same of upstream's own loop and analyzer."""
     checkpoint, config = finch.load(), replace(VARIANT.config, repetition_penalty=penalty)
-    knobs = {
-        name: getattr(config, name) for name in ("temperature", "top_p", "min_p", "repetition_penalty", "cfg_weight")
-    }
-    runs = [
-        {
-            "text": checkpoint.tokenizer.encode(prompt.text, prompt.language),
-            "rows": 2,
-            "cap": CAP,
-            "knobs": knobs,
-            "noise": [noise_of(index).seed, noise_of(index).case, noise_of(index).request],
-            "pushed": [],
-        }
-        for index, prompt in enumerate(prompts)
-    ]
+    always = {"rows": 2, "cap": CAP, "knobs": {name: getattr(config, name) for name in KNOBS}, "pushed": []}
+    texts = [checkpoint.tokenizer.encode(prompt.text, prompt.language) for prompt in prompts]
+    runs = [{"text": text, "noise": [*NOISE, index], **always} for index, text in enumerate(texts)]
     job = {"folder": str(wheels.need("0.1.7")), "loop": "multilingual", "runs": runs, **settings}
     command = [sys.executable, "-m", "tests.wheel_runs"]
     result = subprocess.run(command, input=json.dumps([job]), capture_output=True, text=True, check=True)
@@ -110,11 +96,6 @@ def measure_hooks(count: int) -> None:
         same = sum(left["tokens"] == right["tokens"] for left, right in zip(one, fresh, strict=True))
         hooks = [answer["hooks"] for answer in one]
         say(f"{attention}: same tokens in {same} of {count} runs; hooks after each call {hooks}")
-
-
-def say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

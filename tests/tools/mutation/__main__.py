@@ -13,12 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.tools.mutation import report, session, unit
+from tests.tools.mutation import report, session
 from tests.tools.mutation.areas import AREAS, Area
-from tests.tools.mutation.survivors import faults, read_arguments
+from tests.tools.mutation.survivors import faults, read_arguments, unseen
 
-SHARE = 0.35
-"""What is judged without an option, so that a run takes half an hour."""
+SHARE = 0.35  # what is judged without an option, so that a run takes half an hour
 
 
 def _arguments() -> argparse.Namespace:
@@ -37,7 +36,6 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Judge, print, write where asked, and say what is wrong."""
     options, console, start = _arguments(), Console(soft_wrap=True, markup=False, highlight=False), time.monotonic()
 
     def say(text: str) -> None:
@@ -54,7 +52,6 @@ def main() -> int:
 
 
 def judge(area: Area, options: argparse.Namespace, console: Console, say: Callable[[str], None]) -> list[str]:
-    """Judge the mutations of an area; what is wrong with its arguments."""
     mutations = session.all_mutations(area, options.file, options.share)
     arguments = read_arguments(area.arguments)
     say(f"{len(mutations)} mutations of {area.name}")
@@ -71,7 +68,7 @@ def judge(area: Area, options: argparse.Namespace, console: Console, say: Callab
         known = [] if options.results is None else session.read(options.results)
         results = session.run(copies, area, mutations, known, told)
         found = list(faults(results, arguments, everything=not options.file and options.share >= SHARE))
-        found += unit.unseen(copies, mutations, arguments, say)
+        found += unseen(copies, mutations, arguments, say)
     console.print(report.table(area, report.tallies(area, mutations, results, arguments)))
     if options.write and not options.file:
         version = importlib.metadata.version("cosmic-ray")

@@ -19,32 +19,26 @@ class Area:
     name: str
     patterns: tuple[str, ...]
     levels: tuple[Level, ...]
-    arguments: Path
-    report: Path
+    suffix: str = ""
+
+    @property
+    def arguments(self) -> Path:
+        return Path(__file__).with_name(f"survivors{self.suffix}.toml")
+
+    @property
+    def report(self) -> Path:
+        return ROOT / "docs" / "evidence" / f"mutation{self.suffix}.md"
 
     def files(self, root: Path = ROOT) -> dict[str, Path]:
-        """Modules by name, in the order of the patterns, then of their names."""
         found = (path for pattern in self.patterns for path in sorted((root / "sampler").glob(pattern)))
         return {path.name: path for path in found}
 
 
-CHAIN = Area(
-    "chain",
-    ("chain/*.py",),
-    ("process", "draw"),
-    Path(__file__).with_name("survivors.toml"),
-    ROOT / "docs" / "evidence" / "mutation.md",
-)
-LONGFORM = Area(
-    "longform",
-    ("alignment.py", "generation/[!_]*.py", "t3/cache.py", "t3/slot_cache.py"),
-    ("longform",),
-    Path(__file__).with_name("survivors-longform.toml"),
-    ROOT / "docs" / "evidence" / "mutation-longform.md",
-)
+CHAIN = Area("chain", ("chain/*.py",), ("process", "draw"))
+GENERATION = ("alignment.py", "generation/[!_]*.py", "t3/cache.py", "t3/slot_cache.py")
+LONGFORM = Area("longform", GENERATION, ("longform",), "-longform")
 AREAS: Mapping[str, Area] = {area.name: area for area in (CHAIN, LONGFORM)}
 
 
 def path_of(file: str, root: Path = ROOT) -> Path:
-    """Where a module of that name stands."""
     return next(found[file] for found in (area.files(root) for area in AREAS.values()) if file in found)

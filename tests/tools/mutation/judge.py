@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,12 @@ from tests.tools.mutation.areas import Area, Level
 SECONDS: Mapping[Level, int] = {"process": 60, "draw": 60, "longform": 30}
 """Processor time of a level, so that a busy machine kills nothing; a mutation that takes longer is killed."""
 
-PATIENCE = 900.0
-"""Seconds without an answer after which a copy hangs, which takes no processor time."""
-
-MEMORY = 12 << 30
-"""Bytes of address space: a mutated shape must not take the machine's memory."""
-
+PATIENCE = 900.0  # seconds without an answer after which a copy hangs, which takes no processor time
+MEMORY = 12 << 30  # bytes of address space: a mutated shape must not take the machine's memory
 PRELOADED = ["numpy", "numba", "scipy.special", "scipy.stats", "pydantic", "safetensors", "tokenizers"]
 """Loaded once and forked with every mutation; not MLX, which is loaded after the copy has chosen its BLAS."""
 
-Lines = frozenset[tuple[str, int]]
-"""Lines by file and number."""
+Lines = frozenset[tuple[str, int]]  # lines by file and number
 
 
 @dataclass(frozen=True)
@@ -49,13 +43,12 @@ class Answer:
     by: str = ""
 
 
-Hints = Sequence[str]
-"""Cases that are asked first, since they saw the mutation before."""
+Hints = Sequence[str]  # cases that are asked first, since they saw the mutation before
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What an unharmed copy gives. reached: lines of the area's files that each level runs.
+    """What an unharmed copy gives: lines that each level and, of level longform, each case runs, imports included.
 
     questions: pickled, what is asked and what the oracle says of it: of levels process and draw the cells with the
     reference's scores, of level longform `Questions`. None of it knows of the mutated modules.
@@ -64,15 +57,11 @@ class Baseline:
     reached: Mapping[Level, Lines]
     questions: bytes
     by_case: Mapping[str, Lines] = field(default_factory=dict)
-    """Of level longform: lines that each of its cases runs, or that run on import."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done with a copy. mutated: name of the file that is not what it was.
-
-    cases: of level longform, those that run the mutated statement.
-    """
+    """What is to be done with a copy. mutated: the changed file; cases: those of level longform that run the change."""
 
     tree: str
     level: Level
@@ -84,15 +73,9 @@ class Order:
 
 def examine(order: Order) -> Answer:
     """Put a copy under a level; a copy that is silent too long is ended."""
-    process, pipe = started(_answer, order)
-    try:
-        return pipe.recv() if pipe.poll(PATIENCE) else Answer(order.level, killed=True, by="it hangs")
-    except EOFError:
-        return Answer(order.level, killed=True, by=f"its process died or took more than {SECONDS[order.level]} s")
-    finally:
-        process.kill()
-        process.join()
-        pipe.close()
+    dead = f"its process died or took more than {SECONDS[order.level]} s"
+    silent, dead = (Answer(order.level, killed=True, by=reason) for reason in ("it hangs", dead))
+    return answer_of(_answer, order, seconds=PATIENCE, silent=silent, dead=dead)
 
 
 def baseline(tree: Path, area: Area, levels: Sequence[Level] = ()) -> Baseline:
@@ -104,9 +87,11 @@ def baseline(tree: Path, area: Area, levels: Sequence[Level] = ()) -> Baseline:
     by_case: dict[str, Lines] = {}
     questions = recorded(tree) if area.levels == ("longform",) else b""
     for level in levels or area.levels:
-        process, pipe = started(_trace, str(tree), level, _names(area, tree), questions)
-        objection, lines, asked = pipe.recv()
-        process.join()
+        names = {str(path): name for name, path in area.files(tree).items()}
+        died = ("its process died", {}, b"")
+        objection, lines, asked = answer_of(
+            _trace, str(tree), level, names, questions, seconds=None, silent=died, dead=died
+        )
         if objection:
             raise RuntimeError(f"the unharmed {area.name} does not pass: {objection}")
         reached[level] = frozenset().union(*lines.values())
@@ -116,30 +101,32 @@ def baseline(tree: Path, area: Area, levels: Sequence[Level] = ()) -> Baseline:
 
 
 def recorded(tree: Path) -> bytes:
-    """What upstream says to the questions of level longform. Raises RuntimeError where it cannot be asked."""
-    command = [sys.executable, "-m", "tests.tools.mutation.oracle"]
-    result = subprocess.run(
-        command, cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)}, capture_output=True, check=False
-    )
+    command, variables = [sys.executable, "-m", "tests.tools.mutation.oracle"], os.environ | {"PYTHONPATH": str(tree)}
+    result = subprocess.run(command, cwd=tree, env=variables, capture_output=True, check=False)
     if result.returncode:
         raise RuntimeError(result.stderr.decode()[-2000:])
     return result.stdout
 
 
-def _names(area: Area, tree: Path) -> Mapping[str, str]:
-    """Names of the area's files by their whole paths in a copy."""
-    return {str(path): name for name, path in area.files(tree).items()}
+def answer_of(target: Callable[..., None], *arguments: Any, seconds: float | None, silent: Any, dead: Any) -> Any:
+    """What a function sends from a process that has not seen the package, or what stands for its silence or death.
 
-
-def started(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection]:
-    """Start a function in a process that has not seen the package; it is given a pipe as its last argument."""
+    Its last argument is the pipe that it sends to.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=target, args=(*arguments, theirs), daemon=True)
     process.start()
     theirs.close()
-    return process, ours
+    try:
+        return ours.recv() if ours.poll(seconds) else silent
+    except EOFError:
+        return dead
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
 
 
 def _answer(order: Order, pipe: Connection) -> None:
@@ -174,7 +161,7 @@ def _ask(order: Order) -> Answer:
         if order.level == "process":
             looks = _failing(examination, cells, order.hints)
         else:
-            looks = _objections(examination, order.hints)
+            looks = filter(None, (_objection(replace(examination, only=hint)) for hint in order.hints))
             if order.mutated not in memory.NOT_FOR:
                 memory.remember()
         seen = next(looks, "") or _objection(examination)
@@ -184,7 +171,6 @@ def _ask(order: Order) -> Answer:
 
 
 def _examination(tree: str, level: Level) -> Any:
-    """`sampler check core --level LEVEL` of the copy."""
     core = importlib.import_module("sampler.engines.core")
     check = importlib.import_module("sampler.run.conformance")
     host = importlib.import_module("sampler.engines.isolation")
@@ -193,7 +179,6 @@ def _examination(tree: str, level: Level) -> Any:
 
 
 def _cases(tree: str) -> Any:
-    """The cases of level longform, with the copy's package."""
     cases = importlib.import_module("tests.tools.mutation.cases")
     generation = importlib.import_module("sampler.generation.generator")
     assert str(generation.__file__).startswith(tree), f"{generation.__file__} is not the copy"
@@ -209,14 +194,7 @@ def _failing(examination: Any, cells: Sequence[Any], hints: Hints) -> Iterator[s
             yield name
 
 
-def _objections(examination: Any, hints: Hints) -> Iterator[str]:
-    """Cases of the hints that do not pass, each asked alone."""
-    found = (_objection(replace(examination, only=hint)) for hint in hints)
-    return (objection for objection in found if objection)
-
-
 def _objection(examination: Any) -> str:
-    """The first case that did not pass, or nothing."""
     report = examination.run()
     if report.outcome == "agrees" or (examination.only is not None and report.outcome in ("skipped", "inconclusive")):
         return ""
@@ -225,7 +203,6 @@ def _objection(examination: Any) -> str:
 
 
 def _trace(tree: str, level: Level, names: Mapping[str, str], questions: bytes, pipe: Connection) -> None:
-    """Send what `baseline` gathers of a level: an objection or nothing, lines by case, questions."""
     seen: set[tuple[str, int]] = set()
 
     def look(frame: Any, _event: str, _argument: Any) -> Any:
@@ -258,7 +235,6 @@ def _see_compiled(frame: Any, names: Mapping[str, str], seen: set[tuple[str, int
 
 
 def _case_by_case(cases: Any, questions: bytes, seen: set[tuple[str, int]]) -> tuple[str, dict[str, Lines]]:
-    """The first case that objects to an unharmed copy, or nothing, and which lines each one runs."""
     imported, lines = frozenset(seen), {}
     for name in cases.names():
         seen.clear()

@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-NOT_FOR = ("draw.py", "noise.py")
-"""Files whose mutations are judged without any memory."""
-
-LARGE = 1_000
-"""Noise over so many tokens is not kept."""
+NOT_FOR = ("draw.py", "noise.py")  # files whose mutations are judged without any memory
+LARGE = 1_000  # noise over so many tokens is not kept
 
 
 def remember() -> None:
@@ -46,5 +43,4 @@ def _remembering(process: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _first(array: Any) -> tuple[Any, ...]:
-    """What tells an array from another one, where all its rows are equal, as those of `draw` are."""
     return () if array is None else (array.shape, np.array(array[:1]).tobytes())

@@ -1,14 +1,14 @@
 """Every mutation that cosmic-ray makes of a file, with a name that outlives a change of line numbers.
 
-Left out are only mutations that are no program (they do not compile), that change nothing but a type annotation, or
-that are the same text as an earlier one.
+Left out are mutations that do not compile, that give the same program as an earlier one, or that change nothing but a
+type annotation, the words of an error, or `strict` of `zip`, which only refuses what never comes. In the chain, whose
+arrays have two axes, axis -1 does not become 1 either.
 """
 
 import ast
 import difflib
 import functools
 import itertools
-import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 Position = tuple[int, int]
-Span = tuple[int, int, str]
-"""First line, last line, and what it is."""
+Span = tuple[int, int, str]  # first line, last line, and what it is
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,6 @@ class Mutation:
 
     @property
     def name(self) -> str:
-        """What survivors are called by."""
         return f"{self.file} {self.function}: {self.was} -> {self.becomes}"
 
 
@@ -49,76 +47,41 @@ def operators() -> tuple[tuple[str, Any], ...]:
     return tuple((name.partition("/")[2], each()) for name, each in classes if not each.arguments())
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some whole lines of a file that are a program by themselves. text: without their indentation.
-
-    before, after: the lines around them.
-    """
-
-    before: Sequence[str]
-    text: str
-    after: Sequence[str]
-    indentation: str
-
-    def place(self, start: Position) -> Position:
-        """A position in the text, in the file."""
-        return start[0] + len(self.before), start[1] + len(self.indentation)
-
-    def whole(self, text: str) -> str:
-        """The file with another text in place of this one."""
-        return "".join([*self.before, textwrap.indent(text, self.indentation), *self.after])
-
-
 def mutations_of(path: Path) -> Iterator[Mutation]:
-    """Every mutation of a file, by operator and then by place."""
     from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.mutating import mutate_code
 
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
-    annotations, names, statements = list(_annotations(tree)), list(_names(tree)), list(_statements(tree))
-    parts = [(part, list(ast_nodes(get_ast(part.text))), {_meaning(part.text)}) for part in _parts(source, tree)]
+    left_out, names, statements = list(_left_out(tree)), list(_names(tree)), list(_statements(tree))
+    axes = list(_last_axes(tree)) if path.parent.name == "chain" else []
+    lines = source.splitlines(keepends=True)
+    parts = [(span, list(ast_nodes(get_ast(text))), text, {_meaning(text)}) for span, text in _parts(lines, tree)]
     for name, operator in operators():
-        for part, nodes, known in parts:
+        skipped = left_out + (axes if name in SIGNS else [])
+        for (first, last), nodes, part, known in parts:
             places = itertools.chain.from_iterable(operator.mutation_positions(node) for node in nodes)
-            for occurrence, start in enumerate(part.place(start) for start, _ in places):
-                if any(first <= start < last for first, last in annotations):
+            for occurrence, (line, column) in enumerate((first + at[0], at[1]) for at, _ in places):
+                if any(start <= (line, column) < end for start, end in skipped):
                     continue
-                text = mutate_code(part.text, operator, occurrence)
+                text = mutate_code(part, operator, occurrence)
                 meaning = _meaning(text)
                 if text is not None and meaning is not None and meaning not in known:
                     known.add(meaning)
-                    code = part.whole(text)
+                    code = "".join([*lines[:first], text, *lines[last:]])
                     was, becomes = _changed(source.splitlines(), code.splitlines())
-                    line = start[0]
                     function, statement = _innermost(names, line)[2], _innermost(statements, line)[:2]
                     yield Mutation(path.name, line, function, name, was, becomes, code, statement)
 
 
-def _parts(source: str, tree: ast.Module) -> Iterator[Part]:
-    """A file in parts, statements and methods: a mutation costs as much as the text that it is made in."""
-    lines = source.splitlines(keepends=True)
-    ends = {len(lines), *(node.end_lineno or 0 for node in tree.body)}
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            methods = [index for index, each in enumerate(node.body) if index and isinstance(each, ast.FunctionDef)]
-            ends |= {node.body[index - 1].end_lineno or 0 for index in methods}
-    first = 0
-    for last in sorted(ends):
-        block = lines[first:last]
-        code = next((line for line in block if line.strip()), "")
-        indentation = code[: len(code) - len(code.lstrip())]
-        part = Part(lines[:first], textwrap.dedent("".join(block)), lines[last:], indentation)
-        if _meaning(part.text) is not None and part.whole(part.text) == source:
-            yield part
-            first = last
-    if first < len(lines):
-        raise ValueError(f"line {first + 1} and those after it are no program by themselves")
+def _parts(lines: Sequence[str], tree: ast.Module) -> Iterator[tuple[tuple[int, int], str]]:
+    """A file by its statements, with what stands before each: a mutation costs as much as the text it is made in."""
+    ends = [0, *(node.end_lineno or 0 for node in tree.body[:-1]), len(lines)]
+    for first, last in itertools.pairwise(ends):
+        yield (first, last), "".join(lines[first:last])
 
 
 def _meaning(code: str | None) -> str | None:
-    """The program without its spelling, or None for what is no program."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # `is` with a literal is a mutation like any other
         try:
@@ -129,12 +92,10 @@ def _meaning(code: str | None) -> str | None:
 
 
 def _innermost(spans: Sequence[Span], line: int) -> Span:
-    """The span around a line that begins last and is the shortest."""
     return max((each for each in spans if each[0] <= line <= each[1]), key=lambda each: (each[0], -each[1]))
 
 
 def _changed(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
-    """The lines that differ, each side as one line."""
     codes = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
     changed = [code for code in codes if code[0] != "equal"]
     low, high = changed[0], changed[-1]
@@ -143,16 +104,31 @@ def _changed(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
     return was, becomes
 
 
-def _annotations(tree: ast.AST) -> Iterator[tuple[Position, Position]]:
+def _left_out(tree: ast.AST) -> Iterator[tuple[Position, Position]]:
     for node in ast.walk(tree):
-        for name in ("annotation", "returns"):
-            found = getattr(node, name, None)
-            if isinstance(found, ast.expr):
-                yield (found.lineno, found.col_offset), (found.end_lineno or 0, found.end_col_offset or 0)
+        found = [getattr(node, name, None) for name in ("annotation", "returns")]
+        found += [node.exc] if isinstance(node, ast.Raise) else []
+        found += [node.value] if isinstance(node, ast.keyword) and node.arg == "strict" else []
+        yield from (_span(each) for each in found if isinstance(each, ast.expr))
+
+
+SIGNS = ("ReplaceUnaryOperator_USub_UAdd", "ReplaceUnaryOperator_Delete_USub")
+
+
+def _last_axes(tree: ast.AST) -> Iterator[tuple[Position, Position]]:
+    """Every -1 of `axis=-1` and `.shape[-1]`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "axis":
+            yield _span(node.value)
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith(".shape"):
+            yield _span(node.slice)
+
+
+def _span(node: ast.expr) -> tuple[Position, Position]:
+    return (node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)
 
 
 def _names(tree: ast.AST, prefix: str = "") -> Iterator[Span]:
-    """Functions and classes with their decorators; the module around them."""
     if not prefix:
         yield 1, 10**9, "module"
     for node in ast.iter_child_nodes(tree):

@@ -4,8 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(NamedTuple):
     """A small network with random weights. config: T3Config; voice: Voice."""
 
     config: Any
@@ -22,8 +20,7 @@ class Network:
     voice: Any
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """One request. config: SamplingConfig; noise: (steps, V)."""
 
     text: tuple[int, ...]
@@ -32,16 +29,14 @@ class Asked:
     noise: Array
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What upstream's analyzer did at one step. forcing: the flags that forced EOS; held: EOS scores -32768."""
 
     forcing: frozenset[str]
     held: bool
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """What upstream made of a request in T steps. tokens: with EOS. breaks: it raised the IndexError of short texts.
 
     logits: (T, rows, V); measures: (T, 4), log probability, rank, entropy and margin of each draw; attention: (T,
@@ -56,8 +51,7 @@ class Said:
     steps: tuple[Step, ...]
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(NamedTuple):
     """Requests to a variant of `variants.toml` on one of the networks, with upstream's answers."""
 
     variant: str
@@ -66,9 +60,8 @@ class Runs:
     said: tuple[Said, ...]
 
 
-@dataclass(frozen=True)
-class Decided:
-    """What upstream's analyzer object said at one step of a replay. scores: (V,), what it makes of LOGITS."""
+class Decided(NamedTuple):
+    """What upstream's analyzer object said at one step of a replay. scores: (V,), what it makes of the logits."""
 
     scores: Array
     forcing: frozenset[str]
@@ -76,8 +69,7 @@ class Decided:
     complete: bool
 
 
-@dataclass(frozen=True)
-class Played:
+class Played(NamedTuple):
     """A replay, attention (heads, T, S) and T tokens, with upstream's decisions; None: it raised its IndexError."""
 
     attention: Array
@@ -85,8 +77,7 @@ class Played:
     decided: tuple[Decided | None, ...]
 
 
-@dataclass(frozen=True)
-class Replays:
+class Replays(NamedTuple):
     """Replays to an analyzer of `variants.toml`. logits: (V,), what each step is given; eos_id: one of them."""
 
     analyzer: str
@@ -95,8 +86,7 @@ class Replays:
     played: tuple[Played, ...]
 
 
-@dataclass(frozen=True)
-class Questions:
+class Questions(NamedTuple):
     """Everything."""
 
     networks: Mapping[str, Network]

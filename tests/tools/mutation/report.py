@@ -1,85 +1,60 @@
 """The table, as text for the terminal and as docs/evidence/mutation.md; the same results always give the same file."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.table import Table
-
-from tests.tools.mutation.areas import Area
+from tests.tools.mutation.areas import ROOT, Area
 from tests.tools.mutation.judge import SECONDS
 from tests.tools.mutation.mutations import Mutation
 from tests.tools.mutation.session import Result
 from tests.tools.mutation.survivors import Argument
 
-MUTATIONS = """cosmic-ray {version} changes one line of {files} at a time, by all of its operators: every binary,
+HEADER = """# Mutations of {title}
+
+Made by `tox -e mutation` (`python -m tests.tools.mutation --area {area} --write`); the same results give the same
+file. The others: [{other}]({other}).
+
+**{sentence}**
+
+cosmic-ray {version} changes one line of {files} at a time, by all of its operators: every binary,
 comparison and unary operator becomes every other one, numbers go up and down by one, conditions are negated, loops have
 no rounds, decorators are removed, exceptions exchanged. Left out are mutations that do not compile, those of type
-annotations, and those that give the same program as another one. Of the rest, a hash of the names chooses {share:.0%}.
-"""
+annotations, of the words of errors and of `strict` of `zip`, and those that give the same program as another one. Of
+the rest, a hash of the names chooses {share:.0%}.
 
-CHAIN_HEADER = (
-    """# Mutations of the chain
-
-Made by `tox -e mutation` (`python -m tests.tools.mutation --area chain --write`); the same results give the same
-file. Those of the long-form modules: [mutation-longform.md](mutation-longform.md).
-
-**{sentence}**
-
-"""
-    + MUTATIONS
-    + """
-Each mutated copy of the package is judged by the questions of `sampler check core --level process` and, if it
-survives, of `--level draw`, seed 0. It is killed by a verdict that failed or errored, by an error on the way, and by
-more than {seconds} seconds of processor time. A level that never runs the mutated statement is not asked: the
-mutation survives it.
+{levels}
+A mutation is killed by the first verdict or case that fails, by an error on the way, and by more than {seconds} seconds
+of processor time. A level or case that never runs the mutated statement is not tried: the mutation survives it.
 
 A survivor is **equivalent** where no input tells it from the original by more than rounding, and **outside** where the
-two levels do not look, by design: rows with knobs of their own (`process` of the protocol takes one config), refusals
-and their messages, recorded measures, which noise it is. Each of these names unit tests, and the run makes sure that
-they fail with the mutation. The arguments are written by hand in `tests/tools/mutation/survivors.toml`; a survivor
-without one, and one that no longer survives, fail the command.
+level does not look, by design{outside}. Each of these names unit tests, and the run makes sure that they fail with the
+mutation. The arguments are written by hand in `{arguments}`; a survivor without one, and one that no longer survives,
+fail the command.
 """
-)
 
-LONGFORM_HEADER = (
-    """# Mutations of the long-form modules
-
-Made by `tox -e mutation` (`python -m tests.tools.mutation --area longform --write`); the same results give the same
-file. Those of the chain: [mutation.md](mutation.md).
-
-**{sentence}**
-
+CHAIN_LEVELS = """Each mutated copy of the package is judged by the cases of `sampler check core --level process` and,
+if it survives, of `--level draw`, seed 0.
 """
-    + MUTATIONS
-    + """
-Each mutated copy of the package runs the cases of `tests/tools/mutation/cases/`, on small networks with random
-weights (one with guidance, one with the GPT-2 backbone) and deterministic noise, so that nothing depends on what a
-model has learnt:
 
-- whole runs beside upstream's own loop: chatterbox-tts 0.1.2 (with guidance, and without it), 0.1.7 with the analyzer
-  and its Turbo. Tokens, ends, flags, errors, logits of both rows, attention over the text, log probability, rank,
-  entropy and margin of every step are those that upstream's PyTorch code had, recorded once for each run of the
-  mutations (`tests/tools/mutation/oracle.py`);
-- replays of made-up attention that upstream's own analyzer objects of 0.1.0 and 0.1.7 judged as well, in several rows
-  at once: logits to the bit, flags, position, completion, and where upstream breaks;
-- with knobs that look back, every token beside the reference in NumPy float64;
-- what `generate` promises by itself: a request alone in its slot gets what it got among others, to the bit; slots by
-  queue, progress, seeds, uniforms, caps, what lies beyond them, broken rows, refusals at their very limits;
-- the cache beside what was written to it, in two types and across every growth; both caches of a step beside attention
-  by its definition in float64; prefixes in parts beside one pass; room, memory and shared rows at their very limits.
-
-A mutation is killed by the first case that raises, by an error on the way, and by more than {seconds} seconds of
-processor time. One whose statement no case runs survives without being asked.
-
-A survivor is **equivalent** where no input tells it from the original by more than rounding, and **outside** where the
-cases do not look, by design; each of these names unit tests, and the run makes sure that they fail with the mutation.
-The arguments are written by hand in `tests/tools/mutation/survivors-longform.toml`; a survivor without one, and one
-that no longer survives, fail the command.
+LONGFORM_LEVELS = """Each mutated copy of the package runs the cases of `tests/tools/mutation/cases/`, on small networks
+with random weights (one with guidance, one with the GPT-2 backbone) and deterministic noise, so that nothing depends on
+what a model has learnt. Whole runs and replays of made-up attention are compared with what upstream's own code said to
+them (chatterbox-tts 0.1.0, 0.1.2 and 0.1.7, recorded once for each run of the mutations by
+`tests/tools/mutation/oracle.py`), parameters that look back with the reference in NumPy float64, both caches of a step
+with attention by its definition; slots, seeds, caps, refusals, room and memory are tested at their very limits.
 """
-)
 
-HEADERS = {"chain": CHAIN_HEADER, "longform": LONGFORM_HEADER}
+WORDS = {
+    "chain": {
+        "title": "the chain",
+        "other": "mutation-longform.md",
+        "levels": CHAIN_LEVELS,
+        "outside": ": rows with parameters of their own (`process` of the protocol takes one config), refusals, "
+        "recorded measures, which noise it is",
+    },
+    "longform": {"title": "the long-form modules", "other": "mutation.md", "levels": LONGFORM_LEVELS, "outside": ""},
+}
 
 
 @dataclass(frozen=True)
@@ -88,52 +63,38 @@ class Tally:
 
     file: str
     mutations: int
-    killed: tuple[int, ...]
-    """By each level of the area."""
+    killed: tuple[int, ...]  # by each level of the area
     equivalent: int
     outside: int
 
     @property
     def survivors(self) -> int:
-        """Those that no level saw."""
         return self.mutations - sum(self.killed)
 
     def cells(self) -> tuple[str, ...]:
-        """As a row of the table."""
         numbers = (self.mutations, *self.killed, self.survivors, self.equivalent, self.outside)
         return (self.file, *(f"{number:,}" for number in numbers))
 
 
 def columns(area: Area) -> tuple[str, ...]:
-    """Heads of the table."""
     return ("file", "mutations", *(f"killed at {level}" for level in area.levels), "survivors", "equivalent", "outside")
 
 
 def tallies(
     area: Area, mutations: Sequence[Mutation], results: Sequence[Result], arguments: Sequence[Argument]
 ) -> list[Tally]:
-    """A tally for each file in alphabetical order, and one of them all."""
     killed = {each.name: each.killed for each in results}
     kinds = {name: each.kind for each in arguments for name in each.names}
-    found = [_tally(area, file, mutations, killed, kinds) for file in sorted({each.file for each in mutations})]
-    return [*found, _tally(area, "all", mutations, killed, kinds)]
-
-
-def _tally(
-    area: Area,
-    file: str,
-    mutations: Sequence[Mutation],
-    killed: Mapping[str, str | None],
-    kinds: Mapping[str, str],
-) -> Tally:
-    names = [each.name for each in mutations if file in (each.file, "all")]
-    fates = [killed[name] or kinds.get(name, "") for name in names]
-    by_level = tuple(fates.count(level) for level in area.levels)
-    return Tally(file, len(names), by_level, fates.count("equivalent"), fates.count("outside"))
+    found = []
+    for file in [*sorted({each.file for each in mutations}), "all"]:
+        names = [each.name for each in mutations if file in (each.file, "all")]
+        fates = [killed[name] or kinds.get(name, "") for name in names]
+        by_level = tuple(fates.count(level) for level in area.levels)
+        found.append(Tally(file, len(names), by_level, fates.count("equivalent"), fates.count("outside")))
+    return found
 
 
 def sentence(area: Area, total: Tally) -> str:
-    """The headline figure."""
     killed = sum(total.killed)
     able = total.mutations - total.equivalent
     silent = total.survivors - total.equivalent - total.outside
@@ -145,16 +106,13 @@ def sentence(area: Area, total: Tally) -> str:
     )
 
 
-LOOKERS = {"chain": "the two levels", "longform": "the cases"}
-"""Who judges an area, in words."""
+LOOKERS = {"chain": "the two levels", "longform": "the cases"}  # who judges an area, in words
 
 
-def table(area: Area, found: Sequence[Tally]) -> Table:
-    """For the terminal."""
-    made = Table(*columns(area))
-    for each in found:
-        made.add_row(*each.cells())
-    return made
+def table(area: Area, found: Sequence[Tally]) -> str:
+    heads = columns(area)
+    rows = [heads, ("---", *["---:"] * (len(heads) - 1)), *(each.cells() for each in found)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def markdown(
@@ -165,14 +123,12 @@ def markdown(
     version: str,
     share: float,
 ) -> str:
-    """The whole file."""
-    found, heads = tallies(area, mutations, results, arguments), columns(area)
+    found = tallies(area, mutations, results, arguments)
     limit = max(SECONDS[level] for level in area.levels)
     files = ", ".join(f"`sampler/{pattern.removesuffix('*.py')}`" for pattern in area.patterns)
     known = {"sentence": sentence(area, found[-1]), "version": version, "share": share, "seconds": limit}
-    lines = [HEADERS[area.name].format(**known, files=files)]
-    lines += ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
-    lines += ["| " + " | ".join(each.cells()) + " |" for each in found]
+    known |= {"area": area.name, "arguments": area.arguments.relative_to(ROOT), "files": files, **WORDS[area.name]}
+    lines = [HEADER.format(**known), table(area, found)]
     places = {each.name: each.line for each in mutations}
     titles = {"equivalent": "Equivalent survivors", "outside": f"Survivors outside of {LOOKERS[area.name]}"}
     for kind, title in titles.items():
@@ -186,11 +142,8 @@ def markdown(
 def _described(argument: Argument, line: int) -> list[str]:
     seen = f" Seen by `{argument.test}`." if argument.test else ""
     shown = [f"  - {_code(becomes)}" for becomes in sorted(argument.becomes)]
-    return [
-        f"- `{argument.file}:{line}` {argument.function}: {_code(argument.was)}  ",
-        f"  {argument.because}{seen}",
-        *shown,
-    ]
+    where = f"- `{argument.file}:{line}` {argument.function}: {_code(argument.was)}  "
+    return [where, f"  {argument.because}{seen}", *shown]
 
 
 def _code(text: str) -> str:

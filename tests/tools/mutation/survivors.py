@@ -1,12 +1,17 @@
-"""The hand-written arguments about survivors, a file for each area, beside what a run found."""
+"""The hand-written arguments about survivors, a file for each area, beside what a run and the named unit tests find."""
 
+import os
+import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
-from tests.tools.mutation.session import Result
+from tests.tools.mutation.judge import answer_of, settled
+from tests.tools.mutation.mutations import Mutation
+from tests.tools.mutation.session import Copy, Result, on_copies
 
 Kind = Literal["equivalent", "outside"]
 KINDS: tuple[Kind, ...] = ("equivalent", "outside")
@@ -30,22 +35,20 @@ class Argument:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The mutations that it is about, as `Mutation.name` has them."""
         return tuple(f"{self.file} {self.function}: {self.was} -> {becomes}" for becomes in self.becomes)
 
 
 def read_arguments(path: Path) -> list[Argument]:
-    """All arguments of a file. Raises ValueError for one that is incomplete."""
-    entries = tomllib.loads(path.read_text(encoding="utf-8")).get("survivor", [])
-    arguments = [Argument(**{**each, "becomes": tuple(each["becomes"])}) for each in entries]
+    arguments = []
+    for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("argument", []):
+        survivors = entry.pop("survivors")
+        arguments += [Argument(*place.split(), was, tuple(to), **entry) for place, was, *to in survivors]
     for each in arguments:
-        fits = (
-            each.test.startswith("tests/") if isinstance(each.test, str) and each.kind == "outside" else each.test == ""
-        )
+        where, fits = f"{each.file} {each.function}: {each.was}", each.test == ""
+        if each.kind == "outside":
+            fits = isinstance(each.test, str) and each.test.startswith("tests/")
         if each.kind not in KINDS or not each.because or not fits:
-            raise ValueError(
-                f"{each.file} {each.function}: {each.was}: expected a kind, a reason, a test file where outside"
-            )
+            raise ValueError(f"{where}: expected a kind, a reason, a test file where outside")
     return arguments
 
 
@@ -66,3 +69,48 @@ def faults(results: Sequence[Result], arguments: Sequence[Argument], everything:
             yield f"argued, but killed at {fates[name]}: {name}"
         elif name not in fates and everything:
             yield f"argued, but there is no such mutation: {name}"
+
+
+SECONDS = 300.0
+FAILED, PASSED = 1, 0
+
+
+def fails(copy: Copy, test: str) -> bool:
+    """Run a unit test on a copy as it stands. Raises RuntimeError where pytest can neither pass nor fail it."""
+    code = answer_of(_run, str(copy.tree), test, seconds=SECONDS, silent=FAILED, dead=FAILED)
+    if code not in (PASSED, FAILED):
+        raise RuntimeError(f"pytest ended with {code} on {test}")
+    return code == FAILED
+
+
+def _run(tree: str, test: str, pipe: Connection) -> None:
+    with settled(tree):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+            del sys.modules[name]  # the copy has tests of its own
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        import pytest
+
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", "", "--rootdir", tree]
+        pipe.send(int(pytest.main([*options, test])))
+
+
+def unseen(
+    copies: Sequence[Copy], mutations: Sequence[Mutation], arguments: Sequence[Argument], told: Callable[[str], None]
+) -> Iterator[str]:
+    """Mutations outside of the levels that their unit test does not see, and tests that fail without a mutation."""
+    tests = {name: each.test for each in arguments if each.kind == "outside" for name in each.names}
+    for test in sorted(set(tests.values())):
+        if fails(copies[0], test):
+            yield f"fails without any mutation: {test}"
+
+    def is_missed(copy: Copy, mutation: Mutation) -> bool:
+        test = tests[mutation.name]
+        with copy.mutated(mutation):
+            missed = not fails(copy, test)
+        told(f"{'NOT SEEN by' if missed else 'seen by'} {test}: {mutation.name}")
+        return missed
+
+    outside = [mutation for mutation in mutations if mutation.name in tests]
+    for mutation, missed in zip(outside, on_copies(copies, outside, is_missed), strict=True):
+        if missed:
+            yield f"not seen by {tests[mutation.name]}: {mutation.name}"

@@ -3,36 +3,8 @@
 Ids in brackets are kinds of real bugs (docs/decisions.md, "Miniatures").
 """
 
-from tests.wrong_engines.wrong_generators import (
-    ends,
-    guidance,
-    loops,
-    memory,
-    noise,
-    penalties,
-    positions,
-    prompts,
-    right,
-)
-from tests.wrong_engines.wrong_generators.table import (
-    RIGHT_GENERATORS,
-    WRONG_GENERATORS,
-    RightGenerator,
-    WrongGenerator,
-)
+from . import ends, guidance, loops, memory, noise, penalties, positions, prompts, right
+from .table import RIGHT_GENERATORS, WRONG_GENERATORS, RightGenerator, WrongGenerator
 
-__all__ = [
-    "RIGHT_GENERATORS",
-    "WRONG_GENERATORS",
-    "RightGenerator",
-    "WrongGenerator",
-    "ends",
-    "guidance",
-    "loops",
-    "memory",
-    "noise",
-    "penalties",
-    "positions",
-    "prompts",
-    "right",
-]
+MODULES = (ends, guidance, loops, memory, noise, penalties, positions, prompts, right)
+__all__ = ["MODULES", "RIGHT_GENERATORS", "WRONG_GENERATORS", "RightGenerator", "WrongGenerator"]

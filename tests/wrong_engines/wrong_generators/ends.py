@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -11,18 +12,9 @@ from sampler.chain.pipeline import Scores, run_rows
 from sampler.generation.block import Block
 from sampler.generation.generator import Generator
 from sampler.generation.slot import Slot
-from sampler.requests import Batch, Generation, Request
-from sampler.t3.checkpoint import Checkpoint
-from tests.wrong_engines.wrong_generators.table import (
-    SENTENCES,
-    Around,
-    Factory,
-    with_block,
-    with_chain,
-    wrong_generator,
-)
+from sampler.requests import Batch, Request
 
-STOP = ("stop",)
+from .table import SENTENCES, STOP, Factory, answering, asking, cut, with_block, with_chain, wrong_generators
 
 
 def eos_gains(change: Callable[[int], float]) -> Factory:
@@ -39,63 +31,15 @@ def eos_gains(change: Callable[[int], float]) -> Factory:
     return with_block(Changed)
 
 
-@wrong_generator("stopping/missing", stages=STOP, cap=80)
-def never_ends(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: EOS is removed at every step, as an `ignore_eos` that was left on [E04]."""
-    return eos_gains(lambda step: -1e4)(checkpoint, width)
+def exempting_eos(batch: Batch) -> Scores:
+    right = run_rows(batch)
+    eos = mx.arange(right.final.shape[-1])[None] == right.final.shape[-1] - 1
+    floor = mx.logsumexp(right.final, axis=-1, keepdims=True) - float(np.log(50))
+    return Scores(*(mx.where(eos, mx.maximum(scores, floor), scores) for scores in right))
 
 
-@wrong_generator("stopping/early", "drift/length", stages=STOP, plan=SENTENCES)
-def ends_early(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the logit of EOS is raised by 12 [E05]."""
-    return eos_gains(lambda step: 12.0)(checkpoint, width)
-
-
-@wrong_generator("stopping/early", "drift/length", stages=STOP, plan=SENTENCES)
-def eos_gains_with_every_token(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: a bias of EOS grows by 0.5 with every token, against runs that never end [E05]."""
-    return eos_gains(lambda step: 0.5 * step)(checkpoint, width)
-
-
-@wrong_generator("stopping/late", "drift/length", "stopping/missing", stages=("stop", "draw"))
-def holds_eos_back_for_60_tokens(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: a least number of tokens that nobody asked for: EOS is suppressed for the first 60 [E05]."""
-    return eos_gains(lambda step: -1e4 if step < 60 else 0.0)(checkpoint, width)
-
-
-@wrong_generator("stopping/early", "drift/length", plan=SENTENCES)
-def eos_is_exempt_from_the_filters(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: EOS keeps a probability of at least a fiftieth, whatever the filters say [E02]."""
-
-    def chain(batch: Batch) -> Scores:
-        right = run_rows(batch)
-        eos = mx.arange(right.final.shape[-1])[None] == right.final.shape[-1] - 1
-        floor = mx.logsumexp(right.final, axis=-1, keepdims=True) - float(np.log(50))
-        return Scores(*(mx.where(eos, mx.maximum(scores, floor), scores) for scores in right))
-
-    return with_chain(chain)(checkpoint, width)
-
-
-@wrong_generator("stopping/missing", stages=STOP)
-def is_cut_at_20_tokens(checkpoint: Checkpoint, width: int) -> Around:
-    """Lie: a limit of the server cuts what is longer [U01]."""
-
-    def ask(requests: list[Request]) -> list[Request]:
-        return [replace(request, max_new_tokens=min(20, request.max_new_tokens)) for request in requests]
-
-    return Around(Generator(checkpoint, width), ask)
-
-
-@wrong_generator("stopping/ends", stages=STOP)
-def says_eos_without_it(checkpoint: Checkpoint, width: int) -> Around:
-    """Lie: EOS is taken off, and the run still says that it ended with it [E07]."""
-
-    def answer(generation: Generation) -> Generation:
-        record = generation.record
-        kept = {name: getattr(record, name)[:-1] for name in ("logprob", "rank", "entropy", "margin")}
-        return replace(generation, tokens=generation.tokens[:-1], record=replace(record, **kept))
-
-    return Around(Generator(checkpoint, width), answer=answer)
+def at_most_20_tokens(requests: list[Request]) -> list[Request]:
+    return [replace(request, max_new_tokens=min(20, request.max_new_tokens)) for request in requests]
 
 
 class GoesOn(Block):
@@ -109,13 +53,38 @@ class GoesOn(Block):
                 slot.stop_reason = "length" if full else None
 
 
-@wrong_generator("stopping/ends", stages=STOP, cap=80)
-def goes_on_after_the_first_eos(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: of two ids that end a run only one is looked for, and speech goes on after the first EOS [E01]."""
-    return with_block(GoesOn)(checkpoint, width)
+EARLY = {"questions": ("stopping/early", "drift/length"), "plan": SENTENCES}
 
-
-@wrong_generator("stopping/forced", stages=STOP, plan=SENTENCES)
-def a_guard_cuts_hanging_ends(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: an analyzer that the reference does not have, whose long tail ends a run at once [A04]."""
-    return Generator(checkpoint, width, analyzer=AnalyzerConfig(tail_threshold=0.5, suppress=False))
+wrong_generators(
+    ("stopping/missing",),
+    "never_ends: EOS is removed at every step, as an `ignore_eos` that was left on [E04].",
+    eos_gains(lambda step: -1e4),
+    {"cap": 80},
+    "ends_early: the logit of EOS is raised by 12 [E05].",
+    eos_gains(lambda step: 12.0),
+    EARLY,
+    "eos_gains_with_every_token: a bias of EOS grows by 0.5 with every token, against runs that never end [E05].",
+    eos_gains(lambda step: 0.5 * step),
+    EARLY,
+    "holds_eos_back_for_60_tokens: "
+    "a least number of tokens that nobody asked for: EOS is suppressed for the first 60 [E05].",
+    eos_gains(lambda step: -1e4 if step < 60 else 0.0),
+    {"questions": ("stopping/late", "drift/length", "stopping/missing"), "stages": ("stop", "draw")},
+    "eos_is_exempt_from_the_filters: EOS keeps a probability of at least a fiftieth, whatever the filters say [E02].",
+    with_chain(exempting_eos),
+    {**EARLY, "stages": ("draw", "stop")},
+    "is_cut_at_20_tokens: a limit of the server cuts what is longer [U01].",
+    asking(at_most_20_tokens),
+    "says_eos_without_it: EOS is taken off, and the run still says that it ended with it [E07].",
+    answering(lambda generation: cut(generation, slice(-1))),
+    {"questions": ("stopping/ends",)},
+    "goes_on_after_the_first_eos: "
+    "of two ids that end a run only one is looked for, and speech goes on after the first EOS [E01].",
+    with_block(GoesOn),
+    {"questions": ("stopping/ends",), "cap": 80},
+    "a_guard_cuts_hanging_ends: "
+    "an analyzer that the reference does not have, whose long tail ends a run at once [A04].",
+    partial(Generator, analyzer=AnalyzerConfig(tail_threshold=0.5, suppress=False)),
+    {"questions": ("stopping/forced",), "plan": SENTENCES},
+    stages=STOP,
+)

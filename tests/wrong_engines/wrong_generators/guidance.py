@@ -7,23 +7,12 @@ from typing import Any
 import mlx.core as mx
 
 from sampler.chain.pipeline import run_rows
-from sampler.config import SamplingConfig
 from sampler.generation.block import Block
-from sampler.generation.generator import Generator
 from sampler.generation.slot import Slot
-from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.model import T3
-from tests.wrong_engines.wrong_generators.positions import with_model
-from tests.wrong_engines.wrong_generators.table import (
-    ANYTHING,
-    SENTENCES,
-    SHARPER,
-    UNSEEN,
-    Factory,
-    with_block,
-    with_chain,
-    wrong_generator,
-)
+
+from .positions import with_model
+from .table import ANYTHING, SENTENCES, SHARPER, UNSEEN, Factory, with_block, with_chain, wrong_generators
 
 
 def by_step(change: Any) -> Factory:
@@ -49,52 +38,29 @@ class TextTwice(T3):
         return mx.concatenate([made[:1]] * made.shape[0])
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
-def unconditional_row_keeps_the_text(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the text of the unconditional row is not zeroed, so that guidance does nothing [C06]."""
-    return with_model(TextTwice)(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def guides_from_the_unconditional_row(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: conditional and unconditional logits are exchanged [C02]."""
-    swapped = with_chain(lambda batch: run_rows(replace(batch, logits=batch.uncond_logits, uncond_logits=batch.logits)))
-    return swapped(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def guides_by_the_other_convention(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: u + w (c - u), so that a weight of 0.5 pulls away from the text where it should push towards it [C01]."""
-
-    def change(config: SamplingConfig, step: int) -> SamplingConfig:
-        return replace(config, cfg_weight=config.cfg_weight - 1)
-
-    return by_step(change)(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
-def drops_guidance_after_8_tokens(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: from token 8 on only the conditional row is computed, to save time [C03]."""
-
-    def change(config: SamplingConfig, step: int) -> SamplingConfig:
-        return replace(config, cfg_weight=config.cfg_weight if step < 8 else 0.0)
-
-    return by_step(change)(checkpoint, width)
-
-
-@wrong_generator(*SHARPER, plan=SENTENCES)
-def warms_up_along_the_run(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the temperature grows by a hundredth of itself with every token [T03]."""
-    return by_step(lambda config, step: replace(config, temperature=config.temperature * 1.01**step))(checkpoint, width)
-
-
-@wrong_generator(*SHARPER, plan=SENTENCES)
-def cools_down_along_the_run(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the temperature falls by a hundredth of itself with every token, towards one token for ever [T06]."""
-    return by_step(lambda config, step: replace(config, temperature=config.temperature * 0.99**step))(checkpoint, width)
-
-
-@wrong_generator(*SHARPER, plan=SENTENCES)
-def drops_min_p(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: min_p is accepted and ignored [N14]."""
-    return by_step(lambda config, step: replace(config, min_p=0.0))(checkpoint, width)
+wrong_generators(
+    ANYTHING,
+    "unconditional_row_keeps_the_text: "
+    "the text of the unconditional row is not zeroed, so that guidance does nothing [C06].",
+    with_model(TextTwice),
+    {"unseen": UNSEEN},
+    "guides_from_the_unconditional_row: conditional and unconditional logits are exchanged [C02].",
+    with_chain(lambda batch: run_rows(replace(batch, logits=batch.uncond_logits, uncond_logits=batch.logits))),
+    "guides_by_the_other_convention: "
+    "u + w (c - u), so that a weight of 0.5 pulls away from the text where it should push towards it [C01].",
+    by_step(lambda config, step: replace(config, cfg_weight=config.cfg_weight - 1)),
+    "drops_guidance_after_8_tokens: from token 8 on only the conditional row is computed, to save time [C03].",
+    by_step(lambda config, step: replace(config, cfg_weight=config.cfg_weight if step < 8 else 0.0)),
+    {"unseen": UNSEEN},
+    "warms_up_along_the_run: the temperature grows by a hundredth of itself with every token [T03].",
+    by_step(lambda config, step: replace(config, temperature=config.temperature * 1.01**step)),
+    {"questions": SHARPER},
+    "cools_down_along_the_run: "
+    "the temperature falls by a hundredth of itself with every token, towards one token for ever [T06].",
+    by_step(lambda config, step: replace(config, temperature=config.temperature * 0.99**step)),
+    {"questions": SHARPER},
+    "drops_min_p: min_p is accepted and ignored [N14].",
+    by_step(lambda config, step: replace(config, min_p=0.0)),
+    {"questions": SHARPER},
+    plan=SENTENCES,
+)

@@ -6,7 +6,8 @@ import numpy as np
 from sampler.chain.noise import NoiseKey
 from sampler.generation.block import Block
 from sampler.generation.slot import Slot
-from tests.wrong_engines.wrong_generators.table import FEW, PARAGRAPHS, SENTENCES, Factory, with_block, wrong_generator
+
+from .table import FEW, PARAGRAPHS, SENTENCES, Factory, with_block, wrong_generators
 
 ONSET = 20
 RAISE = 80.0
@@ -37,18 +38,19 @@ def repeating(length: int, share: float = 0.0) -> Factory:
     return with_block(Changed)
 
 
-def _register(name: str, lie: str, length: int, share: float = 0.0) -> None:
-    factory = repeating(length, share)
-    factory.__name__, factory.__doc__, factory.__module__ = name, lie, __name__
+def _row(length: int, share: float = 0.0) -> None:
+    words = "one token" if length == 1 else f"the last {length} tokens"
+    head = f"loops_over_{length}: after {ONSET} tokens {words} again and again, for ever [P06]."
+    if share:
+        head = f"loops_over_{length}_with_noise: a loop over {length} after {ONSET} tokens, in one place of twenty any "
+        head += "token [P06]."
     # Four copies and 25 tokens make a loop, with substitutions 50; the first copy was speech.
     cap = ONSET + max(4 * length, 60 if share else 30) + 20
     plan = PARAGRAPHS if length >= 16 else SENTENCES if share else FEW
-    wrong_generator("loops/rate", stages=("draw",), plan=plan, cap=cap)(factory)
+    wrong_generators(("loops/rate",), head, repeating(length, share), stages=("draw",), plan=plan, cap=cap)
 
 
 for _period in (1, 2, 3, 7, 16, 32, 64):
-    _words = "one token" if _period == 1 else f"the last {_period} tokens"
-    _register(f"loops_over_{_period}", f"Lie: after {ONSET} tokens {_words} again and again, for ever [P06].", _period)
+    _row(_period)
 for _period in (1, 7, 32):
-    _lie = f"Lie: a loop over {_period} after {ONSET} tokens, in one place of twenty any token [P06]."
-    _register(f"loops_over_{_period}_with_noise", _lie, _period, 0.05)
+    _row(_period, 0.05)

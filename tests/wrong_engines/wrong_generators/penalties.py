@@ -5,18 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sampler.generation.block import Block
-from sampler.generation.generator import Generator
 from sampler.generation.slot import Slot
-from sampler.t3.checkpoint import Checkpoint
-from tests.wrong_engines.wrong_generators.table import (
-    PARAGRAPHS,
-    SAYS,
-    SENTENCES,
-    SHARPER,
-    Factory,
-    with_block,
-    wrong_generator,
-)
+
+from .table import PARAGRAPHS, SAYS, SENTENCES, SHARPER, Factory, with_block, wrong_generators
 
 
 def seeing(change: Callable[[Slot, Sequence[Slot]], np.ndarray]) -> Factory:
@@ -42,31 +33,23 @@ def only(slot: Slot, tokens: Sequence[int]) -> np.ndarray:
     return seen
 
 
-@wrong_generator(*SAYS, *SHARPER, plan=PARAGRAPHS, cap=240)
-def penalty_does_nothing(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: repetition_penalty is accepted and ignored [P05]."""
-    return seeing(lambda slot, active: only(slot, []))(checkpoint, width)
+LONG = {"plan": PARAGRAPHS, "cap": 240}
 
-
-@wrong_generator(*SAYS, *SHARPER, plan=PARAGRAPHS, cap=240)
-def penalty_forgets_at_each_chunk(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: speech is streamed in chunks of 50 tokens, and each begins with an empty history [P07]."""
-    return seeing(lambda slot, active: only(slot, slot.tokens[len(slot.tokens) // 50 * 50 :]))(checkpoint, width)
-
-
-@wrong_generator(*SAYS, *SHARPER, plan=PARAGRAPHS, cap=240)
-def penalty_sees_20_tokens(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the penalty looks back on the last 20 tokens alone, a default elsewhere [P06]."""
-    return seeing(lambda slot, active: only(slot, slot.tokens[-20:]))(checkpoint, width)
-
-
-@wrong_generator(*SAYS, *SHARPER, plan=SENTENCES)
-def penalty_sees_all_rows_of_the_batch(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: one mask of seen tokens for all rows of the batch [P14]."""
-    return seeing(lambda slot, active: np.any([each.seen for each in active], axis=0))(checkpoint, width)
-
-
-@wrong_generator(*SAYS, *SHARPER, plan=SENTENCES)
-def penalty_sees_the_row_before(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: every row is penalised for what the row before it said [P15]."""
-    return seeing(lambda slot, active: active[active.index(slot) - 1].seen)(checkpoint, width)
+wrong_generators(
+    (*SAYS, *SHARPER),
+    "penalty_does_nothing: repetition_penalty is accepted and ignored [P05].",
+    seeing(lambda slot, active: only(slot, [])),
+    LONG,
+    "penalty_forgets_at_each_chunk: "
+    "speech is streamed in chunks of 50 tokens, and each begins with an empty history [P07].",
+    seeing(lambda slot, active: only(slot, slot.tokens[len(slot.tokens) // 50 * 50 :])),
+    LONG,
+    "penalty_sees_20_tokens: the penalty looks back on the last 20 tokens alone, a default elsewhere [P06].",
+    seeing(lambda slot, active: only(slot, slot.tokens[-20:])),
+    LONG,
+    "penalty_sees_all_rows_of_the_batch: one mask of seen tokens for all rows of the batch [P14].",
+    seeing(lambda slot, active: np.any([each.seen for each in active], axis=0)),
+    "penalty_sees_the_row_before: every row is penalised for what the row before it said [P15].",
+    seeing(lambda slot, active: active[active.index(slot) - 1].seen),
+    plan=SENTENCES,
+)

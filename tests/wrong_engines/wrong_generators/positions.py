@@ -7,19 +7,10 @@ import mlx.core as mx
 import numpy as np
 
 from sampler.generation.block import Block
-from sampler.generation.generator import Generator
-from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.llama import Llama
 from sampler.t3.model import T3
-from tests.wrong_engines.wrong_generators.table import (
-    ANYTHING,
-    SENTENCES,
-    UNSEEN,
-    Factory,
-    remade,
-    with_block,
-    wrong_generator,
-)
+
+from .table import ANYTHING, SENTENCES, UNSEEN, Factory, remade, with_block, wrong_generators
 
 
 def with_backbone(kind: type[Llama]) -> Factory:
@@ -60,32 +51,8 @@ def moved(change: Callable[[np.ndarray], np.ndarray]) -> Factory:
     return with_backbone(Moved)
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
-def rotary_is_one_ahead_after_the_prefill(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the offset of the cache is one too large, so that speech stands one position further off [K02]."""
-    return moved(lambda positions: positions + 1)(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def rotary_counts_in_twos(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the offset is added twice, by the cache and by the layer: a step at position 80 is turned as 160 [K02]."""
-    return moved(lambda positions: 2 * positions)(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def rotary_stays_at_0(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: every step is turned as position 0 [K01]."""
-    return moved(np.zeros_like)(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def rotary_starts_anew_every_25_positions(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: positions count from the last chunk of 25, not from the beginning [K05]."""
-    return moved(lambda positions: positions % 25)(checkpoint, width)
-
-
 class LaterAhead:
-    """A cache whose layers turn by the next position, but for the first one."""
+    """A cache whose layers turn by the next position, except the first one."""
 
     def __init__(self, cache: Any, angles: Callable[[np.ndarray], Any]) -> None:
         self.cache, self.angles, self.advance = cache, angles, cache.advance
@@ -105,12 +72,6 @@ class UpperLayersAhead(Llama):
         return super().step(embeddings, LaterAhead(cache, self._angles), *further)
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
-def upper_layers_are_one_ahead(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the first layer counts the position, so that all further ones stand at the next [K04]."""
-    return with_backbone(UpperLayersAhead)(checkpoint, width)
-
-
 def at_positions(change: Callable[[int], int]) -> Factory:
     """The table of speech positions is read elsewhere; the prompt of the voice, a range of positions, is right."""
 
@@ -122,19 +83,33 @@ def at_positions(change: Callable[[int], int]) -> Factory:
     return with_model(Model)
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def speech_stays_at_position_0(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: every token gets the speech position 0, as in a port to a server that had none [K01]."""
-    return at_positions(lambda position: 0)(checkpoint, width)
+HIDDEN = {"unseen": UNSEEN}
 
-
-@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
-def speech_is_one_position_behind(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: token i stands at speech position i, where BOS is, not at i + 1 [K05]."""
-    return at_positions(lambda position: max(0, position - 1))(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
-def speech_positions_wrap_at_16(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the table of speech positions has 16 rows, and whoever is further begins again [K05]."""
-    return at_positions(lambda position: position % 16)(checkpoint, width)
+wrong_generators(
+    ANYTHING,
+    "rotary_is_one_ahead_after_the_prefill: "
+    "the offset of the cache is one too large, so that speech stands one position further off [K02].",
+    moved(lambda positions: positions + 1),
+    HIDDEN,
+    "rotary_counts_in_twos: "
+    "the offset is added twice, by the cache and by the layer: a step at position 80 is turned as 160 [K02].",
+    moved(lambda positions: 2 * positions),
+    "rotary_stays_at_0: every step is turned as position 0 [K01].",
+    moved(np.zeros_like),
+    "rotary_starts_anew_every_25_positions: positions count from the last chunk of 25, not from the beginning [K05].",
+    moved(lambda positions: positions % 25),
+    "upper_layers_are_one_ahead: "
+    "the first layer counts the position, so that all further ones stand at the next [K04].",
+    with_backbone(UpperLayersAhead),
+    HIDDEN,
+    "speech_stays_at_position_0: every token gets the speech position 0, as in a port to a server that had none [K01].",
+    at_positions(lambda position: 0),
+    "speech_is_one_position_behind: token i stands at speech position i, where BOS is, not at i + 1 [K05].",
+    at_positions(lambda position: max(0, position - 1)),
+    HIDDEN,
+    "speech_positions_wrap_at_16: "
+    "the table of speech positions has 16 rows, and whoever is further begins again [K05].",
+    at_positions(lambda position: position % 16),
+    HIDDEN,
+    plan=SENTENCES,
+)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -13,16 +14,9 @@ from sampler.requests import Request
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.conditioning import Voice
 from sampler.t3.model import T3
-from tests.wrong_engines.wrong_generators.positions import with_model
-from tests.wrong_engines.wrong_generators.table import (
-    ANYTHING,
-    SENTENCES,
-    UNSEEN,
-    Around,
-    Factory,
-    with_block,
-    wrong_generator,
-)
+
+from .positions import with_model
+from .table import ANYTHING, SENTENCES, UNSEEN, Factory, asking, with_block, wrong_generators
 
 Texts = list[tuple[int, ...]]
 
@@ -44,12 +38,6 @@ def speaking(change: Callable[[Voice], Voice]) -> Factory:
     return make
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
-def misses_the_second_bos(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: one BOS ends the prefix where upstream has two [C06]."""
-    return Generator(checkpoint, width, bos_count=1)
-
-
 class WithoutBos(T3):
     """The prefix ends with the text."""
 
@@ -57,67 +45,41 @@ class WithoutBos(T3):
         return super().prefix(*inputs, **keywords)[:, : -self.config.bos_count]
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def misses_both_bos(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: speech follows on the text at once, without BOS [C06]."""
-    return with_model(WithoutBos)(checkpoint, width)
+def with_the_tag_before(requests: list[Request]) -> list[Request]:
+    return [replace(request, language=requests[place - 1].language) for place, request in enumerate(requests)]
 
 
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def reads_the_text_of_another_row(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the conditioning is gathered after the batch was sorted: every row speaks its neighbour's text [S11]."""
-    return reading(lambda texts: [*texts[1:], texts[0]])(checkpoint, width)
+HIDDEN = {"unseen": UNSEEN}
 
-
-@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
-def text_lacks_its_start(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the start token is missing before the text, so that every position of it is one too small [C06]."""
-    return reading(lambda texts: [text[1:] for text in texts])(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
-def text_lacks_its_stop(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the stop token is missing after the text [C06]."""
-    return reading(lambda texts: [text[:-1] for text in texts])(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def text_is_cut_at_24_ids(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the text is cut at 24 ids without a word, start and stop included [U25]."""
-    return reading(lambda texts: [(*text[:23], text[-1]) if len(text) > 24 else text for text in texts])(
-        checkpoint, width
-    )
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def text_is_fed_twice(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: prefill and overlay both bring the text, which is spoken twice [E11]."""
-    return reading(lambda texts: [(*text[:-1], *text[1:]) for text in texts])(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES, unseen=UNSEEN)
-def voice_is_another_one(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the speaker of another request: the sign of its embedding is turned [S11]."""
-    return speaking(lambda voice: replace(voice, speaker=-voice.speaker))(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def voice_has_no_prompt(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the speech prompt of the voice is dropped, and with it 32 rows of the prefix [P05]."""
-    return speaking(lambda voice: replace(voice, prompt=np.empty(0, dtype=np.int64)))(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def voice_is_excited(checkpoint: Checkpoint, width: int) -> Generator:
-    """Lie: the emotion of another row, 1.0 in place of 0.5; Finch then speaks faster [S11]."""
-    return speaking(lambda voice: replace(voice, emotion=1.0))(checkpoint, width)
-
-
-@wrong_generator(*ANYTHING, plan=SENTENCES)
-def language_is_that_of_another_row(checkpoint: Checkpoint, width: int) -> Around:
-    """Lie: every text gets the language tag of the request before it [S11]."""
-
-    def ask(requests: list[Request]) -> list[Request]:
-        return [replace(request, language=requests[place - 1].language) for place, request in enumerate(requests)]
-
-    return Around(Generator(checkpoint, width), ask)
+wrong_generators(
+    ANYTHING,
+    "misses_the_second_bos: one BOS ends the prefix where upstream has two [C06].",
+    partial(Generator, bos_count=1),
+    HIDDEN,
+    "misses_both_bos: speech follows on the text at once, without BOS [C06].",
+    with_model(WithoutBos),
+    "reads_the_text_of_another_row: "
+    "the conditioning is gathered after the batch was sorted: every row speaks its neighbour's text [S11].",
+    reading(lambda texts: [*texts[1:], texts[0]]),
+    "text_lacks_its_start: "
+    "the start token is missing before the text, so that every position of it is one too small [C06].",
+    reading(lambda texts: [text[1:] for text in texts]),
+    HIDDEN,
+    "text_lacks_its_stop: the stop token is missing after the text [C06].",
+    reading(lambda texts: [text[:-1] for text in texts]),
+    HIDDEN,
+    "text_is_cut_at_24_ids: the text is cut at 24 ids without a word, start and stop included [U25].",
+    reading(lambda texts: [(*text[:23], text[-1]) if len(text) > 24 else text for text in texts]),
+    "text_is_fed_twice: prefill and overlay both bring the text, which is spoken twice [E11].",
+    reading(lambda texts: [(*text[:-1], *text[1:]) for text in texts]),
+    "voice_is_another_one: the speaker of another request: the sign of its embedding is turned [S11].",
+    speaking(lambda voice: replace(voice, speaker=-voice.speaker)),
+    HIDDEN,
+    "voice_has_no_prompt: the speech prompt of the voice is dropped, and with it 32 rows of the prefix [P05].",
+    speaking(lambda voice: replace(voice, prompt=np.empty(0, dtype=np.int64))),
+    "voice_is_excited: the emotion of another row, 1.0 in place of 0.5; Finch then speaks faster [S11].",
+    speaking(lambda voice: replace(voice, emotion=1.0)),
+    "language_is_that_of_another_row: every text gets the language tag of the request before it [S11].",
+    asking(with_the_tag_before),
+    plan=SENTENCES,
+)

@@ -8,77 +8,42 @@ import numpy as np
 
 from sampler.checks.longform.runs import TokenRun
 from sampler.generation.generator import Generator
-from sampler.requests import Request
+from sampler.requests import Generation, Request
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.checkpoint import Checkpoint
-from tests.wrong_engines.wrong_generators.memory import Pair, with_cache
-from tests.wrong_engines.wrong_generators.noise import SIZE
-from tests.wrong_engines.wrong_generators.penalties import seeing
-from tests.wrong_engines.wrong_generators.table import Around, right_generator
+
+from .memory import Pair, with_cache
+from .noise import SIZE, with_noise
+from .penalties import only, seeing
+from .table import Around, asking, right_generators
 
 
-@right_generator()
-def other_seeds(checkpoint: Checkpoint, width: int) -> Generator:
-    """No lie: the core, with noise of its own."""
-    return Generator(checkpoint, width)
+class Backwards(Around):
+    """Serves requests in the opposite order, each in a slot that is named."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        width = self.generator.width
+        turned = [replace(request, slot=place % width) for place, request in enumerate(requests)][::-1]
+        return self.generator.generate(turned)[::-1]
 
 
-@right_generator()
-def narrow_blocks(checkpoint: Checkpoint, width: int) -> Generator:
-    """No lie: blocks of 7 slots, whose matrix products round otherwise."""
-    return Generator(checkpoint, 7)
-
-
-@right_generator()
 def backwards(checkpoint: Checkpoint, width: int) -> Around:
-    """No lie: requests are served in the opposite order, each in a slot that is named."""
-    generator = Generator(checkpoint, width)
-
-    class Backwards(Around):
-        def generate(self, requests: Sequence[Request]):
-            turned = [replace(request, slot=place % width) for place, request in enumerate(requests)][::-1]
-            return generator.generate(turned)[::-1]
-
-    return Backwards(generator)
+    return Backwards(Generator(checkpoint, width))
 
 
-@right_generator()
-def penalty_history_kept_in_chunks(checkpoint: Checkpoint, width: int) -> Generator:
-    """No lie: the history is put together from chunks of 50 tokens at every step, and nothing is lost."""
-
-    def all_chunks(slot, active):
-        seen = np.zeros_like(slot.seen)
-        seen[2_048] = True
-        for start in range(0, len(slot.tokens), 50):
-            seen[slot.tokens[start : start + 50]] = True
-        return seen
-
-    return seeing(all_chunks)(checkpoint, width)
+def all_chunks(slot, active) -> np.ndarray:
+    chunks = [slot.tokens[start : start + 50] for start in range(0, len(slot.tokens), 50)]
+    return only(slot, [2_048, *(token for chunk in chunks for token in chunk)])
 
 
-@right_generator()
-def noise_of_its_own_generator(checkpoint: Checkpoint, width: int) -> Around:
-    """No lie: PCG64 in place of the suite's noise."""
-
-    def ask(requests: list[Request]) -> list[Request]:
-        asked = []
-        for place, request in enumerate(requests):
-            rng = np.random.default_rng([place, 77])
-            asked.append(replace(request, noise=lambda step, rng=rng: rng.gumbel(size=SIZE).astype(np.float32)))
-        return asked
-
-    return Around(Generator(checkpoint, width), ask)
+def own_noise(place, request, right):
+    rng = np.random.default_rng([place, 77])
+    return lambda step: rng.gumbel(size=SIZE).astype(np.float32)
 
 
-@right_generator()
-def temperature_before_the_penalty(checkpoint: Checkpoint, width: int) -> Around:
-    """No lie: penalty and temperature commute, and 0.1.2 had them in the other order."""
+def tempered_first(requests: list[Request]) -> list[Request]:
     order = ("cfg", "alignment", "temperature", "repetition_penalty", "top_k", "min_p", "top_p")
-
-    def ask(requests: list[Request]) -> list[Request]:
-        return [replace(request, config=replace(request.config, order=order)) for request in requests]
-
-    return Around(Generator(checkpoint, width), ask)
+    return [replace(request, config=replace(request.config, order=order)) for request in requests]
 
 
 class Half(KeyValueCache):
@@ -87,12 +52,6 @@ class Half(KeyValueCache):
     def append(self, layer: int, keys: mx.array, values: mx.array) -> Pair:
         rounded = [array.astype(mx.float16).astype(array.dtype) for array in (keys, values)]
         return super().append(layer, *rounded)
-
-
-@right_generator()
-def float16_cache(checkpoint: Checkpoint, width: int) -> Generator:
-    """No lie: keys and values of the speech are kept in float16."""
-    return with_cache(Half)(checkpoint, width)
 
 
 def tokens_alone(run: TokenRun) -> TokenRun:
@@ -104,13 +63,26 @@ def rounded(run: TokenRun) -> TokenRun:
     return replace(run, **scalars)
 
 
-@right_generator(change=tokens_alone)
-def writes_tokens_alone(checkpoint: Checkpoint, width: int) -> Generator:
-    """No lie: a port that records nothing beside its tokens."""
-    return Generator(checkpoint, width)
-
-
-@right_generator(change=rounded)
-def writes_float16(checkpoint: Checkpoint, width: int) -> Generator:
-    """No lie: the recorded probabilities and entropies are rounded to float16."""
-    return Generator(checkpoint, width)
+right_generators(
+    "other_seeds: the core, with noise of its own.",
+    Generator,
+    "narrow_blocks: blocks of 7 slots, whose matrix products round otherwise.",
+    lambda checkpoint, width: Generator(checkpoint, 7),
+    "backwards: requests are served in the opposite order, each in a slot that is named.",
+    backwards,
+    "penalty_history_kept_in_chunks: "
+    "the history is put together from chunks of 50 tokens at every step, and nothing is lost.",
+    seeing(all_chunks),
+    "noise_of_its_own_generator: PCG64 in place of the suite's noise.",
+    with_noise(own_noise),
+    "temperature_before_the_penalty: penalty and temperature commute, and 0.1.2 had them in the other order.",
+    asking(tempered_first),
+    "float16_cache: keys and values of the speech are kept in float16.",
+    with_cache(Half),
+    "writes_tokens_alone: a port that records nothing beside its tokens.",
+    Generator,
+    {"change": tokens_alone},
+    "writes_float16: the recorded probabilities and entropies are rounded to float16.",
+    Generator,
+    {"change": rounded},
+)

@@ -1,8 +1,8 @@
-"""The tables of wrong and right generators, the texts that they speak, and what most lies share."""
+"""The tables of wrong and right generators, the texts that they speak, and what most faults share."""
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sampler import finch
@@ -13,6 +13,7 @@ from sampler.generation.block import Block
 from sampler.generation.generator import Generator
 from sampler.requests import Generation, Request
 from sampler.t3.checkpoint import Checkpoint
+from tests.wrong_engines.tables import flat
 
 LANGUAGES = ("en", "de", "fr", "es", "it")
 
@@ -28,6 +29,7 @@ SAYS = ("drift/tokens", "drift/bigrams", "drift/repetition")
 ANYTHING = (*READS, *SAYS, *SHARPER)
 """Questions that a model may fail which computes something else."""
 
+STOP = ("stop",)
 
 UNSEEN = "Finch speaks much as before, so that its runs do not show it; one run with upstream's noise does"
 
@@ -58,13 +60,6 @@ PARAGRAPHS = Plan("6 paragraphs x 10 runs", "paragraphs", 6, 10, 100, 160)
 PLANS = (FEW, SENTENCES, PARAGRAPHS)
 
 
-class Generates:
-    """What a factory gives: a generator, or something around one."""
-
-    def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        raise NotImplementedError
-
-
 Factory = Callable[[Checkpoint, int], Any]
 
 
@@ -78,13 +73,17 @@ class WrongGenerator:
     """
 
     name: str
-    lie: str
+    fault: str
     factory: Factory
-    stages: tuple[str, ...]
     questions: tuple[str, ...]
-    plan: Plan
-    cap: int
+    stages: tuple[str, ...] = ("draw", "stop")
+    plan: Plan = FEW
+    cap: int = 120
     unseen: str = ""
+
+
+def same_runs(run: TokenRun) -> TokenRun:
+    return run
 
 
 @dataclass(frozen=True)
@@ -94,46 +93,27 @@ class RightGenerator:
     name: str
     why: str
     factory: Factory
-    plan: Plan
-    change: Callable[[TokenRun], TokenRun]
+    plan: Plan = SENTENCES
+    change: Callable[[TokenRun], TokenRun] = same_runs
 
 
 WRONG_GENERATORS: dict[str, WrongGenerator] = {}
 RIGHT_GENERATORS: dict[str, RightGenerator] = {}
 
 
-def wrong_generator(
-    *questions: str,
-    stages: tuple[str, ...] = ("draw", "stop"),
-    plan: Plan = FEW,
-    cap: int = 120,
-    unseen: str = "",
-) -> Callable[[Factory], Factory]:
-    """Put a factory into the table of wrong generators; its docstring is the lie."""
-
-    def register(factory: Factory) -> Factory:
-        name, lie = factory.__name__, factory.__doc__ or ""
+def wrong_generators(questions: tuple[str, ...], *items: Any, **common: Any) -> None:
+    """Put the rows of a flat table into that of wrong generators: "name: fault", factory, a dict of what differs."""
+    for name, fault, (factory, *special) in flat(*items):
         assert name not in WRONG_GENERATORS
-        assert lie.startswith("Lie: ")
-        WRONG_GENERATORS[name] = WrongGenerator(name, lie, factory, stages, questions, plan, cap, unseen)
-        return factory
-
-    return register
+        options = {"questions": questions, **common, **(special[0] if special else {})}
+        WRONG_GENERATORS[name] = WrongGenerator(name, fault, factory, **options)
 
 
-def right_generator(
-    plan: Plan = SENTENCES, change: Callable[[TokenRun], TokenRun] = lambda run: run
-) -> Callable[[Factory], Factory]:
-    """Put a factory into the table of right generators; its docstring says why it looks different."""
-
-    def register(factory: Factory) -> Factory:
-        name, why = factory.__name__, factory.__doc__ or ""
+def right_generators(*items: Any) -> None:
+    """Put the rows of a flat table into that of right generators: "name: what looks different", factory, options."""
+    for name, why, (factory, *special) in flat(*items):
         assert name not in RIGHT_GENERATORS
-        assert why.startswith("No lie: ")
-        RIGHT_GENERATORS[name] = RightGenerator(name, why, factory, plan, change)
-        return factory
-
-    return register
+        RIGHT_GENERATORS[name] = RightGenerator(name, why, factory, **(special[0] if special else {}))
 
 
 @dataclass(frozen=True)
@@ -164,6 +144,21 @@ class Around:
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         return [self.answer(generation) for generation in self.generator.generate(self.ask(list(requests)))]
+
+
+def asking(ask: Callable[[list[Request]], list[Request]]) -> Factory:
+    return lambda checkpoint, width: Around(Generator(checkpoint, width), ask)
+
+
+def answering(answer: Callable[[Generation], Generation]) -> Factory:
+    return lambda checkpoint, width: Around(Generator(checkpoint, width), answer=answer)
+
+
+def cut(generation: Generation, part: slice) -> Generation:
+    """Part of the tokens, and of what was recorded with them."""
+    recorded = ("logprob", "rank", "entropy", "margin")
+    record = replace(generation.record, **{name: getattr(generation.record, name)[part] for name in recorded})
+    return replace(generation, tokens=generation.tokens[part], record=record)
 
 
 def remade(thing: Any, kind: type, **changes: Any) -> Any:

@@ -7,49 +7,27 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from tests.tools.mutation.cases import analyzer, blocks, loop, parts, room
+from tests.tools.mutation.cases import analyzer, blocks, loop, room
 from tests.tools.mutation.cases.bench import Bench
 
+_QUICK = [analyzer.ranges, blocks.frozen, blocks.defaults, analyzer.kinds_of_input, analyzer.unmasked]
+_QUICK += [analyzer.thresholds, analyzer.every_pair_of_flags, room.cache, blocks.refusals, room.room, room.shared_rows]
+_QUICK += [room.memory, room.decode_caches, room.prefixes, room.forgotten, loop.first_chunk]
+_SLOW = [blocks.capped, blocks.slots, blocks.progress, blocks.without_noise, blocks.broken_rows, blocks.uniforms]
+_SLOW += [analyzer.switched_off, blocks.looking_back, blocks.alone, blocks.orders]
+
 CASES: Mapping[str, Callable[[Bench], None]] = {
-    "ranges": analyzer.ranges,
-    "frozen": parts.frozen,
-    "defaults": parts.defaults,
-    "kinds of input": analyzer.kinds_of_input,
-    "unmasked": analyzer.unmasked,
-    "thresholds": analyzer.thresholds,
-    "every pair of flags": analyzer.every_pair_of_flags,
-    "cache": parts.cache,
-    "refusals": parts.refusals,
-    "room": room.room,
-    "shared rows": room.shared_rows,
-    "memory": room.memory,
-    "decode caches": room.decode_caches,
-    "prefixes": room.prefixes,
-    "forgotten": room.forgotten,
-    "first chunk": loop.first_chunk,
-    "loop/en-0.1.2-nocfg": partial(loop.follows_upstream, name="en-0.1.2-nocfg"),
-    "loop/en-0.1.2": partial(loop.follows_upstream, name="en-0.1.2"),
-    "loop/turbo": partial(loop.follows_upstream, name="turbo"),
-    "capped": blocks.capped,
-    "slots": blocks.slots,
-    "progress": blocks.progress,
-    "without noise": blocks.without_noise,
-    "broken rows": blocks.broken_rows,
-    "uniforms": blocks.uniforms,
-    "switched off": analyzer.switched_off,
-    "replays/upstream-0.1.0": partial(analyzer.decides_as_upstream, name="upstream-0.1.0"),
-    "replays/upstream": partial(analyzer.decides_as_upstream, name="upstream"),
+    **{case.__name__.replace("_", " "): case for case in _QUICK},
+    **{f"loop/{name}": partial(loop.follows_upstream, name=name) for name in ("en-0.1.2-nocfg", "en-0.1.2", "turbo")},
+    **{case.__name__.replace("_", " "): case for case in _SLOW},
+    **{f"replays/{name}": partial(analyzer.decides_as_upstream, name=name) for name in ("upstream-0.1.0", "upstream")},
     "loop/mtl-0.1.6": partial(loop.follows_upstream, name="mtl-0.1.6"),
     "loop/mtl-0.1.6 by MLX": partial(loop.follows_upstream, name="mtl-0.1.6", attention="mlx"),
-    "looking back": blocks.looking_back,
-    "alone": blocks.alone,
-    "orders": blocks.orders,
 }
 """From the quick ones to the slow ones."""
 
 
 def names() -> list[str]:
-    """Names of all cases, as a judge gives them."""
     return [f"longform/{name}" for name in CASES]
 
 

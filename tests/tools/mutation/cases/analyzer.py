@@ -13,8 +13,7 @@ from sampler.variants import analyzer
 from tests.tools.mutation.cases.bench import Bench, needs, refuses, same
 from tests.tools.mutation.questions import Played, Replays
 
-STAGGER = 3
-"""Steps after which the next row begins."""
+STAGGER = 3  # steps after which the next row begins
 
 
 def decides_as_upstream(bench: Bench, name: str) -> None:
@@ -67,29 +66,33 @@ def _decided(asked: Replays, played: Played, step: int, decisions: Decisions, in
         same(np.array(own.apply(mx.array(asked.logits[None])))[0], scores, "scores of one row")
 
 
-SWITCHES: Sequence[tuple[str, Any, str]] = (
-    ("tail_threshold", 0, "long_tail"),
-    ("repetition_threshold", 0, "alignment_repetition"),
-    ("equal_tokens", 0, "token_repetition"),
-    ("suppress", False, "suppressed"),
-)
-"""Constants that switch a rule off, and its flag."""
+OFF = {
+    "long_tail": {"tail_threshold": 0},
+    "alignment_repetition": {"repetition_threshold": 0},
+    "token_repetition": {"equal_tokens": 0},
+    "suppressed": {"suppress": False},
+}
+"""What switches a rule off, by its flag."""
 
 
 def switched_off(bench: Bench) -> None:
     """A rule that is off never acts, and the others act as before."""
     asked = bench.questions.replays[0]
-    config, some = analyzer("upstream"), [*asked.played[::6], *_repeating(asked.played)[::3]]
-    on = [row for rows in _played(config, asked, some) for row in _flags(rows)]
-    needs({flag for flags in on for flag in flags} == {flag for *_, flag in SWITCHES}, "every rule acts")
-    for name, off, flag in SWITCHES:
-        found = [row for rows in _played(replace(config, **{name: off}), asked, some) for row in _flags(rows)]
-        needs(found == [flags - {flag} for flags in on], f"without {name}")
-    loose = [row for rows in _played(replace(config, short_texts="guard"), asked, some) for row in rows]
-    needs(not any(decisions.crashed.any() for _, _, decisions, _ in loose), "the guard breaks nowhere")
-    eager = replace(config, repetition_threshold=0)
-    needs(not any(row[2].crashed.any() for rows in _played(eager, asked, some) for row in rows), "no rule, no break")
-    both = [row[2] for rows in _played(replace(config, force_wins=False), asked, some) for row in rows]
+    some = [*asked.played[::6], *_repeating(asked.played)[::3]]
+
+    def rows_with(**changes: Any) -> list[list[Row]]:
+        return list(_played(replace(analyzer("upstream"), **changes), asked, some))
+
+    def flags_with(**changes: Any) -> list[set[str]]:
+        return [flags for rows in rows_with(**changes) for flags in _flags(rows)]
+
+    on = flags_with()
+    needs({flag for flags in on for flag in flags} == set(OFF), "every rule acts")
+    for flag, change in OFF.items():
+        needs(flags_with(**change) == [flags - {flag} for flags in on], f"without {flag}")
+    for change in ({"short_texts": "guard"}, {"repetition_threshold": 0}):
+        needs(not any(row[2].crashed.any() for rows in rows_with(**change) for row in rows), f"no break: {change}")
+    both = [row[2] for rows in rows_with(force_wins=False) for row in rows]
     needs(not any((each.forced & each.suppressed).any() for each in both), "suppression wins")
 
 
@@ -125,15 +128,9 @@ def kinds_of_input(bench: Bench) -> None:
     rows = np.round(rng.random((3, 3, 9)) * 64).astype(np.float32) / 64
     config = AnalyzerConfig(monotonic=False, jump_back=99, jump_ahead=99)
     expected = int(rows[:, -1].mean(axis=0).argmax())
-    for given in (
-        rows,
-        rows[:, -1],
-        rows.astype(np.float64),
-        [mx.array(each) for each in rows],
-        [mx.array(each[-1]) for each in rows],
-        [mx.array(each).astype(mx.bfloat16) for each in rows],
-        [mx.array(each).astype(mx.float16) for each in rows],
-    ):
+    kinds = (mx.float32, mx.bfloat16, mx.float16)
+    of_mlx = [[mx.array(each).astype(kind) for each in rows] for kind in kinds]
+    for given in (rows, rows[:, -1], rows.astype(np.float64), [mx.array(each[-1]) for each in rows], *of_mlx):
         judge = AlignmentStreamAnalyzer(config, 1, 1)
         judge.start(0, 9)
         needs(judge.step([0], [given], [5]).position.tolist() == [expected], "position")
@@ -190,17 +187,11 @@ def _looking_at(config: AnalyzerConfig, length: int, column: int, steps: int) ->
 
 
 def every_pair_of_flags(_: Bench) -> None:
-    """EOS is forced by any of three flags, and by several at once."""
     for up in range(8):
         long_tail, repeats, equal = bool(up & 1), bool(up & 2), bool(up & 4)
-        config = AnalyzerConfig(
-            tail_threshold=0.5 if long_tail else 99.0,
-            repetition_threshold=0.5 if repeats else 99.0,
-            equal_tokens=2 if equal else 0,
-            monotonic=False,
-            tracked_tokens=0,
-        )
-        judge = AlignmentStreamAnalyzer(replace(config, jump_ahead=99), 1, 1)
+        thresholds = {"tail_threshold": 0.5 if long_tail else 99.0, "repetition_threshold": 0.5 if repeats else 99.0}
+        config = AnalyzerConfig(**thresholds, monotonic=False, jump_ahead=99, tracked_tokens=0)
+        judge = AlignmentStreamAnalyzer(replace(config, equal_tokens=2 if equal else 0), 1, 1)
         judge.start(0, 9)
         row = np.zeros(9, dtype=np.float32)
         row[0], row[8] = 0.9, 1.0

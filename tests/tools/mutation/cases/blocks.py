@@ -1,7 +1,8 @@
-"""What `generate` promises of blocks: slots, kinds, progress, seeds, uniforms, caps and broken rows."""
+"""What `generate` promises: slots, kinds, progress, seeds, uniforms, caps, broken rows, refusals, defaults."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from sampler.alignment import AlignmentStreamAnalyzer, AnalyzerConfig
 from sampler.chain.noise import NoiseKey
 from sampler.chain.pipeline import Scores, run_rows
 from sampler.config import SamplingConfig
@@ -17,7 +19,8 @@ from sampler.engines.reference.chain import ReferenceEngine
 from sampler.generation.generator import Generator
 from sampler.requests import Batch, Context, Generation, Request
 from sampler.stages import STAGES
-from tests.tools.mutation.cases.bench import WIDTH, Bench, Spells, near, needs, same
+from sampler.t3.backbone import AttentionRequest
+from tests.tools.mutation.cases.bench import WIDTH, Bench, Spells, near, needs, refuses, same
 
 
 def _mixed(bench: Bench) -> list[Request]:
@@ -44,7 +47,6 @@ def alone(bench: Bench) -> None:
 
 
 def equal(left: Generation, right: Generation) -> None:
-    """Raise where two answers differ in anything."""
     for name in ("tokens", "stop_reason"):
         needs(getattr(left, name) == getattr(right, name), name)
     for each in fields(left.record):
@@ -70,7 +72,6 @@ def slots(bench: Bench) -> None:
 
 
 def progress(bench: Bench) -> None:
-    """Every token and every request is counted once, in the step in which it came."""
     steps: list[tuple[int, int]] = []
     asked = replace(bench.requests("en-0.1.2")[0], noise=None)
     requests = [replace(asked, max_new_tokens=cap) for cap in (3, 1, 2)]
@@ -99,23 +100,14 @@ def orders(bench: Bench) -> None:
     """The analyzer acts at its place in every order of a block."""
     late = ("cfg", "repetition_penalty", "temperature", "min_p", "alignment")
     kinds = [STAGES, late, ("alignment", "cfg", "temperature")]
-    some = bench.requests("mtl-0.1.6", letters=5)[-6:]
-    requests = [
-        replace(each, max_new_tokens=min(each.max_new_tokens, 9), config=replace(each.config, order=kinds[index % 3]))
-        for index, each in enumerate(some)
-    ]
-    answers = bench.generate(requests, width=6)
-    for asked, answer in zip(requests, answers, strict=True):
+    some = [replace(each, max_new_tokens=min(each.max_new_tokens, 9)) for each in bench.requests("mtl-0.1.6", 5)[-6:]]
+    requests = [replace(each, config=replace(each.config, order=kinds[at % 3])) for at, each in enumerate(some)]
+    for asked, answer in zip(requests, bench.generate(requests, width=6), strict=True):
         equal(bench.generate([replace(asked, slot=answer.record.slot)], width=6)[0], answer)
 
 
-FURTHER: Sequence[Mapping[str, Any]] = (
-    {"min_new_tokens": 4},
-    {"no_repeat_ngram_size": 1},
-    {"penalty_window": 3, "repetition_penalty": 3.0},
-    {"frequency_penalty": 1.5},
-    {"repetition_penalty": 3.0},
-)
+FURTHER: Sequence[Mapping[str, Any]] = ({"min_new_tokens": 4}, {"no_repeat_ngram_size": 1})
+FURTHER += ({"penalty_window": 3, "repetition_penalty": 3.0}, {"frequency_penalty": 1.5}, {"repetition_penalty": 3.0})
 """Knobs that look back, the first ones for a request that is about to end; the last one has none of them."""
 
 WITH_BOS: Mapping[str, Callable[[int], bool]] = {
@@ -127,7 +119,6 @@ WITH_BOS: Mapping[str, Callable[[int], bool]] = {
 
 
 def looking_back(bench: Bench) -> None:
-    """With further knobs tokens and probabilities are the reference's, from logits and the history of the rule."""
     some = bench.requests("mtl-0.1.6", letters=5)[-len(FURTHER) :]
     settings = [SamplingConfig(temperature=2.0, min_p=0.0, **knobs) for knobs in FURTHER]
     requests = [
@@ -144,9 +135,8 @@ def looking_back(bench: Bench) -> None:
 
 def _bos_is_likely(bench: Bench, asked: Request, step: int) -> NDArray[np.float32]:
     """Noise that draws BOS at two steps unless it was seen, so that it matters whether it was."""
-    noise = asked.noise(step).copy()
-    noise[bench.llama.config.bos_id] += 30 * (step in (2, 6))
-    return noise
+    is_bos = np.arange(bench.llama.config.speech_vocab_size) == bench.llama.config.bos_id
+    return asked.noise(step) + np.float32(30) * (is_bos & (step in (2, 6)))
 
 
 def _drawn_from_reference(bench: Bench, asked: Request, answer: Generation, with_bos: Callable[[int], bool]) -> None:
@@ -198,38 +188,23 @@ def broken_rows(bench: Bench) -> None:
     needs((ill.stop_reason, ill.record.error) == ("error", "no token was left after the chain"), "says why")
     needs(1 < len(ill.tokens) < steps and ill.tokens == healthy[1].tokens[: len(ill.tokens)], "keeps what it had")
     needs(len(ill.tokens) == len(ill.record.logprob) == len(ill.record.logits), "a record of each step")
-    spoilt = replace(bench.llama, model=NotANumber(bench.llama.model))
-    (answer,) = Generator(spoilt).generate(requests[:1])
+    spoilt = copy.copy(bench.llama.model)
+    spoilt.logits = lambda hidden: mx.full(bench.llama.model.logits(hidden).shape, mx.nan)
+    (answer,) = Generator(replace(bench.llama, model=spoilt)).generate(requests[:1])
     needs((answer.tokens, answer.stop_reason) == ((), "error"), "NaN ends it")
     needs(answer.record.error == "NaN or +inf in the logits", "NaN is named")
 
 
-class NotANumber:
-    """A model whose logits are NaN."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-    def logits(self, hidden: mx.array) -> mx.array:
-        """None of them a number."""
-        return mx.full(self.model.logits(hidden).shape, mx.nan)
-
-
 def only(token: int) -> Callable[..., Scores]:
-    """A chain that leaves one token."""
-
-    def chain(logits: mx.array, *_: Any, **__: Any) -> Scores:
-        scores = mx.where(mx.arange(logits.shape[-1])[None] == token, mx.zeros_like(logits), -mx.inf)
+    def chain(batch: Batch) -> Scores:
+        is_token = mx.arange(batch.logits.shape[-1])[None] == token
+        scores = mx.where(is_token, mx.zeros(batch.logits.shape), -mx.inf)
         return Scores(scores, scores)
 
     return chain
 
 
 def capped(bench: Bench) -> None:
-    """Caps, what lies beyond them, and EOS as the first token."""
     eos, asked = bench.llama.config.eos_id, replace(bench.requests("en-0.1.2")[0], noise=None)
     for cap, beyond in ((1, 0), (4, 0), (4, 2)):
         generator = Generator(bench.llama, width=1, chain=only(7), beyond_cap=beyond)
@@ -244,3 +219,58 @@ def capped(bench: Bench) -> None:
     large = bench.with_large_ids()
     (answer,) = Generator(large, width=1, chain=only(large.config.eos_id)).generate([asked])
     needs((answer.tokens, answer.stop_reason) == ((large.config.eos_id,), "eos"), "a large id of EOS")
+
+
+def refusals(bench: Bench) -> None:
+    asked, generator = bench.requests("en-0.1.2")[0], Generator(bench.llama, width=4)
+    config = bench.llama.config
+    most = config.speech_positions
+
+    def ask(by: Generator = generator, **changes: Any) -> Callable[[], Any]:
+        return partial(by.tokenize, [asked, replace(asked, **changes)])
+
+    for cap in (1, most):
+        needs(ask(max_new_tokens=cap)() == [asked.prompt] * 2, f"a cap of {cap}")
+    for cap in (0, -1, most + 1, most + 2):
+        refuses(ask(max_new_tokens=cap), f"max_new_tokens = {cap}", f"1 to {most},")
+    turbo = Generator(bench.llama, beyond_cap=1)
+    ask(turbo, max_new_tokens=most - 1)()
+    refuses(ask(turbo, max_new_tokens=most), f"1 to {most - 1},")
+    for slot in (0, 3, None):
+        ask(slot=slot)()
+    for slot in (-1, 4, 5):
+        refuses(ask(slot=slot), f"slot = {slot}", "0 to 3")
+    refuses(ask(prompt=()), "the prompt has no ids")
+    refuses(ask(prompt=(3, 99, 0)), "text id 99 is no token")
+    refuses(ask(config=SamplingConfig(suppressed_tokens=(66,))), "66")
+    for width in (0, -1):
+        refuses(partial(Generator, bench.llama, width=width), f"width = {width}")
+    for count in (0, 3):
+        refuses(partial(Generator, bench.llama, bos_count=count), f"bos_count = {count}")
+    for count in (None, 1, 2):
+        Generator(bench.llama, width=1, bos_count=count)
+    bare = bench.checkpoint("llama", aligned_heads=())
+    refuses(lambda: Generator(bare, analyzer=AnalyzerConfig()), "no aligned heads")
+    Generator(bare)
+
+
+def frozen(bench: Bench) -> None:
+    decisions = AlignmentStreamAnalyzer(AnalyzerConfig(), 0, 1)
+    needs(decisions.eos_id == 1, "the id of EOS")
+    generator, config = Generator(bench.llama), AnalyzerConfig()
+    for each, name in ((generator, "width"), (config, "jump_back"), (AttentionRequest(), "queries")):
+        try:
+            setattr(each, name, 1)
+        except FrozenInstanceError:
+            continue
+        needs(False, f"{name} can be changed")
+    needs(hash(AnalyzerConfig()) == hash(AnalyzerConfig()), "equal constants are equal")
+
+
+def defaults(bench: Bench) -> None:
+    """A generator that is told nothing: sixteen slots, nothing kept, no analyzer."""
+    plain = Generator(bench.llama)
+    found = plain.width, plain.keep_logits, plain.keep_attention, plain.analyzer
+    needs(found == (16, False, False, None), "defaults")
+    needs((plain.penalty_history, plain.first_token_ends, plain.beyond_cap) == ("bos_and_generated", True, 0), "rules")
+    needs(AttentionRequest() == AttentionRequest((), 1), "no attention, of one query")

@@ -10,12 +10,10 @@ from sampler.variants import variant
 from tests.tools.mutation.cases.bench import WIDTH, Bench, near, needs, request
 from tests.tools.mutation.questions import Asked, Said
 
-UNDERFLOW = 80.0
-"""Nats; probabilities of float32 are 0 somewhat further down."""
+UNDERFLOW = 80.0  # nats; probabilities of float32 are 0 somewhat further down
 
 
 def follows_upstream(bench: Bench, name: str, attention: str = "auto") -> None:
-    """All runs of a variant: tokens, ends, flags and every figure of the records."""
     runs, rules = bench.runs(name), variant(name)
     further = {"keep_logits": True, "keep_attention": True, "attention": attention}
     generator = Generator.of(bench.checkpoint(runs.network), rules, width=WIDTH, **further)
@@ -26,7 +24,6 @@ def follows_upstream(bench: Bench, name: str, attention: str = "auto") -> None:
 
 def _compare(generator: Generator, answer: Generation, asked: Asked, said: Said) -> None:
     record = answer.record
-    assert record is not None
     needs(answer.tokens == said.tokens, "tokens")
     needs(answer.stop_reason == _end(generator, asked, said), "stop reason")
     needs(bool(record.error) == said.breaks, "error")
@@ -59,7 +56,6 @@ def _measured(record: Record, said: Said) -> None:
 
 
 def _end(generator: Generator, asked: Asked, said: Said) -> str:
-    """What a run of upstream ended by, in our words."""
     if said.breaks:
         return "error"
     if said.steps and said.steps[-1].forcing:
