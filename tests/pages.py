@@ -17,6 +17,16 @@ from sampler.results.store.tokens import TokenLine
 from sampler.runtime.files import whole_file
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
+HEADER = {
+    "sampler": "0.1.0",
+    "matrix": {"name": "made", "sha256": "5d2b", "cells": 1},
+    "why": "Made by hand.",
+    "checks": {"allowed": "Is every token allowed?", "stops": "Does every run end?"},
+    "seed": 3,
+    "engine": {"name": "core:finch", "version": "0.1.0", "device": "cpu", "dtype": "float32"},
+    "blas": "OpenBLAS",
+    "platform": "Linux",
+}
 
 
 class Page(HTMLParser):
@@ -78,18 +88,6 @@ class Found(NamedTuple):
     extent: int
 
 
-HEADER = {
-    "sampler": "0.1.0",
-    "matrix": {"name": "made", "sha256": "5d2b", "cells": 1},
-    "why": "Made by hand.",
-    "checks": {"allowed": "Is every token allowed?", "stops": "Does every run end?"},
-    "seed": 3,
-    "engine": {"name": "core:finch", "version": "0.1.0", "device": "cpu", "dtype": "float32"},
-    "blas": "OpenBLAS",
-    "platform": "Linux",
-}
-
-
 def verdict(cell: str, outcome: Outcome = "passed", check: str = "allowed", **changes: object) -> Verdict:
     reproduce = f"sampler replay made/{cell}/{check} --seed 3" if outcome in ("failed", "errored") else ""
     known = {"stage": "top_p", "n": 155, "statistic": 3, "bound": 0, "message": f"{outcome} {cell}"}
@@ -98,13 +96,11 @@ def verdict(cell: str, outcome: Outcome = "passed", check: str = "allowed", **ch
 
 
 def cells(**axes: Sequence[object]) -> Iterator[str]:
-    """Ids of the cells that axes span."""
     for values in itertools.product(*axes.values()):
         yield "+".join(f"{axis}:{value}" for axis, value in zip(axes, values, strict=True))
 
 
 def write_made(folder: Path, verdicts: Sequence[Verdict], runs=(), attention=(), **header: object) -> Path:
-    """A folder with run.jsonl and what lies beside it."""
     folder.mkdir(exist_ok=True)
     with whole_file(folder / TOKENS) as write:
         writer = TokenWriter(write)

@@ -117,7 +117,6 @@ def cell_file(work: Path, case: Case) -> Path:
 
 
 def make(case: Case, work: Path) -> Path:
-    """Generate a cell unless it is there, in a process of its own."""
     path = cell_file(work, case)
     if not path.exists():
         found = wheel_runs.in_a_child(lambda: generate(case, variant(case.variant), prompts_of(case.workload)))

@@ -45,7 +45,6 @@ class Replay:
 
 @st.composite
 def replays(draw: st.DrawFn, *, exact: bool = True) -> Replay:
-    """Runs that walk along the text, stall, jump, wander or look at everything; with few different tokens or many."""
     length = draw(st.one_of(st.integers(2, 8), st.integers(9, 40)))
     kinds = st.sampled_from(["walk", "walk", "stall", "jump", "back", "third", "end", "spread", "anywhere"])
     segments = draw(st.lists(st.tuples(kinds, st.integers(1, 25)), min_size=1, max_size=6))
@@ -57,7 +56,6 @@ def replays(draw: st.DrawFn, *, exact: bool = True) -> Replay:
 
 
 def make_replay(rng, length, segments, peak: float, noise: float, alphabet: int, *, exact: bool = True) -> Replay:
-    """Attention that follows `segments`, (kind, steps) each."""
     position, rows = 0, []
     for kind, steps in segments:
         position += {"jump": int(rng.integers(2, 20)), "back": -int(rng.integers(1, 12))}.get(kind, 0)
@@ -77,7 +75,6 @@ def make_replay(rng, length, segments, peak: float, noise: float, alphabet: int,
 
 
 def hand_made(kind: str) -> Iterator[Replay]:
-    """Runs of one kind at every short length, with seeds."""
     segments = {
         "diagonal": [("walk", 60)],
         "stalled": [("walk", 8), ("stall", 40)],
@@ -159,7 +156,6 @@ class Listener(logging.Handler):
 
 
 def load(path: Path, version: str) -> Any:
-    """The module of one release, by its path."""
     specification = importlib.util.spec_from_file_location(f"analyzer_{version.replace('.', '_')}", path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)

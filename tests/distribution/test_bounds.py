@@ -41,7 +41,6 @@ FAR |= {  # all draws are the least likely token
 @pytest.mark.parametrize("alpha", [1e-8, 1e-12])
 @pytest.mark.parametrize("wrong", FAR.values(), ids=FAR)
 def test_every_check_can_reject_at_the_alpha_in_use(wrong, alpha):
-    """Else its smallest possible p-value would be above its alpha, and it could never fail."""
     judgement = wrong(alpha)
     assert judgement.rejected
     assert judgement.p_value < alpha
@@ -70,7 +69,6 @@ def test_few_draws_and_few_tokens(pmf, n):
 
 
 def test_a_vocabulary_of_151_936():
-    """Zipf's law. Judging takes milliseconds once the limits are known."""
     pmf = 1 / np.arange(1.0, 151_937.0)
     test = Multinomial(pmf / pmf.sum(), 1e-8)
     counts = np.random.default_rng(0).multinomial(20_000, test.probabilities)
@@ -84,7 +82,6 @@ def test_a_vocabulary_of_151_936():
 @pytest.mark.parametrize("p", [0.5, 0.9, 0.01])
 @pytest.mark.parametrize("n", [1, 7, 400])
 def test_chernoff_bounds_the_tails_of_two_tokens(p, n, rate):
-    """With two tokens the total variation is |X / n - p|, so that its whole law is known."""
     counts = np.arange(n + 1)
     variation, pmf = np.abs(counts / n - p), binom.pmf(counts, n, p)
     for side in (1, -1):
@@ -96,7 +93,6 @@ def test_chernoff_bounds_the_tails_of_two_tokens(p, n, rate):
 
 @EACH
 def test_the_moments_behind_chernoffs_bound(distribution):
-    """E exp(theta n D) is its mean over draws; exact for few tokens, never below for many."""
     n, rng = 2_000, np.random.default_rng(0)
     tail = chernoff(n, distribution.pmf, 0.3, 1)
     draws = rng.multinomial(n, distribution.pmf, 20_000)
@@ -123,10 +119,7 @@ def test_one_set_needs_no_more_than_hoeffding_says_plus_one_draw():
 
 @pytest.mark.parametrize("pmf", [np.full(200, 0.005), ZIPF.pmf, PEAKED.pmf])
 def test_no_wrong_distribution_has_a_smaller_expectation_than_duality_says(pmf):
-    """E_q D by sampling, in all directions, at the distance at which it should be at least this.
-
-    It is close for equal tokens, where the direction of the least expectation is known: every other token gains.
-    """
+    """It is close for equal tokens, where the direction of the least expectation is known: every other token gains."""
     n, rng = 400, np.random.default_rng(1)
     expectation = expected_variation(n, pmf) + 0.05
     distance = reach_of_expectation(expectation, n, pmf)

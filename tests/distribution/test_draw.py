@@ -22,7 +22,6 @@ ENVELOPE = float(np.sqrt(np.log(2 / ALPHA) / (2 * DRAWS)))
 
 
 def largest_distance(tokens: np.ndarray, probabilities: np.ndarray) -> float:
-    """Largest distance between the distribution functions of draws and of probabilities, tokens in their order."""
     counts = np.bincount(tokens, minlength=len(probabilities))
     return float(np.abs(np.cumsum(counts) / len(tokens) - np.cumsum(probabilities)).max())
 
@@ -48,7 +47,6 @@ def test_frequencies_follow_the_distribution():
 
 
 def test_a_wrong_sampler_is_detected():
-    """The same test on draws at T = 1 in place of 0.5, which is more than 2 e away."""
     logits = np.random.default_rng(5).normal(0, 1.5, 40).astype(np.float32)
     right, wrong = (SamplingConfig(temperature=t, min_p=0, repetition_penalty=1) for t in (0.5, 1.0))
     ours, other = (softmax(np.array(process(logits[None], [[]], each))[0].astype(float)) for each in (right, wrong))

@@ -19,6 +19,7 @@ from sampler.statistics.sums import SumLaw
 ALPHAS = (0.3, 0.05, 0.01)
 UNTIED = ([0.1, 2.0, 3.5, 4.0, 7.5, 9.0], [1.0, 2.5, 3.0, 8.0])
 TIED = ([1.0, 1.0, 1.0, 2.0, 2.0, 5.0], [1.0, 1.0, 3.0, 3.0])
+EITHER = pytest.mark.parametrize("values", [UNTIED, TIED], ids=["untied", "tied"])
 FIRST = (3, 2)  # values of each text that are the first side's
 
 
@@ -29,9 +30,6 @@ def splits(values):
     for places in itertools.product(*chosen):
         pairs = [(text, np.isin(np.arange(len(text)), some)) for text, some in zip(texts, places, strict=True)]
         yield [text[first] for text, first in pairs], [text[~first] for text, first in pairs]
-
-
-EITHER = pytest.mark.parametrize("values", [UNTIED, TIED], ids=["untied", "tied"])
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=5).filter(any), min_size=1, max_size=4))
@@ -83,7 +81,6 @@ def test_rank_sum_of_one_text_is_mann_whitney():
 
 
 def test_rank_sum_does_not_mix_texts():
-    """Every run of the first text is longer than every one of the second, on both sides."""
     runs = np.arange(10.0)
     assert superiority([runs, 100 + runs], [runs + 0.5, 100.5 + runs]) == 0.45
     assert not RankSum(1e-3).judge([runs, 100 + runs], [runs + 0.5, 100.5 + runs]).rejected
@@ -117,13 +114,11 @@ def one_sided(rng, sizes, share):
 
 
 def shifted(rng, sizes, share):
-    """Normal values, moved so that the first is larger with the given probability."""
     shift = 2 * erfinv(2 * share - 1)
     return [rng.normal(size=m) + shift for m, _ in sizes], [rng.normal(size=n) for _, n in sizes]
 
 
 def missed_ranks(test, make, sizes, share, tried, seed=2):
-    """How many of the tries are not rejected. Without ties all of them have the same bound."""
     rng = np.random.default_rng(seed)
     samples = [make(rng, sizes, share) for _ in range(tried)]
     judged = test.judge(*samples[0])
@@ -177,7 +172,6 @@ def test_exceedances_false_alarms_by_enumeration(values, alpha, beyond):
 
 
 def test_exceedances_keep_texts_apart():
-    """A text whose runs are all long on both sides makes no side late."""
     rng = np.random.default_rng(7)
     texts = [1.0] * 9 + [3.0]
     for _ in range(20):

@@ -17,15 +17,15 @@ from sampler.statistics.judgement import detectable_leak
 from sampler.statistics.multinomial import Multinomial
 from sampler.statistics.ranks import RankSum
 from sampler.statistics.scalar import DistributionFunction
-from sampler.statistics.share import AtMost
+from sampler.statistics.share import AtLeast, AtMost
 from sampler.statistics.stratified import StratifiedCounts
 from sampler.statistics.variation import expected_variation, mean_absolute_deviations
 
 PMF = np.array([0.5, 0.3, 0.2])
+ONE, MANY, NAN = np.ones(1), np.ones(30), np.array([np.nan])
 
 
 def all_counts(n: int) -> np.ndarray:
-    """Every way to put n draws on three tokens: (ways, 3)."""
     return np.array([[a, b, n - a - b] for a in range(n + 1) for b in range(n + 1 - a)], dtype=np.int64)
 
 
@@ -41,7 +41,6 @@ def test_multinomial_false_alarms_by_enumeration(pmf, n, alpha):
 
 @pytest.mark.parametrize("n", [60, 120])
 def test_multinomial_misses_no_more_than_announced_in_any_direction(n):
-    """And half of the announced discrepancy is missed more often than not: the bound is no formality."""
     test, counts = Multinomial(PMF, 0.01), all_counts(n)
     kept = np.array([not test.judge(row).rejected for row in counts])
     variation = test.detectable(n)
@@ -66,7 +65,6 @@ def test_expected_variation_is_the_mean_of_the_statistic():
 
 
 def test_draws_that_are_too_regular_are_rejected():
-    """4,096 tokens drawn exactly as often as expected: no generator of noise does that."""
     test = Multinomial(np.full(4_096, 1 / 4_096), 1e-9)
     assert test.accepted(40_960)[0] > 0
     assert test.judge(np.full(4_096, 10)).rejected
@@ -96,6 +94,37 @@ def test_binomial_misses_no_more_than_it_says(p):
     assert test.miss_rate(p + difference / 2, n) > 0.05
 
 
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("n", [1, 7, 40, 200])
+@pytest.mark.parametrize("alpha", [0.05, 1e-4, 1e-9])
+def test_false_alarms_of_a_share_are_at_most_alpha_and_the_bound_is_the_smallest_such(share, n, alpha):
+    test = AtMost(share, alpha)
+    most = test.most(n)
+    counts = np.arange(n + 1)
+    law = binom.pmf(counts, n, share)
+    rejected = np.array([test.judge(int(count), n).rejected for count in counts])
+    assert law[rejected].sum() <= alpha
+    assert rejected.sum() == n - most
+    assert most == math.ceil(n * share) or binom.sf(most - 1, n, share) > alpha
+
+
+@pytest.mark.parametrize(("share", "n", "alpha"), [(0.2, 40, 1e-9), (0.05, 200, 1e-6), (0.5, 60, 1e-8)])
+def test_what_a_share_announces_is_missed_at_most_once_in_a_hundred(share, n, alpha):
+    test = AtMost(share, alpha)
+    seen = test.detectable(n)
+    assert binom.cdf(test.most(n), n, seen) <= 0.01
+    assert seen - 1e-3 < (test.most(n) + 1) / n or binom.cdf(test.most(n), n, seen - 1e-3) > 0.01
+    assert AtLeast(1 - share, alpha).detectable(n) == pytest.approx(1 - seen)
+
+
+def test_few_observations_detect_nothing_and_at_least_counts_what_is_not_marked():
+    assert AtMost(0.2, 1e-9).detectable(5) == 1.0
+    assert AtLeast(0.5, 1e-9).detectable(5) == 0.0
+    assert not AtMost(0.2, 1e-9).judge(0, 0).rejected
+    assert AtLeast(0.5, 1e-9).judge(0, 40).rejected
+    assert not AtLeast(0.5, 1e-9).judge(20, 40).rejected
+
+
 def test_a_leak_of_the_size_that_is_detectable_and_scalars_with_atoms():
     assert (1 - detectable_leak(1_000)) ** 1_000 == pytest.approx(0.01)
     assert detectable_leak(0) == 1.0
@@ -121,9 +150,6 @@ def test_a_budget_is_never_overdrawn(weights, rate):
     assert math.fsum(parts.values()) <= rate
     assert sum(parts.values()) >= 0.999 * rate
     assert list(parts) == list(weights)
-
-
-ONE, MANY, NAN = np.ones(1), np.ones(30), np.array([np.nan])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from sampler.statistics.sums import drawn_marks
 
 UNEVEN = (np.array([3, 4, 2]), np.array([2, 4, 5]))
 EVEN = (np.array([5, 5, 5]), np.array([5, 5, 5]))
+REST = [(alpha, *sides) for alpha in (0.2, 0.05, 1e-3) for sides in (UNEVEN, EVEN) if alpha != 0.05 or sides is EVEN]
 NIGHTLY = pytest.mark.nightly("enumerates thousands of tables; the other cases stand for it")
 
 
@@ -57,14 +58,10 @@ def rejected_given(test, pooled, n_first, n_second) -> dict[int, bool]:
     return found
 
 
-REST = [(alpha, *sides) for alpha in (0.2, 0.05, 1e-3) for sides in (UNEVEN, EVEN) if alpha != 0.05 or sides is EVEN]
-
-
 @pytest.mark.parametrize(
     ("alpha", "n_first", "n_second"), [(0.05, *UNEVEN), *(pytest.param(*case, marks=NIGHTLY) for case in REST)]
 )
 def test_false_alarms_by_enumeration(alpha, n_first, n_second):
-    """Given any pooled counts, hence for any rates of the texts; and some pooled counts do alarm."""
     worst = 0.0
     for pooled in tables(n_first, n_second):
         ways = exact_law(pooled, n_first, n_second)
@@ -75,7 +72,6 @@ def test_false_alarms_by_enumeration(alpha, n_first, n_second):
 
 
 def accepted(test, pooled, n_first, n_second) -> tuple[int, int]:
-    """Smallest and largest first count that `judge` does not reject; those between them are not rejected either."""
     counts = [first for first, wrong in rejected_given(test, pooled, n_first, n_second).items() if not wrong]
     assert len(counts) == max(counts) - min(counts) + 1
     return min(counts), max(counts)
@@ -113,7 +109,6 @@ def spread(mean: float, n: np.ndarray, fullest: int) -> np.ndarray:
     ],
 )
 def test_misses_by_enumeration(alpha, n_first, n_second, rate):
-    """At the announced rise of the first sample: in every text, or on as few texts as hold it, in either sample."""
     test, n_first, n_second = StratifiedCounts(alpha), np.array(n_first), np.array(n_second)
     rise = test.detectable_rise(rate, n_second, n_first)
     assert rise < 1 - rate
@@ -130,7 +125,6 @@ def test_misses_by_enumeration(alpha, n_first, n_second, rate):
 @settings(max_examples=10)
 @given(st.data(), st.sampled_from([0.3, 0.05, 0.01]))
 def test_what_the_bound_counts_as_rejected_is_rejected(largest, most_texts, data, alpha):
-    """The bound knows the sum of the pooled counts alone; `judge` knows them text by text."""
     sizes = st.tuples(st.integers(1, largest), st.integers(1, largest))
     texts = data.draw(st.lists(sizes, min_size=1, max_size=most_texts))
     n_first, n_second = (np.array(side) for side in zip(*texts, strict=True))
@@ -182,7 +176,6 @@ def test_p_values_of_marks_on_one_side_alone(first, runs, expected):
 @pytest.mark.parametrize("second", [0, 3])
 @pytest.mark.parametrize(("runs", "texts", "shares"), [(20, 10, [1]), (1, 200, [1]), (200, 1, [1]), (20, 10, [2, 0])])
 def test_marked_runs_miss_no_more_than_announced(runs, texts, shares, second):
-    """With equal probabilities, and with all marks in half of the texts: these are no more spread than equal ones."""
     test, rng, tried, n = StratifiedCounts(1e-6), np.random.default_rng(4), 300, [runs] * texts
     share = test.detectable_share(n, n, second)
     assert 0 < share < 1

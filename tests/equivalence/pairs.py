@@ -55,7 +55,6 @@ class Pair:
         return torch.cat([embeddings, self.their_embedding(self.config.bos_id, 0)], dim=1)
 
     def their_embedding(self, token: int, position: int) -> torch.Tensor:
-        """A token of speech, the same in all rows."""
         embedded = self.theirs.speech_emb(torch.full((self.rows, 1), token))
         return embedded if self.gpt2 else embedded + self.theirs.speech_pos_emb.get_fixed_embedding(position)
 

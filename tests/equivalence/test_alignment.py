@@ -89,13 +89,11 @@ def hand_made_runs() -> list[Replay]:
 @given(st.lists(replays(), min_size=1, max_size=5))
 @settings(max_examples=30)
 def test_every_decision_is_upstreams(version, runs):
-    """Logits to the bit, flags, position, and the step at which upstream breaks; S of 2 and more."""
     assert compare(analyzer(ANALYZERS[version]), version, runs)
 
 
 @given(replays(exact=False))
 def test_attention_of_any_value(run):
-    """Not only multiples of 2^-12: the mean over heads, hence the position, is upstream's to the bit."""
     ours = AlignmentStreamAnalyzer(analyzer("upstream"), 1, EOS)
     ours.start(0, run.length)
     each, going = Both(0, run, Upstream("0.1.7", run.length)), True
@@ -179,7 +177,6 @@ def test_a_wrong_analyzer_is_detected(wrong, monkeypatch):
 
 @functools.cache
 def recorded(ordinary: int, wild: int) -> list[Replay]:
-    """Attention and tokens of Finch: ordinary runs, wild ones that repeat tokens, and unending ones."""
     checkpoint, config = finch.load(), variant("mtl-head").config
     heated = replace(config, temperature=1.3, repetition_penalty=1.0)
     prompts = sorted(finch.prompts("sentences"), key=lambda prompt: prompt.tokens)
@@ -200,7 +197,6 @@ def test_runs_of_finch(version, ordinary, wild):
 
 
 def test_the_first_chunk_has_two_rows_and_the_second_one_counts():
-    """What the core's prefill gives for both BOS rows, as MLX arrays: the decisions of the last row alone."""
     checkpoint = finch.load()
     model, voice = checkpoint.model, checkpoint.voice
     text = checkpoint.tokenizer.encode(finch.prompts("sentences")[0].text)
@@ -220,7 +216,6 @@ def test_the_first_chunk_has_two_rows_and_the_second_one_counts():
 
 
 def test_a_run_through_the_generator_has_the_flags_of_upstreams_object():
-    """Generation feeds the analyzer what the record says: replayed, upstream's object raises the same flags."""
     wheels.need("0.1.7")
     checkpoint = finch.load()
     config = replace(variant("mtl-0.1.6").config, temperature=1.2, repetition_penalty=1.2)

@@ -73,7 +73,6 @@ def order_of(orders, row, knobs):
 
 @pytest.mark.parametrize("orders", ["one", "own", "own and backwards"])
 def test_rows_of_different_processors_are_what_they_are_alone(orders):
-    """With one order for all rows, with orders that name what a row uses, and with two kinds of orders in turn."""
     rng = np.random.default_rng(4)
     count = len(FURTHER_KNOBS)
     configs = [
@@ -141,14 +140,12 @@ def processed(logits=((0.0, 1.0, 2.0),), history=((),), config=NEUTRAL, uncond=N
     ],
 )  # fmt: skip
 def test_ids_beyond_the_vocabulary_are_passed_over(knobs, last_stays):
-    """Three tokens; in the history are ids that no token has."""
     ((*others, last),) = processed(np.ones((1, 3)), [[2, 3, 2, 7, 2]], SamplingConfig(**{**NOTHING, **knobs}))
     assert others == [1, 1]
     assert (last == 1) == last_stays
 
 
 def test_thresholds_that_are_met_exactly():
-    """The token at which typical-p reaches its mass is the last one; one at XTC's threshold reaches it."""
     logits = mx.array([[0.0, 0.7, 1.9, -1.1, -2.0]])
     log_p = _log_softmax(logits)
     entropy = -mx.sum(mx.exp(log_p) * log_p)
@@ -254,7 +251,6 @@ def test_histories_and_arrays_of_every_kind_are_read():
 
 
 def test_stages_that_are_off_are_skipped():
-    """A stage that no row uses gives the very array that it was given, and one without a past is refused."""
     scores = np.zeros((1, 3), np.float32)
 
     def applied(stage, config):

@@ -21,6 +21,11 @@ from sampler.requests import Batch
 from sampler.runtime.compiled import compiled
 
 VOCAB = 8_194
+SCORES = st.one_of(
+    st.floats(-40, 40, width=32),
+    st.sampled_from([0.0, -0.0, 1.0, 1.0, 1.0000001, -3.0, -np.inf, -300.0, 1e-40]),
+    st.integers(-3, 3).map(float),
+)
 
 
 def removed_but(kept: np.ndarray, values: float | np.ndarray = 0.0) -> np.ndarray:
@@ -29,7 +34,6 @@ def removed_but(kept: np.ndarray, values: float | np.ndarray = 0.0) -> np.ndarra
 
 @st.composite
 def places(draw):
-    """Which tokens of some rows are left: few, none, neighbours, all."""
     size = draw(st.integers(1, 40))
     rows = draw(st.lists(st.lists(st.integers(0, size - 1)), min_size=1, max_size=5))
     return np.array([np.isin(np.arange(size), ids) for ids in rows])
@@ -37,7 +41,6 @@ def places(draw):
 
 @given(places(), st.integers(0, 2**63), st.integers(0, 2**62))
 def test_words_of_some_tokens_are_those_of_numpys_philox(kept, seed, step):
-    """`np.random.Philox` is the other implementation, at any key, step and place."""
     keys = [NoiseKey(seed, "words", row) for row in range(len(kept))]
     steps = [step + row for row in range(len(kept))]
     left = left_of(removed_but(kept))
@@ -49,7 +52,6 @@ def test_words_of_some_tokens_are_those_of_numpys_philox(kept, seed, step):
 
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.5, 1.0])
 def test_noise_of_some_tokens_is_that_of_all(share):
-    """At the places of a whole vocabulary, to the last bit of the conversion, among rows of every kind."""
     rng = np.random.default_rng(5)
     kept = rng.random((7, VOCAB)) < share
     kept[2], kept[3] = False, True
@@ -72,7 +74,6 @@ def test_any_noise_is_asked_beside_the_suites_own():
 
 
 def kept_of(row: np.ndarray, keep=keep_nucleus, **knobs: float) -> set[int]:
-    """The tokens that a stage keeps, whose scores it leaves as they are."""
     scores = keep(row[None], Knobs.of([SamplingConfig(**knobs)], len(row)))[0]
     kept = np.flatnonzero(scores > -np.inf)
     np.testing.assert_array_equal(scores[kept], row[kept])
@@ -80,10 +81,7 @@ def kept_of(row: np.ndarray, keep=keep_nucleus, **knobs: float) -> set[int]:
 
 
 def nucleus(row: np.ndarray, top_p: float, least: int) -> tuple[set[int], set[int]]:
-    """The tokens that must stay and those that may, by the definition in exact sums of float64 (math.fsum).
-
-    A mass within 1e-12 of the limit may fall on either side: the sums of other orders differ by that.
-    """
+    """Tokens that must stay and that may, by exact sums; a mass within 1e-12 of the limit may fall on either side."""
     order = sorted((token for token in range(len(row)) if row[token] > -np.inf), key=lambda at: (row[at], -at))
     weights = [math.exp(float(row[token]) - float(row.max())) for token in order]
     limit = (1 - top_p) * math.fsum(weights)
@@ -92,13 +90,6 @@ def nucleus(row: np.ndarray, top_p: float, least: int) -> tuple[set[int], set[in
     near = 1e-12 * math.fsum(weights)
     must = {token for token, mass in zip(order, masses, strict=True) if mass > limit + near} | spared
     return must, {token for token, mass in zip(order, masses, strict=True) if mass > limit - near} | spared
-
-
-SCORES = st.one_of(
-    st.floats(-40, 40, width=32),
-    st.sampled_from([0.0, -0.0, 1.0, 1.0, 1.0000001, -3.0, -np.inf, -300.0, 1e-40]),
-    st.integers(-3, 3).map(float),
-)
 
 
 @given(
@@ -118,7 +109,6 @@ def test_the_nucleus_is_the_definitions(values, top_p, least):
 @pytest.mark.parametrize("spread", [0.0, 1e-6, 0.01, 3.0, 100.0])
 @pytest.mark.parametrize("top_p", [0.1, 0.95])
 def test_the_nucleus_of_a_whole_vocabulary(spread, top_p):
-    """From a flat distribution, where nearly everything is at the crossing, to one that has few tokens."""
     rng = np.random.default_rng(2)
     row = np.round(rng.normal(0, spread, VOCAB), 6).astype(np.float32)  # rounded: equal scores
     row[rng.random(VOCAB) < 0.1] = -np.inf
@@ -133,7 +123,6 @@ def test_the_nucleus_of_a_whole_vocabulary(spread, top_p):
 @pytest.mark.parametrize("step", [2.0**-23, 2.0**-15, 2.0**-9, 2.0**-2])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_scores_that_differ_in_any_bit_are_distinguished(step, sign):
-    """From 1 upwards or -1 downwards in steps of the last bit of a float and of larger ones; the best half stays."""
     ranks = np.random.default_rng(0).permutation(64)
     row = (sign * (1 + step * ranks)).astype(np.float32)
     assert len(set(row.tolist())) == 64
@@ -144,7 +133,6 @@ def test_scores_that_differ_in_any_bit_are_distinguished(step, sign):
 
 @pytest.mark.parametrize(("top_p", "count"), [(0.5, 4), (0.25, 2), (0.75, 6), (0.0, 1), (0.875, 7), (0.876, 8)])
 def test_a_mass_that_is_reached_exactly_is_enough(top_p, count):
-    """Eight equal scores, whose masses are exact; the lowest ids stay."""
     assert kept_of(np.full(8, 3.0, np.float32), top_p=top_p) == set(range(count))
 
 
@@ -158,7 +146,6 @@ def test_min_p_spares_the_most_likely(values, least):
 
 @given(st.data())
 def test_a_row_has_the_same_bits_in_any_batch(data):
-    """Dense rows, rows of one token and rows that are refused as neighbours: scores and draws stay what they are."""
     size = data.draw(st.integers(2, 300))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     rows = data.draw(st.integers(2, 6))
@@ -187,7 +174,6 @@ def test_a_row_has_the_same_bits_in_any_batch(data):
 
 
 def test_a_draw_of_what_is_left_is_that_of_all():
-    """The tokens of `pick` under noise for every token, and the measures of them."""
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 3, (20, 500)).astype(np.float32)
     configs = [SamplingConfig(temperature=0.0 if row % 5 == 0 else 1.5, min_p=0.05 * (row % 2)) for row in range(20)]
@@ -229,7 +215,6 @@ def test_a_loop_is_compiled_where_no_folder_keeps_it(monkeypatch):
 
 
 def test_rows_that_do_not_go_together_come_back_in_their_places(monkeypatch):
-    """More rows than fit at once, of two orders in turn."""
     rng = np.random.default_rng(4)
     logits = rng.normal(0, 3, (7, 40)).astype(np.float32)
     configs = [SamplingConfig(top_p=0.9, order=STAGES[:: 1 if row % 3 else -1], temperature=row) for row in range(7)]

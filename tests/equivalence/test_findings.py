@@ -41,7 +41,6 @@ class Block(NamedTuple):
     printed: str
 
     def missing(self) -> str | None:
-        """Why it cannot be run here."""
         modules = re.findall(r"^(?:from|import) (mlx\w*)", self.program, flags=re.MULTILINE)
         if modules and sys.platform != "linux":
             return "printed by MLX's CPU backend on Linux"
@@ -95,14 +94,12 @@ def printed():
 @pytest.mark.nightly("all programs of the document, with mlx-lm and mlx-audio, take a minute")
 @pytest.mark.parametrize("block", blocks() + copies(), ids=lambda block: block.heading.replace(" ", "_"))
 def test_a_reproduction_prints_what_stands_under_it(block, printed):
-    """Those that a row of the table ascribes to two packages are run with both."""
     if reason := block.missing():
         pytest.skip(reason)
     assert printed[block.program] == block.printed
 
 
 def test_a_quick_reproduction_prints_what_stands_under_it():
-    """One that leaves no trace, in this process."""
     block = next(block for block in blocks() if block.heading == "Filters before temperature")
     if reason := block.missing():
         pytest.skip(reason)
@@ -118,7 +115,6 @@ def test_every_finding_is_in_the_table_with_its_kind():
 
 
 def test_every_finding_has_a_reproduction():
-    """A program that is run here, or the command of one that takes longer, which is there."""
     programs = {block.heading for block in blocks() if "mlx_" in block.program or "chatterbox-tts" in block.program}
     command = re.compile(r"^python -m (\S+)", flags=re.MULTILINE)
     commands = {heading: command.findall(text) for heading, text in sections().items()}

@@ -109,7 +109,6 @@ def test_greedy_leaves_the_first_of_the_maxima_and_reads_no_filter(engine):
 
 @pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[4], CONFIGS[11]], ids=name_of)
 def test_process_shows_what_the_sampler_draws_from(engine, config, monkeypatch):
-    """The scores that `make_sampler` would draw from are intercepted at its last call."""
     seen = []
 
     def intercept(scores, temp):

@@ -17,14 +17,10 @@ from tests import upstream
 from tests.equivalence.pairs import first_difference
 from tests.wheel_runs import KNOBS, infer
 
+checkpoint = pytest.fixture(finch.load, scope="module")
 SHORTEST = 50
 CONFIG = SamplingConfig(temperature=0.8, cfg_weight=0.5, min_p=0.05, repetition_penalty=1.2)
 GREEDY = {"min_p": 0.0, "repetition_penalty": 1.2}
-
-
-@pytest.fixture(scope="module")
-def checkpoint():
-    return finch.load()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +50,6 @@ def test_greedy_tokens_are_identical(checkpoint, their_tokens, steps):
     ("count", "cap"), [(3, 60), pytest.param(200, 150, marks=pytest.mark.nightly("200 generations of both sides"))]
 )
 def test_sampled_tokens_are_identical(checkpoint, their_tokens, record_property, count, cap):
-    """Sequences of 50 tokens and more: 99 % identical, each difference with its margin and its reason."""
     prompts = [prompt for prompt in finch.prompts("sentences") if prompt.tokens >= SHORTEST + 10]
     prompts = [*prompts, *finch.prompts("paragraphs")][: count + 10]
     keys = [(7, "parity", index) for index in range(len(prompts))]

@@ -20,14 +20,13 @@ from sampler.t3.checkpoint import Checkpoint, load_checkpoint
 from sampler.t3.model import T3
 from sampler.t3.norms import layer_norm, rms_norm
 from sampler.t3.weights import read_weights
+from sampler.variants import variant
 from tests import precision
 from tests.precision import cast, held_out_runs, measure
 from tests.support import TINY, TURBO_SMALL, TURBO_TINY, random_text, random_voice, random_weights
 
-TURBO = SamplingConfig(
-    top_k=1_000, top_p=0.95, min_p=0.0, cfg_weight=0.0, order=("temperature", "top_k", "top_p", "repetition_penalty")
-)
 HALVES = ("float16", "bfloat16")
+OTHER = pytest.mark.nightly("the other type of each backbone takes seconds more")
 
 
 def finch_distances(dtype: str):
@@ -37,12 +36,9 @@ def finch_distances(dtype: str):
 
 
 def gpt2_distances(dtype: str):
-    speech = np.random.default_rng(4).integers(0, TURBO_SMALL.bos_id, 120).tolist()
+    runs = [(random_text(TURBO_SMALL, 40, 3), np.random.default_rng(4).integers(0, TURBO_SMALL.bos_id, 120).tolist())]
     weights, voice = random_weights(TURBO_SMALL, 1), random_voice(TURBO_SMALL, 2)
-    return measure(weights, TURBO_SMALL, voice, [(random_text(TURBO_SMALL, 40, 3), speech)], dtype, [TURBO])[0]
-
-
-OTHER = pytest.mark.nightly("the other type of each backbone takes seconds more")
+    return measure(weights, TURBO_SMALL, voice, runs, dtype, [variant("turbo").config])[0]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +49,6 @@ OTHER = pytest.mark.nightly("the other type of each backbone takes seconds more"
     ],
 )  # fmt: skip
 def test_each_backbone_is_as_far_from_float32_as_torch_is(distances, dtype, record_property):
-    """The medians of the total variation after the chain are within a factor of 2."""
     ours, theirs = distances(dtype)
     medians = float(np.median(ours)), float(np.median(theirs))
     figures = f"core {medians[0]:.1e}, torch {medians[1]:.1e} ({dtype}, {distances.__name__})"
@@ -83,7 +78,6 @@ def test_a_wrong_type_is_detected(wrong, monkeypatch):
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("config", [TINY, TURBO_TINY], ids=lambda config: config.name)
 def test_everything_between_weights_and_logits_has_that_type(config, dtype):
-    """Cache, prefix and every layer; the logits and the attention are float32."""
     half, rows = getattr(mx, dtype), 2 if config.guidance else 1
     model, voice = T3(cast(random_weights(config, 5), dtype), config), random_voice(config, 6)
     seen: dict[str, mx.Dtype] = {}

@@ -44,7 +44,6 @@ BESIDE = {
 
 @st.composite
 def further_configs(draw_from, stages=OPTIONAL_STAGES, base=configs()):  # noqa: B008 - a strategy is a constant
-    """Up to four further stages on, among any seven, in the default order or another one."""
     on = draw_from(st.lists(st.sampled_from(stages), min_size=1, max_size=4, unique=True))
     knobs = {name: draw_from(KNOBS[name]) for name in on} | draw_from(st.fixed_dictionaries(BESIDE))
     config = draw_from(base)
@@ -57,7 +56,6 @@ def further_configs(draw_from, stages=OPTIONAL_STAGES, base=configs()):  # noqa:
 
 @st.composite
 def past_inputs(draw_from):
-    """Logits, unconditional logits, repetitive histories and the context of a generation."""
     logits, uncond, history = draw_from(chain_inputs())
     rng = np.random.default_rng(draw_from(st.integers(0, 2**32 - 1)))
     if draw_from(st.booleans()):  # few different ids, so that sequences come again
@@ -76,8 +74,7 @@ def scores_of(logits, history, config, uncond=None, context=None) -> np.ndarray:
     return np.array(process(logits, history, config, uncond, **({} if context is None else context._asdict())))
 
 
-def disagreement(left, right, bounds) -> str:
-    """What two answers differ in beyond the grey zone, or nothing."""
+def disagreement(left, right, bounds, tolerance=2e-6) -> str:
     must, may = bounds
     for scores in (left, right):
         kept = scores > -np.inf
@@ -85,7 +82,7 @@ def disagreement(left, right, bounds) -> str:
             return f"kept sets: {np.argwhere(must & ~kept).tolist()} missing, {np.argwhere(kept & ~may).tolist()} more"
     decided = (must == may).all(axis=-1) & must.any(axis=-1)
     difference = np.abs(softmax(left[decided].astype(float), -1) - softmax(right[decided].astype(float), -1))
-    return f"probabilities by {difference.max()}" if difference.max(initial=0) >= 2e-6 else ""
+    return "" if difference.max(initial=0) < tolerance else f"probabilities by {difference.max()}"
 
 
 def answered(engine, *inputs):
@@ -210,7 +207,6 @@ def test_dry_equals_a_search_for_every_token(history, multiplier, base, allowed,
 
 @given(past_inputs(), configs())
 def test_knobs_that_are_off_change_nothing(inputs, config):
-    """Named in the order and off, a further stage is the identity; and a context alone changes nothing."""
     logits, uncond, history, context = inputs
     named = SamplingConfig(order=tuple(OPTIONAL_STAGES))
     np.testing.assert_array_equal(scores_of(logits, history, named, None, context), logits)
@@ -306,7 +302,6 @@ def test_worked_examples(knobs, logits, history, prompt, expected):
 
 
 def test_a_long_loop_costs_no_infinity():
-    """A thousand times the same id, base 100: the penalty is bounded, and the others are still there."""
     logits, history = np.zeros((1, 3), np.float32), [[1] * 1000]
     config = SamplingConfig(order=("dry_multiplier", "temperature"), dry_multiplier=5, dry_base=100, temperature=0.1)
     for engine in (scores_of, REFERENCE.process):
@@ -339,12 +334,10 @@ def test_the_core_engine_takes_a_context():
 
 
 def with_past(change):
-    """The right scores for another context."""
     return lambda logits, history, config, past: scores_of(logits, history, config, None, change(past))
 
 
 def with_knobs(**knobs):
-    """The right scores for other sampling parameters."""
     return lambda logits, history, config, past: scores_of(logits, history, neutral(**knobs), None, past)
 
 
@@ -367,7 +360,6 @@ def xtc_over_the_batch(logits, history, config, past):
 
 
 def of_rows(logits, name, **given):
-    """A statistic of the tokens that are left, as a column."""
     return np.array([[getattr(row[row > -np.inf], name)(**given)] for row in logits])
 
 
@@ -405,7 +397,6 @@ WRONG = {
 
 
 def batches():
-    """Twenty batches of three rows that repeat themselves, some tokens removed, with their contexts."""
     rng = np.random.default_rng(11)
     for _ in range(20):
         logits = rng.normal(0, 1.5, (3, 12)).astype(np.float32)

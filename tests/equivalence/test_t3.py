@@ -1,9 +1,11 @@
-"""The MLX core against upstream's own T3 (chatterbox-tts 0.1.7, PyTorch), same weights, float32.
+"""The MLX core against upstream's own T3 and Turbo's loop (chatterbox-tts 0.1.7, PyTorch), same weights, float32.
 
 Four models: Finch as shipped, a narrow model of six layers with Turbo's GPT-2 backbone, and two layers at full width of
 the English model and of Turbo, these three with random weights. What lies inside the network, and logits of GPT-2, may
 differ by 1e-4 + 1e-5 |value|; logits of the Llama backbone by 1e-4.
 """
+
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -11,25 +13,31 @@ import pytest
 import torch
 from scipy.special import expit
 
-from sampler import finch
+from sampler import SamplingConfig, finch, process
+from sampler.chain.draw import pick
+from sampler.chain.noise import NoiseKey
 from sampler.finch.training.measure import held_out_speech
-from sampler.t3.activations import swiglu
+from sampler.t3.activations import gelu_new, swiglu
 from sampler.t3.backbone import AttentionRequest
 from sampler.t3.conditioning import Voice
 from sampler.t3.config import CHATTERBOX_NANO, CHATTERBOX_TURBO
+from sampler.t3.norms import layer_norm
 from sampler.t3.weights import expected_shapes, read_weights
+from sampler.variants import variant
 from tests import upstream
 from tests.equivalence.pairs import STEPS, Pair
-from tests.support import CACHES, SLICE, TURBO_SLICE, TURBO_SMALL, decode_cache
+from tests.support import CACHES, SLICE, TURBO_SLICE, TURBO_SMALL, TURBO_TINY, decode_cache
+from tests.wheel_runs import TURBO_KNOBS, infer
 
 WIDE = pytest.mark.nightly("models at full width take seconds to build and a minute to compare")
+LONG = pytest.mark.nightly("more than 100 tokens of both implementations")
+TURBOS = [pytest.param(TURBO_SMALL, id="turbo-small"), pytest.param(TURBO_SLICE, marks=WIDE, id="turbo-slice")]
+OF_TURBO = pytest.mark.parametrize("pair", TURBOS, indirect=True)
+DEFAULTS = variant("turbo").config
+SHARPER = replace(DEFAULTS, temperature=1.0, top_k=20, top_p=0.7, repetition_penalty=2.0)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[None, TURBO_SMALL, pytest.param(SLICE, marks=WIDE), pytest.param(TURBO_SLICE, marks=WIDE)],
-    ids=["finch", "turbo-small", "slice", "turbo-slice"],
-)
+@pytest.fixture(scope="module", params=[pytest.param(None, id="finch"), pytest.param(SLICE, marks=WIDE), *TURBOS])
 def pair(request):
     with torch.inference_mode():
         if request.param:
@@ -63,7 +71,6 @@ def test_the_state_dict_is_upstreams_at_full_size(config, tensors):
 
 @torch.inference_mode()
 def test_conditioning_and_prefix(pair):
-    """The prefix with what `inference` makes of it, and as `en-0.1.2-nocfg` has it: one row with a single BOS."""
     theirs = pair.theirs.prepare_conditioning(upstream.conditions(pair.voice))[0]
     assert theirs.shape == (pair.config.conditioning_length, pair.config.hidden_size)
     assert not pair.gpt2 or len(theirs) == 1 + len(pair.voice.prompt)
@@ -106,7 +113,6 @@ def test_prefill_layer_by_layer(pair, record_property):
 @pytest.mark.parametrize("kind", CACHES)
 @torch.inference_mode()
 def test_teacher_forced_steps(pair, kind, steps, record_property):
-    """Steps over the cache: every layer, logits, their mix, attention of the aligned heads; then all in one pass."""
     cache = decode_cache(kind, pair.config, pair.our_prefill()[2], steps)
     past = pair.their_forward(pair.their_prefix()).past_key_values
     attention = AttentionRequest(pair.config.aligned_heads)
@@ -133,7 +139,6 @@ def test_teacher_forced_steps(pair, kind, steps, record_property):
 
 
 def test_swiglu_is_that_of_float64():
-    """Gates of every size, both ends of what float32's exponential can hold and beyond."""
     rng = np.random.default_rng(0)
     gates = np.concatenate([rng.normal(0, 3, 4_000), rng.uniform(-200, 200, 95), [0, -0.0, -87.5, 87.5, -1e4, 1e30]])
     joint = np.concatenate([gates, rng.normal(0, 2, gates.size)]).astype(np.float32)[None].repeat(3, axis=0)
@@ -147,3 +152,91 @@ def test_swiglu_of_other_types_is_mlxs():
     found = swiglu(joint)
     assert found.dtype == mx.bfloat16
     np.testing.assert_allclose(np.array(found.astype(mx.float32)), gate * expit(gate) * up, rtol=0.03, atol=1e-3)
+
+
+def test_turbo_has_the_constants_of_upstreams_gpt2_medium():
+    sizes = upstream.module("chatterbox.models.t3.llama_configs")
+    with torch.device("meta"):
+        upstream.make(TURBO_TINY)
+        upstream.make(CHATTERBOX_TURBO)
+    assert sizes.GPT2_MEDIUM_CONFIG.items() <= sizes.LLAMA_CONFIGS[CHATTERBOX_TURBO.name].items()
+    assert CHATTERBOX_TURBO.layer_norm_eps == sizes.GPT2_MEDIUM_CONFIG["layer_norm_epsilon"]
+    assert sizes.LLAMA_CONFIGS[TURBO_TINY.name]["n_embd"] == TURBO_TINY.hidden_size
+
+
+@OF_TURBO
+@torch.inference_mode()
+def test_the_distributions_are_neither_sharp_nor_uniform(pair):
+    """What makes the comparisons mean something: 5 to 6.5 nats at the median, another favourite at most steps."""
+    logits = np.array(pair.ours.teacher_forced(pair.text, pair.voice, pair.speech))[0].astype(np.float64)
+    probabilities = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities /= probabilities.sum(-1, keepdims=True)
+    entropy = -(probabilities * np.log(probabilities)).sum(-1)
+    assert 5 < np.median(entropy) < 6.5 < np.log(pair.config.speech_vocab_size) - 2
+    assert len(set(logits.argmax(-1).tolist())) > STEPS / 2
+
+
+def their_tokens(pair: Pair, config: SamplingConfig, key: tuple[int, str, int], cap: int) -> list[int]:
+    """`T3.inference_turbo` with `torch.multinomial` answered by the suite's noise, and nothing else changed."""
+    knobs = {name: getattr(config, name) for name in TURBO_KNOBS}
+    run = {"text": pair.text, "rows": 1, "cap": cap, "knobs": knobs, "noise": key, "pushed": ()}
+    return infer(pair.theirs, pair.voice, run, "turbo")["tokens"]
+
+
+def our_tokens(pair: Pair, config: SamplingConfig, key: tuple[int, str, int], cap: int) -> list[int]:
+    """The same rule: the penalty sees BOS at step 0 alone, the first token may be EOS, cap + 1 tokens may come."""
+    logits, _, filled = pair.our_prefill()
+    cache = decode_cache("slots", pair.config, filled, cap + 1)
+    tokens: list[int] = []
+    for step in range(cap + 1):
+        scores = process(np.array(logits), [tokens or [pair.config.bos_id]], config)
+        gumbel = NoiseKey(*key).gumbel(step, pair.config.speech_vocab_size)
+        tokens.append(int(pick(scores, mx.array(gumbel)[None])[0].item()))
+        if step and tokens[-1] == pair.config.eos_id:
+            break
+        hidden, _ = pair.ours.backbone.step(pair.ours.embed_speech(tokens[-1:], [step + 1]), cache)
+        logits = pair.ours.logits(hidden)
+    return tokens[:-1] if tokens[-1] == pair.config.eos_id else tokens
+
+
+@pytest.mark.parametrize(
+    ("config", "index", "cap"),
+    [(DEFAULTS, 1, 30), *(pytest.param(*run, 110, marks=LONG) for run in ((DEFAULTS, 0), (DEFAULTS, 1), (SHARPER, 2)))],
+)
+@OF_TURBO
+@torch.inference_mode()
+def test_sampled_tokens_are_those_of_inference_turbo(pair, config, index, cap):
+    expected = their_tokens(pair, config, (3, "turbo", index), cap)
+    assert len(expected) >= cap - 10, "EOS came early: choose another key"
+    assert our_tokens(pair, config, (3, "turbo", index), cap) == expected
+
+
+@torch.inference_mode()
+def test_runs_end_where_upstreams_end():
+    pair = Pair.of_random_weights(TURBO_SMALL, eos_bias=15.0)
+    runs = [their_tokens(pair, DEFAULTS, (4, "turbo", index), 8) for index in range(8)]
+    assert runs == [our_tokens(pair, DEFAULTS, (4, "turbo", index), 8) for index in range(8)]
+    assert len({len(run) for run in runs}) > 2
+    assert any(run[:1] == [TURBO_SMALL.eos_id] for run in runs)
+
+
+def test_gelu_is_torchs_tanh_approximation():
+    values = np.linspace(-30, 30, 2_001, dtype=np.float32)
+    expected = torch.nn.functional.gelu(torch.from_numpy(values).double(), approximate="tanh")
+    np.testing.assert_allclose(np.array(gelu_new(mx.array(values))), expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 31, 192, 768, 1_024])
+def test_layer_norm_is_as_near_to_float64_as_torchs(width):
+    """Rows with one value of 300 among ordinary ones, as trained transformers have them (arXiv:2402.17762)."""
+    rng = np.random.default_rng(width)
+    rows = rng.standard_normal((64, width)).astype(np.float32)
+    rows[:, width // 2] += 300
+    weight, bias = (rng.standard_normal(width).astype(np.float32) for _ in range(2))
+    ours = np.array(layer_norm(mx.array(rows), mx.array(weight), mx.array(bias), 1e-5))
+    in_torch = [torch.from_numpy(array) for array in (rows, weight, bias)]
+    theirs = torch.nn.functional.layer_norm(in_torch[0], (width,), *in_torch[1:], 1e-5).numpy()
+    exact = torch.nn.functional.layer_norm(
+        in_torch[0].double(), (width,), *(array.double() for array in in_torch[1:]), 1e-5
+    ).numpy()
+    assert np.abs(ours - exact).max() <= 2 * np.abs(theirs - exact).max() + 1e-6

@@ -17,6 +17,7 @@ from sampler.t3.tokenizer import TextTokenizer, normalize_punctuation
 from tests import upstream
 
 LETTERS = "abcXYZ .,!?:;-'\"()0123456789\u2026\u2014\u2013\u201c\u201d\u2018\u2019\u00e9\u00fc\u00df"
+checkpoint = pytest.fixture(finch.load, scope="module")
 TEXTS = st.text(alphabet=st.sampled_from(LETTERS), max_size=60).filter(lambda text: text.strip())
 
 
@@ -29,11 +30,6 @@ def upstream_function(module: str, name: str):
     namespace: dict[str, object] = {}
     exec(text[start : text.index("\n\n\n", start)], namespace)  # the oracle's own code, unchanged
     return namespace[name]
-
-
-@pytest.fixture(scope="module")
-def checkpoint():
-    return finch.load()
 
 
 @given(TEXTS)

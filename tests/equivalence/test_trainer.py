@@ -58,7 +58,6 @@ def core(network, tmp_path_factory) -> T3:
 @pytest.mark.parametrize("single_bos", [0.0, 1.0])
 @pytest.mark.parametrize("blank_text", [0.0, 1.0])
 def test_the_loss_of_a_packed_batch_is_the_log_loss_of_the_core(corpus, network, core, single_bos, blank_text):
-    """Four utterances of different lengths in one padded batch, against each by itself, teacher-forced."""
     recipe = Recipe(rows_per_batch=1_000, shards=1, blank_text=blank_text, single_bos=single_bos, wrong_token=0.0)
     (batch,) = next(batches(corpus, recipe).from_step(0))
     assert len(batch.text) == len(LENGTHS)
@@ -77,7 +76,6 @@ def test_the_loss_of_a_packed_batch_is_the_log_loss_of_the_core(corpus, network,
 
 
 def test_a_batch_of_blank_texts_has_losses(corpus, network):
-    """A small batch may have no text at all: then text and alignment say nothing, and nothing becomes NaN."""
     (batch,) = next(batches(corpus, Recipe(rows_per_batch=1_000, shards=1, blank_text=1.0)).from_step(0))
     losses = network(batch)
     assert (losses.text.item(), losses.alignment.item()) == (0.0, 0.0)
@@ -87,7 +85,6 @@ def test_a_batch_of_blank_texts_has_losses(corpus, network):
 
 
 def test_the_layers_are_those_of_the_library(network):
-    """Hidden rows and attention of the trainer's layers against LlamaModel's own, over several chunks."""
     keep = frozenset(layer for layer, _ in CONFIG.aligned_heads)
     packed = torch.randn(2, 600, CONFIG.hidden_size, generator=torch.Generator().manual_seed(6))
     network.tfmr.config._attn_implementation = "eager"
@@ -115,8 +112,6 @@ def test_the_gradients_are_those_of_the_library(network):
 
 
 def train(corpus, folder, recipe, seed: int = 8, stop: int | None = None) -> T3Network:
-    """A network from this seed, trained; an interrupt comes after `stop` steps."""
-
     def bar(done: int, note: str) -> None:
         if done == stop:
             raise KeyboardInterrupt
@@ -134,7 +129,6 @@ def batches(corpus, recipe) -> Batches:
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(corpus, tmp_path, monkeypatch):
-    """Stopped at step 5 of 9 with a checkpoint of step 4: the same weights to the bit, a log without a step twice."""
     monkeypatch.setattr(fitting, "KEPT_EVERY", 2)
     recipe = Recipe(steps=9, warmup=3, rows_per_batch=300, short_rows=57, short_steps=4)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -163,7 +157,6 @@ def test_a_finished_training_is_not_done_again(corpus, tmp_path):
 
 
 def test_short_texts_come_first(corpus):
-    """The curriculum: only texts of few rows, then all of them."""
     recipe = Recipe(steps=40, rows_per_batch=300, short_rows=57, short_steps=20)
     made = batches(corpus, recipe)
     steps = list(itertools.islice(made.from_step(0), 40))

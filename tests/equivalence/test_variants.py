@@ -33,11 +33,11 @@ from tests.wrong_engines.rules import WRONG_RULES
 VARIANTS = load_variants()
 CASES = [(name, version) for name, variant in VARIANTS.items() for version in variant.wheels]
 NEWEST = "0.1.7"
+SOURCES = {"english": "tts.py", "multilingual": "mtl_tts.py", "turbo": "tts_turbo.py"}
 EVERY_CASE = pytest.mark.parametrize(("name", "version"), CASES)
 
 
 def by_release(name: str, version: str, *wrong: Callable[[Variant], Variant], quick: bool = True) -> object:
-    """A parameter set that waits for the night unless it is a quick one of the newest release."""
     marks = () if quick and version == NEWEST else pytest.mark.nightly("upstream's loop of every release and rule")
     return pytest.param(name, version, *wrong, marks=marks, id="-".join([name, version, *(f.__name__ for f in wrong)]))
 
@@ -102,14 +102,12 @@ def config_of(variant: Variant, run: Run) -> SamplingConfig:
 
 
 def rows_of(variant: Variant, config: SamplingConfig) -> int:
-    """How many rows of text the class's `generate` makes."""
     always = loop_of(variant) == "multilingual" or variant.name == "en-0.1.1"
     return 2 if always or config.cfg_weight > 0 else 1
 
 
 @functools.cache
 def sentences() -> list[list[int]]:
-    """Ids of Finch's sentences, the shortest first."""
     prompts = sorted(finch.prompts("sentences"), key=lambda prompt: (prompt.tokens, prompt.id))
     return [finch.load().tokenizer.encode(prompt.text, prompt.language) for prompt in prompts]
 
@@ -170,7 +168,6 @@ def ours(name: str) -> list[Generation]:
 
 
 def differences(variant: Variant, version: str, answers: list[Generation]) -> list[str]:
-    """How the core's answers differ from those of a release, run by run."""
     triples = zip(answers, theirs(variant.name, version), RUNS[loop_of(variant)], strict=True)
     return [difference for triple in triples for difference in compare(variant, *triple)]
 
@@ -226,7 +223,6 @@ def forcing(generation: Generation) -> list[set[str]]:
 
 
 def test_the_runs_reach_what_variants_differ_in():
-    """Forced ends, errors, long tails, first tokens that are EOS and the token beyond the cap all occur."""
     reasons = {name: {answer.stop_reason for answer in ours(name)} for name in ("en-0.1.3", "mtl-0.1.6")}
     assert reasons == {"en-0.1.3": {"eos", "length"}, "mtl-0.1.6": {"eos", "length", "forced_eos", "error"}}
     pairs = zip(ours("turbo"), RUNS["turbo"], strict=True)
@@ -243,9 +239,6 @@ def test_guidance_of_weight_zero_raises_where_the_variant_says_so(name, version)
     raised = ["error" in answer for run, answer in runs if run.changes == UNGUIDED]
     assert raised in ([VARIANTS[name].weight_zero == "raises"], [])
     assert bool(raised) == (loop_of(VARIANTS[name]) != "turbo")
-
-
-SOURCES = {"english": "tts.py", "multilingual": "mtl_tts.py", "turbo": "tts_turbo.py"}
 
 
 @EVERY_CASE
@@ -274,7 +267,6 @@ def function(path: Path, name: str) -> ast.FunctionDef:
 
 
 def default_values(node: ast.FunctionDef) -> dict[str, str]:
-    """Defaults of a function's arguments, as they are written."""
     given, only = node.args, zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
     positional = zip(reversed([*given.posonlyargs, *given.args]), reversed(given.defaults), strict=False)
     return {argument.arg: ast.unparse(value) for argument, value in [*positional, *only] if value is not None}

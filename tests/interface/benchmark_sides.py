@@ -11,7 +11,6 @@ LOG = "BENCHMARK_LOG"
 
 
 def _note(name: str) -> int:
-    """Write a line; how many turns this side had before."""
     path = Path(os.environ[LOG])
     before = path.read_text(encoding="utf-8").split().count(name) if path.exists() else 0
     with path.open("a", encoding="utf-8") as file:
@@ -20,8 +19,6 @@ def _note(name: str) -> int:
 
 
 def _works(name: str, *figures: float) -> Callable[..., Iterator[tuple[str, float]]]:
-    """A side that measures one figure after the other, turn by turn."""
-
     def side(*, quick: bool) -> Iterator[tuple[str, float]]:
         print("what a library prints is no figure")  # noqa: T201
         yield "time", figures[_note(name)]
@@ -32,19 +29,16 @@ def _works(name: str, *figures: float) -> Callable[..., Iterator[tuple[str, floa
 
 
 def crashes(*, quick: bool) -> Iterator[tuple[str, float]]:
-    """Measures something first, and fails then."""
     yield "time", 1.0
     raise RuntimeError("the kettle is empty")
 
 
 def leaves(*, quick: bool) -> Iterator[tuple[str, float]]:
-    """Ends its process without a word."""
     os._exit(3)
     yield "time", 1.0
 
 
 def chatters(*, quick: bool) -> Iterator[tuple[str, float]]:
-    """Says what is no number."""
     yield "time", "long"
 
 

@@ -20,7 +20,6 @@ TOKENS = 60
 
 @pytest.fixture(scope="module")
 def short_text() -> tuple[int, ...]:
-    """A text whose speech is over long before 60 tokens."""
     shortest = min(finch.prompts("sentences"), key=lambda prompt: prompt.tokens)
     assert shortest.tokens < TOKENS - 20
     return tuple(finch.load().tokenizer.encode(shortest.text, shortest.language))

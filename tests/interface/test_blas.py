@@ -13,14 +13,12 @@ WITHOUT = ctypes.util.find_library("openblas") is None
 
 
 def output(program: str, **environment: str) -> str:
-    """What a program prints in a process that has these settings alone."""
     environment |= {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
 def chosen(setting: str) -> list[str]:
-    """Name, hint and threads in a process with a setting."""
     program = "import sampler.runtime.blas as b; blas = b.prepare(); print(blas.name, blas.hint, blas.threads, sep='|')"
     return output(program, SAMPLER_BLAS=setting, OPENBLAS_NUM_THREADS="1").split("|")
 

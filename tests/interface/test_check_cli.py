@@ -17,19 +17,16 @@ from tests import miniatures
 from tests.commands import sampler
 
 FILE = miniatures.__file__
+LONG = pytest.mark.nightly("a whole check of the draws and its replay")
+TESTED = pytest.mark.nightly("right engines agree in several other tests")
+RIGHT = [pytest.param(engine, marks=TESTED) for engine in (ReferenceEngine, HuggingFaceEngine)]
 
 
 @pytest.mark.parametrize(
     ("engine", "level", "stage", "words"),
     [
         ("top_p_drops_the_crossing_token", "process", "top_p", "drops the token that crosses the threshold"),
-        pytest.param(
-            "draw_ignores_min_p",
-            "draw",
-            "min_p",
-            "is accepted and ignored",
-            marks=pytest.mark.nightly("a whole check of the draws and its replay"),
-        ),
+        pytest.param("draw_ignores_min_p", "draw", "min_p", "is accepted and ignored", marks=LONG),
     ],
 )
 def test_a_wrong_engine_is_named_and_its_line_shows_the_failure_again(engine, level, stage, words, tmp_path):
@@ -68,16 +65,7 @@ def test_plan_of_token_runs_gives_the_difference_that_each_question_detects():
     assert "too few runs to pass, though they may fail: loops, distinct" in few.stdout
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        miniatures.right_by_masks,
-        *(
-            pytest.param(engine, marks=pytest.mark.nightly("right engines agree in several other tests"))
-            for engine in (ReferenceEngine, HuggingFaceEngine)
-        ),
-    ],
-)
+@pytest.mark.parametrize("make", [miniatures.right_by_masks, *RIGHT])
 def test_the_one_line_for_an_engines_author(make):
     report = run_conformance(make(), levels=("process",))
     assert report.outcome == "agrees"
@@ -92,7 +80,6 @@ def test_the_one_line_says_what_is_wrong():
 
 
 def test_every_passed_statistical_verdict_has_the_power_that_the_plan_asks_for():
-    """And the parts of the budget are together the rate."""
     plan = DrawPlan(0)
     assert 0.999e-6 < sum(plan.alphas.values()) <= 1e-6
     checks = {check.name: check for check in plan.checks}

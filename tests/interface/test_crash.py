@@ -27,20 +27,16 @@ def crash(tmp_path) -> Path:
     return write_crashes(tmp_path, [(VERDICT, STEP)])[VERDICT.case]
 
 
-def test_a_step_comes_back_bit_for_bit(crash):
+def test_a_step_comes_back_bit_for_bit_and_shows_the_failure_without_model_or_engine(crash):
     content, step = read_crash(crash)
     assert (content["case"], content["stage"]) == (VERDICT.case, "min_p")
     assert (step.config, list(map(list, step.history)), step.tokens.tolist()) == (CONFIG, [[4, 4, 1]], [3])
     for name in ("logits", "uncond_logits", "gumbel"):
         np.testing.assert_array_equal(getattr(step, name), getattr(STEP, name))
     assert step.scores is None
-
-
-def test_the_file_shows_the_failure_without_model_or_engine(crash):
     verdicts = {verdict.check: verdict for verdict in replay_crash(crash)[1]}
     assert list(verdicts) == ["allowed", "draws"]
-    assert verdicts["allowed"].outcome == "failed"
-    assert verdicts["allowed"].stage == "min_p"
+    assert (verdicts["allowed"].outcome, verdicts["allowed"].stage) == ("failed", "min_p")
     assert "token 3 was drawn, min_p removes it" in verdicts["allowed"].message
 
 

@@ -18,7 +18,6 @@ LOGITS = np.array([[0.5, 1.5, -1.0]], dtype=np.float32)
 
 
 def call(mode: float) -> Call:
-    """What the engine does stands in the first logit."""
     logits = LOGITS.copy()
     logits[0, 0] = mode
     return Call("process", {"logits": logits, "history": [[1, 2]], "config": SamplingConfig(), "uncond_logits": None})
@@ -107,9 +106,7 @@ def test_a_call_that_works_is_given_its_seconds_of_processor_time():
     spent = iter([5.0, 5.4, 5.8, 6.1])
     effort = isolation._Effort(1.0, lambda: next(spent))
     time.sleep(0.01)
-    assert effort.goes_on()
-    assert effort.goes_on()
-    assert not effort.goes_on()  # it has had its second
+    assert [effort.goes_on() for _ in range(3)] == [True, True, False]  # then it has had its second
     waits = isolation._Effort(1.0, lambda: 5.0)
     time.sleep(0.01)
     assert not waits.goes_on()

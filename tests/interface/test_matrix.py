@@ -13,7 +13,6 @@ GOOD = 'why = "to see"\n'
 
 
 def write(folder: Path, text: str) -> Path:
-    """A matrix file; what does not begin with a comment or a reason of its own gets a good reason."""
     path = folder / "sample.toml"
     path.write_text(text if text.startswith(("#", "why")) else GOOD + text, encoding="utf-8")
     return path

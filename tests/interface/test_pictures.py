@@ -21,7 +21,6 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def attention(steps: int = 40, places: int = 20) -> np.ndarray:
-    """One place a step, downwards."""
     rows = np.full((steps, places), 0.01, dtype=np.float32)
     rows[np.arange(steps), np.arange(steps) * places // steps] = 0.8
     return rows
@@ -33,12 +32,10 @@ def a_map(steps: int = 40, **settings: object):
 
 
 def texts(source: bytes) -> list[str]:
-    """Letters of an SVG; it has to be well-formed for that."""
     return ["".join(element.itertext()) for element in ET.fromstring(source).iter(f"{SVG}text")]
 
 
 def size(content: bytes) -> tuple[int, int]:
-    """Width and height that a PNG's own header gives."""
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     return struct.unpack(">II", content[16:24])
 

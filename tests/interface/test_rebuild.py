@@ -38,11 +38,15 @@ def folder(tmp_path_factory):
         yield out
 
 
-def test_the_folder_is_a_checkpoint_that_speaks(folder):
+def test_the_folder_is_a_checkpoint_that_speaks_and_the_card_gives_its_figures(folder):
     checkpoint = load_checkpoint(folder)
     assert (checkpoint.config.bos_id, checkpoint.config.eos_id) == (64, 65)
     (run,) = speak(checkpoint, prompts_in(folder, "sentences")[:1], SamplingConfig(), seed=0, width=1, cap=20)
     assert 0 < len(run.tokens) <= 20
+    text = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for expected in ("60 texts of 1 to 2 sentences", "3 of about 600 rows", "of 64, entropy", "GPL-3.0", " of 4 |"):
+        assert expected in text
+    assert "nan" not in text
 
 
 def test_true_lengths_are_those_of_the_speech(folder):
@@ -52,13 +56,6 @@ def test_true_lengths_are_those_of_the_speech(folder):
     assert [len(codes) for codes in held_out_speech(folder, prompts)] == [prompt.tokens for prompt in prompts]
     for prompt in prompts:  # speech at 25 tokens a second takes 10 to 25 characters a second
         assert 1.0 < 25 * len(prompt.text) / prompt.tokens / 10 < 2.5
-
-
-def test_the_card_gives_the_figures_of_this_model(folder):
-    text = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
-    for expected in ("60 texts of 1 to 2 sentences", "3 of about 600 rows", "of 64, entropy", "GPL-3.0", " of 4 |"):
-        assert expected in text
-    assert "nan" not in text
 
 
 def test_the_same_seeds_give_the_same_weights(folder, tmp_path):

@@ -51,7 +51,6 @@ def result(cell: str, outcome: str, generations: Sequence[Generation], message: 
 
 
 def record(folder, engine: Engine, results: Sequence[CaseResult]) -> tuple[dict, Recorded]:
-    """Record cells as `sampler run` does; what the footer gets, and what a report reads."""
     with recorded(SimpleNamespace(engine=engine, engine_for=lambda case: engine), folder) as recorder:
         for each in results:
             recorder.take(Judged(each))
@@ -63,10 +62,8 @@ def record(folder, engine: Engine, results: Sequence[CaseResult]) -> tuple[dict,
 
 def test_tokens_of_every_cell_are_kept_and_attention_of_failing_ones(tmp_path):
     engine = Engine(generation(attention=True))
-    cells = [
-        result("a:1", "passed", [generation()]),
-        result("a:2", "failed", [generation(), generation((4,), "length")]),
-    ]
+    runs = [generation(), generation((4,), "length")]
+    cells = [result("a:1", "passed", runs[:1]), result("a:2", "failed", runs)]
     about, kept = record(tmp_path, engine, cells)
     assert about["finished"].endswith("+00:00")
     runs = read_lines(tmp_path / "tokens.jsonl")

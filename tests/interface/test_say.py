@@ -35,7 +35,6 @@ def test_mel_filters_are_those_that_the_codes_were_made_with():
 
 
 def log_mel(samples, frames):
-    """Log power in mel bands, 50 frames a second, of samples in [-1, 1]: (frames, 40)."""
     reflected = np.pad(samples, audio.WINDOW // 2, mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(reflected, audio.WINDOW)[:: audio.HOP][:frames]
     power = np.abs(np.fft.rfft(windows * hann(audio.WINDOW, sym=False))) ** 2
@@ -43,7 +42,6 @@ def log_mel(samples, frames):
 
 
 def test_log_mel_is_that_which_the_codes_were_made_with():
-    """Against `torch.stft` in `speech.features`, on noise and a rising tone."""
     time = np.arange(882 * 20) / 22_050
     tone = 9_000 * np.sin(2 * np.pi * (200 + 900 * time) * time)
     samples = (tone + np.random.default_rng(0).normal(0, 300, tone.size)).astype(np.int16)
@@ -84,13 +82,10 @@ def test_the_sound_of_true_codes_has_their_spectra(codebook, language, texts, re
         assert back > 0.8
 
 
-@pytest.mark.parametrize(
-    ("language", "text"),
-    [
-        ("en", "Come and see."),
-        pytest.param("de", "Die Tür ist offen.", marks=pytest.mark.nightly("the same in another language")),
-    ],
-)
+GERMAN = pytest.param("de", "Die Tür ist offen.", marks=pytest.mark.nightly("the same in another language"))
+
+
+@pytest.mark.parametrize(("language", "text"), [("en", "Come and see."), GERMAN])
 def test_a_file_is_written_that_follows_from_the_seed(tmp_path, language, text):
     sounds = []
     for name, seed in (("a", 3), ("b", 3), ("c", 2)):

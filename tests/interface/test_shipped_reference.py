@@ -8,15 +8,8 @@ import pytest
 
 from sampler.errors import TokensError
 from sampler.matrix.matrix import find_matrix, load_matrix
-from sampler.results.store.reference_runs import (
-    COLUMNS,
-    ReferenceCell,
-    as_kept,
-    check_reference,
-    read_reference,
-    shipped_reference,
-    shipped_runs,
-)
+from sampler.results.store import reference_runs as store
+from sampler.results.store.reference_runs import as_kept, read_reference, shipped_runs
 from sampler.run.prompts import prompts_of
 from sampler.run.session import Session
 from tests.commands import sampler
@@ -38,7 +31,7 @@ RUNS = [
 
 def cell(**changes):
     columns = {name: np.array(values, dtype=np.float64) for name, values in (STEPS | changes).items()}
-    return ReferenceCell("base", "a wheel", "some knobs", RUNS, columns)
+    return store.ReferenceCell("base", "a wheel", "some knobs", RUNS, columns)
 
 
 def test_runs_come_back_as_they_were_written(tmp_path):
@@ -68,25 +61,23 @@ def test_what_does_not_fit_is_neither_written_nor_read(tmp_path, name, value):
 
 def test_runs_are_found_by_matrix_and_cell_and_rounded_as_those_of_an_engine():
     run = shipped_runs("sentences/base")[0]
-    assert COLUMNS["entropy"] is np.float16
+    assert store.COLUMNS["entropy"] is np.float16
     assert np.array_equal(as_kept(run).entropy, run.entropy)
     texts = {run.text for run in shipped_runs("sentences/base")}
     assert len(texts) == 12
     everything = shipped_runs("sentences")
-    assert {run.text for run in everything if run.text.startswith("sentences/base ")} == {
-        f"sentences/base {text}" for text in texts
-    }
+    of_base = {run.text for run in everything if run.text.startswith("sentences/base ")}
+    assert of_base == {f"sentences/base {text}" for text in texts}
     with pytest.raises(TokensError, match=r"there are no reference runs 'sentence' \(expected FILE.jsonl, or runs"):
         shipped_runs("sentence")
     with pytest.raises(TokensError, match=r"there are no reference runs 'sentences/bass' \(cells: base, "):
         shipped_runs("sentences/bass")
     with pytest.raises(TokensError, match=r"longform.reference = 'none' \(there is no none.safetensors\)"):
-        check_reference(shipped_reference("sentences").parent, "none")
+        store.check_reference(store.shipped_reference("sentences").parent, "none")
 
 
 @pytest.fixture(scope="module")
 def port():
-    """What the core speaks of the same texts, four runs each."""
     matrix = load_matrix(find_matrix("sentences"))
     case = replace(matrix.cases[0], workload=matrix.workload.model_copy(update={"runs": 4}))
     session = Session(matrix, 77)
@@ -96,7 +87,6 @@ def port():
 
 @pytest.mark.parametrize(("cut", "outcome", "code"), [(False, "agrees", 0), (True, "disagrees", 1)])
 def test_a_port_is_put_beside_runs_that_ship(tmp_path, port, cut, outcome, code):
-    """Cut at two thirds of their length, they never end."""
     lines = []
     for text, run in port:
         tokens = run.tokens[: len(run.tokens) * 2 // 3] if cut else run.tokens

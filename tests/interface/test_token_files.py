@@ -154,10 +154,7 @@ def test_a_wrong_value_is_named(tmp_path, changes, message):
         ([{}, "{}"], "runs.jsonl, line 2: key 'prompt' is missing"),
         (['{"prompt": "a", "prompt": "b"}'], "line 1: the key 'prompt' occurs twice"),
         ([{}, {"position": [0, 1, 0], "text_length": 2}], "line 2 has 'position', line 1 has not"),
-        (
-            [{"text_length": 2}, {"text_length": 3}],
-            "line 2: text_length = 3 of prompt 'a', line 1 has 2 (a prompt has one text length)",
-        ),
+        ([{"text_length": 2}, {"text_length": 3}], "line 2: text_length = 3 of prompt 'a', line 1 has 2 (a prompt has"),
         ([{}, {"logprobs": None}], "line 1 has 'logprobs', line 2 has not (give it in all lines or in none)"),
         ([{"logprobs": None}, {}], "line 2 has 'logprobs', line 1 has not"),
         ([{"seed": 1}, {"seed": 1}], "line 2: prompt 'a' with seed 1 is in line 1 too"),
@@ -207,7 +204,6 @@ def files(tmp_path_factory):
 
 
 def check(files, *arguments):
-    """`sampler check` on the files, with the report."""
     result = sampler("check", *arguments, "--json", files / "report.json")
     report = json.loads((files / "report.json").read_text(encoding="utf-8"))
     assert list(report) == KEYS
@@ -272,11 +268,12 @@ DOCUMENT = (ROOT / "docs" / "tokens.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
-    """Fenced blocks of docs/tokens.md of one language."""
     return re.findall(rf"^```{language}\n(.*?)^```", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_example_of_the_document_is_a_file(tmp_path):
+def test_the_document_has_every_key_and_its_example_is_a_file(tmp_path):
+    for key in ("prompt", "tokens", "stop_reason", *STEPS, "text_length", "expected_length", "seed"):
+        assert f"| `{key}` |" in DOCUMENT
     (text,) = blocks("json")
     runs = read_token_runs(written(tmp_path, text))
     assert [run.stop_reason for run in runs] == ["eos", "eos", "length"]
@@ -291,8 +288,3 @@ def test_the_python_of_the_document_writes_a_file_that_is_read(tmp_path, monkeyp
     assert len(runs) == 4
     assert len({run.text for run in runs}) == 2
     assert all(run.entropy is not None and run.expected for run in runs)
-
-
-def test_every_key_is_documented():
-    for key in ("prompt", "tokens", "stop_reason", *STEPS, "text_length", "expected_length", "seed"):
-        assert f"| `{key}` |" in DOCUMENT

@@ -29,7 +29,7 @@ def request_of(engine, tokens: int = 400) -> Request:
     return suite_request(engine, TEXT, SamplingConfig(), seed=3, max_new_tokens=tokens, language="en")
 
 
-def test_keeping_attention_changes_no_token(core):
+def test_keeping_attention_changes_no_token_and_the_map_is_the_mean_of_the_heads(core):
     found = trace_attention(core, request_of(core))
     (plain,) = core.generate([Request(TEXT, SamplingConfig(), 3, 400)])
     assert found.tokens == plain.tokens
@@ -37,17 +37,13 @@ def test_keeping_attention_changes_no_token(core):
     assert found.attention.shape == (len(found.tokens), len(found.pieces))
     assert found.pieces[:3] == ("[START]", "[en]", "t")
     assert found.pieces[-2:] == (".", "[STOP]")
-
-
-def test_the_map_is_the_mean_of_the_recorded_heads(core):
     generator = replace(core.generator, keep_attention=True)
     (recorded,) = generator.generate([request_of(core)])
     heads = recorded.record.attention
     assert heads.shape[0] == len(generator.checkpoint.config.aligned_heads) == 3
-    found = trace_attention(core, request_of(core)).attention
-    assert np.allclose(found, (heads[0] + heads[1] + heads[2]) / 3, atol=1e-6)
-    path = found.argmax(axis=1)
-    assert path[-1] > 0.8 * found.shape[1]
+    assert np.allclose(found.attention, (heads[0] + heads[1] + heads[2]) / 3, atol=1e-6)
+    path = found.attention.argmax(axis=1)
+    assert path[-1] > 0.8 * found.attention.shape[1]
     assert np.mean(np.diff(path) >= 0) > 0.8, "Finch reads forwards"
 
 

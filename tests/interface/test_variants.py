@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -30,9 +31,10 @@ def test_the_table():
         (lambda: variant("mtl-0.1.7"), "there is no variant 'mtl-0.1.7' (did you mean 'mtl-0.1.6'?)"),
         (lambda: variant("x"), "there is no variant 'x' (known: en-0.1.1, en-0.1.2, "),
         (lambda: analyzer("guard"), "there is no analyzer 'guard' (did you mean 'guarded'?)"),
+        (lambda: load_variants(Path("none.toml")), "none.toml cannot be read: No such file or directory"),
     ],
 )
-def test_unknown_names(ask, expected):
+def test_unknown_names_and_files(ask, expected):
     with pytest.raises(VariantError, match="^" + re.escape(expected)):
         ask()
 
@@ -63,11 +65,6 @@ def test_mistakes_in_a_file(tmp_path, old, new, expected):
     path.write_text(GOOD.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(VariantError, match="^" + re.escape(f"{path}{expected}")):
         load_variants(path)
-
-
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(VariantError, match="cannot be read: No such file or directory"):
-        load_variants(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,6 @@ def write(folder: Path, tensors: dict[str, np.ndarray]) -> Path:
 
 
 def test_upstream_counts():
-    """292 tensors each, and the parameter counts of upstream's files."""
     for config, parameters in ((CHATTERBOX_ENGLISH, 532_405_248), (CHATTERBOX_MULTILINGUAL, 535_989_248)):
         shapes = expected_shapes(config)
         assert len(shapes) == 292
@@ -55,11 +54,7 @@ def without(name: str) -> dict[str, np.ndarray]:
     return {key: value for key, value in WEIGHTS.items() if name not in key}
 
 
-def with_norm(values: np.ndarray) -> dict[str, np.ndarray]:
-    return WEIGHTS | {"tfmr.norm.weight": values}
-
-
-HEAD, UNKNOWN = "speech_head.weight", "tfmr.layers.2.mlp.up_proj.weight"
+HEAD, UNKNOWN, NORM = "speech_head.weight", "tfmr.layers.2.mlp.up_proj.weight", "tfmr.norm.weight"
 
 
 @pytest.mark.parametrize(
@@ -69,9 +64,9 @@ HEAD, UNKNOWN = "speech_head.weight", "tfmr.layers.2.mlp.up_proj.weight"
         (without(HEAD) | {"speech_head": WEIGHTS[HEAD]}, f" has no tensor '{HEAD}'"),
         (WEIGHTS | {UNKNOWN: np.zeros((2, 2), np.float32)}, f" has an unknown tensor '{UNKNOWN}'"),
         (without("layers.1."), " has no tensor 'tfmr.layers.1.input_layernorm.weight' and 8 more"),
-        (with_norm(np.ones(31, np.float32)), ": 'tfmr.norm.weight' has shape (31,) (tiny has (32,))"),
-        (with_norm(np.full(32, np.nan, np.float32)), ": 'tfmr.norm.weight' has 32 of 32 values that are NaN or inf"),
-        (with_norm(np.ones(32, np.int32)), ": 'tfmr.norm.weight' is I32 (expected F32, F16, BF16 or F64)"),
+        (WEIGHTS | {NORM: np.ones(31, np.float32)}, ": 'tfmr.norm.weight' has shape (31,) (tiny has (32,))"),
+        (WEIGHTS | {NORM: np.full(32, np.nan, np.float32)}, f": '{NORM}' has 32 of 32 values that are NaN or inf"),
+        (WEIGHTS | {NORM: np.ones(32, np.int32)}, ": 'tfmr.norm.weight' is I32 (expected F32, F16, BF16 or F64)"),
     ],
 )
 def test_a_state_dict_that_does_not_fit_is_refused_by_tensor(tmp_path, tensors, expected):
@@ -113,9 +108,7 @@ def test_a_folder_with_upstreams_own_files_runs(upstream_folder):
     assert loaded.model.prefix(random_text(TINY, 5, 0), loaded.voice).shape[0] == 2
     answer = Generator(loaded, width=1).generate([Request("Hello there.", SamplingConfig(), 0, 5)])[0]
     assert 1 <= len(answer.tokens) <= 5
-
-
-def test_the_weights_file_itself_may_be_named(upstream_folder):
+    # The weights file itself may be named, and has to be where there are two.
     save_file(WEIGHTS, upstream_folder / "t3_mtl23ls_v2.safetensors")
     with pytest.raises(WeightsError, match=r"holds t3_cfg.safetensors, t3_mtl23ls_v2.safetensors \(name the one file"):
         load_checkpoint(upstream_folder)
@@ -187,22 +180,24 @@ def test_a_config_is_read_and_a_spoiled_one_refused(tmp_path, changes, expected)
     assert_refused(lambda: T3Config.read(tmp_path / "config.json"), expected)
 
 
+VOICE, HALF = "conds.safetensors", {"t3.speaker_emb": mx.zeros((1, 256), mx.bfloat16)}
+
+
 def spoiled(file: str, content: bytes | None = None):
-    """Write something else into a file of a folder, or remove it."""
     return lambda folder: (folder / file).unlink() if content is None else (folder / file).write_bytes(content)
 
 
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (spoiled("conds.safetensors"), "has no voice (expected conds.pt or conds.safetensors"),
-        (spoiled("conds.safetensors", b"x"), "conds.safetensors cannot be read"),
+        (spoiled(VOICE), "has no voice (expected conds.pt or conds.safetensors"),
+        (spoiled(VOICE, b"x"), "conds.safetensors cannot be read"),
         (spoiled("config.json", b"{"), "config.json: content: Invalid JSON"),
         (spoiled("config.json", b"[]"), "config.json: content: Input should be an object"),
         (spoiled("config.json"), "weights.safetensors is of no known kind"),
         (spoiled("weights.safetensors"), "holds no weights (expected one of weights.safetensors, t3"),
         (spoiled("tokenizer.json"), "tokenizer.json does not exist"),
-        (lambda folder: save_bfloat16(folder / "conds.safetensors"), "conds.safetensors cannot be read"),
+        (lambda folder: mx.save_safetensors(str(folder / VOICE), HALF), "conds.safetensors cannot be read"),
         (shutil.rmtree, "does not exist (give a folder with t3_cfg.safetensors, or that file)"),
     ],
 )
@@ -220,10 +215,6 @@ def assert_refused(read: Callable[[], object], expected: str) -> None:
         read()
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def save_bfloat16(path: Path) -> None:
-    mx.save_safetensors(str(path), {"t3.speaker_emb": mx.zeros((1, 256)).astype(mx.bfloat16)})
 
 
 def test_a_tokenizer_with_an_id_beyond_the_embedding_is_refused(upstream_folder):

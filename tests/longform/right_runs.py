@@ -41,7 +41,6 @@ class Alarms:
 
     @property
     def good(self) -> bool:
-        """Whether the alarms are not above the budget."""
         return self.interval[0] <= RATE
 
     def __str__(self) -> str:

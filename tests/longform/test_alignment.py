@@ -21,17 +21,7 @@ from tests.support import TINY, random_text
 
 UPSTREAM = analyzer("upstream")
 OFF = AnalyzerConfig(equal_tokens=0, tail_threshold=0, repetition_threshold=0, suppress=False)
-
-
-def request(index: int, config: SamplingConfig = DEFAULT, letters: int = 9, cap: int = 60) -> Request:
-    """A text of `letters` + 2 ids."""
-    return replace(plain_request(index, config, cap), prompt=tuple(random_text(TINY, letters, index)))
-
-
-def generate(requests: list[Request], **fields: object) -> list[Generation]:
-    return Generator(CHECKPOINT, **{"width": 3, "analyzer": UPSTREAM, **fields}).generate(requests)
-
-
+BOS = TINY.bos_id
 PARAMETERS = st.builds(
     SamplingConfig,
     temperature=st.sampled_from([0.0, 0.3, 0.8, 1.0, 3.0]),
@@ -41,6 +31,20 @@ PARAMETERS = st.builds(
     top_k=st.sampled_from([0, 5]),
     cfg_weight=st.sampled_from([0.0, 0.5]),
 )
+ORDERS = [
+    STAGES,
+    tuple(stage for stage in STAGES if stage != "alignment"),
+    ("cfg", "repetition_penalty", "temperature", "min_p", "top_p", "alignment"),
+    ("alignment", "cfg", "temperature"),
+]
+
+
+def request(index: int, config: SamplingConfig = DEFAULT, letters: int = 9, cap: int = 60) -> Request:
+    return replace(plain_request(index, config, cap), prompt=tuple(random_text(TINY, letters, index)))
+
+
+def generate(requests: list[Request], **fields: object) -> list[Generation]:
+    return Generator(CHECKPOINT, **{"width": 3, "analyzer": UPSTREAM, **fields}).generate(requests)
 
 
 @settings(max_examples=8)
@@ -99,16 +103,7 @@ def test_where_the_order_leaves_alignment_out_the_analyzer_does_nothing():
     assert {answer.record.flags for answer in left} == {()}
 
 
-ORDERS = [
-    STAGES,
-    tuple(stage for stage in STAGES if stage != "alignment"),
-    ("cfg", "repetition_penalty", "temperature", "min_p", "top_p", "alignment"),
-    ("alignment", "cfg", "temperature"),
-]
-
-
 def test_the_stage_acts_at_its_place_in_every_order_of_a_block():
-    """Behind the filters too, where a forced EOS may have been removed, or not at all; four orders in one block."""
     config = SamplingConfig(repetition_penalty=1.0, temperature=2.0, min_p=0.3)
     requests = [request(index, replace(config, order=ORDERS[index % 4]), letters=5) for index in range(16)]
     answers = generate(requests, width=6)
@@ -124,7 +119,6 @@ def test_process_passes_over_the_stage():
 
 
 def test_what_upstream_cannot_take_is_an_error_of_that_request_alone():
-    """Text of up to 5 ids, exact; the guarded analyzer, the default, goes on."""
     requests = [request(0), request(1, letters=2), request(2, letters=3), request(3)]
     exact, guarded = generate(requests), generate(requests, analyzer=AnalyzerConfig())
     assert [answer.stop_reason == "error" for answer in exact] == [False, True, True, False]
@@ -172,7 +166,6 @@ def test_an_analyzer_needs_heads_to_read():
 
 
 def seen_by(rule: str, config: SamplingConfig, tokens: list[int]) -> list[set[int]]:
-    """Which ids the penalty sees at each step of a run that draws given tokens."""
     seen: list[set[int]] = []
 
     def chain(batch):
@@ -190,9 +183,6 @@ def seen_by(rule: str, config: SamplingConfig, tokens: list[int]) -> list[set[in
     return seen
 
 
-BOS = TINY.bos_id
-
-
 @pytest.mark.parametrize("config", [DEFAULT, SamplingConfig(no_repeat_ngram_size=50)])
 def test_what_the_penalty_sees(config):
     tokens = [7, 8, BOS, 8]
@@ -203,7 +193,6 @@ def test_what_the_penalty_sees(config):
 
 
 def test_eos_as_the_first_token_and_the_token_beyond_the_cap():
-    """As `inference_turbo`: it draws once before its loop, and looks for EOS inside."""
     eos = TINY.eos_id
     turbo = Generator.of(CHECKPOINT, variant("turbo"), width=1, chain=only(eos)).generate([request(0)])[0]
     assert (turbo.tokens, turbo.stop_reason) == ((eos, eos), "eos")

@@ -27,13 +27,9 @@ from sampler.finch.training.vocabulary import CHARACTERS
 from sampler.t3.tokenizer import lower_nfkd, normalize_punctuation
 
 CONFIG = SamplingConfig(temperature=0.8)
+checkpoint = pytest.fixture(finch.load, scope="module")
 LONG = 20
 LANGUAGES = ("en", "de", "fr", "es", "it")
-
-
-@pytest.fixture(scope="module")
-def checkpoint():
-    return finch.load()
 
 
 def nightly(count: int):
@@ -51,7 +47,6 @@ def measures(prompts, runs) -> list[SpeechMeasures]:
 
 
 def test_sentences_end_by_themselves_at_the_right_length_and_follow_the_text(sentences_spoken, record_property):
-    """98 % between 0.7 and 1.4 times the length of true speech; 95 % with a correlation of step and place over 0.95."""
     measured = measures(*sentences_spoken)
     count = len(measured)
     right = sum(each.right_length for each in measured)
@@ -65,7 +60,6 @@ def test_sentences_end_by_themselves_at_the_right_length_and_follow_the_text(sen
 
 
 def test_each_aligned_head_follows_the_text_by_itself(checkpoint, sentences_spoken):
-    """Three heads in three layers, none of them carried by the others."""
     heads, (_, runs) = checkpoint.config.aligned_heads, sentences_spoken
     assert len(heads) == len({layer for layer, _ in heads}) == 3
     for pair in range(3):
@@ -77,7 +71,6 @@ def test_each_aligned_head_follows_the_text_by_itself(checkpoint, sentences_spok
 
 @pytest.mark.parametrize("count", [10, nightly(50)])
 def test_the_text_matters_and_guidance_makes_it_matter_more(checkpoint, count, record_property):
-    """Loss of true speech under its own text and under another one: guidance 0.5 sets the wrong text further apart."""
     prompts = over_languages(finch.prompts("sentences"), count)
     speech = held_out_speech(finch.folder(), prompts)
     (own, wrong), (guided_own, guided_wrong) = (text_losses(checkpoint, prompts, speech, w) for w in (0.0, 0.5))
@@ -96,7 +89,6 @@ def test_paragraphs_end_at_the_right_length(checkpoint, count):
 
 @pytest.mark.nightly("speaks 20 texts of 500 to 900 tokens")
 def test_long_texts_end_at_the_right_length_follow_the_text_and_vary(checkpoint, record_property):
-    """One run each, in all languages; the model card has ten. Many distinct tokens: the penalty can separate them."""
     prompts = long_prompts(finch.folder(), LONG)
     runs = speak(checkpoint, prompts, CONFIG, seed=3, cap=LONG_CAP)
     measured = measures(prompts, runs)
@@ -127,7 +119,6 @@ def test_prompts_are_held_out_texts_of_three_kinds():
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_character_of_a_language_is_in_the_vocabulary(checkpoint, language):
-    """Templates and word lists, as the tokenizer sees them: no [UNK], which nothing was learnt about."""
     grammar = Grammar.load(language)
     texts = [*grammar.templates, *(word for words in grammar.lists.values() for word in words)]
     seen = lower_nfkd(normalize_punctuation(SLOT.sub("", " ".join(texts)), "multilingual"))
@@ -168,7 +159,6 @@ def test_joined_texts_stay_within_their_limit():
 
 
 def test_the_interval_by_text_covers():
-    """Runs of a text all alike: the interval over 20 texts misses the true share at most as often as it says."""
     rng = np.random.default_rng(5)
     missed = 0
     for _ in range(1_000):

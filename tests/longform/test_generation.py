@@ -12,6 +12,7 @@ from scipy.special import log_softmax
 
 from sampler import NoiseKey, SamplingConfig, process
 from sampler.chain.pipeline import Scores, run_rows
+from sampler.engines.core import CoreEngine
 from sampler.errors import ConfigError, TextError
 from sampler.generation.generator import Generator
 from sampler.requests import Batch, Generation, Request
@@ -36,7 +37,13 @@ def tiny_checkpoint(config: T3Config = TINY) -> Checkpoint:
 
 
 CHECKPOINT, TURBO = tiny_checkpoint(), tiny_checkpoint(TURBO_TINY)
-DEFAULT = SamplingConfig()
+RECORDED = {"keep_logits": True, "keep_attention": True}
+GENERATORS = {
+    **{kind: Generator(CHECKPOINT, **RECORDED, attention=kind) for kind in ("auto", "mlx")},
+    "turbo": Generator(TURBO, **RECORDED),
+}
+MANY = pytest.param("auto", 300, marks=pytest.mark.nightly("300 blocks take minutes"))
+DEFAULT, UNGUIDED = SamplingConfig(), SamplingConfig(cfg_weight=0.0)
 TEXT_LENGTHS = (4, 31, 7, 30, 12, 29, 8, 62, 5)
 """Without start and stop: around the parts of the unconditional row, and up to the most that the model takes."""
 
@@ -58,18 +65,8 @@ def generate(requests: list[Request], width: int = 1, checkpoint: Checkpoint = C
     return Generator(checkpoint, width=width, **fields).generate(requests)
 
 
-RECORDED = {"keep_logits": True, "keep_attention": True}
-GENERATORS = {
-    **{kind: Generator(CHECKPOINT, **RECORDED, attention=kind) for kind in ("auto", "mlx")},
-    "turbo": Generator(TURBO, **RECORDED),
-}
-MANY = pytest.param("auto", 300, marks=pytest.mark.nightly("300 blocks take minutes"))
-
-
 @pytest.mark.parametrize(("kind", "examples"), [("auto", 15), MANY, ("mlx", 5), ("turbo", 5)])
 def test_a_request_alone_in_its_slot_gets_what_it_got_among_others(kind, examples):
-    """Other texts, lengths, caps and parameters beside it, before and after it, at widths of 2 to 64: bit-equal."""
-
     @settings(max_examples=examples)
     @given(
         st.lists(st.tuples(configs(), st.integers(1, 15)), min_size=1, max_size=9),
@@ -178,7 +175,6 @@ def test_one_row_without_guidance_gives_the_tokens_of_two_rows_with_weight_zero(
 
 
 def test_tokens_are_drawn_from_the_recorded_logits_with_the_noise_of_the_request():
-    """Every entry of a record, from its definition."""
     config = SamplingConfig(top_p=0.9)
     asked = request(2, config, cap=20)
     answer = generate([asked], 2, keep_logits=True)[0]
@@ -298,3 +294,49 @@ def test_requests_that_cannot_be_served_are_refused_by_name(change, error, expec
 def test_generators_out_of_range_are_refused(fields, text):
     with pytest.raises(ConfigError, match=text):
         Generator(CHECKPOINT, **fields)
+
+
+def test_turbo_skips_guidance_and_the_record_says_so():
+    configs = (UNGUIDED, SamplingConfig(cfg_weight=3.0))
+    plain, guided = (generate([request(1, config)], 2, TURBO, keep_logits=True)[0] for config in configs)
+    assert guided.tokens == plain.tokens
+    assert (guided.record.guided, plain.record.guided) == (False, False)
+    assert guided.record.logits.shape == (len(guided.tokens), 1, TURBO_TINY.speech_vocab_size)
+
+
+def test_the_recorded_logits_of_turbo_are_the_teacher_forced_ones():
+    asked = request(2, UNGUIDED, cap=40)
+    answer = generate([asked], 1, TURBO, keep_logits=True)[0]
+    forced = np.array(TURBO.model.teacher_forced(asked.prompt, TURBO.voice, answer.tokens[:-1]))
+    np.testing.assert_allclose(answer.record.logits[:, 0], forced[0], atol=1e-4)
+    for step, token in enumerate(answer.tokens):
+        history = [TURBO_TINY.bos_id, *answer.tokens[:step]]
+        scores = np.array(process(answer.record.logits[step], [history], asked.config))[0]
+        assert int(np.argmax(scores + asked.noise(step))) == token
+
+
+def test_turbo_gives_as_many_tokens_as_there_are_positions():
+    most = TURBO_TINY.speech_positions
+    asked = replace(request(0, UNGUIDED, cap=most), prompt=tuple([1] * TURBO_TINY.max_text_tokens))
+    assert len(Generator(TURBO, width=1).generate([asked])[0].tokens) <= most
+    with pytest.raises(ConfigError, match=rf"max_new_tokens = {most + 1} \(expected 1 to {most}"):
+        Generator(TURBO).generate([replace(asked, max_new_tokens=most + 1)])
+
+
+def test_turbo_as_an_engine_has_no_guidance():
+    engine = CoreEngine(Generator(TURBO, width=1, keep_logits=True))
+    assert engine.info.cfg is False
+    assert engine.predict(tuple(random_text(TURBO_TINY, 5, 1)), [1, 2, 3]).shape == (4, TURBO_TINY.speech_vocab_size)
+
+
+def test_what_turbo_does_not_have_is_refused():
+    model, voice = TURBO.model, TURBO.voice
+    with pytest.raises(ConfigError, match=r"guided = True \(turbo-tiny has no unconditional row\)"):
+        model.prefix(random_text(TURBO_TINY, 5, 7), voice, guided=True)
+    with pytest.raises(TextError, match=r"the text has 65 tokens \(turbo-tiny takes 64; split the text\)"):
+        model.prefix([1] * 65, voice)
+    with pytest.raises(TextError, match=r"132 speech tokens \(at most 131\)"):
+        model.teacher_forced([1] * 64, voice, [1] * 132)
+    assert np.isfinite(np.array(model.teacher_forced([1] * 64, voice, [1] * 131))).all()
+    with pytest.raises(TextError, match=r"position 218 \(turbo-tiny has 218 positions for voice, text and speech\)"):
+        model.backbone.prefill(mx.zeros((1, 219, TURBO_TINY.hidden_size)), KeyValueCache(TURBO_TINY, 1))

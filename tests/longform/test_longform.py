@@ -38,6 +38,17 @@ temperature = [0.8, 1.0]
 reference = "reference.jsonl"
 false_alarms = 1e-6
 """
+SMALL = """
+why = "to see"
+design = "one at a time"
+[generation]
+prompts = ["One.", "Two."]
+max_new_tokens = 12
+width = 2
+[axes]
+variant = ["en-0.1.3", "mtl-0.1.6"]
+[longform]
+"""
 
 
 class SourceEngine:
@@ -70,7 +81,6 @@ class Raises(SourceEngine):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A matrix outside the package, with reference runs beside it."""
     path = tmp_path_factory.mktemp("longform")
     (path / "mine.toml").write_text(MATRIX, encoding="utf-8")
     lines = []
@@ -204,19 +214,6 @@ def test_every_cell_is_a_request_of_its_own_noise():
     assert {len(requests) for requests in by_case} == {12 * 8}
     assert len({request.seed for requests in by_case for request in requests}) == len(matrix.cases) * 96
     assert LongformSuite(session).alphas == alphas_of(matrix)
-
-
-SMALL = """
-why = "to see"
-design = "one at a time"
-[generation]
-prompts = ["One.", "Two."]
-max_new_tokens = 12
-width = 2
-[axes]
-variant = ["en-0.1.3", "mtl-0.1.6"]
-[longform]
-"""
 
 
 def test_processes_generate_what_one_process_does(tmp_path):

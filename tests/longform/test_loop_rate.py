@@ -21,6 +21,8 @@ RUNS = -(-fewest(lambda n: StratifiedCounts(ALPHA).detectable_rise(0.0, [n], [n]
 """Runs of each text: enough to detect that nine of ten loop where none of the reference does."""
 
 VOCABULARY, FOLLOWERS = 300, 8
+LATER = pytest.mark.nightly("the other source of tokens is tested by day")
+BOTH = ["markov", pytest.param("speech", marks=LATER)]
 
 
 @lru_cache
@@ -48,7 +50,6 @@ SOURCES = {"markov": markov, "speech": speech}
 
 
 def runs_of(name: str, source: str, length: int, change=None, runs: int = RUNS) -> dict[str, list[list[int]]]:
-    """Text -> runs; every run has random numbers of its own."""
     found = {}
     for text in range(TEXTS):
         seeds = [[zlib.crc32(f"{name}|{source}".encode()), text, run] for run in range(runs)]
@@ -61,10 +62,6 @@ def runs_of(name: str, source: str, length: int, change=None, runs: int = RUNS) 
 @lru_cache
 def reference(source: str, length: int) -> dict[str, list[list[int]]]:
     return runs_of("reference", source, length)
-
-
-LATER = pytest.mark.nightly("the other source of tokens is tested by day")
-BOTH = ["markov", pytest.param("speech", marks=LATER)]
 
 
 @pytest.mark.parametrize("source", BOTH)
@@ -116,7 +113,6 @@ JUDGED = [
 
 @pytest.mark.parametrize(("engine", "reference", "runs", "alpha", "detect", "outcome", "message"), JUDGED)
 def test_rates_of_all_texts_together_are_compared(engine, reference, runs, alpha, detect, outcome, message):
-    """Both a higher and a lower rate than the reference's is a difference; too few runs are inconclusive."""
     finding = loops(made(engine, runs), made(reference, runs), alpha, detect)
     assert finding.outcome == outcome
     assert finding.n == 2 * runs * len(engine)

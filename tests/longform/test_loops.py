@@ -16,6 +16,7 @@ from sampler.loops import KINDS, LoopRule, LoopRules, LowEntropyRule, find_loops
 from tests.longform.loop_definition import all_loops, vllm_stops
 
 ROWS = re.compile(r"^\| `(L\w+Rule\(.*?\))` \|", re.MULTILINE)
+DOCS = (Path(__file__).parents[2] / "docs" / "loops.md").read_text(encoding="utf-8")
 SMALL = LoopRules(
     (LoopRule(1, 1, 5), LoopRule(2, 6, 3, min_tokens=8), LoopRule(1, 6, 3, min_tokens=11, substitutions=0.25)),
     LowEntropyRule(12, 1.2),
@@ -38,7 +39,6 @@ def rules(draw) -> LoopRules:
 
 @st.composite
 def sequences(draw) -> list[int]:
-    """A few stretches: any tokens of a small alphabet, or a pattern again and again with some tokens exchanged."""
     alphabet, tokens = draw(st.integers(1, 6)), []
     for _ in range(draw(st.integers(1, 4))):
         some = st.lists(st.integers(0, alphabet), min_size=1, max_size=9)
@@ -84,7 +84,6 @@ def test_a_pattern_of_any_size_is_detected_when_vllm_stops(tokens, smallest, mor
 
 
 def planted(rng: random.Random, period: int, share: float, onset: int, length: int) -> list[int]:
-    """Tokens of a large alphabet, then one pattern; a share of its tokens is exchanged."""
     before = [rng.randrange(2_000) for _ in range(onset)]
     pattern = [rng.randrange(2_000) for _ in range(period)]
     loop = [rng.randrange(2_000) if rng.random() < share else pattern[place % period] for place in range(length)]
@@ -200,9 +199,6 @@ def test_thresholds_out_of_range(make, text):
     with pytest.raises(RuleError) as failure:
         make()
     assert text in str(failure.value)
-
-
-DOCS = (Path(__file__).parents[2] / "docs" / "loops.md").read_text(encoding="utf-8")
 
 
 def test_the_example_of_the_docs_runs(capsys):

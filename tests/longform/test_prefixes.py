@@ -11,11 +11,9 @@ from sampler.t3.model import T3
 from tests.support import TINY, TURBO_TINY, random_text, random_voice, random_weights
 
 LENGTHS = (33, 5, 64, 32, 31)
+TEXTS = [tuple(random_text(TINY, length - 2, index)) for index, length in enumerate(LENGTHS)]
 MODELS = {config.name: T3(random_weights(config, 5), config) for config in (TINY, TURBO_TINY)}
 KINDS = pytest.mark.parametrize(("name", "guided"), [("tiny", True), ("tiny", False), ("turbo-tiny", False)])
-
-
-TEXTS = [tuple(random_text(TINY, length - 2, index)) for index, length in enumerate(LENGTHS)]
 
 
 def prefixes_of(model: T3, *, guided: bool) -> Prefixes:
@@ -55,7 +53,6 @@ def test_a_prefix_in_parts_is_that_of_one_pass(name, guided, text):
 
 
 def test_voice_and_blank_text_are_computed_once(monkeypatch):
-    """Positions that go through the layers: voice and parts of the blank text once, the rest for each text."""
     model = MODELS["tiny"]
     counted = []
     prefill = Backbone.prefill_beside
@@ -79,7 +76,6 @@ def test_voice_and_blank_text_are_computed_once(monkeypatch):
 
 
 def test_rows_that_differ_are_not_shared():
-    """A text whose unconditional rows are others, with the same beginning: nothing after the difference is taken."""
     model = MODELS["tiny"]
     prefixes = prefixes_of(model, guided=True)
     rows = model.prefix(TEXTS[2], random_voice(TINY, 6), guided=True)[1]

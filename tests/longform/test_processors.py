@@ -40,14 +40,12 @@ def test_generation_draws_what_the_chain_gives_at_every_step(config):
 
 
 def test_a_request_gets_alone_what_it_got_among_others():
-    """Rows with and without optional stages, of different orders, in one block."""
     requests = [request(index, config) for index, config in enumerate((*FURTHER, SamplingConfig(), NEUTRAL))]
     for asked, answer in zip(requests, generate(requests, 3), strict=True):
         assert generate([replace(asked, slot=answer.record.slot)], 3)[0].tokens == answer.tokens
 
 
 def test_no_text_ends_before_its_minimum():
-    """With a bias that makes EOS certain, the run ends at once, or at the first step at which it may."""
     certain = replace(NEUTRAL, logit_bias={TINY.eos_id: 1_000.0})
     late = replace(certain, min_new_tokens=7)
     answers = generate([request(0, certain), request(1, late)], 2)

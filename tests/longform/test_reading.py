@@ -21,6 +21,12 @@ from tests.wrong_engines.readers import Reader, ends_early, stays, wanders
 TEXTS, RUNS = 8, 4
 ALPHAS = {fault.name: 1e-8 for fault in FAULTS}
 EOS = 9_999
+SENTENCES = (
+    "the boat left the harbour before the sun was up.",
+    "nobody in the village had seen the old lighthouse at night.",
+    "we walked along the river until the rain stopped.",
+)
+places = st.lists(st.integers(0, 11), max_size=30).map(lambda some: np.array(some, dtype=np.int64))
 
 
 def made(reader, seed, pace=1.4, texts=TEXTS, runs=RUNS, reason="eos"):
@@ -112,7 +118,6 @@ def test_one_text_of_four_runs_is_inconclusive():
 
 @pytest.mark.parametrize("alpha", [1e-8, 1e-9])
 def test_the_share_that_eight_texts_of_four_runs_announce_is_detected(alpha):
-    """Of runs that wander among those that read well: missed in at most 1 % of the tries."""
     rng, tried, missed = np.random.default_rng(1), 300, 0
     share = StratifiedCounts(alpha).planned_share(RUNS, TEXTS)
     assert 0.9 < share < 1
@@ -123,7 +128,6 @@ def test_the_share_that_eight_texts_of_four_runs_announce_is_detected(alpha):
 
 
 def test_heads_that_follow_nothing_accuse_nobody():
-    """Both sides wander: the bound moves up, nothing passes, nothing fails; a reader among them differs."""
     found = judged(made(Reader(wanders), 1), made(Reader(wanders), 2))
     assert "passed" not in (found["monotone"].outcome, found["back"].outcome)
     assert "failed" not in outcomes(found).values()
@@ -139,7 +143,6 @@ def test_a_few_bad_reference_runs_hide_nothing():
 
 
 def test_other_pieces_of_the_same_text_are_no_difference():
-    """A port whose tokenizer has twice as many places: shares of the text are compared, not places."""
     finer = [replace(run, position=2 * run.position, text_length=2 * run.text_length) for run in made(Reader(), 1, 2.8)]
     assert set(outcomes(judged(finer, REFERENCE)).values()) == {"passed"}
 
@@ -172,9 +175,6 @@ def test_runs_without_tokens_are_judged_too():
     found = judged([*broken, *REFERENCE], REFERENCE)
     assert "failed" not in outcomes(found).values()
     assert "0 of 64 runs went back" in found["back"].message
-
-
-places = st.lists(st.integers(0, 11), max_size=30).map(lambda some: np.array(some, dtype=np.int64))
 
 
 @given(places)
@@ -220,13 +220,6 @@ def test_a_glance_is_no_going_back():
     assert setback(Reading(glancing, 100).steady, 100) == 0.0
     glancing[[50, 51, 52]] = 3
     assert setback(Reading(glancing, 100).steady, 100) > 0.4
-
-
-SENTENCES = (
-    "the boat left the harbour before the sun was up.",
-    "nobody in the village had seen the old lighthouse at night.",
-    "we walked along the river until the rain stopped.",
-)
 
 
 def test_finch_reads_from_the_beginning_to_the_end():

@@ -101,7 +101,6 @@ def test_the_core_with_upstreams_noise_speaks_the_same_runs(name, cell, record_p
 @pytest.mark.nightly("upstream's loop on torch, in a process of its own")
 @pytest.mark.parametrize("cell", ["base", "variant:mtl-0.1.6"])
 def test_the_command_gives_them_again(cell, tmp_path):
-    """Upstream's own loop, by the command that made them, for the first text of the cell."""
     path = find_matrix("sentences")
     matrix = load_matrix(path)
     case = next(each for each in matrix.cases if each.cell == cell)

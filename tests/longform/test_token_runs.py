@@ -90,7 +90,6 @@ def test_all_checks_that_must_catch_a_wrong_source_do_with_enough_runs(name):
 
 @pytest.mark.parametrize("name", ["eos_early", "ten_percent_shorter", "ten_percent_longer", "forced_ends", "eos_never"])
 def test_runs_of_another_length_are_no_drift(name):
-    """What is compared ends where the runs end: tokens, entropy and repetition are those of the same positions."""
     failed = {case for case, finding in judged(WRONG[name].source, 30).items() if finding.outcome == "failed"}
     assert {case for case in failed if case.startswith("tokens/drift/")} == {"tokens/drift/length"}
 
@@ -249,7 +248,6 @@ def test_rarity_is_its_definition(texts, first):
 
 
 def test_the_side_of_a_run_changes_no_rarity():
-    """The ranks of runs are exchangeable only if their values do not depend on the side."""
     runs = RIGHT.runs(6, 1)
     by_split = []
     for chosen in ([0, 1, 2], [1, 3, 5]):

@@ -97,7 +97,6 @@ def test_a_temperature_of_0_85_is_no_0_8():
 
 @pytest.mark.parametrize("count", [12, pytest.param(300, marks=pytest.mark.nightly("300 check-runs take minutes"))])
 def test_right_runs_are_not_accused_more_often_than_the_budget_says(count):
-    """A part of the check-runs that the document counts, with the same seeds."""
     alarms = cheap(count)
     assert alarms.good, str(alarms)
 
@@ -144,7 +143,6 @@ def test_a_generator_that_is_not_caught_shows_in_the_totals():
 
 @pytest.mark.parametrize(("texts", "runs"), [(12, 8), (6, 20), pytest.param(30, 3, marks=NIGHTLY)])
 def test_a_plan_announces_what_the_runs_then_detect(texts, runs):
-    """At least what the findings then state for a right source, with a margin of 0.02 for ties."""
     source = type(RIGHT)(lengths=tuple(range(30, 30 + texts)), cap=200)
     said = announced(texts, runs)
     without = [TokenRun(run.text, run.tokens, run.stop_reason) for run in source.runs(runs, 1)]

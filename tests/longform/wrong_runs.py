@@ -75,7 +75,6 @@ def with_upstreams_noise(generator, plan: Plan, cap: int) -> tuple[list[TokenRun
 
 
 def cut(run: TokenRun, cap: int) -> TokenRun:
-    """The run as it would have been with a lower cap, to the token."""
     if len(run.tokens) <= cap:
         return run
     scalars = {name: getattr(run, name)[:cap] for name in ("logprobs", "entropy", "rank", "margin", "position")}
@@ -114,7 +113,6 @@ class Seen:
 
     @cached_property
     def announced(self) -> dict[str, Announced]:
-        """What the plan announced, by the name of the question here."""
         return announced_for(self.plan)
 
     def does(self, question: str) -> float:

@@ -1,6 +1,7 @@
 """The mutation run can tell a killed mutation from one that survives, and its arguments from stale ones."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -20,31 +21,30 @@ def mutation(file: str, was: str, becomes: str) -> Mutation:
 
 
 def in_a_loop(file: str, start: str) -> Mutation:
-    """A mutation of the first line that starts so, in a function that is compiled and cannot be traced."""
     lines = path_of(file).read_text(encoding="utf-8").splitlines()
     at = next(number for number, line in enumerate(lines, 1) if line.strip().startswith(start))
     return Mutation(file, at, "f", "by hand", start, "pass", "", statement=(at, at))
+
+
+def judged(copy, base, level, hints, cases, *change):
+    changed = mutation(*change)
+    with copy.mutated(changed):
+        return examine(Order(str(copy.tree), level, changed.file, hints, base.questions, cases))
 
 
 @pytest.mark.nightly("traces every line of two levels of sampler check")
 def test_killed_and_surviving_mutations_are_told_apart():
     with copies(1) as (copy,):
         base = baseline(copy.tree, CHAIN, ("process",))
-
-        def asked(level, hints, *change):
-            changed = mutation(*change)
-            with copy.mutated(changed):
-                return examine(Order(str(copy.tree), level, changed.file, hints, base.questions))
-
-        wrong = asked("process", (), "temperature.py", "scores / knobs.temperature", "scores * knobs.temperature")
-        broken = asked("process", (), "temperature.py", "import numpy as np", "import numpie as np")
-        same = asked("process", (), "guidance.py", "logits - uncond_logits", "-uncond_logits + logits")
-        drawn = asked("draw", ("draw/nothing",), "draw.py", "start + index)", "start)")
+        asked = partial(judged, copy, base)
+        wrong = asked("process", (), (), "temperature.py", "scores / knobs.temperature", "scores * knobs.temperature")
+        broken = asked("process", (), (), "temperature.py", "import numpy as np", "import numpie as np")
+        same = asked("process", (), (), "guidance.py", "logits - uncond_logits", "-uncond_logits + logits")
+        drawn = asked("draw", ("draw/nothing",), (), "draw.py", "start + index)", "start)")
     assert (wrong.killed, wrong.by) == (True, "process/temperature/scores")
     assert (broken.killed, broken.by) == (True, "raises ModuleNotFoundError")
     assert (same.killed, same.by) == (False, "")
-    assert drawn.killed
-    assert drawn.by.startswith("draw/nothing/")
+    assert (drawn.killed, drawn.by.startswith("draw/nothing/")) == (True, True)
     loops = [in_a_loop("truncation.py", "limit, below, count ="), in_a_loop("measure.py", "mass = weighted")]
     assert [reaches("process", each, base) for each in loops] == [True, False]
 
@@ -55,18 +55,13 @@ def test_mutations_of_the_long_form_modules_are_judged_beside_upstream():
         wheels.need(version)
     with copies(1) as (copy,):
         base = baseline(copy.tree, LONGFORM)
-
-        def asked(case, *change):
-            changed = mutation(*change)
-            with copy.mutated(changed):
-                return examine(Order(str(copy.tree), "longform", changed.file, (), base.questions, (case,)))
-
+        asked = partial(judged, copy, base, "longform", ())
         turbo, cache = "longform/loop/turbo", "longform/cache"
         guided = "guided = is_guided(request.config, self.checkpoint.config)"
-        wrong = asked(turbo, "block.py", "len(slot.tokens) > 1 or", "len(slot.tokens) > 0 or")
-        same = asked(turbo, "generator.py", guided, "guided = False")
-        broken = asked(cache, "cache.py", "import mlx.core as mx", "import mlx.gore as mx")
-        late = asked(cache, "cache.py", "self.length : end] = keys", "self.length + 1 : end + 1] = keys")
+        wrong = asked((turbo,), "block.py", "len(slot.tokens) > 1 or", "len(slot.tokens) > 0 or")
+        same = asked((turbo,), "generator.py", guided, "guided = False")
+        broken = asked((cache,), "cache.py", "import mlx.core as mx", "import mlx.gore as mx")
+        late = asked((cache,), "cache.py", "self.length : end] = keys", "self.length + 1 : end + 1] = keys")
     assert (wrong.killed, wrong.by) == (True, turbo)
     assert (same.killed, same.by) == (False, "")
     assert (broken.killed, broken.by) == (True, "raises ModuleNotFoundError")

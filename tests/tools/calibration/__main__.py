@@ -19,9 +19,7 @@ REPORT = Path(__file__).parents[3] / "docs" / "evidence" / "calibration.md"
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.tools.calibration", description="False alarms, tails and power."
-    )
+    parser = argparse.ArgumentParser("python -m tests.tools.calibration", description="False alarms, tails and power.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--replicates", type=int, default=20_000)
     parser.add_argument("--only", default="", help="checks whose name contains this")
@@ -44,7 +42,7 @@ def main() -> int:
     if arguments.write:
         REPORT.write_text(markdown(rows, whole, arguments.seed), encoding="utf-8")
     faults = all_faults(rows)
-    if whole is not None and whole.accused:
+    if whole.accused:
         faults.append(f"{whole.accused} of {whole.runs} whole runs accuse the reference")
     for fault in faults:
         console.print(fault)

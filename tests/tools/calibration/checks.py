@@ -13,28 +13,11 @@ from scipy.special import softmax
 
 from sampler.checks.conformance.draw.plan import DRAWS, SINGLE_DRAWS, DrawPlan
 from sampler.engines.reference.chain import ReferenceEngine
+from tests.tools.calibration import experiments, run_experiments
 from tests.tools.calibration.distributions import DISTRIBUTIONS, Distribution
-from tests.tools.calibration.experiments import (
-    BinomialExperiment,
-    ConsecutiveExperiment,
-    DistributionFunctionExperiment,
-    Experiment,
-    MultinomialExperiment,
-    RowsExperiment,
-    Samples,
-    SupportExperiment,
-)
+from tests.tools.calibration.experiments import ConsecutiveExperiment, Experiment, MultinomialExperiment, Samples
 from tests.tools.calibration.rates import ALPHA, NOMINAL, Row
-from tests.tools.calibration.run_experiments import (
-    ONE,
-    TEN,
-    THIRTY,
-    CountedRunsExperiment,
-    ExceedancesExperiment,
-    RankSumExperiment,
-    RisenRunsExperiment,
-    RunDesign,
-)
+from tests.tools.calibration.run_experiments import ONE, TEN, THIRTY, RunDesign
 
 
 @dataclass(frozen=True)
@@ -47,20 +30,19 @@ class Check:
 
 
 CHECKS = (
-    Check("support", SupportExperiment),
-    Check("one token (binomial)", BinomialExperiment),
+    Check("support", experiments.SupportExperiment),
+    Check("one token (binomial)", experiments.BinomialExperiment),
     Check("all tokens (total variation)", MultinomialExperiment),
-    Check("scalars (distribution function)", DistributionFunctionExperiment),
+    Check("scalars (distribution function)", experiments.DistributionFunctionExperiment),
     Check("coincidences of consecutive draws", ConsecutiveExperiment, (500, 2_000)),
-    Check("coincidences of two rows", RowsExperiment, (500, 2_000)),
+    Check("coincidences of two rows", experiments.RowsExperiment, (500, 2_000)),
 )
 
 
 def planned(cell: str) -> Distribution:
     """What `sampler check` draws from in one of its cells, by the reference; likeliest first."""
     probe = next(each for each in DrawPlan(0).cells if each.name == cell).probe
-    final = ReferenceEngine().evaluate(probe)[-1]
-    pmf = softmax(final.scores[0])
+    pmf = softmax(ReferenceEngine().evaluate(probe)[-1].scores[0])
     return Distribution(f"`sampler check`, {cell}", np.sort(pmf[pmf > 0])[::-1])
 
 
@@ -70,16 +52,16 @@ IN_USE = (
     (MultinomialExperiment, EVERYTHING, DRAWS),
     (MultinomialExperiment, EVERYTHING, SINGLE_DRAWS),
     (ConsecutiveExperiment, NOTHING, DRAWS),
-    (RowsExperiment, NOTHING, DRAWS // 2),
+    (experiments.RowsExperiment, NOTHING, DRAWS // 2),
     (ConsecutiveExperiment, EVERYTHING, SINGLE_DRAWS),
 )
 """Distributions and numbers of draws that a run of `sampler check` has."""
 
 RUN_CHECKS = {
-    Check("runs by rank", RankSumExperiment): ((ONE, 40), (TEN, 10), (THIRTY, 20)),
-    Check("runs that count", CountedRunsExperiment): ((ONE, 100), (TEN, 20)),
-    Check("runs that count more often", RisenRunsExperiment): ((ONE, 200), (TEN, 20)),
-    Check("runs beyond a bound", ExceedancesExperiment): ((ONE, 200), (TEN, 20)),
+    Check("runs by rank", run_experiments.RankSumExperiment): ((ONE, 40), (TEN, 10), (THIRTY, 20)),
+    Check("runs that count", run_experiments.CountedRunsExperiment): ((ONE, 100), (TEN, 20)),
+    Check("runs that count more often", run_experiments.RisenRunsExperiment): ((ONE, 200), (TEN, 20)),
+    Check("runs beyond a bound", run_experiments.ExceedancesExperiment): ((ONE, 200), (TEN, 20)),
 }
 RUNS = tuple((check, *design) for check, designs in RUN_CHECKS.items() for design in designs)
 """Checks whose unit is the run: texts, and runs of each text on either side."""

@@ -66,7 +66,6 @@ def directions(pmf: Array) -> dict[str, tuple[Array, Array]]:
 
 
 def wrong_distributions(pmf: Array, distance: float) -> Iterator[tuple[str, Array]]:
-    """Name of the direction, wrong probabilities at exactly `distance` in total variation."""
     for name, (gains, losses) in directions(pmf).items():
         wrong = moved(pmf, gains, losses, distance)
         if wrong is not None and abs(np.abs(wrong - pmf).sum() / 2 - distance) < 1e-9:

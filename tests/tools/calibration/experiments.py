@@ -81,7 +81,6 @@ class CountExperiment:
         self.p, self.trials = probability, trials
 
     def count(self, samples: Samples) -> Samples:
-        """The counts of the replicates along the last axes."""
         return samples
 
     def rejected(self, samples: Samples, alpha: float) -> NDArray[np.bool_]:
@@ -165,19 +164,17 @@ class DistributionFunctionExperiment(TokensExperiment):
     def tail(self, alpha: float, rng: Rng) -> TailProbability:
         """Importance sampling from a mixture of tilts: each moves one half-line's mass by the bound, either way."""
         edges, bound = np.cumsum(self.pmf)[:-1], self._bound(alpha)
-        tilts = [
-            (place, sign) for place in range(len(edges)) for sign in (1, -1) if 0 < edges[place] + sign * bound < 1
-        ]
+        moved = [(place, edge + sign * bound) for place, edge in enumerate(edges) for sign in (1, -1)]
+        tilts = [(place, below) for place, below in moved if 0 < below < 1]
         if not tilts:
             return TailProbability(0.0)
-        below = np.array([edges[place] + sign * bound for place, sign in tilts])
-        place = np.array([place for place, _ in tilts])
-        samples = np.stack([self._tilted(rng, place[i], below[i]) for i in rng.integers(len(tilts), size=TILTED_DRAWS)])
+        place, below = (np.array(column) for column in zip(*tilts, strict=True))
+        samples = np.stack([self._tilted(rng, *tilts[i]) for i in rng.integers(len(tilts), size=TILTED_DRAWS)])
         counts = np.cumsum(samples, axis=1)[:, place]
         log_ratio = counts * np.log(below / edges[place])
         log_ratio += (self.n - counts) * np.log((1 - below) / (1 - edges[place]))
-        values = np.where(self.rejected(samples, alpha), np.exp(-np.logaddexp.reduce(log_ratio, axis=1)), 0.0)
-        values = values * len(tilts)
+        ratios = len(tilts) * np.exp(-np.logaddexp.reduce(log_ratio, axis=1))
+        values = np.where(self.rejected(samples, alpha), ratios, 0.0)
         return TailProbability(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
     def _tilted(self, rng: Rng, place: int, below: float) -> Samples:
@@ -196,8 +193,7 @@ class DistributionFunctionExperiment(TokensExperiment):
             early = np.arange(len(self.pmf)) <= place
             below = edges[place] + (distance if name == "down" else -distance)
             if 0 <= below <= 1:
-                parts = np.where(early, below / edges[place], (1 - below) / (1 - edges[place]))
-                wrong = self.pmf * parts
+                wrong = self.pmf * np.where(early, below / edges[place], (1 - below) / (1 - edges[place]))
                 yield f"mass moved {name}", rng.multinomial(self.n, wrong / wrong.sum(), replicates)
 
 

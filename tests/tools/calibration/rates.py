@@ -57,7 +57,6 @@ class Row:
 
 
 def exceeds(count: int, trials: int, rate: float, budget: float) -> bool:
-    """Whether so many of the trials are too many for the rate: by the exact upper tail."""
     return bool(binom.sf(count - 1, trials, rate) < budget)
 
 

@@ -33,7 +33,6 @@ Seed {seed}, {replicates:,} replicates of each sample, Python {python}, NumPy {n
 - **n** is a number of draws; in the last rows, where the unit is the run, of runs of each text on either side.
 """
 
-
 SEEDS = range(50)
 
 
@@ -45,29 +44,20 @@ class WholeRuns:
     accused: int
 
 
-def whole_runs(seeds: range = SEEDS) -> WholeRuns:
-    """`sampler check reference` at the levels process and draw, once for each seed."""
-    outcomes = [examine(ReferenceEngine(), levels=("process", "draw"), seed=seed).outcome for seed in seeds]
+def whole_runs() -> WholeRuns:
+    outcomes = [examine(ReferenceEngine(), levels=("process", "draw"), seed=seed).outcome for seed in SEEDS]
     return WholeRuns(len(outcomes), sum(outcome != "agrees" for outcome in outcomes))
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    alarms = (_alarms(row.false_alarms[rate], row.replicates) for rate in NOMINAL)
-    return (
-        row.check,
-        row.distribution,
-        f"{row.n:,}",
-        f"{ALPHA:.2g}",
-        *alarms,
-        _tail(row.tail),
-        f"{row.detectable:.4f}" if row.detectable < 1 else "none",
-        _missed(row),
-    )
+    alarms = (f"{row.false_alarms[rate]} {_within(row.false_alarms[rate], row.replicates)}" for rate in NOMINAL)
+    detectable = f"{row.detectable:.4f}" if row.detectable < 1 else "none"
+    return row.check, row.distribution, f"{row.n:,}", f"{ALPHA:.2g}", *alarms, _tail(row.tail), detectable, _missed(row)
 
 
-def _alarms(count: int, trials: int) -> str:
+def _within(count: int, trials: int) -> str:
     low, high = interval(count, trials)
-    return f"{count} ({100 * low:.2f}-{100 * high:.2f} %)"
+    return f"({100 * low:.2f}-{100 * high:.2f} %)"
 
 
 def _tail(tail: TailProbability) -> str:
@@ -84,13 +74,6 @@ def _missed(row: Row) -> str:
     return f"{count} of {row.replicates:,}, {direction}"
 
 
-def _whole(whole: WholeRuns | None) -> str:
-    if whole is None:
-        return "not measured yet"
-    low, high = interval(whole.accused, whole.runs)
-    return f"{whole.accused} of {whole.runs} ({100 * low:.2f}-{100 * high:.2f} %)"
-
-
 def table(rows: list[Row]) -> str:
     lines = [COLUMNS, ("---",) * len(COLUMNS), *(cells(row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -99,6 +82,7 @@ def table(rows: list[Row]) -> str:
 def markdown(rows: list[Row], whole: WholeRuns | None, seed: int) -> str:
     versions = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
     header = HEADER.format(seed=seed, alpha=ALPHA, replicates=rows[0].replicates, **versions)
+    accused = f"{whole.accused} of {whole.runs} {_within(whole.accused, whole.runs)}" if whole else "not measured yet"
     runs = "| whole runs of the reference against itself | seeds | accused |\n|---|---|---|\n"
-    runs += f"| `sampler check reference` | {SEEDS[0]} to {SEEDS[-1]} | {_whole(whole)} |\n"
+    runs += f"| `sampler check reference` | {SEEDS[0]} to {SEEDS[-1]} | {accused} |\n"
     return f"{header}\n{table(rows)}\n\n## Whole runs\n\n{runs}"

@@ -64,17 +64,10 @@ class RankSumExperiment(RunsExperiment):
         return rng.random((replicates, 2, self.texts, self.n), dtype=np.float32)
 
     def rejected(self, samples: Samples, alpha: float) -> Samples:
-        wins = [
-            (part[:, 0, :, :, None] > part[:, 1, :, None, :]).sum(axis=(1, 2, 3))
-            for part in np.array_split(samples, max(1, len(samples) // PART))
-        ]
-        low, high = self._accepted(alpha)
-        return (np.concatenate(wins) < low) | (np.concatenate(wins) > high)
-
-    def _accepted(self, alpha: float) -> tuple[int, int]:
-        upper = _upper(_wins_of_texts(self.n, self.texts))
-        high = int(np.argmax(upper <= alpha / 2)) - 1
-        return self.texts * self.n**2 - high, high
+        parts = np.array_split(samples, max(1, len(samples) // PART))
+        wins = np.concatenate([(each[:, 0, ..., None] > each[:, 1, :, None]).sum(axis=(1, 2, 3)) for each in parts])
+        high = int(np.argmax(_upper(_wins_of_texts(self.n, self.texts)) <= alpha / 2)) - 1
+        return (wins < self.texts * self.n**2 - high) | (wins > high)
 
     def judged(self, sample: Samples, alpha: float) -> bool:
         return RankSum(alpha).judge(list(sample[0]), list(sample[1])).rejected

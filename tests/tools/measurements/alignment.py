@@ -36,8 +36,7 @@ CAP, NOISE = 300, (3, "measurement")
 
 
 def speak(prompts: list[Prompt], penalty: float, judge: str) -> list[Generation]:
-    checkpoint = finch.load()
-    config = replace(VARIANT.config, repetition_penalty=penalty)
+    checkpoint, config = finch.load(), replace(VARIANT.config, repetition_penalty=penalty)
     size = checkpoint.config.speech_vocab_size
     requests = [
         Request(prompt.text, config, 0, CAP, partial(NoiseKey(*NOISE, index).gumbel, vocab_size=size), prompt.language)

@@ -32,12 +32,8 @@ def measure(config: SamplingConfig, texts: int, cap: int) -> list[str]:
     runs = Generator(checkpoint, width=texts).generate(requests)
     found = LoopingRuns.of({str(index): [run.tokens] for index, run in enumerate(runs)})
     endless, tokens = sum(run.stop_reason == "length" for run in runs), sum(len(run.tokens) for run in runs)
-    return [
-        share(sum(found.counts), len(runs)),
-        f"{endless}",
-        f"{tokens:,}",
-        f"{found.worst[2] if found.worst else ''}",
-    ]
+    worst = str(found.worst[2]) if found.worst else ""
+    return [share(sum(found.counts), len(runs)), str(endless), f"{tokens:,}", worst]
 
 
 def main() -> None:

@@ -21,16 +21,12 @@ SHARE = 0.35  # what is judged without an option, so that a run takes half an ho
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.tools.mutation", description="One-line mutations of sampler/."
-    )
+    parser = argparse.ArgumentParser("python -m tests.tools.mutation", description="One-line mutations of sampler/.")
     parser.add_argument("--area", choices=list(AREAS), help="only this part of the package")
     parser.add_argument("--file", action="append", default=[], help="only this module; may be repeated")
     parser.add_argument("--share", type=float, default=SHARE, help="of all mutations, chosen by a hash of their names")
     parser.add_argument("--jobs", type=int, default=2, help="copies of the tree at work")
-    parser.add_argument(
-        "--results", type=Path, help="a file that results are added to; what stands there is not redone"
-    )
+    parser.add_argument("--results", type=Path, help="a file for results; what stands there is not redone")
     parser.add_argument("--write", action="store_true", help="write the report of each area")
     return parser.parse_args()
 
@@ -41,10 +37,8 @@ def main() -> int:
     def say(text: str) -> None:
         console.print(f"{time.monotonic() - start:6.0f} s  {text}")
 
-    found = []
-    for area in AREAS.values():
-        if options.area in (None, area.name):
-            found += judge(area, options, console, say)
+    chosen = [area for area in AREAS.values() if options.area in (None, area.name)]
+    found = [fault for area in chosen for fault in judge(area, options, console, say)]
     for fault in found:
         console.print(fault)
     console.print(f"{time.monotonic() - start:.0f} s, {len(found)} faults")

@@ -88,12 +88,10 @@ def baseline(tree: Path, area: Area, levels: Sequence[Level] = ()) -> Baseline:
     questions = recorded(tree) if area.levels == ("longform",) else b""
     for level in levels or area.levels:
         names = {str(path): name for name, path in area.files(tree).items()}
-        died = ("its process died", {}, b"")
-        objection, lines, asked = answer_of(
-            _trace, str(tree), level, names, questions, seconds=None, silent=died, dead=died
-        )
-        if objection:
-            raise RuntimeError(f"the unharmed {area.name} does not pass: {objection}")
+        end = ("its process died", {}, b"")
+        fault, lines, asked = answer_of(_trace, str(tree), level, names, questions, seconds=None, silent=end, dead=end)
+        if fault:
+            raise RuntimeError(f"the unharmed {area.name} does not pass: {fault}")
         reached[level] = frozenset().union(*lines.values())
         by_case |= lines if level == "longform" else {}
         questions = questions or asked
@@ -131,8 +129,7 @@ def answer_of(target: Callable[..., None], *arguments: Any, seconds: float | Non
 
 def _answer(order: Order, pipe: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    seconds = SECONDS[order.level]
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS[order.level], SECONDS[order.level] + 5))
     with settled(order.tree):
         pipe.send(_ask(order))
 
@@ -149,7 +146,6 @@ def settled(tree: str) -> Iterator[None]:
 
 
 def _ask(order: Order) -> Answer:
-    """First one case after the other, for the sake of time; the whole examination where all of them pass."""
     try:
         if order.level == "longform":
             seen = _cases(order.tree).first_objection(order.questions, order.hints, order.cases)
@@ -186,7 +182,6 @@ def _cases(tree: str) -> Any:
 
 
 def _failing(examination: Any, cells: Sequence[Any], hints: Hints) -> Iterator[str]:
-    """Cells of level process that do not pass, without a diagnosis; those of the hints first."""
     process = importlib.import_module("sampler.checks.conformance.judge")
     named = {f"process/{cell.name}/scores": cell for cell in cells}
     for name in dict.fromkeys([*(hint for hint in hints if hint in named), *named]):

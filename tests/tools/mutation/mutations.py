@@ -100,8 +100,7 @@ def _changed(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
     changed = [code for code in codes if code[0] != "equal"]
     low, high = changed[0], changed[-1]
     sides = before[low[1] : high[2]], after[low[3] : high[4]]
-    was, becomes = (" / ".join(line.strip() for line in side) for side in sides)
-    return was, becomes
+    return tuple(" / ".join(line.strip() for line in side) for side in sides)
 
 
 def _left_out(tree: ast.AST) -> Iterator[tuple[Position, Position]]:

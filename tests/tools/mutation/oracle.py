@@ -71,6 +71,7 @@ PLANS: Mapping[tuple[str, str, str], tuple[Run, ...]] = {
 
 ANALYZERS = {"upstream": "0.1.7", "upstream-0.1.0": "0.1.0"}
 SPARSE = 2  # every so many of the runs made by hand; their lengths and seeds still all come
+NOISE = 13, "mutation"
 ANYWHERE = 6  # made-up runs that wander, of each analyzer
 
 
@@ -143,15 +144,9 @@ def record(key: tuple[str, str, str]) -> Runs:
     for number, plan in enumerate(PLANS[key]):
         knobs: SamplingConfig = replace(rules.config, **dict(plan.changes))
         request = _asked(plan, knobs, config, number)
-        names = TURBO_KNOBS if loop == "turbo" else KNOBS
-        run = {
-            "text": list(request.text),
-            "rows": rows_of(rules, knobs),
-            "cap": plan.cap,
-            "knobs": {knob: getattr(knobs, knob) for knob in names},
-            "noise": _noise(number),
-            "pushed": plan.pushed,
-        }
+        given = {knob: getattr(knobs, knob) for knob in (TURBO_KNOBS if loop == "turbo" else KNOBS)}
+        run = {"text": list(request.text), "rows": rows_of(rules, knobs), "cap": plan.cap, "knobs": given}
+        run |= {"noise": (*NOISE, number), "pushed": plan.pushed}
         with watched(model) as watch:
             said.append(watch.said(_breaks(functools.partial(infer, model, own.voice, run, loop, watch.drawn))))
         asked.append(request)
@@ -169,12 +164,8 @@ def _breaks(work: Any) -> bool:
     return False
 
 
-def _noise(number: int) -> tuple[int, str, int]:
-    return 13, "mutation", number
-
-
 def _asked(plan: Run, knobs: SamplingConfig, config: T3Config, number: int) -> Asked:
-    gumbel = pushed(NoiseKey(*_noise(number)), plan.pushed)
+    gumbel = pushed(NoiseKey(*NOISE, number), plan.pushed)
     noise = np.stack([gumbel(step, config.speech_vocab_size) for step in range(plan.cap + 1)])
     return Asked(tuple(random_text(config, plan.prompt, number)), knobs, plan.cap, noise)
 

@@ -76,10 +76,6 @@ class Tally:
         return (self.file, *(f"{number:,}" for number in numbers))
 
 
-def columns(area: Area) -> tuple[str, ...]:
-    return ("file", "mutations", *(f"killed at {level}" for level in area.levels), "survivors", "equivalent", "outside")
-
-
 def tallies(
     area: Area, mutations: Sequence[Mutation], results: Sequence[Result], arguments: Sequence[Argument]
 ) -> list[Tally]:
@@ -110,18 +106,14 @@ LOOKERS = {"chain": "the two levels", "longform": "the cases"}  # who judges an 
 
 
 def table(area: Area, found: Sequence[Tally]) -> str:
-    heads = columns(area)
+    killed = [f"killed at {level}" for level in area.levels]
+    heads = ("file", "mutations", *killed, "survivors", "equivalent", "outside")
     rows = [heads, ("---", *["---:"] * (len(heads) - 1)), *(each.cells() for each in found)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def markdown(
-    area: Area,
-    mutations: Sequence[Mutation],
-    results: Sequence[Result],
-    arguments: Sequence[Argument],
-    version: str,
-    share: float,
+    area: Area, mutations: list[Mutation], results: list[Result], arguments: list[Argument], version: str, share: float
 ) -> str:
     found = tallies(area, mutations, results, arguments)
     limit = max(SECONDS[level] for level in area.levels)

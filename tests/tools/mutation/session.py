@@ -93,7 +93,6 @@ def _forget_compiled(path: Path) -> None:
 
 
 def reaches(level: Level, mutation: Mutation, base: Baseline) -> bool:
-    """Whether a level runs the mutated statement at all; if not, the mutation survives without being asked."""
     return runs(mutation, base.reached[level])
 
 
@@ -102,9 +101,7 @@ def runs(mutation: Mutation, lines: Lines) -> bool:
     return any((mutation.file, line) in lines for line in range(first, last + 1))
 
 
-def on_copies(
-    copies: Sequence[Copy], mutations: Sequence[Mutation], work: Callable[[Copy, Mutation], Any]
-) -> list[Any]:
+def on_copies(copies: Sequence[Copy], mutations: list[Mutation], work: Callable[[Copy, Mutation], Any]) -> list[Any]:
     """Work on every mutation, each on a copy that is free; the answers stand in the order of the mutations."""
     free: queue.SimpleQueue[Copy] = queue.SimpleQueue()
     for copy in copies:
@@ -128,11 +125,7 @@ def copies(count: int) -> Iterator[list[Copy]]:
 
 
 def run(
-    trees: Sequence[Copy],
-    area: Area,
-    mutations: Sequence[Mutation],
-    known: Sequence[Result],
-    told: Callable[[Result], None],
+    trees: list[Copy], area: Area, mutations: list[Mutation], known: list[Result], told: Callable[[Result], None]
 ) -> list[Result]:
     """Judge every mutation that is not known yet, a copy to each thread, all of them at the cheap level first.
 

@@ -95,7 +95,7 @@ def _run(tree: str, test: str, pipe: Connection) -> None:
 
 
 def unseen(
-    copies: Sequence[Copy], mutations: Sequence[Mutation], arguments: Sequence[Argument], told: Callable[[str], None]
+    copies: Sequence[Copy], mutations: list[Mutation], arguments: Sequence[Argument], told: Callable[[str], None]
 ) -> Iterator[str]:
     """Mutations outside of the levels that their unit test does not see, and tests that fail without a mutation."""
     tests = {name: each.test for each in arguments if each.kind == "outside" for name in each.names}

@@ -83,10 +83,10 @@ def near(left: Any, right: Any, what: str) -> None:
     np.testing.assert_allclose(left, right, rtol=TOLERANCE, atol=TOLERANCE, err_msg=what)
 
 
-def refuses(work: Callable[[], Any], *words: str) -> None:
+def refuses(work: Callable[[], Any], *words: str, kind: type[Exception] = SamplerError) -> None:
     try:
         work()
-    except SamplerError as error:
+    except kind as error:
         for word in words:
             needs(word in f"{error} {error.hint}", f"{word} in {error}")
         return

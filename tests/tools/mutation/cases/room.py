@@ -129,7 +129,6 @@ def cache(bench: Bench) -> None:
 
 
 def decode_caches(bench: Bench) -> None:
-    """Both caches beside attention by its definition: idle slots, slots that are filled anew, across a growth."""
     config = bench.llama.config
     for turned in (True, False):
         for slots in (SlotCache(config, 4, 2, 600), SlotCache(config, 4, 2, 600, threads=3), None):
