@@ -10,7 +10,7 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,17 +32,11 @@ from tests.wrong_engines.rules import WRONG_RULES
 
 VARIANTS = load_variants()
 CASES = [(name, version) for name, variant in VARIANTS.items() for version in variant.wheels]
-NEWEST = "0.1.7"
+NIGHTLY = pytest.mark.nightly(
+    "upstream's loop of every release and rule; parity and reference runs are compared by day"
+)
 SOURCES = {"english": "tts.py", "multilingual": "mtl_tts.py", "turbo": "tts_turbo.py"}
 EVERY_CASE = pytest.mark.parametrize(("name", "version"), CASES)
-
-
-def by_release(name: str, version: str, *wrong: Callable[[Variant], Variant], quick: bool = True) -> object:
-    marks = () if quick and version == NEWEST else pytest.mark.nightly("upstream's loop of every release and rule")
-    return pytest.param(name, version, *wrong, marks=marks, id="-".join([name, version, *(f.__name__ for f in wrong)]))
-
-
-EVERY_RUN = pytest.mark.parametrize(("name", "version"), [by_release(*case) for case in CASES])
 MOST_EXPLAINED = 1  # runs of a case that may part from upstream's at a near tie
 BOS, EOS = 2048, 2049
 
@@ -136,9 +130,9 @@ def job(variant: Variant, version: str) -> dict[str, Any]:
 
 
 @functools.cache
-def upstream_says(newest: bool) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Upstream's answers to all runs of the cases of the newest release, or of all others."""
-    cases = [(name, each) for name, each in CASES if (each == NEWEST) == newest and wheels.folder(each).exists()]
+def upstream_says() -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Upstream's answers to all runs of all cases whose release is there."""
+    cases = [(name, version) for name, version in CASES if wheels.folder(version).exists()]
     jobs = json.dumps([job(VARIANTS[name], version) for name, version in cases])
     command = [sys.executable, "-m", "tests.wheel_runs"]
     result = subprocess.run(command, input=jobs, capture_output=True, text=True, check=False)
@@ -148,7 +142,7 @@ def upstream_says(newest: bool) -> dict[tuple[str, str], list[dict[str, Any]]]:
 
 def theirs(name: str, version: str) -> list[dict[str, Any]]:
     wheels.need(version)
-    return upstream_says(version == NEWEST)[name, version]
+    return upstream_says()[name, version]
 
 
 def generate(variant: Variant) -> list[Generation]:
@@ -172,23 +166,25 @@ def differences(variant: Variant, version: str, answers: list[Generation]) -> li
     return [difference for triple in triples for difference in compare(variant, *triple)]
 
 
-@EVERY_RUN
+@NIGHTLY
+@EVERY_CASE
 def test_the_core_as_a_variant_gives_the_tokens_of_its_wheel(name, version):
     found = differences(VARIANTS[name], version, ours(name))
     assert not [difference for difference in found if "not explained" in difference], found
     assert len(found) <= MOST_EXPLAINED, found
 
 
+@NIGHTLY
 @pytest.mark.parametrize(
-    ("name", "version", "wrong"),
+    ("name", "wrong"),
     [
-        by_release(name, VARIANTS[name].wheels[-1], wrong, quick=not place)
+        pytest.param(name, wrong, id=f"{name}-{wrong.__name__}")
         for name, rules in WRONG_RULES.items()
-        for place, wrong in enumerate(rules)
+        for wrong in rules
     ],
 )
-def test_a_wrong_rule_is_detected(name, version, wrong):
-    found = differences(VARIANTS[name], version, generate(wrong(VARIANTS[name])))
+def test_a_wrong_rule_is_detected(name, wrong):
+    found = differences(VARIANTS[name], VARIANTS[name].wheels[-1], generate(wrong(VARIANTS[name])))
     assert any("not explained" in difference for difference in found), found
 
 
@@ -222,6 +218,7 @@ def forcing(generation: Generation) -> list[set[str]]:
     return [flags for flags in found if flags]
 
 
+@NIGHTLY
 def test_the_runs_reach_what_variants_differ_in():
     reasons = {name: {answer.stop_reason for answer in ours(name)} for name in ("en-0.1.3", "mtl-0.1.6")}
     assert reasons == {"en-0.1.3": {"eos", "length"}, "mtl-0.1.6": {"eos", "length", "forced_eos", "error"}}
@@ -232,7 +229,8 @@ def test_the_runs_reach_what_variants_differ_in():
     assert any(answer.tokens[0] == EOS and len(answer.tokens) > 1 for answer in ours("turbo"))
 
 
-@EVERY_RUN
+@NIGHTLY
+@EVERY_CASE
 def test_guidance_of_weight_zero_raises_where_the_variant_says_so(name, version):
     """English, 0.1.3 and later: one row of text meets two rows of BOS."""
     runs = zip(RUNS[loop_of(VARIANTS[name])], theirs(name, version), strict=True)

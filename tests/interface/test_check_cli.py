@@ -17,7 +17,7 @@ from tests import miniatures
 from tests.commands import sampler
 
 FILE = miniatures.__file__
-LONG = pytest.mark.nightly("a whole check of the draws and its replay")
+LONG = pytest.mark.nightly("a whole check and its replay; docs and token files are checked by day")
 TESTED = pytest.mark.nightly("right engines agree in several other tests")
 RIGHT = [pytest.param(engine, marks=TESTED) for engine in (ReferenceEngine, HuggingFaceEngine)]
 
@@ -26,9 +26,10 @@ RIGHT = [pytest.param(engine, marks=TESTED) for engine in (ReferenceEngine, Hugg
     ("engine", "level", "stage", "words"),
     [
         ("top_p_drops_the_crossing_token", "process", "top_p", "drops the token that crosses the threshold"),
-        pytest.param("draw_ignores_min_p", "draw", "min_p", "is accepted and ignored", marks=LONG),
+        ("draw_ignores_min_p", "draw", "min_p", "is accepted and ignored"),
     ],
 )
+@LONG
 def test_a_wrong_engine_is_named_and_its_line_shows_the_failure_again(engine, level, stage, words, tmp_path):
     result = sampler("check", f"{FILE}:{engine}", "--level", level, "--json", tmp_path / "report.json")
     assert result.returncode == 1, result.stderr

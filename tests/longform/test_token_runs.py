@@ -88,7 +88,11 @@ def test_all_checks_that_must_catch_a_wrong_source_do_with_enough_runs(name):
         assert found[f"tokens/{check}"].outcome == "failed", found[f"tokens/{check}"].message
 
 
-@pytest.mark.parametrize("name", ["eos_early", "ten_percent_shorter", "ten_percent_longer", "forced_ends", "eos_never"])
+LONGER = pytest.mark.nightly("one end stands for the others")
+OTHERS = ("ten_percent_shorter", "ten_percent_longer", "forced_ends", "eos_never")
+
+
+@pytest.mark.parametrize("name", ["eos_early", *(pytest.param(name, marks=LONGER) for name in OTHERS)])
 def test_runs_of_another_length_are_no_drift(name):
     failed = {case for case, finding in judged(WRONG[name].source, 30).items() if finding.outcome == "failed"}
     assert {case for case in failed if case.startswith("tokens/drift/")} == {"tokens/drift/length"}

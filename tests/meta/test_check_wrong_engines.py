@@ -54,7 +54,8 @@ def test_a_wrong_order_names_its_dialect_and_accuses_no_stage():
     assert {verdict.outcome for verdict in alone} <= {"passed", "skipped", "inconclusive"}
 
 
-@pytest.mark.parametrize("name", [pytest.param("right_by_masks", marks=BY_NIGHT), "right_only_draws_by_gumbel_max"])
+@pytest.mark.parametrize("name", ["right_by_masks", "right_only_draws_by_gumbel_max"])
+@BY_NIGHT
 def test_no_right_engine_is_accused(name):
     report = examine(RIGHT[name]())
     assert failing(report) == {}

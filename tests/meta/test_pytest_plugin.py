@@ -61,6 +61,7 @@ def test_every_cell_is_an_item_with_the_verdicts_of_a_run(folder, jobs):
     assert rows_of(items.stdout) == rows_of(run.stdout) != []
 
 
+@pytest.mark.nightly("pytest itself chooses; one file of cells is run by day")
 def test_cells_are_chosen_by_their_values():
     words = "temperature:0.8 and cfg_weight:0.5 and not multilingual:true"
     chosen = pytest_run("matrices/", "-q", "--collect-only", "-k", words)
