@@ -216,6 +216,7 @@ def test_every_cell_is_a_request_of_its_own_noise():
     assert LongformSuite(session).alphas == alphas_of(matrix)
 
 
+@pytest.mark.nightly("starts two processes")
 def test_processes_generate_what_one_process_does(tmp_path):
     (tmp_path / "small.toml").write_text(SMALL, encoding="utf-8")
     matrix = load_matrix(tmp_path / "small.toml")

@@ -26,12 +26,6 @@ TEXTS = len(RIGHT.lengths)
 MANY = 60
 """Runs of a text that measure how far a wrong source is off."""
 
-SOME = ("warmer", "eos_early", "skips_a_third_of_the_text")
-EACH = [
-    name if name in SOME else pytest.param(name, marks=pytest.mark.nightly("the announced runs are tested by day"))
-    for name in WRONG
-]
-
 
 @cache
 def right_runs(count, seed):
@@ -80,7 +74,8 @@ def test_a_wrong_source_is_caught_with_the_runs_that_are_announced(name):
     assert not any(finding.outcome == "errored" for finding in found.values())
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.nightly("the first check of each source is tested by day, with the announced runs")
+@pytest.mark.parametrize("name", WRONG)
 def test_all_checks_that_must_catch_a_wrong_source_do_with_enough_runs(name):
     wrong = WRONG[name]
     found = judged(wrong.source, 40)

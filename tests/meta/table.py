@@ -138,8 +138,8 @@ class Totals:
 
     def lines(self) -> Iterator[str]:
         caught, hidden = len(self.caught), len(self.rows) - len(self.right) - len(self.visible)
-        yield f"{caught} of {len(self.visible)} wrong engines that can be seen are caught{_names(self.missed)}"
-        yield f"{hidden} wrong engines cannot be seen at the levels that they offer"
+        yield f"{caught} of {len(self.visible)} wrong engines whose fault shows are caught{_names(self.missed)}"
+        yield f"{hidden} wrong engines have a fault that does not show at the levels that they offer"
         itself = sum(row.named == WRONG[row.name].stage for row in self.caught)
         either = f"{itself} the expected one, {caught - len(self.misnamed) - itself} one of those in brackets"
         yield f"{self.share_named:.1%} of those caught have the right stage first: {either}{_names(self.misnamed)}"
@@ -152,7 +152,7 @@ class Totals:
         agrees = sum(row.in_draws == "agrees" for row in shown)
         right = sum(row.in_draws in row.right_stages for row in shown)
         counts = f"{right} have the right stage first, {len(shown) - right - agrees} another one, {agrees} agree"
-        return f"level draw alone, which draws from a few distributions, is put to {len(shown)} of them: {counts}"
+        return f"level draw alone, which tests a few distributions, has an answer for {len(shown)} of them: {counts}"
 
 
 def _names(rows: Sequence[Row]) -> str:

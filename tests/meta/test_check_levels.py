@@ -85,10 +85,8 @@ class Rounded(ReferenceEngine):
         return self.round(super().process(self.round(logits), history, self.change(config), uncond))
 
 
-LATER = pytest.mark.nightly("the two precisions share all code but the rounding")
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=LATER)])
+@pytest.mark.nightly("two whole checks of each precision")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_judged_as_what_it_is(dtype):
     right = examine(Rounded(dtype), levels=("process",))
     assert right.outcome == "agrees", [verdict.message for verdict in right.verdicts if verdict.outcome == "failed"]

@@ -30,7 +30,7 @@ top_p = [1.0, 0.9]
 later = partial(pytest.param, marks=pytest.mark.nightly("every engine generates two sentences"))
 
 FAULTS = [
-    ("ignores_min_p", 1.0, "allowed", "min_p"),
+    later("ignores_min_p", 1.0, "allowed", "min_p"),
     later("ignores_top_p", 0.9, "allowed", "top_p"),
     later("truncates_before_temperature", 1.0, "allowed", "min_p"),
     later("ignores_the_penalty", 1.0, "draws", "repetition_penalty"),
