@@ -34,7 +34,18 @@ def test_an_unpinned_package_is_detected():
 def resolved(python: str, platform: str, constraints: str) -> dict[str, str]:
     """What the two commands of the README install, as uv resolves it for another system: nothing is installed."""
     options = ("--quiet", "--no-annotate", "--no-header", "--no-python-downloads", "--group", "environments")
-    extras = ("--extra", "finch", "--extra", "tests", "--extra", "mkl", "--constraint", constraints)
+    extras = (
+        "--extra",
+        "finch",
+        "--extra",
+        "tests",
+        "--extra",
+        "mkl",
+        "--extra",
+        "mutation",
+        "--constraint",
+        constraints,
+    )
     system = ("--python", sys.executable, "--python-version", python, "--python-platform", platform)
     command = [find_uv_bin(), "pip", "compile", *options, *extras, *system, "pyproject.toml"]
     environment = os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}  # MLX has no wheel for older systems
