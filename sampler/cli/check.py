@@ -41,7 +41,6 @@ def check(
     if engine.endswith(".jsonl"):
         check_numbers(false_alarm_rate, tolerance, seed)
         return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate)
-    from sampler.checks.verdict import exit_code
     from sampler.engines.isolation import Isolated
     from sampler.engines.registry import load_known
     from sampler.results.report import conformance as check_report
@@ -69,16 +68,12 @@ def check(
         finally:
             client.close()
         write(report.as_json())
-    _show(console, report, time.perf_counter() - start)
-    if json is not None:
-        console.print(f"written to {json}")
-    return exit_code(report.outcome)
+    return _show(console, report, time.perf_counter() - start, json)
 
 
 def _check_tokens(
     path: Path, against: str | None, level: str | None, tolerance: float, json: Path | None, rate: float
 ) -> int:
-    from sampler.checks.verdict import exit_code
     from sampler.results.report import conformance as check_report
     from sampler.results.report import terminal
     from sampler.run.tokens import TokenFileRun
@@ -97,13 +92,11 @@ def _check_tokens(
         with terminal.check_progress(console) as progress:
             report = examination.run(runs, reference, progress)
         write(report.as_json())
-    _show(console, report, time.perf_counter() - start, answers=True)
-    if json is not None:
-        console.print(f"written to {json}")
-    return exit_code(report.outcome)
+    return _show(console, report, time.perf_counter() - start, json, answers=True)
 
 
-def _show(console: "Console", report: "Report", seconds: float, *, answers: bool = False) -> None:
+def _show(console: "Console", report: "Report", seconds: float, json: Path | None, *, answers: bool = False) -> int:
+    from sampler.checks.verdict import exit_code
     from sampler.results.report import conformance as check_report
 
     console.print(check_report.table(report.verdicts))
@@ -113,6 +106,9 @@ def _show(console: "Console", report: "Report", seconds: float, *, answers: bool
         for line in check_report.answers(report.verdicts):
             console.print(line)
     console.print(f"{report.info.name} {report.outcome}; {len(report.verdicts)} verdicts in {seconds:.1f} s")
+    if json is not None:
+        console.print(f"written to {json}")
+    return exit_code(report.outcome)
 
 
 def _levels(level: str | None) -> "tuple[Level, ...]":
