@@ -129,10 +129,12 @@ def following(engine: Engine, variant: str, base: str) -> Engine:
     An engine that cannot change its rules is assumed to follow `base`, the variant of the matrix's first cell. Raises
     Unsupported for any other.
     """
-    if variant and hasattr(engine, "following"):
+    if not variant:
+        return engine
+    if hasattr(engine, "following"):
         changed: Engine = engine.following(variant)
         return changed
-    if variant not in ("", base) and not hasattr(engine, "following"):
+    if variant != base:
         raise Unsupported(f"{engine.info.name} cannot follow the variant {variant}")
     return engine
 
