@@ -6,7 +6,8 @@ from typing import Any
 from sampler.engines.base import Engine, Level
 from sampler.engines.isolation import Local
 from sampler.errors import ConfigError
-from sampler.run.conformance import LEVELS, ConformanceRun, Report
+from sampler.run.conformance import LEVELS, ConformanceRun
+from sampler.run.report import Report
 
 
 def examine(engine: Engine, **settings: Any) -> Report:

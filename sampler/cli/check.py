@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sampler.engines.base import Level
-    from sampler.run.conformance import Report
+    from sampler.run.report import Report
 
 
 def check(

@@ -1,9 +1,8 @@
 """`sampler check`: all checks of a level on one engine, with one false-alarm budget and a diagnosis."""
 
-import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, get_args
 
@@ -23,59 +22,17 @@ from sampler.checks.conformance.predict import CHECKS as PREDICTION
 from sampler.checks.conformance.predict import NoLogits, Predictor
 from sampler.checks.conformance.probes import all_cells
 from sampler.checks.conformance.properties import Subject, ask_properties, strange_ids, subject, unusual_rows
-from sampler.checks.verdict import CaseId, Finding, Verdict, Whole, overall
-from sampler.engines.base import EngineInfo, Level
+from sampler.checks.verdict import CaseId, Finding, Verdict
+from sampler.engines.base import Level
 from sampler.engines.calls import EngineClient
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import Unsupported
+from sampler.run.report import DEFAULT_RATE, OnVerdict, Report
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 INPUT_ROUNDING = {"float32": 0.0, "float64": 0.0, "bfloat16": 2.0**-6, "float16": 2.0**-8}
 """By dtype: an engine's possible relative error of scores: eight half units in the last place."""
-
-DEFAULT_RATE = 1e-6
-
-OnVerdict = Callable[[Verdict], None]
-
-
-@dataclass(frozen=True)
-class Report:
-    """The result of a run. dialect: the one that the engine declares or equals, None for the reference."""
-
-    info: EngineInfo
-    rate: float
-    verdicts: tuple[Verdict, ...]
-    diagnosis: tuple[Cause, ...]
-    dialect: str | None = None
-    against: str | None = None
-
-    @property
-    def outcome(self) -> Whole:
-        return overall(self.verdicts)
-
-    def as_json(self) -> dict[str, Any]:
-        """The contract of `--json`; numbers that are not finite become null."""
-        info = self.info
-        supports = None if info.supports is None else sorted(info.supports)
-        return {
-            "engine": {**asdict(info), "supports": supports},
-            "against": self.against,
-            "dialect": self.dialect,
-            "false_alarm_rate": self.rate,
-            "outcome": self.outcome,
-            "verdicts": [_finite(verdict.contract()) for verdict in self.verdicts],
-            "diagnosis": [
-                {"stage": cause.stage, "explanation": cause.explanation, "cases": list(cause.cases)}
-                for cause in self.diagnosis
-            ],
-        }
-
-
-def _finite(fields: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()
-    }
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo
 from sampler.results.store.reference_runs import as_kept, shipped_runs
 from sampler.results.store.tokens import read_token_runs
-from sampler.run.conformance import DEFAULT_RATE, OnVerdict, Report
+from sampler.run.report import DEFAULT_RATE, OnVerdict, Report
 from sampler.statistics.budget import Budget
 
 NO_REFERENCE = "no reference runs: give some with --against (docs/tokens.md explains how to generate them)"

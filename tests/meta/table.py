@@ -16,7 +16,8 @@ from rich.console import Console
 
 from sampler.engines.base import Engine, Level
 from sampler.engines.isolation import Isolated, Local
-from sampler.run.conformance import ConformanceRun, Report
+from sampler.run.conformance import ConformanceRun
+from sampler.run.report import Report
 from tests.wrong_engines import FACTORIES, RIGHT, WRONG
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence" / "wrong-engines.md"

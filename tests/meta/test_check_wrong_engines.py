@@ -4,7 +4,7 @@ import pytest
 
 from sampler.checks.verdict import exit_code
 from sampler.conformance import examine
-from sampler.run.conformance import Report
+from sampler.run.report import Report
 from tests.wrong_engines import RIGHT, WRONG
 
 CAUGHT = [

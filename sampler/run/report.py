@@ -1,0 +1,53 @@
+"""The report of `sampler check`, for engines and for files of tokens."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sampler.checks.conformance.diagnosis.order import Cause
+from sampler.checks.verdict import Verdict, Whole, overall
+from sampler.engines.base import EngineInfo
+
+DEFAULT_RATE = 1e-6
+
+OnVerdict = Callable[[Verdict], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a run. dialect: the one that the engine declares or equals, None for the reference."""
+
+    info: EngineInfo
+    rate: float
+    verdicts: tuple[Verdict, ...]
+    diagnosis: tuple[Cause, ...]
+    dialect: str | None = None
+    against: str | None = None
+
+    @property
+    def outcome(self) -> Whole:
+        return overall(self.verdicts)
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract of `--json`; numbers that are not finite become null."""
+        info = self.info
+        supports = None if info.supports is None else sorted(info.supports)
+        return {
+            "engine": {**asdict(info), "supports": supports},
+            "against": self.against,
+            "dialect": self.dialect,
+            "false_alarm_rate": self.rate,
+            "outcome": self.outcome,
+            "verdicts": [_finite(verdict.contract()) for verdict in self.verdicts],
+            "diagnosis": [
+                {"stage": cause.stage, "explanation": cause.explanation, "cases": list(cause.cases)}
+                for cause in self.diagnosis
+            ],
+        }
+
+
+def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()
+    }
