@@ -2,9 +2,9 @@
 
 import inspect
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ __all__ = [
     "Record",
     "Request",
     "StopReason",
+    "by_signature",
     "call_process",
 ]
 
@@ -191,9 +192,32 @@ class Explains(Processes, Protocol):
         """Which tokens must be kept, which may be kept, and the last state as defined."""
 
 
+def by_signature(method: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments as a method takes them: by position, or by keyword where its signature wants that.
+
+    Raises TypeError if it takes keywords only and their names are others.
+    """
+    try:
+        parameters = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):  # a compiled function may have no signature
+        return list(arguments.values()), {}
+    keywords = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.name != "context"]
+    named = {name: value for name, value in arguments.items() if name in keywords}
+    rest = [value for name, value in arguments.items() if name not in named]
+    places = sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters)
+    if keywords and places < len(rest) and not any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        name = getattr(method, "__name__", "the method")
+        raise TypeError(
+            f"{name}() uses its arguments by keyword only and has other names for them: {', '.join(keywords)}; "
+            f"expected {', '.join(arguments)}"
+        )
+    return rest, named
+
+
 def call_process(engine: Processes, batch: Batch) -> Logits:
     """Call `process` on rows that share a config, with the context if its signature has one."""
     process: Callable[..., Logits] = engine.process
-    logits, history, config, uncond = batch.inputs
+    values = zip(("logits", "history", "config", "uncond_logits"), batch.inputs, strict=True)
+    arguments, named = by_signature(process, {name: value for name, value in values if value is not None})
     more = {"context": batch.context} if "context" in inspect.signature(process).parameters else {}
-    return process(logits, history, config, *(() if uncond is None else (uncond,)), **more)
+    return process(*arguments, **named, **more)

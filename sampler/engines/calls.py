@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.engines.base import Context, Engine, EngineInfo
+from sampler.engines.base import Context, Engine, EngineInfo, by_signature
 from sampler.errors import Unsupported
 
 Method = Literal["process", "draw", "pick", "predict"]
@@ -98,7 +98,8 @@ def perform(engine: Engine, call: Call) -> Answer:
     try:
         further = {"context": call.context} if call.context is not None and _takes_context(method) else {}
         given = {name: value for name, value in lent.items() if value is not None}
-        raw = method(*given.values(), **further)
+        arguments, named = by_signature(method, given)
+        raw = method(*arguments, **named, **further)
         returned = _as_array(raw)
         if call.then is not None and not isinstance(returned, str):
             perform(engine, call.then)

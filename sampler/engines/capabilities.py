@@ -48,12 +48,13 @@ def trimmed(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
 
     So an engine without guidance is still tested with its other stages together.
     """
-    lacking = [stage for stage in STAGES if stage in config.active_stages() and not _has(info, stage)]
+    lacking = [stage for stage in STAGES if stage in config.active_stages() and not has_stage(info, stage)]
     rest = config.without(lacking)
     return rest if len(rest.active_stages()) > 1 else config
 
 
-def _has(info: EngineInfo, stage: Stage) -> bool:
+def has_stage(info: EngineInfo, stage: Stage) -> bool:
+    """Whether an engine names a stage, or names nothing; and its orders have it."""
     named = info.supports is None or bool(info.supports & {stage, *NEUTRAL[stage]})
     ordered = info.orders == "any" or any(stage in order for order in info.orders)
     return named and ordered and (stage != "cfg" or info.cfg)

@@ -46,6 +46,20 @@ def test_a_fault_is_caught_and_named(name, stage, explanation):
         assert verdict.message
 
 
+NAMED = [name for name, entry in WRONG.items() if entry.says]
+BY_DAY = ("takes_other_keywords",)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in BY_DAY else BY_NIGHT) for name in NAMED])
+def test_a_cause_is_named_by_its_stage_and_in_words(name):
+    wrong = WRONG[name]
+    report = examine(wrong.factory(), levels=wrong.seen)
+    assert report.outcome in ("disagrees", "errored")
+    first = report.diagnosis[0]
+    assert first.stage in (wrong.stage, *wrong.also), first.explanation
+    assert wrong.says in first.explanation
+
+
 def test_a_wrong_order_names_its_dialect_and_accuses_no_stage():
     report = examine(WRONG["temperature_after_the_filters"].factory(), levels=("process",))
     assert report.dialect == "truncate, then temper"

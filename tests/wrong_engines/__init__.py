@@ -11,6 +11,7 @@ __all__ = ["FACTORIES", "MODULES", "RIGHT", "WRONG", "Factory", "Wrong"]
 
 MODULES = ("penalties", "temperature", "top_k", "min_p", "top_p", "guidance", "orders", "batches", "answers", "draws")
 MODULES += ("noise", "seeds", "limits", "draw_only", "right_chains", "right_limits", "right_draws")
+MODULES += ("causes",)
 for _module in MODULES:
     importlib.import_module(f"{__name__}.{_module}")
 

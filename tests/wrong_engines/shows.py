@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sampler.engines.base import Picks, call_process
+from sampler.engines.base import Picks, by_signature, call_process
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import Unsupported
 from sampler.requests import Batch, Context
@@ -25,7 +25,7 @@ REFERENCE = ReferenceEngine()
 
 def call(engine, inputs: Example) -> np.ndarray:
     lengths = np.array([len(ids) for ids in inputs.history])
-    context = Context(lengths, np.zeros_like(lengths), ())
+    context = inputs.context or Context(lengths, np.zeros_like(lengths), ())
     uncond = inputs.uncond if engine.info.cfg else None
     return call_process(engine, Batch(inputs.logits, inputs.history, (inputs.config,) * len(lengths), uncond, context))
 
@@ -55,7 +55,7 @@ def difference(answer: object, inputs: Example) -> str:
     answer = np.asarray(answer)
     if answer.dtype.kind not in "fiu" or answer.shape != inputs.logits.shape:
         return f"{answer.dtype} of shape {answer.shape}"
-    truth = REFERENCE.process(inputs.logits, inputs.history, inputs.config, inputs.uncond)
+    truth = REFERENCE.process(inputs.logits, inputs.history, inputs.config, inputs.uncond, inputs.context)
     answer, truth = (
         np.where(each < each.max(axis=-1, keepdims=True) - 5_000, -np.inf, each) for each in (answer, truth)
     )
@@ -101,7 +101,10 @@ def draws(engine, inputs: Example, n: int, seed: int) -> np.ndarray:
     further = {}
     if "context" in inspect.signature(engine.draw).parameters:
         further["context"] = Context(np.array([len(inputs.history[0])]), np.array([0]), ())
-    return engine.draw(inputs.logits[0], inputs.history[0], inputs.config, n, seed, uncond, **further)
+    arguments = {"logits": inputs.logits[0], "history": inputs.history[0], "config": inputs.config}
+    arguments |= {"n": n, "seed": seed, "uncond_logits": uncond}
+    given, named = by_signature(engine.draw, arguments)
+    return engine.draw(*given, **named, **further)
 
 
 def law(inputs: Example) -> np.ndarray:

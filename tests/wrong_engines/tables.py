@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sampler.config import SamplingConfig
+from sampler.requests import Context
 
 Factory = Callable[[], Any]
 NEUTRAL = {"temperature": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "cfg_weight": 0.0}
@@ -14,12 +15,13 @@ NEUTRAL = {"temperature": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "cfg_wei
 
 @dataclass(frozen=True)
 class Example:
-    """One call of `process`: logits (B, V), B histories, a config, unconditional logits or None."""
+    """One call of `process`: logits (B, V), B histories, a config, unconditional logits or None, a context or None."""
 
     logits: np.ndarray
     history: list[list[int]]
     config: SamplingConfig
     uncond: np.ndarray | None = None
+    context: Context | None = None
 
 
 def spread(size: int = 25, low: float = -4.0, high: float = 4.0) -> np.ndarray:
@@ -28,12 +30,14 @@ def spread(size: int = 25, low: float = -4.0, high: float = 4.0) -> np.ndarray:
     return np.linspace(low, high, size, dtype=np.float32)[places][None]
 
 
-def example(logits: Any = None, history: Any = (), uncond: Any = None, **knobs: Any) -> Example:
+def example(
+    logits: Any = None, history: Any = (), uncond: Any = None, context: Context | None = None, **knobs: Any
+) -> Example:
     """An input whose knobs are neutral but for those that are given; one history serves all rows."""
     rows = np.atleast_2d(np.asarray(spread() if logits is None else logits, dtype=np.float32))
     each = history if history and isinstance(history[0], Sequence) else [history] * len(rows)
     other = None if uncond is None else np.atleast_2d(np.asarray(uncond, dtype=np.float32))
-    return Example(rows, [list(ids) for ids in each], SamplingConfig(**{**NEUTRAL, **knobs}), other)
+    return Example(rows, [list(ids) for ids in each], SamplingConfig(**{**NEUTRAL, **knobs}), other, context)
 
 
 TWO_ROWS = np.concatenate([spread(), np.roll(spread(), 3) * np.float32(0.5)])
@@ -58,7 +62,8 @@ class Wrong:
 
     stage: expected first in the diagnosis; also: stages that would be right as well; offers: levels that it has;
     seen: levels at which the fault is detectable; total_variation: of its draws on `shows`, where only draws show it
-    and independent draws of another law are what it gives; shows: an input on which `process` (else `draw`) differs.
+    and independent draws of another law are what it gives; shows: an input on which `process` (else `draw`) differs;
+    says: words of the first explanation.
     """
 
     factory: Factory
@@ -68,6 +73,7 @@ class Wrong:
     seen: tuple[str, ...]
     total_variation: float | None
     shows: Example
+    says: str = ""
 
 
 WRONG: dict[str, Wrong] = {}
@@ -104,6 +110,7 @@ def wrong(
     offers: Sequence[str] = BOTH,
     seen: Sequence[str] | None = None,
     total_variation: float | None = None,
+    says: str = "",
 ) -> Callable[[Any], Any]:
     """Put a factory into the table of wrong engines, or the part from which `of` makes the engine."""
 
@@ -112,7 +119,8 @@ def wrong(
         inputs = EXAMPLES.get(stage, PLAIN) if shows is None else shows
         levels = tuple(offers) if seen is None else tuple(seen)
         assert factory.__name__ not in WRONG
-        WRONG[factory.__name__] = Wrong(factory, stage, tuple(also), tuple(offers), levels, total_variation, inputs)
+        known = (factory, stage, tuple(also), tuple(offers), levels, total_variation, inputs, says)
+        WRONG[factory.__name__] = Wrong(*known)
         return part
 
     return register

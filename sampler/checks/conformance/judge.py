@@ -25,6 +25,9 @@ Array = NDArray[np.float64]
 
 Blame = Literal["purity", "batch"] | None
 
+CLEAR_OF = 0.25
+"""How far a uniform number is from the probability that it is compared with, in parts of 1 / rows."""
+
 
 @dataclass
 class Judge:
@@ -75,7 +78,7 @@ class Judge:
     def placed(self, probe: Probe) -> Probe:
         """The rows with a context: half of their history is prompt, half was drawn."""
         lengths = np.array([len(row) for row in probe.history], dtype=np.int64)
-        uniforms = (np.arange(len(lengths)) + 0.5) / len(lengths)
+        uniforms = _uniforms(len(lengths), probe.config.xtc_probability)
         eos_ids = probe.eos_ids or self.info.eos_ids
         return replace(probe, context=Context(lengths // 2, lengths - lengths // 2, eos_ids, uniforms))
 
@@ -140,6 +143,12 @@ class Judge:
             return None
         alone = [self.compare(comparison.probe.only([row])) for row in rows]
         return None if any(comparison.wrong.any() for comparison in alone) else "batch"
+
+
+def _uniforms(count: int, probability: float) -> Array:
+    """Uniform numbers, evenly spread and away from a probability, as equality is a matter of taste: (count,)."""
+    even = (np.arange(count) + 0.5) / count
+    return np.where(np.abs(even - probability) < CLEAR_OF / count, even + CLEAR_OF / count, even)
 
 
 def _rounding(state: Evaluation) -> Array:

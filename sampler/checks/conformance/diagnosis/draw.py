@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, IGNORED, Alternative, in_float64
-from sampler.checks.conformance.diagnosis.order import FULL_ORDERS, Cause, Change, in_order, swapped, without
+from sampler.checks.conformance.diagnosis.order import Cause, Change, in_order, other_orders, swapped, without
 from sampler.checks.conformance.draw.drawer import Drawer, Drawn
 from sampler.checks.conformance.draw.frequencies import SINGLE_CELLS, shared_draws
 from sampler.checks.conformance.draw.plan import LAGS
@@ -207,7 +207,7 @@ def _of_order(results: DrawResults, cells: Sequence[str]) -> Cause:
     cases = tuple(case for cell in cells for case in _cases(results, cell))
     together = [drawn for drawn in results.drawer.drawn.values() if len(drawn.cell.stages) > 1]
     own = [drawn for drawn in together if drawn.cell.name in cells]
-    for name, order in FULL_ORDERS.items():
+    for name, order in other_orders(results.drawer.judge.info):
         if all(_explains(results, drawn, partial(in_order, order)) for drawn in together):
             return Cause("order", f"order: equals the dialect {name!r}: {' > '.join(order)}", cases, name)
     exchanged = _exchanged(results, own)

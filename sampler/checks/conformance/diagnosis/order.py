@@ -10,6 +10,8 @@ from sampler.checks.conformance.comparison import Comparison
 from sampler.checks.conformance.judge import Judge, ProbeResult
 from sampler.checks.conformance.settings import ORDERS
 from sampler.config import SamplingConfig
+from sampler.engines.base import EngineInfo
+from sampler.engines.capabilities import has_stage
 from sampler.stages import STAGES, Stage
 
 Change = Callable[[SamplingConfig], SamplingConfig]
@@ -25,6 +27,15 @@ class Cause:
     explanation: str
     cases: tuple[str, ...]
     dialect: str | None = None
+
+
+def other_orders(info: EngineInfo) -> Iterator[tuple[str, tuple[Stage, ...]]]:
+    """The named orders of the stages that an engine has, without those that are its default order."""
+    default = tuple(stage for stage in STAGES if has_stage(info, stage) and stage != "alignment")
+    for name, order in FULL_ORDERS.items():
+        own = tuple(stage for stage in order if stage in default)
+        if own != default:
+            yield name, own
 
 
 def in_order(order: tuple[Stage, ...], config: SamplingConfig) -> SamplingConfig:
@@ -69,7 +80,7 @@ def diagnose_order(
         yield Cause("temperature", f"temperature: 0 {what}", names)
         return
     default_order = [result for result in together if not result.cell.name.startswith("order:")]
-    for name, order in FULL_ORDERS.items():
+    for name, order in other_orders(judge.info):
         if _explains(judge, default_order, partial(in_order, order)):
             explanation = f"order: equals the dialect {name!r}: {' > '.join(order)}"
             yield Cause("order", explanation, names, dialect=name)
@@ -156,7 +167,8 @@ def _of_chain(judge: Judge, results: Sequence[ProbeResult]) -> Cause:
             if distance and shift is None:
                 what = f"moves all scores by {distance:.3g}, which softmax does not see and a stage after it does"
                 shift = Cause(stage, f"{stage}: {what}", names)
-    together = min((result.cell.stages for result in results), key=len)
+    owned = ([stage for stage in one.cell.stages if has_stage(judge.info, stage)] for one in results)
+    together = min(owned, key=len)
     alone_right = f"{', '.join(together)}: right alone and wrong together: "
     return shift or Cause("order", f"order: {alone_right}{shown.describe(index)}", names)
 
