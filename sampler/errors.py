@@ -62,6 +62,12 @@ class SilenceError(SamplerError):
     """A generation without a single token of speech."""
 
 
+class EngineFailure(SamplerError):
+    """An engine raised, hung, ended its process or gave something that is no answer: the verdict is `errored`."""
+
+    exit_code = 1
+
+
 SkipReason = Literal[
     "unsupported", "no_method", "missing_package", "no_reference", "no_common_text", "not_recorded", "refused",
     "after_failure",

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from sampler.checks.verdict import Verdict
+from sampler.engines.limits import Limits
 from sampler.errors import SamplerError
 from sampler.matrix.matrix import Group, load_matrix, shipped_folder
 from sampler.results.report import terminal
@@ -18,10 +19,12 @@ from sampler.runtime import blas
 
 
 def add_options(group: pytest.OptionGroup) -> None:
-    """Add `--seed`, `--engine` and `--weights`, as in `sampler run`."""
+    """Add `--seed`, `--engine`, `--weights`, `--timeout` and `--memory`, as in `sampler run`."""
     group.addoption("--seed", type=int, default=0, help="seed of the cells (default 0)")
     group.addoption("--engine", default=None, help="core, package.module:factory or file.py:factory")
     group.addoption("--weights", type=Path, default=None, help="folder with upstream's own files")
+    group.addoption("--timeout", type=float, default=None, help="seconds of one call of an engine of your own")
+    group.addoption("--memory", type=float, default=None, help="GiB of an engine of your own and its children")
 
 
 def header(config: pytest.Config) -> str:
@@ -45,10 +48,13 @@ class MatrixFile(pytest.File):
         config = self.config
         try:
             matrix = load_matrix(self.path)
+            limits = Limits(config.getoption("--timeout"), config.getoption("--memory"))
         except SamplerError as error:
             raise self.CollectError(str(error)) from error
         seed, engine, weights = (config.getoption(f"--{name}") for name in ("seed", "engine", "weights"))
-        suite = suite_of(Session(matrix, seed, engine, weights))
+        session = Session(matrix, seed, engine, weights, limits)
+        config.add_cleanup(session.close)
+        suite = suite_of(session)
         for group in suite.groups:
             yield GroupItem.from_parent(self, name=group.name, suite=suite, group=group)
 

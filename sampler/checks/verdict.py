@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.engines.base import Level
-from sampler.errors import SkipReason, Unsupported
+from sampler.errors import EngineFailure, SkipReason, Unsupported
 from sampler.requests import Steps
 from sampler.statistics.judgement import Judgement
 
@@ -151,7 +151,7 @@ class Finding:
         """Skipped if the engine does not support it, errored for every other exception."""
         if isinstance(error, Unsupported):
             return cls.skipped(level, stage, error, str(error))
-        return cls.errored(level, stage, error)
+        return cls.errored(level, stage, error.message if isinstance(error, EngineFailure) else error)
 
     @classmethod
     def errored(cls, level: Level, stage: str, error: BaseException | str) -> Self:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sampler.cli.options import CheckSeed, Rate, check_numbers
+from sampler.cli.options import CheckSeed, Memory, Rate, Timeout, check_numbers
 from sampler.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,12 +36,15 @@ def check(
     json: Annotated[Path | None, typer.Option("--json", help="File for the report.")] = None,
     seed: CheckSeed = 0,
     false_alarm_rate: Rate = 1e-6,
+    timeout: Timeout = None,
+    memory: Memory = None,
 ) -> int:
     """Run every check on an engine, or on the tokens that one wrote, and name the stage that is wrong."""
     if engine.endswith(".jsonl"):
         check_numbers(false_alarm_rate, tolerance, seed)
         return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate)
     from sampler.engines.isolation import Isolated
+    from sampler.engines.limits import Limits
     from sampler.engines.registry import load_known
     from sampler.results.report import conformance as check_report
     from sampler.results.report import terminal
@@ -54,7 +57,7 @@ def check(
         raise ConfigError(f"--against {against} is not possible for an engine yet", hint=hint)
     console = terminal.plain_console()
     with check_report.written_at_the_end(json) as write:
-        client = Isolated(functools.partial(load_known, engine))
+        client = Isolated(functools.partial(load_known, engine), Limits(timeout, memory))
         try:
             info = client.offer.info
             console.print(

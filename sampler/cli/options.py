@@ -18,6 +18,21 @@ Weights = Annotated[
 Rate = Annotated[
     float, typer.Option("--false-alarm-rate", help="How often all checks together may accuse a right engine.")
 ]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        help="Seconds that one call of an engine of your own may take [default: to generate, 30 and 0.25 for each "
+        "token that may come; for other calls 3 to 30; to load it, 120].",
+    ),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        "--memory",
+        help="GiB that an engine of your own and its child processes may use [default: 0.75 of this machine's].",
+    ),
+]
 
 
 def check_numbers(rate: float, tolerance: float, seed: int) -> None:

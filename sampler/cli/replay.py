@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from sampler.checks.verdict import exit_code, overall
-from sampler.cli.options import EngineName, Weights, check_numbers
+from sampler.cli.options import EngineName, Memory, Timeout, Weights, check_numbers
+from sampler.engines.limits import Limits
 from sampler.errors import ConfigError
 from sampler.results.report import terminal
 from sampler.run.replay import LEVELS, replay_case, replay_check, replay_crash
@@ -26,13 +27,15 @@ def replay(
     ] = None,
     false_alarm_rate: Annotated[float, typer.Option("--false-alarm-rate", help="That of the check.")] = 1e-6,
     tolerance: Annotated[float, typer.Option("--tolerance", help="That of the check.")] = 0.0,
+    timeout: Timeout = None,
+    memory: Memory = None,
 ) -> int:
     """Show one verdict again, of `sampler run` or of `sampler check`."""
-    console = terminal.plain_console()
+    console, limits = terminal.plain_console(), Limits(timeout, memory)
     if threads is not None:
         blas.use_threads(threads)
     if case.endswith(".json"):
-        if seed is not None or engine or weights or matrix or threads:
+        if seed is not None or engine or weights or matrix or threads or limits.options:
             raise ConfigError(f"{case} holds all that is needed", hint="leave the options out")
         crash, verdicts = replay_crash(Path(case))
         console.print(f"recorded: {crash['case']} (stage {crash['stage']}): {crash['message']}")
@@ -40,9 +43,9 @@ def replay(
         if weights:
             raise ConfigError(f"{case} is a case of `sampler check`", hint="leave --weights out")
         check_numbers(false_alarm_rate, tolerance, seed or 0)
-        verdicts = replay_check(case, seed or 0, engine, false_alarm_rate, tolerance)
+        verdicts = replay_check(case, seed or 0, engine, false_alarm_rate, tolerance, limits)
     else:
-        verdicts = replay_case(case, seed or 0, engine, weights, matrix)
+        verdicts = replay_case(case, seed or 0, engine, weights, matrix, limits)
     if not case.endswith(".json"):
         console.print(f"engine {engine or 'core'}, BLAS {blas.prepare().name}")
     console.print(terminal.verdict_table(verdicts))

@@ -1,6 +1,7 @@
 """The command `sampler run`: a suite, with a folder and a terminal as sinks of its events."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +9,9 @@ import typer
 from rich.console import Console
 
 from sampler.checks.verdict import exit_code, overall
-from sampler.cli.options import EngineName, RunSeed, Weights
+from sampler.cli.options import EngineName, Memory, RunSeed, Timeout, Weights
 from sampler.cli.report import show_report
+from sampler.engines.limits import Limits
 from sampler.matrix.matrix import find_matrix, load_matrix
 from sampler.results.report import terminal
 from sampler.results.store.crash import remove_crashes
@@ -48,12 +50,18 @@ def run(
     jobs: Annotated[
         int, typer.Option("--jobs", help="Processes that generate the cells of a long-form matrix.", min=1)
     ] = 1,
+    timeout: Timeout = None,
+    memory: Memory = None,
 ) -> int:
     """Run a matrix: generate the tokens of every cell and check them."""
     console = terminal.plain_console()
-    session = Session(load_matrix(find_matrix(matrix)), seed, engine, weights)
+    session = Session(load_matrix(find_matrix(matrix)), seed, engine, weights, Limits(timeout, memory))
+    with closing(session):
+        return _run(session, out or Path("runs") / session.matrix.name, jobs, console)
+
+
+def _run(session: Session, folder: Path, jobs: int, console: Console) -> int:
     suite = suite_of(session)
-    folder = out or Path("runs") / session.matrix.name
     suite.prepare(jobs)
     for line in _opening(session):
         console.print(line)

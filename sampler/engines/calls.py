@@ -1,25 +1,35 @@
 """One call of an engine, and its answer, which never raises; checks use nothing else of an engine."""
 
+import copy
 import inspect
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.engines.base import Context, Engine, EngineInfo, by_signature
-from sampler.errors import Unsupported
+from sampler.config import SamplingConfig
+from sampler.engines import capabilities
+from sampler.engines.arrays import plain_array
+from sampler.engines.base import Context, Engine, EngineInfo, Generation, Request, by_signature
+from sampler.errors import SamplerError, Unsupported
 
-Method = Literal["process", "draw", "pick", "predict"]
-Failure = Literal["unsupported", "given_up", "raised", "hung", "died", "type"]
-"""given_up: the engine hung or ended too often and is not called again."""
+Method = Literal["process", "draw", "pick", "predict", "generate", "validate", "pieces"]
+Failure = Literal["unsupported", "given_up", "raised", "hung", "died", "type", "invalid"]
+"""given_up: the engine hung or ended too often and is not called again. invalid: it refuses the requests."""
+
+OnStep = Callable[[int, int], None]
+"""Gets the numbers of drawn tokens and of finished requests in a step."""
 
 MOST_TEXT = 300
 """Characters of an engine's error message that are shown."""
+
+MOST_VOCABULARY, MOST_ATTENTION, MEBIBYTE = 2**18, 2**15, 2**20
+"""Tokens of an engine that does not say how many it has; numbers of attention that it may record for each token."""
 
 OWN_FOLDER = str(Path(__file__).parents[1])
 
@@ -28,11 +38,16 @@ class Interrupted(BaseException):
     """Raised by the alarm in a call that takes too long."""
 
 
+def ignore_step(tokens: int, finished: int) -> None:
+    """Ignore the progress of a generation."""
+
+
 @dataclass(frozen=True)
 class Call:
     """Arguments by name, in the order of the protocol; those that are None are left out.
 
-    thread: call in a new thread, as a server does. context: for engines whose signature has it.
+    thread: call in a new thread, as a server does. context: for engines whose signature has it. variant: the
+    rules that the engine follows in this call, if it can.
     """
 
     method: Method
@@ -42,15 +57,36 @@ class Call:
     then: "Call | None" = None
     """A second call while the first answer is held: an engine must not change its earlier answer."""
 
+    variant: str = ""
+    records: tuple[bool, bool] | None = None
+    """Whether records are to have logits, and attention; None: as they are."""
+
 
 @dataclass(frozen=True)
 class Answer:
-    """value: the result, None with a failure. wrote: the names of the arguments that were changed."""
+    """value: the array, None with a failure. wrote: the names of the arguments that were changed.
+
+    generations, pieces: results of these methods, with value None. error: class and hint of an `invalid`.
+    """
 
     value: NDArray[Any] | None
     failure: Failure | None = None
     message: str = ""
     wrote: tuple[str, ...] = ()
+    generations: tuple[Generation, ...] = ()
+    pieces: tuple[str, ...] = ()
+    error: tuple[str, str] = ("", "")
+
+
+def most_bytes(call: Call, info: EngineInfo) -> int:
+    """The largest answer that is read: a few times of what it should be, in the widest numbers."""
+    given, size = call.arguments, info.vocab_size or MOST_VOCABULARY
+    numbers = sum(value.size for value in given.values() if isinstance(value, np.ndarray)) + given.get("n", 0)
+    if call.method == "predict":
+        numbers += 2 * size * (len(given["tokens"]) + 1)
+    if call.method == "generate":
+        numbers += sum(2 * (size + MOST_ATTENTION) * (each.max_new_tokens + 1) for each in given["requests"])
+    return int(MEBIBYTE + 32 * numbers)
 
 
 def refusal(answer: Answer) -> Unsupported | None:
@@ -69,10 +105,15 @@ def raise_refusal(answer: Answer) -> None:
 
 @dataclass(frozen=True)
 class Offer:
-    """An engine's info and the protocol methods that it has."""
+    """An engine's info, the methods of the protocols and of `capabilities` that it has, and its traits."""
 
     info: EngineInfo
     methods: frozenset[str] = field(default_factory=frozenset)
+    further: frozenset[str] = field(default_factory=frozenset)
+    width: int | None = None
+    bitwise: bool = False
+    weights_checksum: str | None = None
+    records_attention: bool = True
 
 
 class EngineClient(Protocol):
@@ -81,39 +122,83 @@ class EngineClient(Protocol):
     @property
     def offer(self) -> Offer: ...
 
-    def ask(self, call: Call) -> Answer:
-        """Send one call; never raises, whatever the engine does."""
+    def ask(self, call: Call, on_step: OnStep = ignore_step) -> Answer:
+        """Send one call; never raises, whatever the engine does. on_step: for `generate`."""
+
+
+METHODS = ("process", "draw", "pick", "predict", "generate")
+FURTHER = ("following", "recording", "validate", "pieces")
 
 
 def offer_of(engine: Engine) -> Offer:
-    """Find out which protocol methods an engine has."""
-    names = ("process", "draw", "pick", "predict", "generate")
-    return Offer(engine.info, frozenset(name for name in names if callable(getattr(engine, name, None))))
+    """Find out which methods and traits an engine has."""
+    width = capabilities.slots_of(engine)
+    checksum = capabilities.weights_of(engine)
+    return Offer(
+        engine.info,
+        frozenset(name for name in METHODS if callable(getattr(engine, name, None))),
+        frozenset(name for name in FURTHER if callable(getattr(engine, name, None))),
+        None if width is None else int(width),
+        capabilities.is_bitwise(engine),
+        None if checksum is None else str(checksum),
+        getattr(engine, "records_attention", True) is not False,
+    )
 
 
-def perform(engine: Engine, call: Call) -> Answer:
+def perform(engine: Engine, call: Call, on_step: OnStep = ignore_step) -> Answer:
     """Call the engine with copies of the arguments and return the result. Only interruptions are raised."""
     lent = {name: _lend(value) for name, value in call.arguments.items()}
-    method: Callable[..., Any] = getattr(engine, call.method)
     try:
-        further = {"context": call.context} if call.context is not None and _takes_context(method) else {}
+        if call.method in ("generate", "validate", "pieces"):
+            return _perform_whole(engine, call, lent, on_step)
+        method: Callable[..., Any] = getattr(engine, call.method)
+        further = {"context": _lend(call.context)} if call.context is not None and _takes_context(method) else {}
         given = {name: value for name, value in lent.items() if value is not None}
         arguments, named = by_signature(method, given)
         raw = method(*arguments, **named, **further)
-        returned = _as_array(raw)
+        returned = plain_array(raw)
         if call.then is not None and not isinstance(returned, str):
             perform(engine, call.then)
-            if not np.array_equal(_as_array(raw), returned, equal_nan=returned.dtype.kind == "f"):
+            if not np.array_equal(plain_array(raw), returned, equal_nan=returned.dtype.kind == "f"):
                 return Answer(returned, wrote=("the scores of the call before",))
+        wrote = _written(call.arguments, lent)
     except Unsupported as error:
         return Answer(None, "unsupported", error.message)
     except (KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:  # noqa: BLE001 - an engine may raise anything; other checks still run
-        return Answer(None, "raised", describe(error), _written(call.arguments, lent))
+        return Answer(None, "raised", describe(error))
     if isinstance(returned, str):
-        return Answer(None, "type", returned, _written(call.arguments, lent))
-    return Answer(returned, wrote=_written(call.arguments, lent))
+        return Answer(None, "type", returned, wrote)
+    return Answer(returned, wrote=wrote)
+
+
+def in_thread(engine: Engine, call: Call) -> Answer:
+    """Call the engine in a new thread."""
+    answers: list[Answer] = []
+    worker = threading.Thread(target=lambda: answers.append(perform(engine, call)), daemon=True)
+    worker.start()
+    worker.join()
+    return answers[0] if answers else Answer(None, "died", "its thread ended without an answer")
+
+
+def _perform_whole(engine: Engine, call: Call, lent: Mapping[str, Any], on_step: OnStep) -> Answer:
+    """The methods that take requests."""
+    if call.variant:
+        engine = capabilities.following(engine, call.variant, "")
+    if call.records is not None:
+        engine = capabilities.recording(engine, logits=call.records[0], attention=call.records[1])
+    if call.method == "generate":
+        return Answer(None, generations=tuple(capabilities.generate(engine, lent["requests"], on_step)))
+    try:
+        if call.method == "validate":
+            capabilities.validate(engine, lent["requests"], lent["processes"])
+            return Answer(None)
+        return Answer(None, pieces=tuple(map(str, capabilities.pieces_of(engine, lent["request"]))))
+    except Unsupported:
+        raise
+    except SamplerError as error:
+        return Answer(None, "invalid", error.message, error=(type(error).__name__, error.hint))
 
 
 def describe(error: BaseException) -> str:
@@ -121,12 +206,13 @@ def describe(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OWN_FOLDER)]
     own = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), None)
     place = f" ({Path(own.filename).name}, line {own.lineno})" if own else ""
+    name = type.__dict__["__name__"].__get__(type(error))  # a metaclass may have a `__name__` of its own
     try:
         text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - it is the engine's own exception
+    except BaseException:  # noqa: BLE001 - it is the engine's own exception
         text = "(its text cannot be had)"
     shown = "".join(character if character.isprintable() else "?" for character in text)
-    return f"{type(error).__name__}: {shown if len(shown) <= MOST_TEXT else f'{shown[:MOST_TEXT]} ...'}{place}"
+    return f"{name}: {shown if len(shown) <= MOST_TEXT else f'{shown[:MOST_TEXT]} ...'}{place}"
 
 
 def _takes_context(method: Callable[..., Any]) -> bool:
@@ -137,30 +223,16 @@ def _takes_context(method: Callable[..., Any]) -> bool:
 
 
 def _lend(value: Any) -> Any:
+    """A copy, so that an engine cannot change what it is judged by."""
     if isinstance(value, np.ndarray):
         return value.copy()
+    if isinstance(value, SamplingConfig):
+        return copy.copy(value)
+    if isinstance(value, Context | Request):
+        return copy.deepcopy(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [list(row) if isinstance(row, Sequence) else row for row in value]
+        return [row if type(row) is int else list(row) if isinstance(row, Sequence) else _lend(row) for row in value]
     return value
-
-
-def _as_array(value: Any) -> NDArray[Any] | str:
-    """A copy in NumPy's own types, or the reason why there is none."""
-    try:
-        # NumPy has no bfloat16; widening is exact.
-        array = np.array(_widened(value))
-    except (TypeError, ValueError, RuntimeError) as error:
-        return f"a {type(value).__name__} that is no array: {error}"
-    if array.dtype.kind not in "fiu":
-        return f"a {type(value).__name__} of {array.dtype}, expected an array of numbers"
-    return array
-
-
-def _widened(value: Any) -> Any:
-    """Arrays of torch and MLX in bfloat16 as float32."""
-    if str(getattr(value, "dtype", "")) == "mlx.core.bfloat16":
-        return value.astype(mx.float32)
-    return value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value
 
 
 def _written(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,12 +3,10 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import get_args
-
-import numpy as np
 
 from sampler.config import SamplingConfig, is_default
-from sampler.engines.base import Engine, EngineInfo, Generates, Generation, Record, Request, StopReason
+from sampler.engines.base import Engine, EngineInfo, Generates, Generation, Request
+from sampler.engines.generations import checked_generations
 from sampler.errors import Unsupported
 from sampler.stages import NEUTRAL, ROWS, STAGES, Stage
 
@@ -72,39 +70,6 @@ def _effective(order: Sequence[str], config: SamplingConfig) -> list[str]:
     """The stages of an order that are on; `alignment` is the identity in `process`."""
     active: frozenset[Stage] = config.active_stages()
     return [stage for stage in order if stage in active]
-
-
-def checked_generations(
-    generations: Sequence[Generation], requests: Sequence[Request], info: EngineInfo
-) -> list[Generation]:
-    """Answers of `generate()` with tokens as plain integers. Raises ValueError naming the first invalid one."""
-    if len(generations) != len(requests):
-        raise ValueError(f"generate() gave {len(generations)} generations for {len(requests)} requests")
-    return [_checked(generation, index, info) for index, generation in enumerate(generations)]
-
-
-def _checked(generation: Generation, index: int, info: EngineInfo) -> Generation:
-    tokens = tuple(int(token) for token in generation.tokens)
-    size = info.vocab_size
-    outside = [token for token in tokens if token < 0 or (size is not None and token >= size)]
-    if outside:
-        raise ValueError(f"request {index} has the token {outside[0]}, expected 0 to {size - 1 if size else 'any'}")
-    if generation.stop_reason not in get_args(StopReason):
-        known = ", ".join(get_args(StopReason))
-        raise ValueError(f"request {index} stopped for {generation.stop_reason!r}, expected one of {known}")
-    record = generation.record
-    if record is not None and record.logits is not None:
-        record = replace(record, logits=_checked_logits(record, len(tokens), index, size))
-    return replace(generation, tokens=tokens, record=record)
-
-
-def _checked_logits(record: Record, count: int, index: int, size: int | None) -> np.ndarray:
-    logits = np.asarray(record.logits, dtype=np.float32)
-    shape = logits.shape
-    if len(shape) != 3 or shape[0] != count or shape[1] not in (1, 2) or (size is not None and shape[2] != size):
-        expected = f"({count}, 1 or 2, {size or 'vocabulary'})"
-        raise ValueError(f"request {index} has logits of shape {shape} for {count} tokens, expected {expected}")
-    return logits
 
 
 def slots_of(engine: Engine) -> int | None:

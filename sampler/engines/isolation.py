@@ -1,21 +1,35 @@
 """Call an engine that may hang or crash: in this process with an alarm, or in a separate process."""
 
 import contextlib
-import functools
-import multiprocessing
+import pickle
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from dataclasses import replace
 from types import FrameType
-from typing import Any
 
-import psutil
-
+from sampler import errors
 from sampler.engines.base import Engine, EngineError
-from sampler.engines.calls import Answer, Call, Interrupted, Method, Offer, describe, offer_of, perform
+from sampler.engines.calls import (
+    Answer,
+    Call,
+    Interrupted,
+    Method,
+    Offer,
+    OnStep,
+    ignore_step,
+    in_thread,
+    most_bytes,
+    offer_of,
+    perform,
+)
+from sampler.engines.generations import checked_generations
+from sampler.engines.limits import DEFAULT_LIMITS, Limits
+from sampler.engines.process import LOOK, Effort, EndedError, EngineProcess, Late
+from sampler.engines.serving import LENGTH
+from sampler.engines.wire import GARBLED, GarbledError, Message, read_answer, read_offer
 from sampler.errors import SamplerError
 
 WARM_UP_TIMEOUT = 30.0
@@ -37,49 +51,25 @@ MOST_DEATHS_BETWEEN = 30
 START_TIMEOUT = 120.0
 """Time limit for loading an engine."""
 
-STARVED = 10
-"""On a busy machine a working call may take this many times its limit, until it has used that processor time."""
-
-LOOK = 1.0
-"""Seconds between two checks for progress."""
-
-
-class _Effort:
-    """Whether a late call is working or only waiting."""
-
-    def __init__(self, seconds: float, spent: Callable[[], float]) -> None:
-        self._seconds, self._spent = seconds, spent
-        self._start, self._first = time.monotonic(), spent()
-        self._seen, self._looked = self._first, self._start
-
-    def goes_on(self) -> bool:
-        """Whether it worked since the last check and has not used its seconds of processor time yet."""
-        now, spent = time.monotonic(), self._spent()
-        works = spent - self._seen > 0.01 * (now - self._looked)
-        self._seen, self._looked = spent, now
-        return works and spent - self._first < self._seconds and now - self._start < STARVED * self._seconds
-
-
-def _processor_time(number: int) -> float:
-    """Processor time in seconds that a process has used on all cores."""
-    try:
-        times = psutil.Process(number).cpu_times()
-    except psutil.Error:  # it has ended, which the pipe reports
-        return 0.0
-    return float(times.user + times.system)
+MOST_OFFER = 2**20
+"""Bytes of the first message of an engine's process."""
 
 
 class _Patience:
     """How long to wait for an engine, and whether to call it at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self.hangs = 0
         self.deaths: Counter[Method] = Counter()
         self.answers: Counter[Method] = Counter()
         self.fresh = True
 
-    @property
-    def seconds(self) -> float:
+    def seconds(self, call: Call) -> float:
+        if call.method == "generate":
+            return self._limits.to_generate(call.arguments["requests"])
+        if self._limits.timeout is not None:
+            return self._limits.timeout
         if not self.answers:
             return NEXT_TIMEOUT if self.hangs else WARM_UP_TIMEOUT
         return FIRST_TIMEOUT if self.fresh or not self.hangs else NEXT_TIMEOUT
@@ -97,8 +87,9 @@ class _Patience:
             return Answer(None, "given_up", reason)
         return None
 
-    def hung(self) -> Answer:
-        answer = Answer(None, "hung", f"no answer within {self.seconds:g} s")
+    def hung(self, call: Call) -> Answer:
+        more = " (--timeout gives it more)" if call.method == "generate" else ""
+        answer = Answer(None, "hung", f"no answer within {self.seconds(call):g} s{more}")
         self.hangs += 1
         return answer
 
@@ -110,20 +101,20 @@ class _Patience:
 class Local:
     """Client of an engine in this process. On the main thread of a Unix system a hanging call is interrupted."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, limits: Limits = DEFAULT_LIMITS) -> None:
         self._engine = engine
         self.offer = offer_of(engine)
-        self._patience = _Patience()
+        self._patience = _Patience(limits)
 
-    def ask(self, call: Call) -> Answer:
+    def ask(self, call: Call, on_step: OnStep = ignore_step) -> Answer:
         refused = self._patience.refuse(call.method)
         if refused:
             return refused
         try:
-            with _alarm(self._patience.seconds):
-                answer = _in_thread(self._engine, call) if call.thread else perform(self._engine, call)
+            with _alarm(self._patience.seconds(call)):
+                answer = in_thread(self._engine, call) if call.thread else perform(self._engine, call, on_step)
         except Interrupted:
-            return self._patience.hung()
+            return self._patience.hung(call)
         self._patience.answered(call.method)
         return answer
 
@@ -135,7 +126,7 @@ def _alarm(seconds: float) -> Iterator[None]:
         yield
         return
 
-    effort = _Effort(seconds, time.process_time)
+    effort = Effort(seconds, time.process_time)
 
     def ring(_number: int, _frame: FrameType | None) -> None:
         if not effort.goes_on():
@@ -151,110 +142,105 @@ def _alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _in_thread(engine: Engine, call: Call) -> Answer:
-    answers: list[Answer] = []
-    worker = threading.Thread(target=lambda: answers.append(perform(engine, call)), daemon=True)
-    worker.start()
-    worker.join()
-    return answers[0] if answers else Answer(None, "died", "its thread ended without an answer")
-
-
 class Isolated:
     """Client of an engine in a separate process, which is restarted after it hung or died.
 
     load: picklable, loads the engine there. Raises what `load` raises if it is a SamplerError.
     """
 
-    def __init__(self, load: Callable[[], Engine]) -> None:
-        self._load = load
-        self._patience = _Patience()
-        self._process: Any = None
-        self._pipe: Connection | None = None
+    def __init__(self, load: Callable[[], Engine], limits: Limits = DEFAULT_LIMITS) -> None:
+        self._load, self._limits = load, limits
+        self._patience = _Patience(limits)
+        self._process: EngineProcess | None = None
+        self._number = 0
         self.offer = self._start()
 
-    def ask(self, call: Call) -> Answer:
+    def ask(self, call: Call, on_step: OnStep = ignore_step) -> Answer:
         refused = self._patience.refuse(call.method)
         if refused:
             return refused
-        if self._pipe is None:
-            try:
+        try:
+            if self._process is None:
                 self._start()
-            except SamplerError as error:
-                return Answer(None, "died", f"it cannot be started again: {error.message}")
-        answer: Any = self._exchange(call, self._patience.seconds)
-        if isinstance(answer, Answer):
+        except SamplerError as error:
+            return self._patience.died(call.method, f"it cannot be started again: {error.message}")
+        try:
+            answer = self._exchange(call, self._patience.seconds(call), on_step)
+        except Late:
+            broken = self._patience.hung(call)
+        except (EndedError, GarbledError) as error:
+            broken = self._patience.died(call.method, str(error))
+        except BaseException:  # of the user, in the middle of a message
+            self.close()
+            raise
+        else:
             self._patience.answered(call.method)
             return answer
-        broken = self._patience.hung() if answer is None else self._patience.died(call.method, str(answer))
+        self.close()
         self._patience.fresh = True
         return broken
 
     def close(self) -> None:
+        """End the process of the engine and all its children."""
         if self._process is not None:
-            self._process.kill()
-            self._process.join()
-        if self._pipe is not None:
-            self._pipe.close()
-        self._process = self._pipe = None
+            self._process.close()
+        self._process = None
 
     def _start(self) -> Offer:
-        # spawn: a fork would copy the locks of threads that a framework has started in this process.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._load), daemon=True)
-        self._process.start()
-        theirs.close()
-        answer = self._receive(START_TIMEOUT)
-        if isinstance(answer, Offer):
+        seconds = START_TIMEOUT if self._limits.timeout is None else self._limits.timeout
+        self._process = EngineProcess(self._limits.bytes)
+        try:
+            return _offer(self._send_and_receive(pickle.dumps(self._load, 5), seconds, MOST_OFFER))
+        except Late:
+            error = EngineError(f"it was not loaded within {seconds:g} s", hint="--timeout gives it more")
+        except (EndedError, GarbledError) as problem:
+            error = EngineError(f"the engine cannot be started: {problem}", hint="load it in Python to see where")
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        raise error
+
+    def _exchange(self, call: Call, seconds: float, on_step: OnStep) -> Answer:
+        self._number += 1
+        most = most_bytes(call, self.offer.info)
+        content = pickle.dumps((self._number, call), 5)
+        message = self._send_and_receive(content, seconds, most, on_step)
+        if message.kind != "answer" or message.call != self._number:
+            raise GarbledError(GARBLED)
+        answer = read_answer(message)
+        if call.method != "generate" or answer.failure:
             return answer
-        if isinstance(answer, SamplerError):
-            self.close()
-            raise answer
-        reason = f"it was not loaded within {START_TIMEOUT:g} s" if answer is None else str(answer)
-        self.close()
-        raise EngineError(f"the engine cannot be started: {reason}", hint="load it in Python to see where")
-
-    def _exchange(self, call: Call, seconds: float) -> Any:
-        assert self._pipe is not None  # noqa: S101 - ensured by ask
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died, which _receive reports
-            self._pipe.send(call)
-        return self._receive(seconds)
-
-    def _receive(self, seconds: float) -> Any:
-        """The received object, None after the time limit, a text if the process ended."""
-        assert self._pipe is not None  # noqa: S101 - ensured by the callers
-        effort = _Effort(seconds, functools.partial(_processor_time, self._process.pid))
         try:
-            there = self._pipe.poll(seconds)
-            while not there and effort.goes_on():
-                there = self._pipe.poll(LOOK)
-            if there:
-                return self._pipe.recv()
-        except (EOFError, ConnectionResetError, BrokenPipeError):
-            self._process.join(1)
-            code = self._process.exitcode
-            self.close()
-            how = f"with signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-            return f"its process ended {how}"
-        self.close()
-        return None
+            checked = checked_generations(answer.generations, call.arguments["requests"], self.offer.info)
+        except (ValueError, TypeError) as error:
+            return Answer(None, "type", str(error))
+        return replace(answer, generations=tuple(checked))
+
+    def _send_and_receive(self, content: bytes, seconds: float, most: int, on_step: OnStep = ignore_step) -> Message:
+        """Send a pickle and return the next message that is no progress."""
+        process = self._process
+        assert process is not None  # noqa: S101 - ensured by the callers
+        effort = Effort(seconds, process.processor_time)
+        process.send((LENGTH.pack(len(content)), content), effort)
+        while (message := process.receive(effort, most)).kind == "progress":
+            tokens, finished = (message.content.get(name) for name in ("tokens", "finished"))
+            if message.call != self._number or type(tokens) is not int or type(finished) is not int:
+                raise GarbledError(GARBLED)
+            on_step(max(0, tokens), max(0, finished))
+        return message
 
 
-def _serve(pipe: Connection, load: Callable[[], Engine]) -> None:
-    """Answer calls until the pipe closes; runs in the engine's process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent ends this process
-    try:
-        engine = load()
-        pipe.send(offer_of(engine))
-    except SamplerError as error:
-        pipe.send(EngineError(error.message, hint=error.hint) if isinstance(error, EngineError) else error)
-        return
-    while True:
-        try:
-            call = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(_in_thread(engine, call) if call.thread else perform(engine, call))
-        except KeyboardInterrupt as error:  # raised by the engine itself, since SIGINT is ignored
-            pipe.send(Answer(None, "raised", describe(error)))
+def _offer(message: Message) -> Offer:
+    """What an engine offers. Raises what its process could not load it for."""
+    if message.kind == "offer":
+        return read_offer(message.content)
+    raise error_of(*(str(message.content.get(part, "")) for part in ("error", "message", "hint")))
+
+
+def error_of(name: str, message: str, hint: str) -> SamplerError:
+    """An error of `sampler.errors` by the name of its class; EngineError for any other."""
+    found = getattr(errors, name, None)
+    if isinstance(found, type) and issubclass(found, SamplerError):
+        return found(message, hint=hint)
+    return EngineError(message, hint=hint)

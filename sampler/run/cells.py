@@ -11,6 +11,7 @@ from sampler.checks.longform.runs import TokenRun, token_run
 from sampler.checks.longform.same_noise import IGNORES_NOISE, parting
 from sampler.checks.steps.recorded import EXACT_DTYPES
 from sampler.checks.verdict import Finding
+from sampler.engines.calls import OnStep
 from sampler.engines.capabilities import is_bitwise, weights_of
 from sampler.matrix.matrix import Case
 from sampler.requests import Generation, Request
@@ -19,7 +20,7 @@ from sampler.run.blocks import apart, count, shares
 from sampler.run.groups import reference_key
 from sampler.run.prompts import prompts_of
 from sampler.run.references import References
-from sampler.run.session import OnStep, Session
+from sampler.run.session import Session
 
 SHARED = 2
 """Runs of a cell that are repeated with the reference's noise: of its first and of its last text."""

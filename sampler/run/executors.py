@@ -9,20 +9,23 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sampler.checks.verdict import Finding
+from sampler.engines.calls import ignore_step
+from sampler.engines.limits import Limits
 from sampler.matrix.matrix import Case, load_matrix
 from sampler.run.blocks import blocks_of
 from sampler.run.cells import CellRuns, Cells
-from sampler.run.session import Session, ignore_step
+from sampler.run.session import Session
 
-Run = tuple[Path, int, str | None, Path | None]
-"""Matrix file, seed, engine and weights."""
+Run = tuple[Path, int, str | None, Path | None, Limits]
+"""Matrix file, seed, engine, weights and limits."""
 
 
 @functools.cache
-def _cells(path: Path, seed: int, engine_name: str | None, weights: Path | None) -> Cells:
-    return Cells(Session(load_matrix(path), seed, engine_name, weights))
+def _cells(path: Path, *session: Any) -> Cells:
+    return Cells(Session(load_matrix(path), *session))
 
 
 def _generate(run: Run, names: Sequence[str]) -> dict[str, CellRuns]:
@@ -35,7 +38,7 @@ def _generate(run: Run, names: Sequence[str]) -> dict[str, CellRuns]:
 
 def generate_blocks(session: Session, jobs: int) -> Iterator[dict[str, CellRuns]]:
     """All cells, block by block, from `jobs` processes. If a process dies, its cells are errored."""
-    run = (session.matrix.path.resolve(), session.seed, session.engine_name, session.weights)
+    run = (session.matrix.path.resolve(), session.seed, session.engine_name, session.weights, session.limits)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting: dict[Future[dict[str, CellRuns]], tuple[Case, ...]] = {
             pool.submit(_generate, run, [case.cell for case in block]): block

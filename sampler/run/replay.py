@@ -1,6 +1,7 @@
 """Reproduce a verdict: by running its cell, or from a crash file alone."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from sampler.checks.steps.sampled import allowed, draws
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.config import SamplingConfig
 from sampler.engines.base import EngineInfo, Level
+from sampler.engines.limits import DEFAULT_LIMITS, Limits
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import MatrixError, nearest
 from sampler.matrix.matrix import find_matrix, load_matrix
@@ -28,14 +30,20 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 def replay_case(
-    case_id: str, seed: int, engine: str | None = None, weights: Path | None = None, matrix: Path | None = None
+    case_id: str,
+    seed: int,
+    engine: str | None = None,
+    weights: Path | None = None,
+    matrix: Path | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[Verdict]:
     """Run one cell again and return the verdict of the named check, or all of the cell's."""
     path, cell, check = find_case(case_id, matrix)
-    suite = suite_of(Session(load_matrix(path), seed, engine, weights))
-    group = find_group(suite, cell)
-    suite.session.validate(group.cases)
-    result = suite.result(group, ignore_event)
+    with closing(Session(load_matrix(path), seed, engine, weights, limits)) as session:
+        suite = suite_of(session)
+        group = find_group(suite, cell)
+        session.validate(group.cases)
+        result = suite.result(group, ignore_event)
     return [verdict for verdict in result.verdicts if check in (None, verdict.check)]
 
 
@@ -59,7 +67,9 @@ def find_case(case_id: str, matrix: Path | None) -> tuple[Path, str, str | None]
     return loaded.path, cell, check
 
 
-def replay_check(case_id: str, seed: int, engine: str | None, rate: float, tolerance: float) -> list[Verdict]:
+def replay_check(
+    case_id: str, seed: int, engine: str | None, rate: float, tolerance: float, limits: Limits = DEFAULT_LIMITS
+) -> list[Verdict]:
     """Run one check of `sampler check` again: `level/cell/check`, or all of a cell.
 
     rate, tolerance: those of the run, which determine the alpha. Raises MatrixError for an unknown case.
@@ -70,7 +80,7 @@ def replay_check(case_id: str, seed: int, engine: str | None, rate: float, toler
 
     level = next(name for name in LEVELS if name == case_id.partition("/")[0])
     cell = "/".join(case_id.split("/")[:2])
-    client = Isolated(partial(load_known, engine or "core"))
+    client = Isolated(partial(load_known, engine or "core"), limits)
     try:
         report = ConformanceRun(client, engine or "core", (level,), seed, rate, tolerance, only=cell).run()
     finally:

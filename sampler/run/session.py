@@ -1,53 +1,75 @@
 """The engine, the matrix and the seed of one run, and its requests."""
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.engines import capabilities
 from sampler.engines.base import Engine
+from sampler.engines.calls import OnStep
 from sampler.engines.huggingface.chain import HuggingFaceEngine
+from sampler.engines.limits import DEFAULT_LIMITS, Limits
 from sampler.engines.load import load_engine
 from sampler.engines.registry import CORES, known_engines
-from sampler.errors import MatrixError, MissingPackage, Unsupported
+from sampler.engines.remote import RemoteEngine
+from sampler.errors import EngineFailure, MatrixError, MissingPackage, SamplerError, Unsupported
 from sampler.matrix.matrix import Case, Matrix, is_shipped
 from sampler.requests import Generation, Request
 from sampler.run.blocks import slots_of
 from sampler.run.prompts import prompts_of
 from sampler.runtime import blas
 
-OnStep = Callable[[int, int], None]
-"""How many tokens were drawn and how many requests were finished in a step."""
-"""Numbers of drawn tokens and of finished requests in a step."""
-
-
-def ignore_step(tokens: int, finished: int) -> None:
-    """Nobody shows progress."""
-
-
-"""Ignore the progress of a generation."""
-
 
 @dataclass(frozen=True)
 class Session:
-    """The engine, matrix and seed of one run. engine_name: None is the core; weights: its folder, None is Finch."""
+    """The engine, matrix and seed of one run. engine_name: None is the core; weights: its folder, None is Finch.
+
+    limits: of an engine that this package does not ship, which runs in a process of its own.
+    """
 
     matrix: Matrix
     seed: int = 0
     engine_name: str | None = None
     weights: Path | None = None
+    limits: Limits = DEFAULT_LIMITS
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, loaded once. Raises what loading it raised, each time."""
+        if isinstance(self._loaded, SamplerError):
+            raise self._loaded
+        return self._loaded
 
     @cached_property
-    def engine(self) -> Engine:
-        if self.weights is not None and self.engine_name not in (None, *CORES):
+    def _loaded(self) -> Engine | SamplerError:
+        name = self.engine_name or "core"
+        if self.weights is not None and name not in CORES:
             raise MatrixError(
                 f"--weights goes with the core, not with {self.engine_name!r}", hint="leave one of them out"
             )
-        return load_engine(self.engine_name or "core", known_engines(self.weights, self.matrix.workload.width))
+        try:
+            return self._load(name)
+        except SamplerError as error:
+            return error
+
+    def _load(self, name: str) -> Engine:
+        known = known_engines(self.weights, self.matrix.workload.width)
+        if name not in known and ":" in name:
+            return RemoteEngine.load(partial(load_engine, name, {}), self.limits)
+        if self.limits.options:
+            hint = "engines of this package run in this process; leave it out"
+            raise MatrixError(f"{self.limits.options[0]} goes with an engine of your own, not with {name}", hint=hint)
+        return load_engine(name, known)
+
+    def close(self) -> None:
+        """End the process of the engine, if it has one."""
+        loaded = self.__dict__.get("_loaded")
+        if isinstance(loaded, RemoteEngine):
+            loaded.close()
 
     @cached_property
     def oracle(self) -> tuple[Engine | None, str]:
@@ -60,10 +82,11 @@ class Session:
     def validate(self, cases: Iterable[Case], processes: int = 1) -> None:
         """Raise what is wrong with the requests of some cells: an empty or too long text, a cap beyond model or memory.
 
-        processes: how many generate blocks at the same time. Unsupported features are left to the verdicts.
+        processes: how many generate blocks at the same time. Unsupported features, and an engine that breaks here, are
+        left to the verdicts.
         """
         for case in cases:
-            with suppress(Unsupported):
+            with suppress(Unsupported, EngineFailure):
                 capabilities.validate(self.engine_for(case), self.requests(case), processes)
 
     def requests(self, case: Case) -> list[Request]:
@@ -117,6 +140,7 @@ class Session:
             parts += ["--engine", self.engine_name]
         if self.weights:
             parts += ["--weights", str(self.weights)]
+        parts += self.limits.options
         if not is_shipped(self.matrix):
             parts += ["--matrix", str(self.matrix.path)]
         threads = blas.threads_by_setting()

@@ -9,6 +9,7 @@ from functools import cached_property
 from sampler.checks.steps.evidence import Evidence
 from sampler.checks.steps.table import CHECKS, StepCheck
 from sampler.checks.verdict import CaseId, Finding, Verdict
+from sampler.engines.calls import OnStep
 from sampler.engines.capabilities import generate, is_bitwise
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import Unsupported
@@ -16,7 +17,7 @@ from sampler.matrix.matrix import Case, Group
 from sampler.requests import Generation, Record, Request
 from sampler.run.blocks import apart, block_of, count, shares
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
-from sampler.run.session import OnStep, Session
+from sampler.run.session import Session
 
 REPEATS = 2
 """How often request 0 of a cell is generated again."""

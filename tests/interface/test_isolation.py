@@ -12,6 +12,7 @@ from sampler.engines import isolation
 from sampler.engines.base import EngineError, EngineInfo
 from sampler.engines.calls import Call
 from sampler.engines.isolation import Isolated, Local
+from sampler.engines.process import Effort
 from sampler.errors import MissingPackage, Unsupported
 
 LOGITS = np.array([[0.5, 1.5, -1.0]], dtype=np.float32)
@@ -104,10 +105,10 @@ def test_a_call_that_hangs_is_stopped_and_the_next_one_is_asked_until_it_always_
 
 def test_a_call_that_works_is_given_its_seconds_of_processor_time():
     spent = iter([5.0, 5.4, 5.8, 6.1])
-    effort = isolation._Effort(1.0, lambda: next(spent))
+    effort = Effort(1.0, lambda: next(spent))
     time.sleep(0.01)
     assert [effort.goes_on() for _ in range(3)] == [True, True, False]  # then it has had its second
-    waits = isolation._Effort(1.0, lambda: 5.0)
+    waits = Effort(1.0, lambda: 5.0)
     time.sleep(0.01)
     assert not waits.goes_on()
 

@@ -74,13 +74,14 @@ def positions(attention: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def token_run(text: str, generation: Generation, expected: float | None = None) -> TokenRun:
-    """The run of a generation; the scalars and positions come from its record, if it has them."""
+    """The run of a generation; its record gives positions, and the scalars that it has for every token."""
     tokens = tuple(int(token) for token in generation.tokens)
     record = generation.record
     if record is None:
         return TokenRun(text, tokens, generation.stop_reason, expected=expected)
     logprobs, entropy, rank, margin = (
-        np.asarray(values, dtype=np.float64) for values in (record.logprob, record.entropy, record.rank, record.margin)
+        np.asarray(values, dtype=np.float64) if len(values) == len(tokens) else None
+        for values in (record.logprob, record.entropy, record.rank, record.margin)
     )
     run = TokenRun(text, tokens, generation.stop_reason, logprobs, entropy, rank, margin, expected)
     if record.attention is None:
