@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from sampler.checks.verdict import Verdict
 from sampler.engines.limits import Limits
 from sampler.errors import SamplerError
 from sampler.matrix.matrix import Group, load_matrix, shipped_folder
 from sampler.results.report import terminal
+from sampler.results.report.console import plain_console
 from sampler.run.session import Session
 from sampler.run.suite import Suite, ignore_event, suite_of
 from sampler.runtime import blas
@@ -116,7 +116,7 @@ def summarize(reporter: Any) -> None:
             reporter.write_line(f"{node}: {name} {value}")
     if verdicts:
         reporter.section("verdicts")
-        console = Console(file=reporter._tw._file, width=max(reporter._tw.fullwidth, 100), highlight=False)  # noqa: SLF001
+        console = plain_console(reporter._tw._file, max(reporter._tw.fullwidth, 100))  # noqa: SLF001
         console.print(terminal.verdict_table(verdicts))
         for note in terminal.verdict_notes([verdict for verdict in verdicts if not verdict.bad]):
             console.print(note)

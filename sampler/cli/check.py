@@ -9,6 +9,7 @@ import typer
 
 from sampler.cli.options import CheckSeed, Memory, Rate, Timeout, check_numbers
 from sampler.errors import ConfigError
+from sampler.runtime.text import SHORT, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +49,7 @@ def check(
     from sampler.engines.registry import load_known
     from sampler.results.report import conformance as check_report
     from sampler.results.report import terminal
+    from sampler.results.report.console import plain_console
     from sampler.run.conformance import ConformanceRun
 
     levels = _levels(level)
@@ -55,13 +57,14 @@ def check(
     if against is not None:
         hint = "it goes with a file of token runs; levels process and draw have the reference"
         raise ConfigError(f"--against {against} is not possible for an engine yet", hint=hint)
-    console = terminal.plain_console()
+    console = plain_console()
     with check_report.written_at_the_end(json) as write:
         client = Isolated(functools.partial(load_known, engine), Limits(timeout, memory))
         try:
             info = client.offer.info
             console.print(
-                f"{info.name} {info.version} ({info.device}, {info.dtype}), seed {seed}, "
+                f"{visible(info.name, SHORT)} {visible(info.version, SHORT)} "
+                f"({visible(info.device, SHORT)}, {visible(info.dtype, SHORT)}), seed {seed}, "
                 f"at most {false_alarm_rate:g} false alarms in all checks together"
             )
             start = time.perf_counter()
@@ -79,13 +82,14 @@ def _check_tokens(
 ) -> int:
     from sampler.results.report import conformance as check_report
     from sampler.results.report import terminal
+    from sampler.results.report.console import plain_console
     from sampler.run.tokens import TokenFileRun
 
     if level not in (None, "generate"):
         raise ConfigError(f"--level {level} is not for token runs", hint="they are judged at level generate")
     if tolerance:
         raise ConfigError(f"--tolerance {tolerance} is not for token runs", hint="leave it out")
-    console = terminal.plain_console()
+    console = plain_console()
     examination = TokenFileRun(path, against, rate)
     runs, reference = examination.read()
     with check_report.written_at_the_end(json) as write:
@@ -108,7 +112,9 @@ def _show(console: "Console", report: "Report", seconds: float, json: Path | Non
     if answers:
         for line in check_report.answers(report.verdicts):
             console.print(line)
-    console.print(f"{report.info.name} {report.outcome}; {len(report.verdicts)} verdicts in {seconds:.1f} s")
+    console.print(
+        f"{visible(report.info.name, SHORT)} {report.outcome}; {len(report.verdicts)} verdicts in {seconds:.1f} s"
+    )
     if json is not None:
         console.print(f"written to {json}")
     return exit_code(report.outcome)

@@ -5,9 +5,11 @@ from functools import wraps
 from typing import ParamSpec
 
 import typer
-from rich.console import Console
 
+from sampler.cli.output import lasting_output
 from sampler.errors import SamplerError
+from sampler.results.report.console import error_console
+from sampler.runtime.text import LONG, visible
 
 Arguments = ParamSpec("Arguments")
 
@@ -17,14 +19,19 @@ def shows_errors(command: Callable[Arguments, int]) -> Callable[Arguments, None]
 
     @wraps(command)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        try:
-            code = command(*args, **kwargs)
-        except SamplerError as error:
-            Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"error: {error}")
-            code = error.exit_code
-        except KeyboardInterrupt:
-            Console(stderr=True).print("interrupted; nothing was written")
-            code = 130
+        with lasting_output():
+            code = _exit_code(lambda: command(*args, **kwargs))
         raise typer.Exit(code)
 
     return wrapped
+
+
+def _exit_code(command: Callable[[], int]) -> int:
+    try:
+        return command()
+    except SamplerError as error:
+        error_console().print(f"error: {visible(str(error), LONG)}")
+        return error.exit_code
+    except KeyboardInterrupt as error:
+        error_console().print("; ".join(["interrupted", *map(visible, getattr(error, "__notes__", ()))]))
+        return 130

@@ -27,11 +27,11 @@ def plan(
     from sampler.checks.conformance.draw.plan import DrawPlan
     from sampler.matrix.matrix import find_matrix, load_matrix
     from sampler.results.report import conformance as check_report
-    from sampler.results.report import terminal
+    from sampler.results.report.console import plain_console
     from sampler.run.conformance import detectable
     from sampler.run.plan import prospects
 
-    console = terminal.plain_console()
+    console = plain_console()
     if texts is not None or runs is not None:
         check_numbers(false_alarm_rate, 0.0, seed)
         return _plan_tokens(console, matrix, texts, runs, false_alarm_rate)

@@ -10,8 +10,10 @@ from sampler.cli.options import EngineName, Memory, Timeout, Weights, check_numb
 from sampler.engines.limits import Limits
 from sampler.errors import ConfigError
 from sampler.results.report import terminal
+from sampler.results.report.console import plain_console
 from sampler.run.replay import LEVELS, replay_case, replay_check, replay_crash
 from sampler.runtime import blas
+from sampler.runtime.text import LONG, SHORT, visible
 
 
 def replay(
@@ -31,14 +33,16 @@ def replay(
     memory: Memory = None,
 ) -> int:
     """Show one verdict again, of `sampler run` or of `sampler check`."""
-    console, limits = terminal.plain_console(), Limits(timeout, memory)
+    console, limits = plain_console(), Limits(timeout, memory)
     if threads is not None:
         blas.use_threads(threads)
     if case.endswith(".json"):
         if seed is not None or engine or weights or matrix or threads or limits.options:
             raise ConfigError(f"{case} holds all that is needed", hint="leave the options out")
         crash, verdicts = replay_crash(Path(case))
-        console.print(f"recorded: {crash['case']} (stage {crash['stage']}): {crash['message']}")
+        console.print(
+            f"recorded: {visible(crash['case'], SHORT)} (stage {crash['stage']}): {visible(crash['message'], LONG)}"
+        )
     elif case.split("/")[0] in LEVELS and matrix is None:
         if weights:
             raise ConfigError(f"{case} is a case of `sampler check`", hint="leave --weights out")
@@ -50,5 +54,5 @@ def replay(
         console.print(f"engine {engine or 'core'}, BLAS {blas.prepare().name}")
     console.print(terminal.verdict_table(verdicts))
     for verdict in verdicts:
-        console.print(f"{verdict.check}: {verdict.outcome} (stage {verdict.stage}): {verdict.message}")
+        console.print(f"{verdict.check}: {verdict.outcome} (stage {verdict.stage}): {visible(verdict.message, LONG)}")
     return exit_code(overall(verdicts))

@@ -10,16 +10,17 @@ from rich.console import Console
 
 from sampler.checks.verdict import exit_code, overall
 from sampler.cli.options import EngineName, Memory, RunSeed, Timeout, Weights
-from sampler.cli.report import show_report
+from sampler.cli.report import draw_page, show_place
 from sampler.engines.limits import Limits
 from sampler.matrix.matrix import find_matrix, load_matrix
 from sampler.results.report import terminal
-from sampler.results.store.crash import remove_crashes
+from sampler.results.report.console import plain_console
 from sampler.run.events import CellStarted, Event, Finished, Progress, Started
 from sampler.run.recorder import recorded
 from sampler.run.session import Session
 from sampler.run.suite import run_suite, suite_of
 from sampler.runtime import blas
+from sampler.runtime.text import LONG, SHORT, visible
 
 
 class Screen:
@@ -54,7 +55,7 @@ def run(
     memory: Memory = None,
 ) -> int:
     """Run a matrix: generate the tokens of every cell and check them."""
-    console = terminal.plain_console()
+    console = plain_console()
     session = Session(load_matrix(find_matrix(matrix)), seed, engine, weights, Limits(timeout, memory))
     with closing(session):
         return _run(session, out or Path("runs") / session.matrix.name, jobs, console)
@@ -62,33 +63,26 @@ def run(
 
 def _run(session: Session, folder: Path, jobs: int, console: Console) -> int:
     suite = suite_of(session)
-    suite.prepare(jobs)
-    for line in _opening(session):
-        console.print(line)
-    with recorded(session, folder) as recorder, terminal.run_progress(console) as progress:
-        screen = Screen(progress)
-        verdicts = run_suite(suite, [screen, recorder], jobs)
-    removed = remove_crashes(folder, keep=recorder.crashes.values())
+    with recorded(session, folder, draw_page) as recorder:
+        suite.prepare(jobs)
+        for line in _opening(session):
+            console.print(line)
+        with terminal.run_progress(console) as progress:
+            screen = Screen(progress)
+            verdicts = run_suite(suite, [screen, recorder], jobs)
     console.print(terminal.table_of(verdicts))
     for note in terminal.verdict_notes(verdicts, recorder.crashes):
         console.print(note)
     console.print(screen.summary)
-    console.print(f"written to {folder / 'run.jsonl'}")
-    show_report(console, folder)
-    _show_removed(console, removed)
+    show_place(console, folder, recorder)
     return exit_code(overall(verdicts))
 
 
 def _opening(session: Session) -> Iterator[str]:
     """The lines before a run: the reason for the matrix, the engine and what it is compared with."""
-    yield f"{session.matrix.name}: {session.matrix.why}"
+    yield f"{session.matrix.name}: {visible(session.matrix.why, LONG)}"
     oracle, missing = session.oracle
-    own, given = session.engine.info.name, session.engine_name
+    own, given = visible(session.engine.info.name, SHORT), session.engine_name
     name = f"{given} ({own})" if given else own
     compared = oracle.info.version if oracle else missing
     yield f"engine {name}, seed {session.seed}, BLAS {blas.prepare().name}, {compared}"
-
-
-def _show_removed(console: Console, removed: int) -> None:
-    if removed:
-        console.print(f"removed the crash files of an earlier run: {removed} (--out keeps runs apart)")

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from sampler import finch
 from sampler.config import SamplingConfig
 from sampler.errors import SilenceError
+from sampler.results.report.console import plain_console
 
 LONGEST = 2_000
 """Tokens after which a run is cut: 80 seconds."""
@@ -36,6 +36,6 @@ def say(
         raise SilenceError(f"{text!r} ended before the first token of speech", hint="give another seed or more words")
     audio.write_wav(out, audio.speech_of(codes, audio.load_codebook(finch.folder())))
     how = "ended by itself" if ended else f"cut at {LONGEST:,} tokens"
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = plain_console()
     console.print(f"{len(codes)} tokens, {len(codes) / 25:.1f} s, {how}: written to {out}")
     return 0

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sampler.cli.errors import shows_errors
 from sampler.config import SamplingConfig
+from sampler.results.report.console import plain_console
 
 trace = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Look into one run.")
 DEFAULT = SamplingConfig()
@@ -50,7 +50,7 @@ def attention(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty, cfg_weight=cfg_weight,
     )  # fmt: skip
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = plain_console()
     with picture_file(out) as write:
         source = load(engine, weights)
         found = trace_attention(source, suite_request(source, text, config, seed, max_new_tokens, language))

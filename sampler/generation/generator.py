@@ -66,18 +66,30 @@ class Generator(Settings):
         return tuple(request.prompt)
 
     def check_memory(self, requests: Sequence[Request], prompts: Sequence[tuple[int, ...]], processes: int = 1) -> None:
-        """Raise ConfigError if keys and values of a full block, times the processes, exceed free memory."""
+        """Raise ConfigError if a full block and what all requests record, times the processes, exceed free memory."""
         rows = 2 if any(is_guided(request.config, self.checkpoint.config) for request in requests) else 1
         longest = max(map(self.positions, requests, prompts), default=0)
-        needed = processes * cache_bytes(self.checkpoint.model, self.width * rows, longest)
+        cache = processes * cache_bytes(self.checkpoint.model, self.width * rows, longest)
+        kept = processes * sum(map(self.record_bytes, requests, prompts))
         free = psutil.virtual_memory().available
-        if needed > free:
+        if cache + kept > free:
             beside = f" in each of {processes} processes" if processes > 1 else ""
-            raise ConfigError(
-                f"width = {self.width} slots of {longest:,} positions{beside} take {needed / 1e9:.1f} GB for keys and "
-                f"values, and {free / 1e9:.1f} GB are free",
-                hint="lower width or max_new_tokens in the matrix, or free memory",
+            records = (
+                f", {kept / 1e9:.1f} GB for the recorded logits and attention of {len(requests)} runs" if kept else ""
             )
+            raise ConfigError(
+                f"width = {self.width} slots of {longest:,} positions{beside} take {cache / 1e9:.1f} GB for keys and "
+                f"values{records}, and {free / 1e9:.1f} GB are free",
+                hint="lower width, max_new_tokens or requests in the matrix, or free memory",
+            )
+
+    def record_bytes(self, request: Request, text: Sequence[int]) -> int:
+        """Memory for the logits and the attention that a run of full length records: float32."""
+        config = self.checkpoint.config
+        rows = 2 if is_guided(request.config, config) else 1
+        logits = rows * config.speech_vocab_size if self.keep_logits else 0
+        attention = len(config.aligned_heads) * len(text) if self.keep_attention else 0
+        return 4 * request.max_new_tokens * (logits + attention)
 
     def _kind(self, request: Request) -> tuple[bool, bool]:
         """Whether a request is guided, and whether it has an analyzer; a block has requests of one kind."""

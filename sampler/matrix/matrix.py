@@ -108,6 +108,7 @@ def is_shipped(matrix: Matrix) -> bool:
 def load_matrix(path: Path) -> Matrix:
     """Read a matrix file. Raises MatrixError naming file, key, value and the nearest valid key."""
     file = read_matrix_file(path)
+    _check_size(path, file)
     _check_names(path, file)
     cells = _without_excluded(path, _cells(file), file)
     cases = tuple(_case(path, file, cell) for cell in cells)
@@ -119,6 +120,23 @@ def load_matrix(path: Path) -> Matrix:
     _check_known(path, file, [case.cell for case in cases])
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     return Matrix(path.stem, file.why, file.generation, cases, path, checksum, file.longform, tuple(file.known))
+
+
+def _check_size(path: Path, file: MatrixFile) -> None:
+    """Count cells and requests before any is made."""
+    cells, each = file.cell_count, file.generation.count * file.generation.runs
+    sizes = " x ".join(str(len(values)) for values in file.axes.values())
+    made = f"axes of {sizes} values" if file.design == "all" else "its axes and [[cells]]"
+    counts = (
+        (cells, "cells", file.most_cells, made),
+        (cells * each, "requests", file.most_requests, f"{cells:,} cells of {each:,} requests"),
+    )
+    for count, noun, most, parts in counts:
+        if count > most:
+            raise MatrixError(
+                f"{path} has {count:,} {noun}: {parts}",
+                hint=f"expected at most {most:,}; shorten it, or write most_{noun} = {count} at the top of the file",
+            )
 
 
 def _check_names(path: Path, file: MatrixFile) -> None:

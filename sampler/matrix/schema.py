@@ -1,5 +1,6 @@
 """The sections and keys of a matrix file, with their schema."""
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sampler.errors import MatrixError, nearest
 
 Scope = Literal["all", "axes", "cells"]
+
+MOST = 1_000_000
+"""Of requests, of runs, or of tokens of a run: more would take years, so it is a slip of the pen."""
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
 
 
 class _Strict(BaseModel):
@@ -24,12 +30,12 @@ class Workload(_Strict):
     """
 
     prompts: Literal["sentences", "paragraphs", "long"] | Annotated[list[str], Field(min_length=1)] = "sentences"
-    requests: Annotated[int, Field(ge=1)] | None = None
-    runs: Annotated[int, Field(ge=1)] = 1
-    max_new_tokens: Annotated[int, Field(ge=1)] = 500
+    requests: Count | None = None
+    runs: Count = 1
+    max_new_tokens: Count = 500
     width: Annotated[int, Field(ge=1, le=1024)] = 8
     language: str = "en"
-    expected: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
+    expected: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
 
     @property
     def count(self) -> int:
@@ -71,7 +77,7 @@ class Known(_Strict):
 
 
 class MatrixFile(_Strict):
-    """A whole file."""
+    """A whole file. most_cells, most_requests: limits of its size, before [[exclude]]; it may raise them."""
 
     why: Annotated[str, Field(min_length=1)]
     design: Literal["all", "one at a time"] = "all"
@@ -82,6 +88,15 @@ class MatrixFile(_Strict):
     exclude: list[dict[str, Any]] = []
     longform: LongForm | None = None
     known: list[Known] = []
+    most_cells: Annotated[int, Field(ge=1)] = 10_000
+    most_requests: Annotated[int, Field(ge=1)] = 100_000
+
+    @property
+    def cell_count(self) -> int:
+        """Cells that the axes make and those of [[cells]], without making them."""
+        sizes = [len(values) for values in self.axes.values()]
+        made = math.prod(sizes) if self.design == "all" else 1 + sum(size - 1 for size in sizes)
+        return made + len(self.cells)
 
 
 def read_matrix_file(path: Path) -> MatrixFile:
@@ -92,7 +107,7 @@ def read_matrix_file(path: Path) -> MatrixFile:
         raise MatrixError(
             f"{path} cannot be read: {error.strerror}", hint="give a .toml file or a shipped name"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also digits and nesting beyond Python's limits
         raise MatrixError(f"{path} is no TOML: {error}", hint="see matrices/smoke.toml for an example") from error
     try:
         return MatrixFile.model_validate(data)

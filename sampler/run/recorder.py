@@ -1,6 +1,6 @@
 """The folder of a run: verdicts, the tokens of every request, failing steps, attention of failing cells."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,21 +8,26 @@ from pathlib import Path
 
 from sampler import finch
 from sampler.checks.verdict import Verdict
+from sampler.errors import OutputError
 from sampler.matrix.matrix import Workload
 from sampler.requests import Steps
-from sampler.results.store.attachments import PICTURED, TOKENS, AttentionRun, TokenWriter, write_attention
+from sampler.results.store.attachments import ATTENTION, PICTURED, TOKENS, AttentionRun, TokenWriter, write_attention
 from sampler.results.store.crash import write_crashes
+from sampler.results.store.folder import PAGE, RUN, claimed, commit, discard, place_files, unsettled
 from sampler.results.store.run_file import RunWriter
 from sampler.results.store.tokens import TokenLine
 from sampler.run.events import CaseResult, Event, Finished, Judged, Started
 from sampler.run.header import footer
 from sampler.run.session import Session
-from sampler.runtime.files import whole_file
+from sampler.runtime.files import partial_file, write_partial
 from sampler.trace.attention import attention_in, trace_attention
 
 
 class Recorder:
-    """Writes the events of a run into its folder. crashes: the crash file of each case that has one."""
+    """Writes the events of a run into partial files of its folder. crashes: the crash file of each case that has one.
+
+    removed: how many crash files of an earlier run are gone; unsettled: why a file has not got its name yet, if so.
+    """
 
     def __init__(self, session: Session, folder: Path, lines: RunWriter, tokens: TokenWriter) -> None:
         self._session, self._folder, self._lines, self._tokens = session, folder, lines, tokens
@@ -30,6 +35,8 @@ class Recorder:
         self._steps: list[tuple[Verdict, Steps]] = []
         self._failing = 0
         self.crashes: dict[str, Path] = {}
+        self.removed = 0
+        self.unsettled = ""
 
     def take(self, event: Event) -> None:
         match event:
@@ -66,12 +73,24 @@ class Recorder:
 
     def _finish(self, event: Finished) -> None:
         """Write crash files and attention, then the footer with the checksum of each file."""
-        self.crashes = write_crashes(self._folder, self._steps)
-        files = {TOKENS: self._tokens.checksum(), **write_attention(self._folder, self._attention)}
+        self.crashes = write_crashes(self._folder, self._steps, write_partial)
+        attention = write_attention(self._folder, self._attention, write_partial)
+        files = {TOKENS: self._tokens.checksum(), **attention}
         names = {case: path.relative_to(self._folder).as_posix() for case, path in self.crashes.items()}
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         last = footer(event.verdicts, event.tokens, event.seconds)
         self._lines.write("footer", last | {"finished": finished, "files": files, "crashes": names})
+
+    def place(self) -> None:
+        """Give the files of the run their names; a failure goes into `unsettled`, for the run itself is safe."""
+        for _ in range(2):
+            try:
+                self.removed += place_files(self._folder)
+            except OutputError as error:
+                self.unsettled = error.message
+            else:
+                self.unsettled = ""
+                return
 
     def _keep_attention(self, result: CaseResult) -> None:
         """Keep the attention of the run that shows the failure: as recorded, or by generating it again in its slot.
@@ -111,7 +130,34 @@ def prompt_ids(workload: Workload) -> dict[str | tuple[int, ...], str]:
 
 
 @contextmanager
-def recorded(session: Session, folder: Path) -> Iterator[Recorder]:
-    """A sink that writes into a folder; run.jsonl and tokens.jsonl have their names only when the run is complete."""
-    with whole_file(folder / "run.jsonl") as lines, whole_file(folder / TOKENS) as tokens:
-        yield Recorder(session, folder, RunWriter(lines), TokenWriter(tokens))
+def recorded(session: Session, folder: Path, page: Callable[[Path], None] = lambda folder: None) -> Iterator[Recorder]:
+    """A sink that writes into a folder; the run takes the place of an earlier one in one step, when the block ends.
+
+    page: writes the partial page of the run, whose partial files are complete then. If anything raises before that
+    step, the earlier run stays. Raises OutputError, also if another run writes into the folder.
+    """
+    with claimed(folder):
+        if unsettled(folder):
+            place_files(folder)
+        discard(folder, (ATTENTION, PAGE))  # of a run that died; the other two are written anew
+        is_kept = False
+        try:
+            with partial_file(folder / RUN) as lines, partial_file(folder / TOKENS) as tokens:
+                recorder = Recorder(session, folder, RunWriter(lines), TokenWriter(tokens))
+                yield recorder
+            page(folder)
+            commit(folder)
+            is_kept = True
+            recorder.place()
+        except BaseException as error:
+            if not is_kept:
+                discard(folder)
+            error.add_note(_fate(folder, is_kept=is_kept))
+            raise
+
+
+def _fate(folder: Path, *, is_kept: bool) -> str:
+    """What became of a run that was interrupted."""
+    if is_kept:
+        return f"the run is complete in {folder}"
+    return f"{folder} holds the run from before" if (folder / RUN).exists() else f"nothing was kept in {folder}"

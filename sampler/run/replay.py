@@ -22,6 +22,7 @@ from sampler.errors import MatrixError, nearest
 from sampler.matrix.matrix import find_matrix, load_matrix
 from sampler.requests import Generation, Logits, Record, Request, Steps
 from sampler.results.store.crash import read_crash
+from sampler.results.store.folder import settle
 from sampler.run.session import Session
 from sampler.run.suite import find_group, ignore_event, suite_of
 
@@ -96,6 +97,7 @@ def replay_crash(path: Path) -> tuple[dict[str, Any], list[Verdict]]:
 
     Returns the recorded description of the failure, and the verdicts about the step alone.
     """
+    settle(path.parent.parent)
     content, step = read_crash(path)
     recorded = _Recorded(step)
     reference = ReferenceEngine()

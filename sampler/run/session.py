@@ -87,7 +87,10 @@ class Session:
         """
         for case in cases:
             with suppress(Unsupported, EngineFailure):
-                capabilities.validate(self.engine_for(case), self.requests(case), processes)
+                engine = self.engine_for(case)
+                if self.matrix.longform is not None:
+                    engine = capabilities.recording(engine, logits=False, attention=True)
+                capabilities.validate(engine, self.requests(case), processes)
 
     def requests(self, case: Case) -> list[Request]:
         """The requests of a cell, with the suite's noise. Raises Unsupported if the engine lacks its config."""

@@ -22,6 +22,9 @@ from sampler.run.session import Session
 REPEATS = 2
 """How often request 0 of a cell is generated again."""
 
+RECORDED_TOGETHER = 1_000_000_000
+"""Bytes of logits of cells that are generated together, if every run has its full length."""
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -76,7 +79,10 @@ class StepSuite:
         return [other for other in self.groups if other.name in block]
 
     def generate(self, groups: Sequence[Group], emit: Emit) -> None:
-        waiting = [group.cases[0] for group in groups if group.name not in self._tried]
+        if any(group.name in self._generated for group in groups):
+            return  # what is recorded of those is judged, and dropped, first
+        untried = [group.cases[0] for group in groups if group.name not in self._tried]
+        waiting = self._fitting(untried)
         if not is_bitwise(self.session.engine) or len(waiting) < 2:
             return
         self._tried.update(case.cell for case in waiting)
@@ -93,6 +99,17 @@ class StepSuite:
         seconds = shares(time.perf_counter() - start, [cell.tokens for cell in generated])
         for case, cell, own in zip(waiting, generated, seconds, strict=True):
             self._generated[case.cell] = replace(cell, seconds=own)
+
+    def _fitting(self, cases: Sequence[Case]) -> list[Case]:
+        """As many of the first cells as may be recorded at the same time; tokens do not depend on how many."""
+        info, fitting, size = self.session.engine.info, list[Case](), 0
+        for case in cases:
+            rows = 2 if info.cfg and "cfg" in case.config.active_stages() else 1
+            size += 4 * rows * (info.vocab_size or 0) * case.workload.max_new_tokens * count(case)
+            if fitting and size > RECORDED_TOGETHER:
+                break
+            fitting.append(case)
+        return fitting
 
     def result(self, group: Group, emit: Emit) -> CaseResult:
         (case,), start, on_step = group.cases, time.perf_counter(), progress(emit)

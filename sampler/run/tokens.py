@@ -14,6 +14,7 @@ from sampler.checks.longform.runs import TokenRun, TwoSides, by_text
 from sampler.checks.longform.stopping import ends, missing_alone
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo
+from sampler.results.store.folder import settle
 from sampler.results.store.reference_runs import as_kept, shipped_runs
 from sampler.results.store.tokens import read_token_runs
 from sampler.run.report import DEFAULT_RATE, OnVerdict, Report
@@ -38,6 +39,7 @@ class TokenFileRun:
 
     def read(self) -> tuple[list[TokenRun], list[TokenRun]]:
         """The runs of both sides. Raises TokensError for the first error in either."""
+        settle(self.path.parent)
         runs = read_token_runs(self.path)
         if self.against is None:
             return runs, []

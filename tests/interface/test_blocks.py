@@ -4,9 +4,12 @@ import itertools
 
 import pytest
 
-from sampler.matrix.matrix import load_matrix, shipped_matrices
+from sampler.matrix.matrix import find_matrix, load_matrix, shipped_matrices
+from sampler.run import steps
 from sampler.run.blocks import TURNS, blocks_of, count, slots_of
 from sampler.run.session import Session
+from sampler.run.steps import StepSuite
+from sampler.run.suite import ignore_event
 from tests.sessions import result_of, run_all
 
 SHIPPED = shipped_matrices()
@@ -51,3 +54,25 @@ def test_a_cell_by_itself_has_the_tokens_the_slots_and_the_bits_of_the_whole_run
             assert left.record.margin.tolist() == right.record.margin.tolist()
         one, other = ({each.check: each.outcome for each in found.verdicts} for found in (together, alone))
         assert one == other
+
+
+@pytest.mark.nightly("the cells of smoke, twice")
+def test_no_more_is_recorded_at_once_than_fits_and_the_verdicts_stay_the_same(monkeypatch):
+    """Cells of a block are generated in parts, each judged and dropped before the next."""
+    matrix = load_matrix(find_matrix("smoke"))
+    session = Session(matrix)
+    whole = StepSuite(session)
+    rows = [2 if "cfg" in case.config.active_stages() else 1 for case in matrix.cases]
+    each = 4 * session.engine.info.vocab_size * matrix.workload.max_new_tokens * matrix.workload.count
+    parts, held, results = StepSuite(session), [], {True: [], False: []}
+    for suite, most in ((whole, steps.RECORDED_TOGETHER), (parts, each * sum(rows[:2]))):
+        monkeypatch.setattr(steps, "RECORDED_TOGETHER", most)
+        for group in suite.groups:
+            suite.generate(suite.together(group), ignore_event)
+            held.append((suite is whole, len(suite._generated)))
+            results[suite is whole].append(suite.result(group, ignore_event))
+    assert [count for is_whole, count in held if is_whole] == [4, 3, 2, 1]
+    assert max(count for is_whole, count in held if not is_whole) == 2
+    for one, other in zip(results[True], results[False], strict=True):
+        assert one.verdicts == other.verdicts
+        assert [run.tokens for run in one.generations] == [run.tokens for run in other.generations]

@@ -58,6 +58,39 @@ def test_cells_of_a_matrix(tmp_path, text, cells, config):
     assert cases[0].config == SamplingConfig(**config)
 
 
+TEN = ("temperature", "top_k", "min_p", "repetition_penalty", "cfg_weight", "top_p", "min_tokens_to_keep", "typical_p")
+AXES = "[axes]\n" + "".join(f"{name} = [{', '.join(['0.5'] * 10)}]\n" for name in TEN)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (AXES, "sample.toml has 100,000,000 cells: axes of 10 x 10 x 10 x 10 x 10 x 10 x 10 x 10 values (expected at "),
+        (AXES, "most 10,000; shorten it, or write most_cells = 100000000 at the top of the file)"),
+        ("[generation]\nruns = 30000", "has 120,000 requests: 1 cells of 120,000 requests (expected at most 100,000"),
+        ("most_cells = 3\n[axes]\ntop_k = [1, 2, 3, 4]", "has 4 cells: axes of 4 values (expected at most 3"),
+        (
+            "most_cells = 3\ndesign = 'one at a time'\n[axes]\ntop_k = [1, 2, 3]\nmin_p = [0, 1]",
+            "4 cells: its axes and",
+        ),
+        ("[generation]\nrequests = 1000000000000", "generation.requests = 1000000000000 (Input should be less than or"),
+        ("[generation]\nruns = 1000001", "generation.runs = 1000001 (Input should be less than or equal to 1000000)"),
+        ("[generation]\nwidth = 1025", "generation.width = 1025 (Input should be less than or equal to 1024)"),
+        (f"[generation]\nmax_new_tokens = {10**30}", "generation.max_new_tokens = 1000000000000000000000000000000 ("),
+        (f"[generation]\nmax_new_tokens = {'9' * 5000}", "is no TOML: Exceeds the limit"),
+    ],
+)
+def test_cells_and_requests_are_counted_before_any_is_made(tmp_path, text, expected):
+    """10^8 cells would fill the memory; the limits are the file's own, and shipped matrices are far below them."""
+    with pytest.raises(MatrixError, match=re.escape(expected)):
+        load_matrix(write(tmp_path, text))
+
+
+def test_a_matrix_may_raise_its_limits(tmp_path):
+    assert len(loaded(tmp_path, "most_requests = 1000000\n[generation]\nruns = 30000")) == 1
+    assert len(loaded(tmp_path, "most_cells = 4\n[axes]\ntop_k = [1, 2, 3, 4]")) == 4
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

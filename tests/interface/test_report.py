@@ -150,7 +150,7 @@ def test_a_page_that_cannot_be_rendered_loses_nothing_of_the_run(tmp_path, monke
     monkeypatch.setattr(html, "_template", lambda: 1 / 0)
     result = sampler("run", matrix, "--out", out)
     assert result.returncode == 1
-    assert "no report.html: ZeroDivisionError: division by zero (`sampler report" in result.stdout
+    assert "no report.html: ZeroDivisionError: division by zero (`sampler report" in result.stderr
     case = "sampler replay short/base/stops --seed 0 --matrix"
     assert read_run(out / "run.jsonl").verdicts[-1].reproduce == " ".join([case, str(matrix), *threads()])
     assert len(read_lines(out / "tokens.jsonl")) == 1

@@ -148,6 +148,26 @@ def test_the_width_is_checked_against_memory(monkeypatch):
     assert "lower width" in failure.value.hint
 
 
+def test_what_is_recorded_is_counted_too(monkeypatch):
+    """Logits of every step, two rows where there is guidance, and the attention of each aligned head to the text."""
+    asked = [request(0, cap=100), request(1, cap=30)]
+    generator = Generator(CHECKPOINT, width=1, keep_logits=True, keep_attention=True)
+    prompts = generator.tokenize(asked)
+    (first, second) = generator.generate(asked)
+    for each, text, made in zip(asked, prompts, (first, second), strict=True):
+        record, share = made.record, len(made.tokens) / each.max_new_tokens
+        recorded = record.logits.nbytes + record.attention.nbytes
+        assert generator.record_bytes(each, text) * share == pytest.approx(recorded)
+    longest = max(map(generator.positions, asked, prompts))
+    needed = 2 * 2 * longest * TINY.num_layers * TINY.hidden_size * 4 + sum(map(generator.record_bytes, asked, prompts))
+    for free in (needed, needed - 1):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        if free == needed:
+            generator.check_memory(asked, prompts)
+    with pytest.raises(ConfigError, match="recorded logits and attention of 2 runs"):
+        generator.check_memory(asked, prompts)
+
+
 def test_the_queue_decides_which_slot_a_request_gets_and_its_record_has_it():
     requests = [request(index, cap=3 + index % 4) for index in range(10)]
     records, again = ([answer.record for answer in generate(requests, 3)] for _ in range(2))

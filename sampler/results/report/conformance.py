@@ -19,6 +19,7 @@ from sampler.checks.verdict import OUTCOMES, Verdict, worst
 from sampler.matrix.matrix import Matrix
 from sampler.results.report.terminal import STYLES, plain_table, verdict_notes
 from sampler.runtime.files import whole_file
+from sampler.runtime.text import LONG, visible
 
 TOGETHER = ("properties", "itself")
 """Cells whose checks are one line of the table."""
@@ -68,7 +69,7 @@ def answers(verdicts: Sequence[Verdict]) -> Iterator[Text]:
     """What was found where nothing failed, and what the column `detects` means for tokens."""
     passed = [verdict for verdict in verdicts if verdict.outcome == "passed"]
     for verdict in passed:
-        yield Text(f"{verdict.check}: {verdict.message}")
+        yield Text(f"{verdict.check}: {visible(verdict.message, LONG)}")
     if any(verdict.detectable is not None for verdict in passed):
         yield Text(
             "detects: for distinct, early, late, missing and forced, a share of the runs; for the others, the share of "
@@ -89,7 +90,7 @@ def lines(verdicts: Sequence[Verdict], diagnosis: Sequence[Cause], dialect: str 
         yield Text("most likely:", style="bold")
         for place, cause in enumerate(diagnosis, 1):
             cases = f"{cause.cases[0]}{f' and {len(cause.cases) - 1} more' if len(cause.cases) > 1 else ''}"
-            yield Text(f"  {place}. {cause.explanation}\n     ({cases})")
+            yield Text(f"  {place}. {visible(cause.explanation, LONG)}\n     ({visible(cases, LONG)})")
     if dialect is not None:
         yield Text(f"judged as the dialect {dialect!r}, which it declares")
     shown = {case for cause in diagnosis for case in cause.cases[:3]}

@@ -15,11 +15,12 @@ from sampler.results.report.figures import inline_svg
 from sampler.results.report.grid import grid_of
 from sampler.results.report.plots import RasterRow, attention_map, token_raster
 from sampler.results.store.attachments import PICTURED, AttentionRun, Recorded, read_recorded
+from sampler.results.store.folder import PAGE, RUN, claimed, place_files, unsettled
 from sampler.results.store.run_file import ReportError, Run, read_run
 from sampler.results.store.tokens import TokenLine
-from sampler.runtime.files import whole_file
+from sampler.runtime.files import partial_of, whole_file, write_partial
+from sampler.runtime.text import LONG, visible
 
-REPORT: Final = "report.html"
 MOST_RUNS: Final = 24
 """Rows of a raster: more cannot be distinguished on a page."""
 
@@ -52,17 +53,32 @@ class Entry:
 def write_report(folder: Path) -> Path:
     """Render `folder/report.html` from run.jsonl and the files beside it; the same files give the same bytes.
 
-    Raises ReportError for a run.jsonl that cannot be trusted, OutputError.
+    Raises ReportError for a run.jsonl that cannot be trusted, OutputError, also while a run writes into the folder.
     """
-    run = read_run(folder / "run.jsonl")
+    with claimed(folder, create=False):
+        if unsettled(folder):
+            place_files(folder)
+        run = _run(folder / RUN)
+        with whole_file(folder / PAGE) as write:
+            write(_page(folder, run))
+    return folder / PAGE
+
+
+def write_partial_report(folder: Path) -> None:
+    """Render the page of a run whose files are complete and have no names yet. Raises ReportError, OutputError."""
+    write_partial(folder / PAGE, _page(folder, _run(partial_of(folder / RUN))))
+
+
+def _run(path: Path) -> Run:
+    run = read_run(path)
     for name in ("engine", "matrix"):
         if not isinstance(run.header.get(name), dict):
-            raise ReportError(f"{folder / 'run.jsonl'} names no {name} in its header", hint="was it edited?")
-    path = folder / REPORT
-    with whole_file(path) as write:
-        page = render(run, read_recorded(folder, run.footer.get("files", {})))
-        write(page.encode("utf-8", "backslashreplace"))
-    return path
+            raise ReportError(f"{path} names no {name} in its header", hint="was it edited?")
+    return run
+
+
+def _page(folder: Path, run: Run) -> bytes:
+    return render(run, read_recorded(folder, run.footer.get("files", {}))).encode("utf-8", "backslashreplace")
 
 
 def render(run: Run, recorded: Recorded) -> str:
@@ -117,9 +133,19 @@ def _template() -> Any:
     folder = resources.files("sampler.results.report") / "templates"
     loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8"))
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        finalize=_shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("report.html.jinja")
+
+
+def _shown(value: object) -> object:
+    """Every text of the page but our own markup, with escapes for what does not show itself."""
+    return visible(value, LONG) if type(value) is str else value
 
 
 def title_of(cell: CellVerdicts) -> str:

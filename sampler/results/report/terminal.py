@@ -1,8 +1,6 @@
 """What a run looks like on a terminal: progress, table, failures."""
 
-import os
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from rich.text import Text
 
 from sampler.checks.verdict import OUTCOMES, SHARE_OF_RUNS, SUPERIORITY_OF_RUNS, Outcome, Verdict
 from sampler.results.report.cells import cells_of, open_questions
+from sampler.runtime.text import LONG, SHORT, visible
 
 STYLES: Mapping[Outcome, str] = {
     "passed": "green",
@@ -24,16 +23,6 @@ STYLES: Mapping[Outcome, str] = {
     "inconclusive": "yellow",
     "skipped": "cyan",
 }
-
-
-WIDE = 200
-"""Columns if the output is no terminal and COLUMNS is not set, so that a log is complete."""
-
-
-def plain_console() -> Console:
-    """A console that prints text as it is."""
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else WIDE
-    return Console(soft_wrap=True, markup=False, highlight=False, width=width)
 
 
 class RunProgress:
@@ -48,7 +37,7 @@ class RunProgress:
         self._progress.update(self._task, total=requests)
 
     def cell(self, name: str) -> None:
-        self._progress.update(self._task, description=name)
+        self._progress.update(self._task, description=visible(name, SHORT))
 
     def step(self, tokens: int, finished: int) -> None:
         self._tokens += tokens
@@ -62,7 +51,7 @@ def run_progress(console: Console) -> Iterator[RunProgress]:
     """Show progress while a run goes on; nothing where the output is no terminal."""
     columns = (
         SpinnerColumn(), MofNCompleteColumn(), TextColumn("requests"), BarColumn(bar_width=20),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.description}"),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.description}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
         yield RunProgress(progress)
@@ -71,10 +60,10 @@ def run_progress(console: Console) -> Iterator[RunProgress]:
 @contextmanager
 def check_progress(console: Console) -> Iterator[Callable[[Verdict], None]]:
     """Show which case was answered last, and how many; nothing where the output is no terminal."""
-    columns = (SpinnerColumn(), TextColumn("{task.completed} verdicts"), TextColumn("{task.description}"))
+    columns = (SpinnerColumn(), TextColumn("{task.completed} verdicts"), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=None)
-        yield lambda verdict: progress.update(task, advance=1, description=verdict.case)
+        yield lambda verdict: progress.update(task, advance=1, description=visible(verdict.case, SHORT))
 
 
 def plain_table(*columns: str, left: Sequence[str]) -> Table:
@@ -154,15 +143,17 @@ def verdict_notes(
     notes = []
     for verdict in verdicts:
         if verdict.bad:
-            note = Text(f"{verdict.outcome} {verdict.case} (stage {verdict.stage})\n", style=STYLES[verdict.outcome])
+            place = f"{visible(verdict.case, SHORT)} (stage {visible(verdict.stage, SHORT)})"
+            note = Text(f"{verdict.outcome} {place}\n", style=STYLES[verdict.outcome])
             lines = [sentence(verdict.check), verdict.message, f"Reproduce with: {verdict.reproduce}"]
-            note.append("\n".join(f"  {line}" for line in lines if line), style="default")
+            note.append("\n".join(f"  {visible(line, LONG)}" for line in lines if line), style="default")
             if verdict.case in crashes:
-                command = shlex.join(["sampler", "replay", str(crashes[verdict.case])])
+                command = visible(shlex.join(["sampler", "replay", str(crashes[verdict.case])]))
                 note.append(f"\n  or, without the engine: {command}", style="default")
             notes.append(note)
     for question in open_questions(verdicts):
-        text = f"{question.outcome}: {question.message}: {', '.join(question.checks)}"
+        message, checks = visible(question.message, LONG), visible(", ".join(question.checks), LONG)
+        text = f"{question.outcome}: {message}: {checks}"
         notes.append(Text(text, style=STYLES[question.outcome]))
     return notes
 

@@ -5,7 +5,7 @@ run.jsonl is complete without them. Its footer has the SHA-256 of each, so files
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from sampler.results.store.run_file import ReportError
 from sampler.results.store.tokens import TokenLine, read_lines
-from sampler.runtime.files import Write, output_errors, write_whole
+from sampler.runtime.files import Write, partial_of, write_whole
 
 TOKENS: Final = "tokens.jsonl"
 ATTENTION: Final = "attention.safetensors"
@@ -63,17 +63,19 @@ class TokenWriter:
         return self._hash.hexdigest()
 
 
-def write_attention(folder: Path, maps: Sequence[AttentionRun]) -> dict[str, str]:
-    """Write attention.safetensors and return its checksum by its name; without maps, remove that of an earlier run."""
-    path = folder / ATTENTION
+def write_attention(
+    folder: Path, maps: Sequence[AttentionRun], write: Callable[[Path, bytes], None] = write_whole
+) -> dict[str, str]:
+    """Write attention.safetensors, if there are maps, and return its checksum by its name.
+
+    write: `write_partial` leaves it without its name.
+    """
     if not maps:
-        with output_errors(path):
-            path.unlink(missing_ok=True)
         return {}
     tensors = {str(index): run.attention.astype(np.float16) for index, run in enumerate(maps)}
     about = [{name: value for name, value in vars(run).items() if name != "attention"} for run in maps]
     content = save(tensors, metadata={"runs": json.dumps(about)})
-    write_whole(path, content)
+    write(folder / ATTENTION, content)
     return {ATTENTION: hashlib.sha256(content).hexdigest()}
 
 
@@ -82,25 +84,36 @@ def read_recorded(folder: Path, files: Mapping[str, str]) -> Recorded:
 
     A missing file is named in the result. Raises ReportError for a file of another run, or an unreadable one.
     """
-    present = [name for name in files if _is_there(folder / name, files[name])]
+    found = {name: file_of_run(folder / name, files[name]) for name in files}
+    tokens, attention = found.get(TOKENS), found.get(ATTENTION)
     runs: dict[str, list[TokenLine]] = {}
-    for run in read_lines(folder / TOKENS) if TOKENS in present and (folder / TOKENS).stat().st_size else ():
+    for run in read_lines(tokens) if tokens is not None and tokens.stat().st_size else ():
         runs.setdefault(run.cell, []).append(run)
-    maps = _read_attention(folder / ATTENTION) if ATTENTION in present else []
-    return Recorded(runs, {run.cell: run for run in maps}, [name for name in files if name not in present])
+    maps = _read_attention(attention) if attention is not None else []
+    return Recorded(runs, {run.cell: run for run in maps}, [name for name, path in found.items() if path is None])
 
 
-def _is_there(path: Path, checksum: str) -> bool:
+def file_of_run(path: Path, checksum: str) -> Path | None:
+    """The file with a checksum, which may still have to get its name (`results.store.folder`); None if it is gone.
+
+    Raises ReportError if there is only a file of another run.
+    """
+    found = [(each, _checksum(each)) for each in (path, partial_of(path))]
+    right = next((each for each, own in found if own == checksum), None)
+    if right is None and found[0][1] is not None:
+        raise ReportError(f"{path} is not the file of this run", hint="remove it: the report does without its pictures")
+    return right
+
+
+def _checksum(path: Path) -> str | None:
+    """SHA-256 of a file; None if there is none."""
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        return False
+        return None
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
-    if found != checksum:
-        raise ReportError(f"{path} is not the file of this run", hint="remove it: the report does without its pictures")
-    return True
 
 
 def _read_attention(path: Path) -> list[AttentionRun]:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -23,26 +23,36 @@ FORMAT: Final = "sampler-crash/1"
 FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
 
 
-def write_crashes(folder: Path, failures: Sequence[tuple[Verdict, Steps]]) -> dict[str, Path]:
+def write_crashes(
+    folder: Path, failures: Sequence[tuple[Verdict, Steps]], write: Callable[[Path, str], None] = write_whole
+) -> dict[str, Path]:
     """Write `folder/crashes/<fingerprint>.json` for each failure.
 
-    The name is a hash of the content, so a failure has one file. Returns the file of each case id.
+    The name is a hash of the content, so a failure has one file. write: `write_partial` leaves it without its name.
+    Returns the file of each case id.
     """
-    return {verdict.case: _write(folder / "crashes", verdict, step) for verdict, step in failures}
+    return {verdict.case: _write(folder / "crashes", verdict, step, write) for verdict, step in failures}
 
 
 def remove_crashes(folder: Path, keep: Iterable[Path]) -> int:
     """Remove the crash files of an earlier run from `folder/crashes`, but no other files. Returns their number."""
     kept, count = set(keep), 0
-    with output_errors(folder / "crashes"):
-        for path in (folder / "crashes").glob("*.json"):
-            if path not in kept and FINGERPRINT.fullmatch(path.stem) and f'"{FORMAT}"' in path.read_text("utf-8")[:60]:
+    crashes = folder / "crashes"
+    with output_errors(crashes):
+        for path in crashes.iterdir() if crashes.is_dir() else ():
+            ours = path.suffix == ".json" and FINGERPRINT.fullmatch(path.stem) and path not in kept
+            if ours and _has_the_format(path):
                 path.unlink()
                 count += 1
     return count
 
 
-def _write(crashes: Path, verdict: Verdict, step: Steps) -> Path:
+def _has_the_format(path: Path) -> bool:
+    with path.open("rb") as file:
+        return f'"{FORMAT}"'.encode() in file.read(60)
+
+
+def _write(crashes: Path, verdict: Verdict, step: Steps, write: Callable[[Path, str], None]) -> Path:
     content = {
         "format": FORMAT,
         "case": verdict.case,
@@ -60,7 +70,7 @@ def _write(crashes: Path, verdict: Verdict, step: Steps) -> Path:
     }
     text = json.dumps(content, indent=1)
     path = crashes / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    write_whole(path, text)
+    write(path, text)
     return path
 
 

@@ -1,5 +1,6 @@
 """A run as JSON lines: header, verdicts, footer; a file without a footer is rejected."""
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sampler.checks.verdict import Verdict
 from sampler.errors import SamplerError
-from sampler.runtime.files import Write
+from sampler.runtime.files import Write, partial_of
 
 FORMAT = "sampler-run/2"
 
@@ -21,11 +22,12 @@ class ReportError(SamplerError):
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run: header and footer as written, verdicts in order."""
+    """A complete run: header and footer as written, verdicts in order. checksum: SHA-256 of the file."""
 
     header: dict[str, Any]
     verdicts: tuple[Verdict, ...]
     footer: dict[str, Any]
+    checksum: str = ""
 
 
 class RunWriter:
@@ -50,9 +52,12 @@ class RunWriter:
 def read_run(path: Path) -> Run:
     """Read a run. Raises ReportError for a truncated file, a wrong line or two verdicts of one case."""
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        content = path.read_bytes()
+        lines = [json.loads(line) for line in content.decode("utf-8").splitlines()]
     except OSError as error:
-        raise ReportError(f"{path} cannot be read: {error.strerror}", hint="give the folder of a run") from error
+        begun = partial_of(path).exists()
+        hint = "a run into this folder goes on or was interrupted" if begun else "give the folder of a run"
+        raise ReportError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
     except ValueError as error:
         raise ReportError(f"{path} is no run: {error}", hint="was the run interrupted?") from error
     if not all(isinstance(line, dict) for line in lines):
@@ -73,7 +78,7 @@ def read_run(path: Path) -> Run:
     counted, written = Counter(verdict.outcome for verdict in verdicts), lines[-1].get("verdicts")
     if counted != written:
         raise ReportError(f"{path} has verdicts {dict(counted)}, its footer says {written}", hint="were lines removed?")
-    return Run(lines[0], verdicts, lines[-1])
+    return Run(lines[0], verdicts, lines[-1], hashlib.sha256(content).hexdigest())
 
 
 def _verdicts(path: Path, lines: list[dict[str, Any]]) -> tuple[Verdict, ...]:
