@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 from scipy.special import softmax
 
+from sampler.checks.conformance.cells import ProbeResult, ask_cell
 from sampler.checks.conformance.diagnosis.draw import DrawResults, diagnose_draws
 from sampler.checks.conformance.diagnosis.merge import merged, name_stages, with_properties
 from sampler.checks.conformance.diagnosis.order import Cause
@@ -17,7 +18,7 @@ from sampler.checks.conformance.draw.drawer import Drawer, NoDraws
 from sampler.checks.conformance.draw.frequencies import frequencies, other_checks, support
 from sampler.checks.conformance.draw.pick import picks
 from sampler.checks.conformance.draw.plan import DrawPlan
-from sampler.checks.conformance.judge import Judge, ProbeResult, ask_cell
+from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.predict import CHECKS as PREDICTION
 from sampler.checks.conformance.predict import NoLogits, Predictor
 from sampler.checks.conformance.probes import all_cells

@@ -1,6 +1,5 @@
-"""Compare a chain with the reference: each stage alone, then together, on rows chosen to expose mistakes."""
+"""Send one call of `process` to an engine and compare the answer with the reference."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -10,16 +9,14 @@ from scipy.special import softmax
 
 from sampler.checks.conformance.comparison import UNSEEN, VARIATION, Comparison, Expected
 from sampler.checks.conformance.dialects import DIALECTS, STRICT
-from sampler.checks.conformance.probes import Probe, ProbeSet
+from sampler.checks.conformance.probes import Probe
 from sampler.checks.conformance.settings import NEUTRAL
-from sampler.checks.verdict import Finding, Outcome
 from sampler.config import SamplingConfig
 from sampler.engines.base import EngineInfo, Evaluation, Explains
 from sampler.engines.calls import Answer, Call, EngineClient, raise_refusal
 from sampler.engines.capabilities import offered, trimmed
 from sampler.errors import Unsupported
 from sampler.requests import Context, Logits
-from sampler.stages import STAGES, Stage
 
 Array = NDArray[np.float64]
 
@@ -130,7 +127,7 @@ class Judge:
         """Send a probe and compare the answer with the reference. Raises Unsupported where the engine does."""
         answer = self.ask(probe)
         raise_refusal(answer)
-        return Comparison(probe, self.expect(probe), answer, _unusable(answer, probe.logits.shape))
+        return Comparison(self.placed(probe), self.expect(probe), answer, _unusable(answer, probe.logits.shape))
 
     def blame(self, comparison: Comparison) -> Blame:
         """Find out whether wrong rows are right alone, or right at a second call."""
@@ -167,89 +164,3 @@ def _unusable(answer: Answer, shape: tuple[int, ...]) -> str:
     if answer.value.shape != shape:
         return f"scores of shape {answer.value.shape}, expected {shape}"
     return ""
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """The answers to a cell's probes. comparisons: those possible. blame: a cause of failures other than a stage."""
-
-    cell: ProbeSet
-    comparisons: Sequence[Comparison]
-    refused: Sequence[Unsupported]
-    blame: Blame = None
-
-    @property
-    def failing(self) -> list[Comparison]:
-        return [comparison for comparison in self.comparisons if comparison.wrong.any()]
-
-    @property
-    def outcome(self) -> Outcome:
-        """Failed if scores are wrong, errored if there are none, skipped if the engine supports no probe."""
-        if not self.comparisons:
-            return "skipped"
-        if any(not comparison.failure for comparison in self.failing):
-            return "failed"
-        return "errored" if self.failing else "passed"
-
-    def finding(self, stage: str) -> Finding:
-        """The cell's verdict; stage: the one to name."""
-        if not self.comparisons:
-            return Finding.skipped("process", stage, self.refused[0])
-        rows = sum(len(comparison.probe.logits) for comparison in self.comparisons)
-        bound = max(float(comparison.expected.tolerance.max()) for comparison in self.comparisons)
-        statistic = max(
-            comparison.distance if comparison.failure else _worst(comparison) for comparison in self.comparisons
-        )
-        return Finding(
-            "process", stage, self.outcome, rows, self._message(rows), statistic, bound, detectable=min(1.0, bound)
-        )
-
-    def _message(self, rows: int) -> str:
-        if self.failing:
-            wrong = sum(int(comparison.wrong.sum()) for comparison in self.failing)
-            shown = next((one for one in self.failing if not one.failure), self.failing[0])
-            row = int(np.argmax(np.where(shown.wrong, _severity(shown), -1.0)))
-            return f"{wrong} of {rows} rows are wrong; {shown.describe(row)}"
-        grey = sum(int((one.expected.must != one.expected.may).any(axis=-1).sum()) for one in self.comparisons)
-        refused = f"; not tested: {self.refused[0].message}" if self.refused else ""
-        left_out = f"; without {', '.join(self.left_out)}, which it lacks" if self.left_out else ""
-        return f"{rows} rows equal the reference ({grey} with a grey zone){left_out}{refused}"
-
-    @property
-    def left_out(self) -> list[Stage]:
-        """Stages of the cell that were off in the probes because the engine lacks them."""
-        tested = {stage for one in self.comparisons for stage in one.probe.config.active_stages()}
-        wanted = {stage for probe in self.cell.probes for stage in probe.config.active_stages()}
-        return [stage for stage in STAGES if stage in wanted - tested]
-
-
-def _worst(comparison: Comparison) -> float:
-    """Largest total variation; over whole rows where the kept tokens differ."""
-    return float(np.where(comparison.wrong, _severity(comparison), comparison.variation).max())
-
-
-def _severity(comparison: Comparison) -> Array:
-    return np.ones(len(comparison.probe.logits)) if comparison.failure else comparison.total
-
-
-def ask_cell(judge: Judge, cell: ProbeSet) -> ProbeResult:
-    """Send the probes of a cell, without those the engine does not support; stop where it hung or its process ended."""
-    comparisons: list[Comparison] = []
-    refused: list[Unsupported] = []
-    for probe in cell.probes:
-        try:
-            config = judge.asked(probe.config)
-            tested = probe if config == probe.config else probe.with_config(config)
-            comparison = judge.compare(tested)
-        except Unsupported as error:
-            refused.append(error)
-            continue
-        comparisons.append(comparison)
-        if comparison.answer.failure in ("hung", "died"):
-            break
-        filled = tested.with_filled_histories()
-        if comparison.answer.failure == "raised" and filled is not None:  # the other rows may still have answers
-            comparisons.append(judge.compare(filled))
-    result = ProbeResult(cell, comparisons, refused)
-    wrong = next((one for one in result.failing if not one.failure), None)
-    return result if wrong is None else replace(result, blame=judge.blame(wrong))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, IGNORED, Alternative, in_float64
+from sampler.checks.conformance.diagnosis.merge import one_cause
 from sampler.checks.conformance.diagnosis.order import Cause, Change, in_order, other_orders, swapped, without
 from sampler.checks.conformance.draw.drawer import Drawer, Drawn
 from sampler.checks.conformance.draw.frequencies import SINGLE_CELLS, shared_draws
@@ -70,7 +71,7 @@ def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Cause, ...]:
             *causes,
             Cause("draw", "draw: tokens come from the logits as they were given, not from the scores", cases),
         )
-    causes += own
+    causes += one_cause(own)
     suspects = alone | known
     order_known = "order" in known
     rest = [

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sampler.checks.conformance.diagnosis.alternatives.padding import PADDING
 from sampler.checks.conformance.diagnosis.order import Cause
 from sampler.checks.verdict import Finding
 from sampler.stages import ALL_STAGES
+
+PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
+"""Stages that share `penalty_window`."""
 
 STATEFUL = frozenset(
     {"process/properties/twice-the-same", "process/properties/first-call", "process/properties/keeps-its-answers"}
@@ -53,3 +57,27 @@ def merged(before: Sequence[Cause], found: Sequence[Cause]) -> list[Cause]:
         else:
             result[same] = replace(result[same], cases=(*result[same].cases, *cause.cases))
     return result
+
+
+def one_cause(causes: Sequence[Cause]) -> list[Cause]:
+    """Causes of stages alone; columns of a padded vocabulary, or a window of several penalties, are one cause."""
+    groups: dict[str, list[Cause]] = {}
+    for cause in causes:
+        groups.setdefault(_shared(cause) or cause.explanation, []).append(cause)
+    return [group[0] if len(group) == 1 else _together(group) for group in groups.values()]
+
+
+def _shared(cause: Cause) -> str:
+    """What a cause has in common with those of other stages; empty if nothing."""
+    if PADDING in cause.explanation:
+        return PADDING
+    what = cause.explanation.partition(": ")[2]
+    return what if "window" in what and cause.stage in PENALTIES else ""
+
+
+def _together(group: Sequence[Cause]) -> Cause:
+    """One cause of several stages: of their common code, or of the first penalty."""
+    stage = group[0].stage if group[0].stage in PENALTIES else "purity"
+    stages = ", ".join(cause.stage for cause in group)
+    cases = tuple(case for cause in group for case in cause.cases)
+    return Cause(stage, f"{stage}: {group[0].explanation.partition(': ')[2]}, in {stages}", cases)

@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 
+from sampler.checks.conformance.cells import ProbeResult
 from sampler.checks.conformance.comparison import Comparison
-from sampler.checks.conformance.judge import Judge, ProbeResult
+from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.settings import ORDERS
 from sampler.config import SamplingConfig
 from sampler.engines.base import EngineInfo

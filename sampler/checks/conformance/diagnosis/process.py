@@ -1,18 +1,25 @@
 """Diagnosis of level `process`: from failed cells to causes; single stages first, then orders, then the rest."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sampler.checks.conformance.cells import ProbeResult
 from sampler.checks.conformance.comparison import Comparison
 from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, Alternative, agreement, in_float64
+from sampler.checks.conformance.diagnosis.form import Form, Reader, form_of, read_as
+from sampler.checks.conformance.diagnosis.merge import one_cause
 from sampler.checks.conformance.diagnosis.order import Cause, diagnose_order
-from sampler.checks.conformance.judge import Judge, ProbeResult
+from sampler.checks.conformance.diagnosis.raised import raised_causes
+from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.probes import Mask
 from sampler.checks.conformance.settings import OPTIONAL, SINGLE
 from sampler.engines.calls import Answer
 from sampler.stages import ALL_STAGES
+
+WINDOW = "penalty_window"
+"""The cell that tests the window of the repetition penalty."""
 
 LARGE = 1_000
 SMALL = 300
@@ -31,7 +38,34 @@ class Diagnosis:
 
 
 def diagnose(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
-    """Find the causes of the failed cells."""
+    """Find the causes of the failed cells: the form of all answers first, then calls that raised, then stages."""
+    form = form_of(results) if any(result.failing for result in results) else None
+    if form is not None:
+        return _of_form(judge, results, form)
+    raised, rest = raised_causes(results)
+    found = _of_stages(judge, rest)
+    stages = {**found.stages, **{name: cause.stage for cause in raised for name in cause.cases}}
+    return Diagnosis((*found.causes, *raised), {**stages, **_of_failing(rest, found.stages)})
+
+
+def _of_failing(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict[str, str]:
+    """The stages of the cells that fail."""
+    return {result.cell.name: stages[result.cell.name] for result in results if result.failing}
+
+
+def _of_form(judge: Judge, results: Sequence[ProbeResult], form: Form) -> Diagnosis:
+    """The cause if all answers have another form than scores, and those of the scores that they stand for."""
+    read = read_as(form, results)
+    rest = _of_stages(replace(judge, client=Reader(judge.client, form)), read)
+    names = tuple(result.cell.name for result in results if result.failing)
+    right = "" if rest.causes else "; as log-probabilities they would be right"
+    words = f"purity: these look like {form.words}, not like scores: every row is what softmax gives{right}"
+    stages = {**rest.stages, **dict.fromkeys(names, "purity"), **_of_failing(read, rest.stages)}
+    return Diagnosis((Cause("purity", words, names), *rest.causes), stages)
+
+
+def _of_stages(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
+    """Causes in single stages, then in orders, then in the rest."""
     failing = [result for result in results if result.failing]
     stages = {result.cell.name: _own_stage(result) for result in results}
     causes: list[Cause] = []
@@ -51,9 +85,10 @@ def diagnose(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
     causes.extend(_broken_everywhere(by_name))
     alone: dict[str, ProbeResult] = {stage: by_name[stage] for stage in (*SINGLE, *OPTIONAL) if stage in by_name}
     everywhere = "nothing" in by_name
-    for stage, result in alone.items():
-        if not everywhere or _more_than_nothing(result, by_name["nothing"]):
-            causes.append(_of_stage(stage, result))
+    chosen = [each for each in alone.items() if not everywhere or _more_than_nothing(each[1], by_name["nothing"])]
+    if WINDOW in by_name and not everywhere and "repetition_penalty" not in alone:
+        chosen.insert(0, ("repetition_penalty", by_name[WINDOW]))
+    causes.extend(one_cause([_of_stage(stage, result) for stage, result in chosen]))
     suspects: set[str] = {*alone} | ({*ALL_STAGES} if everywhere else set())
     together = [result for result in by_name.values() if len(result.cell.stages) > 1]
     unexplained = [result for result in together if not suspects & set(result.cell.stages)]
@@ -139,7 +174,8 @@ def _kinds(comparison: Comparison) -> list[str]:
 
 
 def _of_stage(stage: str, result: ProbeResult) -> Cause:
-    found = _fitting(result, ALTERNATIVES.get(stage, ()))
+    known = ALTERNATIVES.get(result.cell.name, ALTERNATIVES.get(stage, ()))
+    found = _fitting(result, known)
     errored = [one for one in result.failing if one.failure]
     if found:
         silent = f"; no scores for {errored[0].describe(0)}" if errored else ""

@@ -4,9 +4,11 @@ Each row is one mistake or dialect that was found in a real sampler. It computes
 mistake where the stage runs alone.
 """
 
-from sampler.checks.conformance.diagnosis.alternatives.base import IGNORED, Alternative, agreement, in_float64
+from sampler.checks.conformance.diagnosis.alternatives.base import IGNORED, Alternative, agreement, ignored, in_float64
 from sampler.checks.conformance.diagnosis.alternatives.filters import MIN_P, TOP_K, TOP_P
 from sampler.checks.conformance.diagnosis.alternatives.idle import IDLE
+from sampler.checks.conformance.diagnosis.alternatives.occurrence import FREQUENCY, MIN_NEW, PRESENCE, WINDOW
+from sampler.checks.conformance.diagnosis.alternatives.padding import padded, sigma, typical
 from sampler.checks.conformance.diagnosis.alternatives.scaling import CFG, PENALTY, STRAY_IDS, TEMPERATURE
 
 __all__ = ["ALTERNATIVES", "IGNORED", "STRAY_IDS", "Alternative", "agreement", "in_float64"]
@@ -19,5 +21,15 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
     "top_k": TOP_K,
     "min_p": MIN_P,
     "top_p": TOP_P,
+    "penalty_window": WINDOW,
+    "frequency_penalty": FREQUENCY,
+    "presence_penalty": PRESENCE,
+    "min_new_tokens": MIN_NEW,
+    "typical_p": (*ignored("typical_p"), *padded("typical_p", typical, up_to_ties=True)),
+    "top_n_sigma": (*ignored("top_n_sigma"), *padded("top_n_sigma", sigma)),
+    **{
+        stage: ignored(stage)
+        for stage in ("logit_bias", "dry_multiplier", "no_repeat_ngram_size", "suppressed_tokens", "xtc_probability")
+    },
 }
 """By the cell that tests the stage alone. The first one that fits is named, so the simple ones come first."""

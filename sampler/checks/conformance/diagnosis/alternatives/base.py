@@ -57,6 +57,11 @@ class Alternative:
     up_to_ties: bool = False
 
 
+def ignored(stage: str) -> tuple[Alternative, ...]:
+    """A stage without effect."""
+    return (Alternative(stage, IGNORED, lambda inputs: inputs.logits),)
+
+
 def with_knob(change: Callable[[Array, float], Array], knob: str) -> Change:
     """An alternative that needs only the scores and one parameter."""
     return lambda inputs: change(inputs.logits, float(getattr(inputs.config, knob)))

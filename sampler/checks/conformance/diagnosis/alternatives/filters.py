@@ -14,6 +14,7 @@ from sampler.checks.conformance.diagnosis.alternatives.base import (
     with_knob,
     without,
 )
+from sampler.checks.conformance.diagnosis.alternatives.padding import padded
 from sampler.checks.conformance.rows import bfloat16
 from sampler.requests import Batch
 
@@ -77,6 +78,7 @@ TOP_K = (
     ),
     Alternative("top_k", "keeps the largest magnitudes, very negative scores too", _of_magnitudes),
     *(_capped(most) for most in (20, 40, 50, 64, 100, 128, 200, 256, 500, 512, 1_000, 1_024)),
+    *padded("top_k", lambda i: top_k(i.logits, kept_by_top_k(i))),
     *misplaced("top_k", lambda i: top_k(i.logits, kept_by_top_k(i))),
 )  # fmt: skip
 
@@ -144,6 +146,7 @@ MIN_P = (
         "min_p", "is off for vocabularies over 32,768",
         lambda i: i.logits if i.logits.shape[1] > 32_768 else _right_min_p(i),
     ),
+    *padded("min_p", _right_min_p),
     *misplaced("min_p", _right_min_p),
 )  # fmt: skip
 
@@ -283,6 +286,7 @@ TOP_P = (
         with_knob(lambda s, p: nucleus(s, p, weights=softmax(s, axis=-1) ** 2), "top_p"),
     ),
     *(_of_the_first(most) for most in (64, 128, 256, 512, 1_000, 1_024, 2_048, 4_096)),
+    *padded("top_p", lambda i: _more(i, 0), up_to_ties=True),
     *misplaced("top_p", lambda i: _more(i, 0)),
     *misplaced("top_p", lambda i: nucleus(i.logits, i.config.top_p, keep=0)),
 )  # fmt: skip

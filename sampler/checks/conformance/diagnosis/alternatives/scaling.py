@@ -20,6 +20,7 @@ from sampler.checks.conformance.diagnosis.alternatives.base import (
     with_knob,
     without,
 )
+from sampler.checks.conformance.diagnosis.alternatives.padding import padded
 from sampler.requests import Batch
 
 
@@ -270,5 +271,6 @@ TEMPERATURE = (
     *(_no_lower(least) for least in (0.1, 0.2, 0.3, 0.5, 1.0)),
     *(_no_higher(most) for most in (1.0, 1.5, 2.0)),
     *(_in_steps(step, up=up) for step in (0.1, 0.2, 0.25, 0.5) for up in (True, False)),
+    *padded("temperature", with_knob(_tempered, "temperature")),
     _formula("is applied to probabilities", lambda s, t: softmax(s, axis=-1) / t if t else _tempered(s, 0)),
 )  # fmt: skip
