@@ -19,6 +19,7 @@ from sampler.errors import Unsupported
 from sampler.stages import OPTIONAL_STAGES, ROWS, STAGES, VALUES
 
 DOING_SOMETHING = tuple(stage for stage in STAGES if stage != "alignment")
+CELLS = ("nothing", "penalty_window", *DOING_SOMETHING, *OPTIONAL_STAGES)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ DOING_SOMETHING = tuple(stage for stage in STAGES if stage != "alignment")
         pytest.param(settings.SINGLE, DOING_SOMETHING, id="parameters tested alone"),
         pytest.param(settings.PAIRED, DOING_SOMETHING, id="parameters tested in pairs"),
         pytest.param(settings.OPTIONAL, OPTIONAL_STAGES, id="parameters of optional stages"),
-        pytest.param(ALTERNATIVES, ("nothing", *DOING_SOMETHING), id="alternatives of the diagnosis"),
+        pytest.param(ALTERNATIVES, CELLS, id="alternatives of the diagnosis"),
     ],
 )
 def test_a_table_has_every_stage(table, stages):

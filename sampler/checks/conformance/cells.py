@@ -104,10 +104,15 @@ def ask_cell(judge: Judge, cell: ProbeSet) -> ProbeResult:
         if comparison.answer.failure in ("hung", "died"):
             broken.add(config)
         if len(broken) > 1:
+            judge.broken.update(cell.stages if len(cell.stages) == 1 and _none_answered(comparisons) else ())
             break
     result = ProbeResult(cell, comparisons, refused)
     wrong = next((one for one in result.failing if not one.failure), None)
     return result if wrong is None else replace(result, blame=judge.blame(wrong))
+
+
+def _none_answered(comparisons: Sequence[Comparison]) -> bool:
+    return all(one.answer.failure in ("hung", "died") for one in comparisons)
 
 
 def _answered_rows(judge: Judge, comparison: Comparison, before: Sequence[Comparison]) -> list[Comparison]:

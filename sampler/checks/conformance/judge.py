@@ -17,6 +17,7 @@ from sampler.engines.calls import Answer, Call, EngineClient, raise_refusal
 from sampler.engines.capabilities import offered, trimmed
 from sampler.errors import Unsupported
 from sampler.requests import Context, Logits
+from sampler.stages import Stage
 
 Array = NDArray[np.float64]
 
@@ -40,12 +41,19 @@ class Judge:
     rounding: float = 0.0
     """Relative error of the engine's scores beyond float32's."""
 
+    broken: set[Stage] = field(default_factory=set)
+    """Stages that hung or ended the process whenever they were alone; they are not asked again."""
+
     @property
     def info(self) -> EngineInfo:
         return self.client.offer.info
 
     def asked(self, config: SamplingConfig) -> SamplingConfig:
         """The config that the engine gets, without stages that it lacks. Raises Unsupported."""
+        stopped = sorted(self.broken & config.active_stages())
+        if stopped:
+            message = f"not asked any more: {', '.join(stopped)} had no answer"
+            raise Unsupported(message, reason="after_failure")
         return offered(self.info, trimmed(self.info, config))
 
     def expect(self, probe: Probe) -> Expected:

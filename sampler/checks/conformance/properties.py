@@ -204,7 +204,16 @@ def ask_properties(subject: Subject | Unsupported) -> Iterator[tuple[Property, F
         if isinstance(subject, Unsupported):
             yield prop, Finding.skipped("process", prop.stage, subject)
         else:
-            yield prop, _test(prop, subject)
+            yield prop, _test(prop, _without_broken(subject))
+
+
+def _without_broken(subject: Subject) -> Subject:
+    """The probe without stages that had no answer by themselves; the engine's first answer is then asked again."""
+    broken = subject.judge.broken & subject.probe.config.active_stages()
+    if not broken:
+        return subject
+    probe = subject.probe.with_config(subject.probe.config.without(sorted(broken)))
+    return replace(subject, probe=probe, first=subject.judge.ask(probe))
 
 
 def _test(prop: Property, subject: Subject) -> Finding:

@@ -11,7 +11,7 @@ from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, Alte
 from sampler.checks.conformance.diagnosis.form import Form, Reader, form_of, read_as
 from sampler.checks.conformance.diagnosis.merge import one_cause
 from sampler.checks.conformance.diagnosis.order import Cause, diagnose_order
-from sampler.checks.conformance.diagnosis.raised import raised_causes
+from sampler.checks.conformance.diagnosis.raised import error_kind, raised_causes
 from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.probes import Mask
 from sampler.checks.conformance.settings import OPTIONAL, SINGLE
@@ -91,7 +91,10 @@ def _of_stages(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
     causes.extend(one_cause([_of_stage(stage, result) for stage, result in chosen]))
     suspects: set[str] = {*alone} | ({*ALL_STAGES} if everywhere else set())
     together = [result for result in by_name.values() if len(result.cell.stages) > 1]
-    unexplained = [result for result in together if not suspects & set(result.cell.stages)]
+    known = {error_kind(one) for result in alone.values() for one in result.failing if one.failure}
+    unexplained = [
+        result for result in together if not (suspects & set(result.cell.stages) or _errors(result) <= known)
+    ]
     if unexplained:
         judged = [one for one in results if len(one.cell.stages) > 1 and not suspects & set(one.cell.stages)]
         causes.extend(diagnose_order(judge, unexplained, judged))
@@ -102,6 +105,11 @@ def _of_stages(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
             first = next(stage for stage in ALL_STAGES if stage in suspects & set(result.cell.stages))
             stages[result.cell.name] = first
     return Diagnosis(tuple(causes), stages)
+
+
+def _errors(result: ProbeResult) -> set[str]:
+    """The kinds of errors of a cell; also an empty one if it has wrong scores."""
+    return {error_kind(one) if one.failure else "" for one in result.failing}
 
 
 def _silent(judge: Judge, failing: Sequence[ProbeResult]) -> Cause:

@@ -57,8 +57,8 @@ def raised_causes(results: Sequence[ProbeResult]) -> tuple[list[Cause], list[Pro
     answered = [one for one in rows if not one.comparison.failure]
     causes: list[Cause] = []
     explained: set[int] = set()
-    for error in dict.fromkeys(_kind(one.comparison) for one in raised):
-        group = [one for one in raised if _kind(one.comparison) == error]
+    for error in dict.fromkeys(error_kind(one.comparison) for one in raised):
+        group = [one for one in raised if error_kind(one.comparison) == error]
         cause = next(_of_group(group, answered), None) if answered else None
         if cause is not None:
             causes.append(cause)
@@ -70,7 +70,7 @@ def raised_causes(results: Sequence[ProbeResult]) -> tuple[list[Cause], list[Pro
     return causes, rest
 
 
-def _kind(comparison: Comparison) -> str:
+def error_kind(comparison: Comparison) -> str:
     """The message without its numbers, which name the values."""
     return re.sub(r"\d[\d.e+-]*", "#", comparison.failure)
 
@@ -82,12 +82,10 @@ def _of_group(group: Sequence[_Asked], answered: Sequence[_Asked]) -> Iterator[C
         others = [one for one in answered if row.name in one.stages]
         if row.name not in common or not others:
             continue
-        for knob in (*row.neutral, *row.shared, *row.values):
-            value = _apart(f"{knob}={{}}", partial(_knob, knob), group, others)
-            yield from _causes(row.name, value, group, cases)
-        if row.name == "top_k":
-            value = _apart("a top_k of the vocabulary or more", _beyond, group, others)
-            yield from _causes(row.name, value, group, cases)
+        knobs = dict.fromkeys((*row.neutral, *row.values, *row.shared))
+        values = [_apart(f"{knob}={{}}", partial(_knob, knob), group, others) for knob in knobs]
+        beyond = _apart("a top_k of the vocabulary or more", _beyond, group, others) if row.name == "top_k" else ""
+        yield from _causes(row.name, beyond or ", ".join(filter(None, values)), group, cases)
     for stage in (None, *(row.name for row in ROWS if row.name in common)):
         beside = [one for one in answered if stage is None or stage in one.stages]
         for words, read in INPUTS if beside else ():

@@ -10,10 +10,12 @@ from sampler.checks.conformance.diagnosis.alternatives.idle import IDLE
 from sampler.checks.conformance.diagnosis.alternatives.occurrence import FREQUENCY, MIN_NEW, PRESENCE, WINDOW
 from sampler.checks.conformance.diagnosis.alternatives.padding import padded, sigma, typical
 from sampler.checks.conformance.diagnosis.alternatives.scaling import CFG, PENALTY, STRAY_IDS, TEMPERATURE
+from sampler.stages import OPTIONAL_STAGES
 
 __all__ = ["ALTERNATIVES", "IGNORED", "STRAY_IDS", "Alternative", "agreement", "in_float64"]
 
 ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
+    **{stage: ignored(stage) for stage in OPTIONAL_STAGES},
     "nothing": IDLE,
     "cfg": CFG,
     "repetition_penalty": PENALTY,
@@ -27,9 +29,5 @@ ALTERNATIVES: dict[str, tuple[Alternative, ...]] = {
     "min_new_tokens": MIN_NEW,
     "typical_p": (*ignored("typical_p"), *padded("typical_p", typical, up_to_ties=True)),
     "top_n_sigma": (*ignored("top_n_sigma"), *padded("top_n_sigma", sigma)),
-    **{
-        stage: ignored(stage)
-        for stage in ("logit_bias", "dry_multiplier", "no_repeat_ngram_size", "suppressed_tokens", "xtc_probability")
-    },
 }
 """By the cell that tests the stage alone. The first one that fits is named, so the simple ones come first."""
