@@ -86,5 +86,5 @@ class Reader:
     def offer(self) -> Offer:
         return self.client.offer
 
-    def ask(self, call: Call) -> Answer:
-        return _turned(self.form, self.client.ask(call))
+    def ask(self, call: Call, on_step: Callable[[int, int], None] = lambda tokens, finished: None) -> Answer:
+        return _turned(self.form, self.client.ask(call, on_step))
