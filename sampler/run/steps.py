@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sampler.checks.steps.evidence import Evidence
+from sampler.checks.steps.repeats import places_of
 from sampler.checks.steps.table import CHECKS, StepCheck
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.calls import OnStep
+from sampler.engines.base import Engine
 from sampler.engines.capabilities import generate, is_bitwise
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import Unsupported
@@ -19,25 +21,34 @@ from sampler.run.blocks import apart, block_of, count, shares
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
 from sampler.run.session import Session
 
-REPEATS = 2
-"""How often request 0 of a cell is generated again."""
-
 RECORDED_TOGETHER = 1_000_000_000
 """Bytes of logits of cells that are generated together, if every run has its full length."""
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A cell's requests and generations. alone: request 0 again, twice. seconds: its share of the block's."""
+    """A cell's requests and generations. reordered, alone: see Evidence. seconds: its share of the block's."""
 
     requests: Sequence[Request]
     generations: Sequence[Generation]
-    alone: Sequence[Generation]
+    reordered: Mapping[int, Generation]
+    alone: Generation | None = None
     seconds: float = 0.0
 
     @property
     def tokens(self) -> int:
-        return sum(len(generation.tokens) for generation in (*self.generations, *self.alone))
+        again = () if self.alone is None else (self.alone,)
+        return sum(len(generation.tokens) for generation in (*self.generations, *self.reordered.values(), *again))
+
+    def request(self, place: int) -> Request:
+        """One of the requests, for the slot that served it."""
+        record = self.generations[place].record
+        return replace(self.requests[place], slot=record.slot if record else None)
+
+    @property
+    def backwards(self) -> dict[int, Request]:
+        """The requests that are generated again, by their places, the last one first."""
+        return {place: self.request(place) for place in reversed(places_of(len(self.requests)))}
 
 
 @dataclass
@@ -58,7 +69,8 @@ class StepSuite:
 
     @property
     def expected_requests(self) -> int:
-        return sum(count(case) + REPEATS for case in self.session.matrix.cases)
+        alone = not is_bitwise(self.session.engine)
+        return sum(count(case) + len(places_of(count(case))) + alone for case in self.session.matrix.cases)
 
     @cached_property
     def _reference(self) -> ReferenceEngine:
@@ -91,11 +103,14 @@ class StepSuite:
             engine = self.session.engine_for(waiting[0])
             requests = [self.session.requests(case) for case in waiting]
             answers = apart(generate(engine, list(itertools.chain(*requests)), on_step), requests)
-            lonely = [_in_its_slot(own[0], first[0]) for own, first in zip(requests, answers, strict=True)]
-            alone = zip(*(generate(engine, lonely, on_step) for _ in range(REPEATS)), strict=True)
+            generated = [Generated(*parts, {}) for parts in zip(requests, answers, strict=True)]
+            again = [cell.backwards for cell in generated]
+            repeated = generate(engine, [request for one in again for request in one.values()], on_step)
+            parts = zip(again, apart(repeated, [list(one) for one in again]), strict=True)
+            reordered = [dict(zip(places, runs, strict=True)) for places, runs in parts]
         except Exception:  # noqa: BLE001 - running each cell alone shows which one failed
             return
-        generated = [Generated(*parts) for parts in zip(requests, answers, alone, strict=True)]
+        generated = [replace(cell, reordered=runs) for cell, runs in zip(generated, reordered, strict=True)]
         seconds = shares(time.perf_counter() - start, [cell.tokens for cell in generated])
         for case, cell, own in zip(waiting, generated, seconds, strict=True):
             self._generated[case.cell] = replace(cell, seconds=own)
@@ -132,16 +147,16 @@ class StepSuite:
         )
 
     def _alone(self, case: Case, on_step: OnStep) -> Generated:
-        """Generate the requests of a cell, and request 0 again, without other cells."""
+        """Generate the requests of a cell, and some of them again, without other cells."""
         engine, requests = self.session.engine_for(case), self.session.requests(case)
-        generations = generate(engine, requests, on_step)
-        lonely = _in_its_slot(requests[0], generations[0])
-        return Generated(requests, generations, [generate(engine, [lonely], on_step)[0] for _ in range(REPEATS)])
+        made = Generated(requests, generate(engine, requests, on_step), {})
+        alone = None if is_bitwise(engine) else generate(engine, [made.request(0)], on_step)[0]
+        return replace(made, reordered=_reordered(engine, made, on_step), alone=alone)
 
     def _evidence(self, case: Case, generated: Generated, on_step: OnStep) -> Evidence:
         engine, other = self.session.engine_for(case), self.session.other_key(case)
-        lonely = _in_its_slot(generated.requests[0], generated.generations[0])
-        noisy = self.session.with_noise(lonely, other)
+        first = generated.request(0)
+        noisy = self.session.with_noise(first, other)
         reseeded = replace(noisy, seed=int(other.words()[0] >> 1))
         oracle, missing = self.session.oracle
         bos = self.session.engine.info.bos_id
@@ -152,7 +167,10 @@ class StepSuite:
             oracle_missing=missing,
             requests=generated.requests,
             generations=generated.generations,
+            reordered=generated.reordered,
             alone=generated.alone,
+            reorder=lambda: _reordered(engine, generated, on_step),
+            repeat=lambda: generate(engine, [first], on_step)[0],
             prefix=() if bos is None else (bos,),
             other_noise=lambda: generate(engine, [noisy], on_step)[0],
             other_seed=lambda: generate(engine, [reseeded], on_step)[0],
@@ -173,9 +191,10 @@ def _ask(check: StepCheck, evidence: Evidence) -> Finding:
         return Finding.of_error(check.level, check.stage, error)
 
 
-def _in_its_slot(request: Request, generation: Generation) -> Request:
-    """The same request, for the slot that served it."""
-    return replace(request, slot=generation.record.slot if generation.record else None)
+def _reordered(engine: Engine, generated: Generated, on_step: OnStep) -> dict[int, Generation]:
+    """Some requests of a cell again, in the reverse order."""
+    again = generated.backwards
+    return dict(zip(again, generate(engine, list(again.values()), on_step), strict=True))
 
 
 def _without_logits(record: Record | None) -> Record | None:

@@ -14,6 +14,7 @@ from sampler.results.store.run_file import read_run
 from sampler.run.session import Session
 from tests import sessions
 from tests.commands import ROOT, sampler
+from tests.wrong_engines.repeating import WRONG_STAGES
 
 MINIATURES = ROOT / "tests" / "miniatures.py"
 MATRIX = """
@@ -74,6 +75,12 @@ def test_a_wrong_engine_is_caught_and_its_stage_is_named(matrix_file, engine, to
     assert verdicts[check].stage == stage
     assert verdicts[check].message
     assert f"faults/top_p:{top_p}/{check} --seed 0 --engine" in verdicts[check].reproduce
+
+
+@pytest.mark.parametrize("engine", ["noise_by_row", *(later(name) for name in WRONG_STAGES if name != "noise_by_row")])
+def test_what_repeats_only_in_its_row_or_only_for_some_requests_is_caught(matrix_file, engine):
+    verdict = verdicts_of(matrix_file, engine)["repeats"]
+    assert (verdict.outcome, verdict.stage) == ("failed", WRONG_STAGES[engine])
 
 
 RIGHT = [

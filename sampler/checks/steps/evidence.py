@@ -1,6 +1,6 @@
 """The input of the checks of a cell: its runs, the reference, and functions that generate a run again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,10 +13,12 @@ from sampler.engines.base import Engine, Explains, Generation, Request
 class Evidence:
     """The input of the checks of a cell.
 
-    reference: the chain in float64. oracle: an independent engine (HuggingFace), or None and why it is missing. alone:
-    request 0 again, alone, in the same slot, twice. prefix: ids that the history of every run begins with (BOS, to
-    which upstream's penalty applies). other_noise: generates request 0 alone with noise of another key; other_seed:
-    with another seed as well. exact: the engine promises equal bits, not only equal tokens, for equal requests.
+    reference: the chain in float64. oracle: an independent engine (HuggingFace), or None and why it is missing.
+    reordered: the first, a middle and the last request again, by their places, in the reverse order; alone: request 0
+    again, alone; all in the slots that they had. reorder, repeat: generate these two once more. prefix: ids that the
+    history of every run begins with (BOS, to which upstream's penalty applies). other_noise: generates request 0 alone
+    with noise of another key; other_seed: with another seed as well. exact: the engine promises equal bits, not only
+    equal tokens, for equal requests.
     """
 
     engine: Engine
@@ -25,7 +27,10 @@ class Evidence:
     oracle_missing: str
     requests: Sequence[Request]
     generations: Sequence[Generation]
-    alone: Sequence[Generation] = ()
+    reordered: Mapping[int, Generation] = field(default_factory=dict)
+    alone: Generation | None = None
+    reorder: Callable[[], Mapping[int, Generation]] | None = None
+    repeat: Callable[[], Generation] | None = None
     prefix: tuple[int, ...] = ()
     other_noise: Callable[[], Generation] | None = None
     other_seed: Callable[[], Generation] | None = None
@@ -42,6 +47,6 @@ class Evidence:
         return self._same_with(self.other_seed)
 
     def _same_with(self, other: Callable[[], Generation] | None) -> bool:
-        if other is None or self.requests[0].config.greedy or not self.alone:
+        if other is None or self.requests[0].config.greedy:
             return False
-        return other().tokens == self.alone[0].tokens
+        return other().tokens == (self.alone or self.generations[0]).tokens

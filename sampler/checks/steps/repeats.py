@@ -1,34 +1,62 @@
 """Whether a run can be repeated: same seed, same tokens, whatever else is in the batch."""
 
+from collections.abc import Callable, Iterator, Mapping
+
 import numpy as np
 
 from sampler.checks.steps.evidence import Evidence
 from sampler.checks.verdict import Finding
 from sampler.engines.base import Generation
 
+Runs = Mapping[int, Generation]
+"""Generations by the places of their requests."""
+
+
+def places_of(count: int) -> list[int]:
+    """The requests that are generated again: the first, a middle one and the last."""
+    return sorted({0, count // 2, count - 1}) if count else []
+
 
 def repeats(evidence: Evidence) -> Finding:
-    """Request 0 again, in its slot, twice: the same tokens, and from an exact engine the same logits bit for bit.
+    """Requests again, in another order, among others and alone: the same tokens, from an exact engine the same bits.
 
-    It runs alone, except in the core of the suite, which runs it with the first requests of other cells. If both agree
-    with each other and not with the first, the neighbours made the difference.
+    Where they differ, the same requests once more tell the cause: `batch` if they come out as the second time, so that
+    the neighbours made the difference, else `seed`.
     """
-    first, (alone, again) = evidence.generations[0], evidence.alone
-    count = len(first.tokens)
+    first = dict(enumerate(evidence.generations))
+    count = sum(len(first[place].tokens) for place in evidence.reordered)
     if not count:
-        return Finding.skipped("generate", "seed", "not_recorded", "request 0 drew no token")
+        return Finding.skipped("generate", "seed", "not_recorded", "no request drew a token")
     notes = []
-    for stage, left, right, name in (
-        ("seed", alone, again, "two runs without their neighbours and with the same seed"),
-        ("batch", first, alone, "the run among its neighbours and the same run without them"),
-    ):
-        difference = _difference(left, right) or (_bits(left, right) if evidence.exact else "")
-        if difference:
-            return Finding("generate", stage, "failed", count, f"{name} differ: {difference}", statistic=1, bound=0)
-        if not evidence.exact and _bits(left, right):
-            notes.append(f"; {name}: {_bits(left, right)}")
-    message = f"{count} tokens came back identical, twice{''.join(notes)}"
+    for name, runs, again in _repetitions(evidence):
+        for place, run in runs.items():
+            bits = "" if first[place].tokens != run.tokens else _bits(first[place], run)
+            difference = _difference(first[place], run) or (bits if evidence.exact else "")
+            if difference:
+                stage = "batch" if again is not None and _equal(again(), runs, exact=evidence.exact) else "seed"
+                message = f"request {place} among its neighbours and {name} differ: {difference}"
+                if stage == "seed":
+                    message += "; a further repetition differs as well"
+                return Finding("generate", stage, "failed", count, message, statistic=1, bound=0, request=place)
+            notes += [f"; request {place}: {bits}"] if bits else []
+    alone = " and alone" if evidence.alone else ""
+    message = f"{count} tokens came back identical in another order{alone}{''.join(notes)}"
     return Finding("generate", "seed", "passed", count, message, statistic=0, bound=0)
+
+
+def _repetitions(evidence: Evidence) -> Iterator[tuple[str, Runs, Callable[[], Runs] | None]]:
+    """What was generated again: how, the runs, and what generates them once more."""
+    yield "in another order", evidence.reordered, evidence.reorder
+    repeat = evidence.repeat
+    if evidence.alone is not None:
+        yield "alone", {0: evidence.alone}, None if repeat is None else lambda: {0: repeat()}
+
+
+def _equal(left: Runs, right: Runs, *, exact: bool) -> bool:
+    """Whether two repetitions are the same."""
+    return not any(
+        _difference(left[place], right[place]) or (exact and _bits(left[place], right[place])) for place in right
+    )
 
 
 def _difference(left: Generation, right: Generation) -> str:

@@ -136,7 +136,7 @@ def _noise_of_its_own(evidence: Evidence, checked: int) -> Finding:
         message = "the engine draws with its own noise: other noise from the suite gives the same tokens"
         return Finding.skipped("draw", "draw", "unsupported", message)
     probability = float(np.exp(sum(_log_probabilities(evidence))))
-    same = f"another seed and other noise gave the same {len(evidence.alone[0].tokens)} tokens"
+    same = f"another seed and other noise gave the same {len(evidence.generations[0].tokens)} tokens"
     message = f"{same}, which the chain's distribution does with probability {probability:.1g}"
     if probability > COINCIDENCE:
         message = f"{message}: too likely to be proof"

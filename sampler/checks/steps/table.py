@@ -34,7 +34,7 @@ CHECKS: Final = (
     ),
     StepCheck(
         "repeats", repeats, "generate", "seed",
-        "The same request gives the same tokens again, alone and beside other requests.",
+        "The same requests give the same tokens again, in another order, alone and beside other requests.",
     ),
     StepCheck("stops", stops, "generate", "stop", "Every run ends with EOS before it reaches its maximum length."),
 )  # fmt: skip
