@@ -88,11 +88,11 @@ def test_tokens_are_those_that_were_judged(failing):
     folder, _ = failing
     runs = read_lines(folder / "tokens.jsonl")
     matrix = load_matrix(find_matrix("smoke"))
-    assert [(run.cell, run.request) for run in runs] == [(case.id, index) for case in matrix.cases for index in (0, 1)]
-    assert {run.prompt for run in runs} == {"en-sentence-000", "en-sentence-001"}
+    assert [(run.cell, run.request) for run in runs] == [(case.id, index) for case in matrix.cases for index in range(4)]
+    assert {run.prompt for run in runs} == {f"en-sentence-00{index}" for index in range(4)}
     again = result_of(Session(matrix), matrix.cases[0].cell)  # greedy, where the engine is right
-    assert [tuple(each.tokens) for each in again.generations] == [run.tokens for run in runs[:2]]
-    assert [each.stop_reason for each in again.generations] == [run.stop_reason for run in runs[:2]]
+    assert [tuple(each.tokens) for each in again.generations] == [run.tokens for run in runs[:4]]
+    assert [each.stop_reason for each in again.generations] == [run.stop_reason for run in runs[:4]]
     line = json.loads((folder / "tokens.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert line.keys() == {"cell", "request", "prompt", "tokens", "stop_reason", "slot", "width"}
     assert (line["slot"], line["width"]) == (0, 2)

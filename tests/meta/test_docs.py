@@ -52,7 +52,7 @@ def test_a_command_prints_what_stands_under_it(tmp_path, monkeypatch, name, comm
 
 def test_a_wrong_figure_would_fail():
     output = next(expected for _, command, expected in sessions() if command == "sampler run smoke")
-    assert not doctest.OutputChecker().check_output(output, output.replace("157", "158", 1), doctest.ELLIPSIS)
+    assert not doctest.OutputChecker().check_output(output, output.replace("307", "308", 1), doctest.ELLIPSIS)
 
 
 @pytest.mark.parametrize("name", [name for name in GUIDES if name not in EXECUTED_ELSEWHERE and blocks(name, "python")])
