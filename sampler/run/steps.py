@@ -10,8 +10,8 @@ from sampler.checks.steps.evidence import Evidence
 from sampler.checks.steps.repeats import places_of
 from sampler.checks.steps.table import CHECKS, StepCheck
 from sampler.checks.verdict import CaseId, Finding, Verdict
-from sampler.engines.calls import OnStep
 from sampler.engines.base import Engine
+from sampler.engines.calls import OnStep
 from sampler.engines.capabilities import generate, is_bitwise
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.errors import Unsupported

@@ -88,7 +88,8 @@ def test_tokens_are_those_that_were_judged(failing):
     folder, _ = failing
     runs = read_lines(folder / "tokens.jsonl")
     matrix = load_matrix(find_matrix("smoke"))
-    assert [(run.cell, run.request) for run in runs] == [(case.id, index) for case in matrix.cases for index in range(4)]
+    expected = [(case.id, index) for case in matrix.cases for index in range(4)]
+    assert [(run.cell, run.request) for run in runs] == expected
     assert {run.prompt for run in runs} == {f"en-sentence-00{index}" for index in range(4)}
     again = result_of(Session(matrix), matrix.cases[0].cell)  # greedy, where the engine is right
     assert [tuple(each.tokens) for each in again.generations] == [run.tokens for run in runs[:4]]
