@@ -16,6 +16,7 @@ from sampler.results.report.console import plain_console
 from sampler.run.session import Session
 from sampler.run.suite import Suite, ignore_event, suite_of
 from sampler.runtime import blas
+from sampler.runtime.text import LONG, visible
 
 
 def add_options(group: pytest.OptionGroup) -> None:
@@ -50,7 +51,7 @@ class MatrixFile(pytest.File):
             matrix = load_matrix(self.path)
             limits = Limits(config.getoption("--timeout"), config.getoption("--memory"))
         except SamplerError as error:
-            raise self.CollectError(str(error)) from error
+            raise self.CollectError(visible(str(error), LONG)) from error
         seed, engine, weights = (config.getoption(f"--{name}") for name in ("seed", "engine", "weights"))
         session = Session(matrix, seed, engine, weights, limits)
         config.add_cleanup(session.close)
@@ -93,8 +94,10 @@ class GroupItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: object) -> str:
         """Show a finding, or a user's mistake, as text without a traceback."""
-        if isinstance(excinfo.value, GroupFailure | SamplerError):
+        if isinstance(excinfo.value, GroupFailure):
             return str(excinfo.value)
+        if isinstance(excinfo.value, SamplerError):
+            return visible(str(excinfo.value), LONG)
         return str(super().repr_failure(excinfo))
 
     def reportinfo(self) -> tuple[Path, None, str]:
