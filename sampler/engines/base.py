@@ -46,6 +46,13 @@ EVERYTHING = frozenset({*ALL_STAGES, *(field.name for field in fields(SamplingCo
 """Every stage and parameter, for engines that support all."""
 
 
+MOST_TOKENS = 2**24
+"""Of a vocabulary."""
+
+MOST_TEXT = 200
+"""Characters of a name that are kept."""
+
+
 class EngineError(SamplerError):
     """An engine cannot be loaded."""
 
@@ -77,18 +84,19 @@ class EngineInfo:
         try:
             supports = None if self.supports is None else frozenset(map(str, self.supports))
             values = {
-                "name": str(self.name),
-                "version": str(self.version),
-                "device": str(self.device),
-                "dtype": dtype,
-                "vocab_size": None if self.vocab_size is None else operator.index(self.vocab_size),
-                "bos_id": None if self.bos_id is None else operator.index(self.bos_id),
-                "eos_ids": tuple(operator.index(token) for token in self.eos_ids),
+                "name": str(self.name)[:MOST_TEXT],
+                "version": str(self.version)[:MOST_TEXT],
+                "device": str(self.device)[:MOST_TEXT],
+                "dtype": dtype[:MOST_TEXT],
+                "vocab_size": None if self.vocab_size is None else _number(self.vocab_size, "vocab_size", 1),
+                "bos_id": None if self.bos_id is None else _number(self.bos_id, "bos_id", 0),
+                "eos_ids": tuple(_number(token, "eos_ids", 0) for token in self.eos_ids),
                 "cfg": bool(self.cfg),
                 "supports": supports,
                 "orders": "any" if self.orders == "any" else tuple(tuple(order) for order in self.orders),
+                "dialect": None if self.dialect is None else str(self.dialect)[:MOST_TEXT],
             }
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise EngineError(f"the info of {self.name} does not fit: {error}", hint="see EngineInfo") from error
         known = {*ALL_STAGES, *(field.name for field in fields(SamplingConfig))}
         unknown = (supports or frozenset()) - known
@@ -98,6 +106,14 @@ class EngineInfo:
             )
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+
+def _number(value: Any, name: str, least: int) -> int:
+    number = operator.index(value)
+    if isinstance(value, bool) or not least <= number <= MOST_TOKENS:
+        shown = number if abs(number) < 10**30 else "a longer number"
+        raise ValueError(f"{name} has {shown}, expected {least} to {MOST_TOKENS}")
+    return number
 
 
 @runtime_checkable

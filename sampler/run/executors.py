@@ -5,6 +5,10 @@ A block depends only on the matrix, so it is the same in every process.
 
 import functools
 import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -28,6 +32,22 @@ def _cells(path: Path, *session: Any) -> Cells:
     return Cells(Session(load_matrix(path), *session))
 
 
+def _end_with_the_tool() -> None:
+    """In a worker: end it when the tool has ended, however that was; the workers hold each other's pipes open.
+
+    An interrupt from the terminal is for the tool, which then ends its workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tool = multiprocessing.parent_process()
+    assert tool is not None  # noqa: S101 - a worker has one
+
+    def wait() -> None:
+        multiprocessing.connection.wait([tool.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _generate(run: Run, names: Sequence[str]) -> dict[str, CellRuns]:
     """In a worker: a block without its requests, whose noise the caller creates again."""
     cells = _cells(*run)
@@ -39,16 +59,25 @@ def _generate(run: Run, names: Sequence[str]) -> dict[str, CellRuns]:
 def generate_blocks(session: Session, jobs: int) -> Iterator[dict[str, CellRuns]]:
     """All cells, block by block, from `jobs` processes. If a process dies, its cells are errored."""
     run = (session.matrix.path.resolve(), session.seed, session.engine_name, session.weights, session.limits)
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _end_with_the_tool) as pool:
         waiting: dict[Future[dict[str, CellRuns]], tuple[Case, ...]] = {
             pool.submit(_generate, run, [case.cell for case in block]): block
             for block in blocks_of(session.matrix.cases)
         }
-        for done in as_completed(waiting):
-            block, error = waiting[done], done.exception()
-            if error is None:
-                runs = done.result()
-                yield {case.cell: replace(runs[case.cell], requests=tuple(session.requests(case))) for case in block}
-            else:
-                problem = Finding.errored("generate", "draw", error)
-                yield {case.cell: CellRuns(problem=problem) for case in block}
+        try:
+            for done in as_completed(waiting):
+                block, error = waiting[done], done.exception()
+                if error is None:
+                    yield {case.cell: _with_requests(session, case, done.result()[case.cell]) for case in block}
+                else:
+                    problem = Finding.errored("generate", "draw", error)
+                    yield {case.cell: CellRuns(problem=problem) for case in block}
+        except BaseException:  # an interrupted run waits for no block
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            raise
+
+
+def _with_requests(session: Session, case: Case, runs: CellRuns) -> CellRuns:
+    return runs if runs.problem else replace(runs, requests=tuple(session.requests(case)))

@@ -92,5 +92,5 @@ def _tokens(answer: Answer, n: int, size: int) -> Tokens:
         raise NoDraws(f"draw() gave {tokens[tokens != np.round(tokens)][0]}, expected ids of tokens")
     outside = tokens[(tokens < 0) | (tokens >= size)]
     if len(outside):
-        raise NoDraws(f"draw() gave the token {int(outside[0])}, expected 0 to {size - 1}", failed=True)
+        raise NoDraws(f"draw() gave the token {outside[0]:.12g}, expected 0 to {size - 1}", failed=True)
     return tokens.astype(np.int64)
