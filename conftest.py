@@ -36,6 +36,10 @@ def pytest_collect_file(parent: pytest.Collector, file_path: Path):
     return pytest_plugin.collect(parent, file_path)
 
 
+def pytest_sessionfinish(session: pytest.Session):
+    pytest_plugin.finish(session)
+
+
 def pytest_terminal_summary(terminalreporter):
     pytest_plugin.summarize(terminalreporter)
     for line in skipped.lines(terminalreporter.getreports("skipped")):

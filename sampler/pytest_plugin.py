@@ -1,13 +1,13 @@
 """Run a matrix under pytest with one item per cell, so that -k, -x and -n work as usual."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sampler.checks.verdict import Verdict
+from sampler.checks.verdict import Verdict, exit_code, overall
 from sampler.engines.limits import Limits
 from sampler.errors import SamplerError
 from sampler.matrix.matrix import Group, load_matrix, shipped_folder
@@ -104,13 +104,28 @@ class GroupItem(pytest.Item):
         return self.path, None, self.case_id
 
 
+def finish(session: pytest.Session) -> None:
+    """Give the run the exit code 3 where its verdicts tell too little, as `sampler run` does; a skip alone gives 0."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    verdicts = _verdicts(_properties(reporter)) if reporter else []
+    if session.exitstatus == pytest.ExitCode.OK and verdicts:
+        session.exitstatus = exit_code(overall(verdicts))
+
+
+def _properties(reporter: Any) -> dict[tuple[str, str, str], Any]:
+    """What tests and cells reported, once each: a report occurs for each phase of a test."""
+    reports = [report for kind in ("passed", "failed", "skipped") for report in reporter.getreports(kind)]
+    return {(report.nodeid, name, str(value)): value for report in reports for name, value in report.user_properties}
+
+
+def _verdicts(properties: Mapping[tuple[str, str, str], Any]) -> list[Verdict]:
+    return [Verdict(**value) for (_, name, _), value in properties.items() if name == "verdict"]
+
+
 def summarize(reporter: Any) -> None:
     """Print values measured by tests and, after the last cell, the table of verdicts."""
-    reports = [report for kind in ("passed", "failed", "skipped") for report in reporter.getreports(kind)]
-    properties = {
-        (report.nodeid, name, str(value)): value for report in reports for name, value in report.user_properties
-    }  # a report occurs once for each phase of a test
-    verdicts = [Verdict(**value) for (_, name, _), value in properties.items() if name == "verdict"]
+    properties = _properties(reporter)
+    verdicts = _verdicts(properties)
     generated = [value for (_, name, _), value in properties.items() if name == "generated"]
     measured = [item for item in properties if item[1] not in ("verdict", "generated")]
     if measured:

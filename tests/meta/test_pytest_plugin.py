@@ -85,11 +85,34 @@ def test_a_failing_cell_stops_the_run_with_x_and_ends_in_its_line(folder):
 
 def test_a_cell_whose_checks_cannot_be_answered_is_skipped_with_its_reason():
     result = pytest_run("matrices/audit.toml", "-k", "multilingual:true and temperature:0.5", "--engine=reference")
-    assert result.returncode == 0
+    assert result.returncode == 3, "nothing was tested, as `sampler run` says"
     assert "9 skipped" in result.stdout
     assert "reference cannot follow the variant mtl-0.1.6" in result.stdout
     assert "passed" not in result.stdout.splitlines()[-1]
     assert "9 tests were skipped, which is not a pass:" in result.stdout
+
+
+LEAVES = """
+import os
+from sampler.engines.base import EngineInfo
+
+class Leaves:
+    info = EngineInfo("leaves", "1", vocab_size=9)
+
+    def generate(self, requests):
+        os._exit(0)
+"""
+
+
+def test_an_engine_that_leaves_is_the_verdict_of_its_cells_and_no_items_are_no_success(folder):
+    (folder / "leaves.py").write_text(LEAVES, encoding="utf-8")
+    result = pytest_run("small.toml", "--engine=leaves.py:Leaves", "--timeout=20", "--memory=2", folder=folder)
+    assert result.returncode == 1, result.stdout
+    assert "2 failed" in result.stdout
+    assert "its process ended with exit code 0" in result.stdout
+    assert "--engine leaves.py:Leaves --timeout 20 --memory 2" in result.stdout.replace("\n", " ")
+    assert pytest_run("small.toml", "-k", "no_such_cell", folder=folder).returncode == 5
+    assert pytest_run("small.toml", "--timeout=-1", folder=folder).returncode != 0
 
 
 def test_a_mistake_in_a_matrix_is_one_line(folder):

@@ -319,20 +319,13 @@ def floods_stderr(level, given):
 
 @into(LEAVES)
 def closes_stdout(level, given):
-    for end in (0, 1, 2):
-        os.close(end)
+    os.closerange(0, 3)
     return KEEP
 
 
 @into(LEAVES)
 def goes_elsewhere(level, given):
     os.chdir(tempfile.mkdtemp())
-    return KEEP
-
-
-@into(LEAVES)
-def may_open_no_file(level, given):
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     return KEEP
 
 
@@ -478,6 +471,12 @@ def traces_every_line(level, given):
         raise RuntimeError("traced")
 
     sys.settrace(trace)
+    return wrong_scores(level)
+
+
+@into(SPOILS)
+def may_open_no_file(level, given):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     return wrong_scores(level)
 
 
