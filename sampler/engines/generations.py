@@ -86,7 +86,10 @@ def _shown(value: Any) -> str:
 
 def _record(record: Any, count: int, name: str, size: int | None) -> Record:
     """Only plain values of a record; what it lacks is as in an empty one."""
-    given = {item.name: getattr(record, item.name, getattr(_NOTHING, item.name)) for item in fields(Record)}
+    names = [item.name for item in fields(Record)]
+    if not any(hasattr(record, field) for field in names):
+        raise ValueError(f"{name} has a {type(record).__name__} as its record, expected a Record")
+    given = {field: getattr(record, field, getattr(_NOTHING, field)) for field in names}
     arrays: dict[str, NDArray[Any] | None] = {
         field: None if given[field] is None else _array(given[field], f"{name} recorded {field}", dtype)
         for field, dtype in _DTYPES.items()
