@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sampler.cli.options import CheckSeed, Memory, Rate, Timeout, check_numbers
+from sampler.cli.options import CheckSeed, Memory, Rate, Strict, Timeout, check_numbers
 from sampler.errors import ConfigError
 from sampler.runtime.text import SHORT, visible
 
@@ -39,6 +39,8 @@ def check(
     false_alarm_rate: Rate = 1e-6,
     timeout: Timeout = None,
     memory: Memory = None,
+    *,
+    strict: Strict = False,
 ) -> int:
     """Run every check on an engine, or on the tokens that one wrote, and name the stage that is wrong."""
     if engine.endswith(".jsonl"):
@@ -68,7 +70,7 @@ def check(
                 f"at most {false_alarm_rate:g} false alarms in all checks together"
             )
             start = time.perf_counter()
-            examination = ConformanceRun(client, engine, levels, seed, false_alarm_rate, tolerance)
+            examination = ConformanceRun(client, engine, levels, seed, false_alarm_rate, tolerance, strict=strict)
             with terminal.check_progress(console) as progress:
                 report = examination.run(progress)
         finally:

@@ -18,6 +18,7 @@ Weights = Annotated[
 Rate = Annotated[
     float, typer.Option("--false-alarm-rate", help="How often all checks together may accuse a right engine.")
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="Differences at exact ties, or at an exact mass, fail too.")]
 Timeout = Annotated[
     float | None,
     typer.Option(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sampler.checks.verdict import exit_code, overall
-from sampler.cli.options import EngineName, Memory, Timeout, Weights, check_numbers
+from sampler.cli.options import EngineName, Memory, Strict, Timeout, Weights, check_numbers
 from sampler.engines.limits import Limits
 from sampler.errors import ConfigError
 from sampler.results.report import terminal
@@ -31,6 +31,8 @@ def replay(
     tolerance: Annotated[float, typer.Option("--tolerance", help="That of the check.")] = 0.0,
     timeout: Timeout = None,
     memory: Memory = None,
+    *,
+    strict: Strict = False,
 ) -> int:
     """Show one verdict again, of `sampler run` or of `sampler check`."""
     console, limits = plain_console(), Limits(timeout, memory)
@@ -47,7 +49,7 @@ def replay(
         if weights:
             raise ConfigError(f"{case} is a case of `sampler check`", hint="leave --weights out")
         check_numbers(false_alarm_rate, tolerance, seed or 0)
-        verdicts = replay_check(case, seed or 0, engine, false_alarm_rate, tolerance, limits)
+        verdicts = replay_check(case, seed or 0, engine, false_alarm_rate, tolerance, limits, strict=strict)
     else:
         verdicts = replay_case(case, seed or 0, engine, weights, matrix, limits)
     if not case.endswith(".json"):

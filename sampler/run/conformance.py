@@ -38,7 +38,10 @@ INPUT_ROUNDING = {"float32": 0.0, "float64": 0.0, "bfloat16": 2.0**-6, "float16"
 
 @dataclass(frozen=True)
 class ConformanceRun:
-    """The engine, levels and seed of one run. name: of the engine; tolerance: total variation beyond rounding."""
+    """The engine, levels and seed of one run. name: of the engine; tolerance: total variation beyond rounding.
+
+    strict: whether differences at exact ties or an exact mass fail.
+    """
 
     client: EngineClient
     name: str
@@ -47,6 +50,7 @@ class ConformanceRun:
     rate: float = DEFAULT_RATE
     tolerance: float = 0.0
     only: str | None = None
+    strict: bool = False
 
     @cached_property
     def judge(self) -> Judge:
@@ -55,7 +59,7 @@ class ConformanceRun:
         if dtype not in INPUT_ROUNDING:
             raise Unsupported(f"it computes in {dtype}, for which no tolerance is known ({', '.join(INPUT_ROUNDING)})")
         rounding = INPUT_ROUNDING[dtype]
-        judge = Judge(self.client, ReferenceEngine(rounding), self.tolerance, rounding=rounding)
+        judge = Judge(self.client, ReferenceEngine(rounding), self.tolerance, rounding=rounding, strict=self.strict)
         if "process" in self.client.offer.methods:
             judge.find_width()
         return judge
@@ -161,6 +165,8 @@ class ConformanceRun:
             line += ["--false-alarm-rate", str(self.rate)]
         if self.tolerance:
             line += ["--tolerance", str(self.tolerance)]
+        if self.strict:
+            line.append("--strict")
         return finding.verdict(CaseId.parse(name), shlex.join(line))
 
 

@@ -69,11 +69,18 @@ def find_case(case_id: str, matrix: Path | None) -> tuple[Path, str, str | None]
 
 
 def replay_check(
-    case_id: str, seed: int, engine: str | None, rate: float, tolerance: float, limits: Limits = DEFAULT_LIMITS
+    case_id: str,
+    seed: int,
+    engine: str | None,
+    rate: float,
+    tolerance: float,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    strict: bool = False,
 ) -> list[Verdict]:
     """Run one check of `sampler check` again: `level/cell/check`, or all of a cell.
 
-    rate, tolerance: those of the run, which determine the alpha. Raises MatrixError for an unknown case.
+    rate, tolerance, strict: those of the run, which determine the alpha. Raises MatrixError for an unknown case.
     """
     from sampler.engines.isolation import Isolated
     from sampler.engines.registry import load_known
@@ -83,7 +90,7 @@ def replay_check(
     cell = "/".join(case_id.split("/")[:2])
     client = Isolated(partial(load_known, engine or "core"), limits)
     try:
-        report = ConformanceRun(client, engine or "core", (level,), seed, rate, tolerance, only=cell).run()
+        report = ConformanceRun(client, engine or "core", (level,), seed, rate, tolerance, cell, strict).run()
     finally:
         client.close()
     found = [verdict for verdict in report.verdicts if case_id in (verdict.case, cell)]

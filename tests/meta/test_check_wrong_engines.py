@@ -1,11 +1,25 @@
 """`sampler check` detects faults of eight kinds and names them; `tox -e meta` checks every wrong engine."""
 
-import pytest
+import re
+from dataclasses import replace
 
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from sampler.checks.conformance.draw.drawer import Drawer
+from sampler.checks.conformance.draw.frequencies import greedy
+from sampler.checks.conformance.draw.plan import DrawPlan
+from sampler.checks.conformance.judge import Judge
+from sampler.checks.conformance.probes import ProbeSet
+from sampler.checks.conformance.settings import NEUTRAL
+from sampler.checks.conformance.severity import is_common, measured, severity_probe
 from sampler.checks.verdict import exit_code
 from sampler.conformance import examine
+from sampler.engines.isolation import Local
+from sampler.engines.reference.chain import ReferenceEngine
 from sampler.run.report import Report
-from tests.wrong_engines import RIGHT, WRONG
+from tests.wrong_engines import AT_TIES, RIGHT, WRONG
 
 CAUGHT = [
     ("top_p_drops_the_crossing_token", "top_p", "drops the token that crosses the threshold"),
@@ -58,6 +72,67 @@ def test_a_cause_is_named_by_its_stage_and_in_words(name):
     first = report.diagnosis[0]
     assert first.stage in (wrong.stage, *wrong.also), first.explanation
     assert wrong.says in first.explanation
+
+
+@pytest.mark.parametrize("name", sorted(AT_TIES))
+@BY_NIGHT
+def test_a_difference_at_ties_is_a_dialect_that_fails_in_strict_runs(name):
+    factory, stage = WRONG[name].factory, WRONG[name].stage
+    report = examine(factory(), levels=("process",))
+    assert (report.outcome, report.dialect) == ("agrees", "at ties")
+    (cause,) = report.diagnosis
+    assert cause.stage == stage
+    assert "dialect at ties: " in cause.explanation
+    verdict = next(verdict for verdict in report.verdicts if verdict.case == f"process/{stage}/scores")
+    assert (verdict.outcome, "dialect at ties: " in verdict.message) == ("passed", True)
+    strict = examine(factory(), levels=("process",), strict=True)
+    assert (strict.outcome, strict.diagnosis[0].stage) == ("disagrees", stage)
+    assert all("--strict" in verdict.reproduce for verdict in strict.verdicts if verdict.outcome == "failed")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_temperature_0_may_draw_another_of_the_maxima_unless_the_run_is_strict(strict):
+    engine = WRONG["temperature_0_takes_the_highest_id"].factory()
+    judge = Judge(Local(engine), ReferenceEngine(), strict=strict)
+    finding = greedy(Drawer(judge, 0), DrawPlan(0))
+    assert finding.outcome == ("failed" if strict else "passed")
+    assert ("dialect at ties" in finding.message) != strict
+
+
+SEVERE = {
+    "temperature_twice": ("differs by up to", 0.02),
+    "top_k_keeps_one_more": ("differs by up to", 0.001),
+}
+
+
+@pytest.mark.parametrize("name", SEVERE)
+@BY_NIGHT
+def test_a_failure_says_how_much_it_matters_on_ordinary_rows(name):
+    report = examine(WRONG[name].factory(), levels=("process",))
+    words, least = SEVERE[name]
+    explanation = report.diagnosis[0].explanation
+    value = float(re.search(rf"{words} ([\d.e-]+) in total variation on ordinary rows", explanation)[1])
+    assert value > least
+    for verdict in report.verdicts:
+        assert verdict.outcome != "failed" or "on ordinary rows" in verdict.message, verdict.message
+
+
+def test_the_severity_is_the_total_variation_on_rows_without_ties():
+    """Against a direct sum over the rows that are asked."""
+    engine = WRONG["top_k_keeps_one_more"].factory()
+    judge = Judge(Local(engine), ReferenceEngine())
+    cell = ProbeSet("top_k", ("top_k",), ())
+    probe = severity_probe(cell, replace(NEUTRAL, top_k=5))
+    assert all(len(set(row)) == len(row) for row in probe.logits.tolist())
+    assert is_common(probe.config)
+    assert not is_common(replace(NEUTRAL, top_k=5))
+    right, theirs = (
+        softmax(each.process(*probe.inputs), axis=-1).astype(np.float64) for each in (ReferenceEngine(), engine)
+    )
+    failing = [judge.compare(probe)]
+    expected = np.abs(right - theirs).sum(axis=-1).max() / 2
+    assert measured(judge, cell, failing) == pytest.approx(expected, rel=1e-3)
+    assert 0 < expected < 0.05
 
 
 def test_a_wrong_order_names_its_dialect_and_accuses_no_stage():

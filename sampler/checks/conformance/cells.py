@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from sampler.checks.conformance.comparison import Comparison
 from sampler.checks.conformance.judge import Blame, Judge
 from sampler.checks.conformance.probes import ProbeSet
+from sampler.checks.conformance.severity import in_words, measured
+from sampler.checks.conformance.ties import AT_TIES, without_ties
 from sampler.checks.verdict import Finding, Outcome
 from sampler.config import SamplingConfig
 from sampler.errors import Unsupported
@@ -28,6 +30,8 @@ class ProbeResult:
     comparisons: Sequence[Comparison]
     refused: Sequence[Unsupported]
     blame: Blame = None
+    severity: float | None = None
+    """The largest total variation on ordinary rows, None where nothing fails or nothing ordinary was answered."""
 
     @property
     def failing(self) -> list[Comparison]:
@@ -60,11 +64,24 @@ class ProbeResult:
             wrong = sum(int(comparison.wrong.sum()) for comparison in self.failing)
             shown = next((one for one in self.failing if not one.failure), self.failing[0])
             row = int(np.argmax(np.where(shown.wrong, _severity(shown), -1.0)))
-            return f"{wrong} of {rows} rows are wrong; {shown.describe(row)}"
+            severity = in_words(self.severity)
+            return f"{wrong} of {rows} rows are wrong; {shown.describe(row)}{severity and f'; {severity}'}"
         grey = sum(int((one.expected.must != one.expected.may).any(axis=-1).sum()) for one in self.comparisons)
         refused = f"; not tested: {self.refused[0].message}" if self.refused else ""
         left_out = f"; without {', '.join(self.left_out)}, which it lacks" if self.left_out else ""
+        tied = [one for one in self.comparisons if one.at_ties.any()]
+        if tied:
+            count, row = sum(int(one.at_ties.sum()) for one in tied), int(np.argmax(tied[0].at_ties))
+            what = f"{AT_TIES}: {count} of {rows} rows differ, and only at exact ties or an exact mass, which"
+            return f"{what} fails under --strict alone: {tied[0].describe(row)}{left_out}{refused}"
         return f"{rows} rows equal the reference ({grey} with a grey zone){left_out}{refused}"
+
+    @property
+    def at_ties(self) -> "ProbeResult":
+        """The result as under --strict, with only the probes in which rows differ at ties and nowhere else."""
+        right = [one for one in self.comparisons if not one.failure and not one.wrong.any()]
+        tied = any(one.at_ties.any() for one in right)
+        return replace(self, comparisons=[replace(one, tied=None) for one in right] if tied else ())
 
     @property
     def left_out(self) -> list[Stage]:
@@ -106,7 +123,11 @@ def ask_cell(judge: Judge, cell: ProbeSet) -> ProbeResult:
         if len(broken) > 1:
             judge.broken.update(cell.stages if len(cell.stages) == 1 and _none_answered(comparisons) else ())
             break
-    result = ProbeResult(cell, comparisons, refused)
+    if not judge.strict:
+        comparisons = [without_ties(judge, one) for one in comparisons]
+    failing = [one for one in comparisons if one.wrong.any()]
+    severity = measured(judge, cell, failing) if failing else None
+    result = ProbeResult(cell, comparisons, refused, severity=severity)
     wrong = next((one for one in result.failing if not one.failure), None)
     return result if wrong is None else replace(result, blame=judge.blame(wrong))
 

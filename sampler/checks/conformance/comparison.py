@@ -55,6 +55,13 @@ class Comparison:
     expected: Expected
     answer: Answer
     failure: str = ""
+    tied: Mask | None = None
+    """Rows (B,) that differ only because of exact ties, which are not counted as wrong."""
+
+    @property
+    def at_ties(self) -> Mask:
+        """Rows (B,) that differ at ties alone."""
+        return np.zeros(len(self.probe.logits), dtype=np.bool_) if self.tied is None else self.tied
 
     @cached_property
     def scores(self) -> Array:
@@ -91,7 +98,8 @@ class Comparison:
         others |= self.expected.other_count(kept)
         if self.expected.unfiltered is not None:
             others &= ~_among_equals(outside, kept, self.expected.unfiltered)
-        return np.asarray(self.broken | others | (self.variation > self.expected.tolerance))
+        wrong = self.broken | others | (self.variation > self.expected.tolerance)
+        return np.asarray(wrong & ~self.at_ties)
 
     @property
     def distance(self) -> float:

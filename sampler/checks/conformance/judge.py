@@ -41,6 +41,9 @@ class Judge:
     rounding: float = 0.0
     """Relative error of the engine's scores beyond float32's."""
 
+    strict: bool = False
+    """Whether a difference at exact ties or an exact mass counts as wrong."""
+
     broken: set[Stage] = field(default_factory=set)
     """Stages that hung or ended the process whenever they were alone; they are not asked again."""
 

@@ -61,7 +61,9 @@ class Subject:
                 return f"row {row} is no distribution"
             changed = (mine > -np.inf) != (other > -np.inf)
             if (changed & sure[row]).any():
-                return f"row {row} keeps other tokens: {some_ids(np.flatnonzero(changed & sure[row]))}"
+                apart = float(total_variation(mine, other))
+                ids = some_ids(np.flatnonzero(changed & sure[row]))
+                return f"row {row} keeps other tokens: {ids}; {apart:.2g} apart in total variation"
             if changed.all():
                 continue
             distance = float(total_variation(*(np.where(changed, -np.inf, scores) for scores in (mine, other))))

@@ -87,7 +87,8 @@ def _largest(values: Sequence[float | None], unknown: str) -> str:
 def lines(verdicts: Sequence[Verdict], diagnosis: Sequence[Cause], dialect: str | None) -> Iterator[Text]:
     """The diagnosis, most likely first, then every failure with its line. dialect: that the engine declares."""
     if diagnosis:
-        yield Text("most likely:", style="bold")
+        harmless = not any(verdict.bad for verdict in verdicts)
+        yield Text("differs without failing:" if harmless else "most likely:", style="bold")
         for place, cause in enumerate(diagnosis, 1):
             cases = f"{cause.cases[0]}{f' and {len(cause.cases) - 1} more' if len(cause.cases) > 1 else ''}"
             yield Text(f"  {place}. {visible(cause.explanation, LONG)}\n     ({visible(cases, LONG)})")

@@ -1,7 +1,7 @@
 """Diagnosis of level `draw`: from failed draws to causes; the generator first, then single stages, then orders."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -52,6 +52,20 @@ class DrawResults:
 
 def diagnose_draws(results: DrawResults, known: set[str]) -> tuple[Cause, ...]:
     """Causes, the most likely first. known: stages that `process` found wrong; they explain their cells."""
+    return tuple(_with_severity(results, cause) for cause in _causes(results, known))
+
+
+def _with_severity(results: DrawResults, cause: Cause) -> Cause:
+    """The cause, whose explanation ends with the total variation of its draws if it does not say it."""
+    drawn = [results.drawer.drawn.get(name) for name in {case.rsplit("/", 1)[0] for case in cause.cases}]
+    apart = [one.variation for one in drawn if one is not None]
+    if not apart or "total variation" in cause.explanation:
+        return cause
+    return replace(cause, explanation=f"{cause.explanation}; draws differ by up to {max(apart):.2g} in total variation")
+
+
+def _causes(results: DrawResults, known: set[str]) -> tuple[Cause, ...]:
+    """The causes without their severity."""
     harmed = [name for name, finding in results.findings.items() if finding.stage == "purity"]
     harmed = [name for name in harmed if results.failed(name)]
     if harmed:

@@ -143,7 +143,7 @@ def _explains(judge: Judge, results: Sequence[ProbeResult], change: Change) -> b
             if one.failure:
                 return False
             probe = one.probe.with_config(change(one.probe.config))
-            if Comparison(probe, judge.expect(probe), one.answer).wrong.any():
+            if Comparison(probe, judge.expect(probe), one.answer, tied=one.tied).wrong.any():
                 return False
     return bool(results)
 

@@ -15,6 +15,8 @@ from sampler.checks.conformance.diagnosis.raised import error_kind, raised_cause
 from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.probes import Mask
 from sampler.checks.conformance.settings import OPTIONAL, SINGLE
+from sampler.checks.conformance.severity import in_words
+from sampler.checks.conformance.ties import AT_TIES
 from sampler.engines.calls import Answer
 from sampler.stages import ALL_STAGES
 
@@ -45,7 +47,30 @@ def diagnose(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
     raised, rest = raised_causes(results)
     found = _of_stages(judge, rest)
     stages = {**found.stages, **{name: cause.stage for cause in raised for name in cause.cases}}
-    return Diagnosis((*found.causes, *raised), {**stages, **_of_failing(rest, found.stages)})
+    causes = [_with_severity(cause, rest) for cause in found.causes]
+    ties = _at_ties(results)
+    return Diagnosis((*causes, *raised, *ties), {**stages, **_of_failing(rest, found.stages)})
+
+
+def _with_severity(cause: Cause, results: Sequence[ProbeResult]) -> Cause:
+    """The cause, whose explanation ends with the largest total variation on ordinary rows."""
+    known = [one.severity for one in results if one.cell.name in cause.cases and one.severity is not None]
+    words = in_words(max(known, default=None))
+    return replace(cause, explanation=f"{cause.explanation}; {words}") if words else cause
+
+
+def _at_ties(results: Sequence[ProbeResult]) -> list[Cause]:
+    """What differs at exact ties or an exact mass alone, by stage; whole chains only if no stage does alone."""
+    tied = [result for result in results if result.at_ties.comparisons]
+    alone = [result for result in tied if len(result.cell.stages) == 1]
+    causes = []
+    for result in alone or tied[:1]:
+        stage = result.cell.stages[0] if alone else "order"
+        found = _fitting(result.at_ties, ALTERNATIVES.get(stage, ()))
+        what = found.explanation if found else _worst_row(result.at_ties)
+        explanation = f"{stage}: {AT_TIES}: {what}; no difference elsewhere, so that it fails under --strict alone"
+        causes.append(Cause(stage, explanation, (result.cell.name,), dialect="at ties"))
+    return causes
 
 
 def _of_failing(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict[str, str]:
@@ -239,7 +264,7 @@ def _share(compared: Sequence[Comparison], alternative: Alternative) -> float:
         fit = agreement(one.scores, scores, up_to_ties=alternative.up_to_ties)
         # A wrong row counts as explained only if the alternative is wrong there too, not if it rounds to the same.
         itself = Comparison(probe, one.expected, Answer(scores)).wrong
-        fits.append((fit & (itself | ~one.wrong)) | _both_broken(one, scores))
+        fits.append((fit & (itself | ~one.wrong)) | _both_broken(one, scores) | one.at_ties)
         wrong.append(one.wrong)
     return _smaller_share(fits, wrong)
 

@@ -10,7 +10,9 @@ from sampler.checks.conformance.comparison import Expected
 from sampler.checks.conformance.draw.plan import CHUNK, DRAWS, DrawCell
 from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.probes import Probe
+from sampler.config import SamplingConfig
 from sampler.engines.calls import Answer, Call, raise_refusal
+from sampler.stages import NEUTRAL
 
 Tokens = NDArray[np.int64]
 Array = NDArray[np.float64]
@@ -46,6 +48,11 @@ class Drawn:
         """The reference's distribution, (V,)."""
         return np.asarray(softmax(self.expected.scores[0]))
 
+    @property
+    def variation(self) -> float:
+        """Total variation between the frequencies and the reference's distribution."""
+        return float(np.abs(self.counts / self.counts.sum() - self.probabilities).sum() / 2)
+
 
 @dataclass
 class Drawer:
@@ -67,7 +74,12 @@ class Drawer:
             "uncond_logits": None if probe.uncond_logits is None else self.judge.filled(probe.uncond_logits[0], 0.0),
         }
         answer = self.judge.client.ask(Call("draw", arguments, self.judge.placed(probe).context, thread))
-        return _tokens(answer, n, probe.logits.shape[1])
+        try:
+            return _tokens(answer, n, probe.logits.shape[1])
+        except NoDraws as error:
+            if answer.failure not in ("raised", "died", "hung"):
+                raise
+            raise NoDraws(f"{_values(config)}{error}") from error
 
     def cell(self, cell: DrawCell) -> Drawn:
         """All draws of a cell, cached."""
@@ -77,6 +89,14 @@ class Drawer:
             probe = cell.probe.with_config(self.judge.asked(cell.probe.config))
             self.drawn[cell.name] = Drawn(cell, self.judge.expect(probe), np.stack(calls))
         return self.drawn[cell.name]
+
+
+def _values(config: SamplingConfig) -> str:
+    """The parameters that are on, as the beginning of a message."""
+    knobs = [name for stage in config.active_stages() for name in NEUTRAL[stage]]
+    knobs = ["temperature", *knobs] if config.greedy and "temperature" not in knobs else knobs
+    shown = ", ".join(f"{name}={getattr(config, name)}" for name in sorted(knobs))
+    return f"{shown}: " if shown else ""
 
 
 def _tokens(answer: Answer, n: int, size: int) -> Tokens:
@@ -92,5 +112,6 @@ def _tokens(answer: Answer, n: int, size: int) -> Tokens:
         raise NoDraws(f"draw() gave {tokens[tokens != np.round(tokens)][0]}, expected ids of tokens")
     outside = tokens[(tokens < 0) | (tokens >= size)]
     if len(outside):
-        raise NoDraws(f"draw() gave the token {outside[0]:.12g}, expected 0 to {size - 1}", failed=True)
+        hint = ": it may be a column that pads the vocabulary" if outside[0] >= size else ""
+        raise NoDraws(f"draw() gave the token {outside[0]:.12g}, expected 0 to {size - 1}{hint}", failed=True)
     return tokens.astype(np.int64)
