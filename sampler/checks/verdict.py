@@ -32,9 +32,11 @@ ESSENTIAL: Final = frozenset(
         ("draw", "support"),
         ("draw", "frequencies"),
         *(("generate", check) for check in ("rate", "loops", "looping", "missing")),
+        *(("generate", check) for check in ("records", "seeds", "stops")),
     }
 )
-"""Level and check of the questions that agreement requires: stages, support, frequencies, loops and endings."""
+"""Level and check of the questions that agreement requires: stages, support, frequencies, loops and endings; of step
+runs their records, without which the other questions have no evidence."""
 
 NOT_OFFERED: Final = frozenset({"unsupported", "no_method", "refused"})
 """Reasons that make a question not essential: the engine does not have the feature it tests."""

@@ -10,7 +10,7 @@ def plain_array(value: Any) -> NDArray[Any] | str:
     """A copy in NumPy's own types, or the reason why there is none."""
     try:
         # NumPy has no bfloat16; widening is exact.
-        array = np.array(_widened(value))
+        array = np.asarray(_widened(value)).copy()
     except (TypeError, ValueError, RuntimeError) as error:
         return f"a {type(value).__name__} that is no array: {error}"
     if array.dtype.kind not in "fiu":

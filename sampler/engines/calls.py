@@ -151,9 +151,12 @@ def perform(engine: Engine, call: Call, on_step: OnStep = ignore_step) -> Answer
     try:
         if call.method in ("generate", "validate", "pieces"):
             return _perform_whole(engine, call, lent, on_step)
+        if call.method == "predict" and call.variant:
+            engine = capabilities.following(engine, call.variant, "")
         method: Callable[..., Any] = getattr(engine, call.method)
-        further = {"context": _lend(call.context)} if call.context is not None and _takes_context(method) else {}
-        given = {name: value for name, value in lent.items() if value is not None}
+        left_out = () if _takes(method, "language") else ("language",)
+        further = {"context": _lend(call.context)} if call.context is not None and _takes(method, "context") else {}
+        given = {name: value for name, value in lent.items() if value is not None and name not in left_out}
         arguments, named = by_signature(method, given)
         raw = method(*arguments, **named, **further)
         returned = plain_array(raw)
@@ -215,9 +218,9 @@ def describe(error: BaseException) -> str:
     return f"{name}: {shown if len(shown) <= MOST_TEXT else f'{shown[:MOST_TEXT]} ...'}{place}"
 
 
-def _takes_context(method: Callable[..., Any]) -> bool:
+def _takes(method: Callable[..., Any], name: str) -> bool:
     try:
-        return "context" in inspect.signature(method).parameters
+        return name in inspect.signature(method).parameters
     except ValueError:  # a compiled function may have none
         return False
 

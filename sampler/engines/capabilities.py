@@ -72,6 +72,12 @@ def _effective(order: Sequence[str], config: SamplingConfig) -> list[str]:
     return [stage for stage in order if stage in active]
 
 
+def analyzes(engine: Engine) -> bool | None:
+    """Whether the engine has an alignment analyzer; None if it does not say."""
+    said: bool | None = getattr(engine, "analyzes", None)
+    return said
+
+
 def slots_of(engine: Engine) -> int | None:
     """The number of slots in a block of the engine, if requests can choose one; else None."""
     width: int | None = getattr(engine, "width", None)

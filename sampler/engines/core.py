@@ -109,13 +109,21 @@ class CoreEngine:
     def pick(self, scores: Logits, gumbel: Logits) -> NDArray[np.int64]:
         return np.array(chain.pick(mx.array(scores), mx.array(gumbel)), dtype=np.int64)
 
-    def predict(self, prompt: str | tuple[int, ...], tokens: Sequence[int]) -> Logits:
+    @property
+    def analyzes(self) -> bool:
+        """Whether it has an alignment analyzer, which may force the end of a run."""
+        return self.generator.analyzer is not None
+
+    def predict(
+        self, prompt: str | tuple[int, ...], tokens: Sequence[int], language: str = "en", *, guided: bool = True
+    ) -> Logits:
         """Teacher-forced logits, conditional and unconditional: (2, len + 1, V); (len + 1, V) without guidance."""
         checkpoint = self.generator.checkpoint
-        text = checkpoint.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        bos_count = self.generator.bos_count
-        logits = np.array(checkpoint.model.teacher_forced(text, checkpoint.voice, tokens, bos_count=bos_count))
-        return logits if checkpoint.config.guidance else logits[0]
+        guided = guided and checkpoint.config.guidance
+        text = checkpoint.tokenizer.encode(prompt, language) if isinstance(prompt, str) else prompt
+        model, voice, bos_count = checkpoint.model, checkpoint.voice, self.generator.bos_count
+        logits = np.array(model.teacher_forced(text, voice, tokens, bos_count=bos_count, guided=guided))
+        return logits if guided else logits[0]
 
     def generate(
         self, requests: Sequence[Request], on_step: Callable[[int, int], None] = lambda tokens, finished: None

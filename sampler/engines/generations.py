@@ -40,7 +40,7 @@ def _checked(generation: Any, request: Request, index: int, info: EngineInfo) ->
         known = ", ".join(get_args(StopReason))
         raise ValueError(f"{name} stopped for {_shown(reason)}, expected one of {known}")
     record = getattr(generation, "record", None)
-    plain = None if record is None else _record(record, len(tokens), name, info.vocab_size)
+    plain = None if record is None else _record(record, tokens, name, info.vocab_size)
     return Generation(tokens, cast("StopReason", str(reason)), plain)
 
 
@@ -84,7 +84,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]} ..."
 
 
-def _record(record: Any, count: int, name: str, size: int | None) -> Record:
+def _record(record: Any, tokens: Sequence[int], name: str, size: int | None) -> Record:
     """Only plain values of a record; what it lacks is as in an empty one."""
     names = [item.name for item in fields(Record)]
     if not any(hasattr(record, field) for field in names):
@@ -101,8 +101,10 @@ def _record(record: Any, count: int, name: str, size: int | None) -> Record:
             raise ValueError(f"{name} recorded {field} of shape {values.shape}, expected one number of each token")
     logits = arrays["logits"]
     if logits is not None:
-        _check_logits(logits.shape, count, name, size)
-    flags = _first(given["flags"], count + 1, f"{name} recorded flags in")
+        _check_logits(logits.shape, tokens, name, size)
+    flags = _first(given["flags"], len(tokens) + 1, f"{name} recorded flags in")
+    if len(flags) not in (0, len(tokens)):
+        raise ValueError(f"{name} recorded {len(flags)} flags for {len(tokens)} tokens, expected one a token, or none")
     numbers = {field: None if given[field] is None else operator.index(given[field]) for field in _NUMBERS}
     plain = {
         "flags": tuple(str(flag)[:MOST_TEXT] for flag in flags),
@@ -131,7 +133,11 @@ def _array(value: Any, name: str, dtype: type[np.generic]) -> NDArray[Any]:
     return array.astype(dtype)
 
 
-def _check_logits(shape: tuple[int, ...], count: int, name: str, size: int | None) -> None:
-    if len(shape) != 3 or shape[0] != count or shape[1] not in (1, 2) or (size is not None and shape[2] != size):
-        expected = f"({count}, 1 or 2, {size or 'vocabulary'})"
+def _check_logits(shape: tuple[int, ...], tokens: Sequence[int], name: str, size: int | None) -> None:
+    """Fewer steps than tokens are taken, and judged as far as they go."""
+    count = len(tokens)
+    if len(shape) != 3 or shape[0] > count or shape[1] not in (1, 2) or (size is not None and shape[2] != size):
+        expected = f"(up to {count}, 1 or 2, {size or 'vocabulary'})"
         raise ValueError(f"{name} has logits of shape {shape} for {count} tokens, expected {expected}")
+    if max(tokens, default=0) >= shape[2]:
+        raise ValueError(f"{name} has the token {max(tokens)}, and {shape[2]} logits a step")

@@ -70,8 +70,8 @@ class RemoteEngine:
     def _pick(self, scores: Logits, gumbel: Logits) -> NDArray[Any]:
         return self._array(Call("pick", {"scores": scores, "gumbel": gumbel}))
 
-    def _predict(self, prompt: str | tuple[int, ...], tokens: Sequence[int]) -> NDArray[Any]:
-        return self._array(Call("predict", {"prompt": prompt, "tokens": tokens}))
+    def _predict(self, prompt: str | tuple[int, ...], tokens: Sequence[int], language: str = "en") -> NDArray[Any]:
+        return self._array(self._set(Call("predict", {"prompt": prompt, "tokens": tokens, "language": language})))
 
     def _generate(self, requests: Sequence[Request], on_step: OnStep = ignore_step) -> list[Generation]:
         return list(self._ask(self._set(Call("generate", {"requests": requests})), on_step).generations)

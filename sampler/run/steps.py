@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sampler.checks.steps.evidence import Evidence
+from sampler.checks.steps.precision import precision_of
 from sampler.checks.steps.repeats import places_of
 from sampler.checks.steps.table import CHECKS, StepCheck
 from sampler.checks.verdict import CaseId, Finding, Verdict
@@ -19,6 +20,7 @@ from sampler.matrix.matrix import Case, Group
 from sampler.requests import Generation, Record, Request
 from sampler.run.blocks import apart, block_of, count, shares
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
+from sampler.run.known_model import known_model
 from sampler.run.session import Session
 
 RECORDED_TOGETHER = 1_000_000_000
@@ -27,17 +29,21 @@ RECORDED_TOGETHER = 1_000_000_000
 
 @dataclass(frozen=True)
 class Generated:
-    """A cell's requests and generations. reordered, alone: see Evidence. seconds: its share of the block's."""
+    """A cell's requests and generations.
+
+    reordered, alone, reseeded: see Evidence. seconds: its share of the block's.
+    """
 
     requests: Sequence[Request]
     generations: Sequence[Generation]
     reordered: Mapping[int, Generation]
     alone: Generation | None = None
+    reseeded: Generation | None = None
     seconds: float = 0.0
 
     @property
     def tokens(self) -> int:
-        again = () if self.alone is None else (self.alone,)
+        again = [one for one in (self.alone, self.reseeded) if one is not None]
         return sum(len(generation.tokens) for generation in (*self.generations, *self.reordered.values(), *again))
 
     def request(self, place: int) -> Request:
@@ -69,12 +75,8 @@ class StepSuite:
 
     @property
     def expected_requests(self) -> int:
-        alone = not is_bitwise(self.session.engine)
-        return sum(count(case) + len(places_of(count(case))) + alone for case in self.session.matrix.cases)
-
-    @cached_property
-    def _reference(self) -> ReferenceEngine:
-        return ReferenceEngine()
+        more = 2 - is_bitwise(self.session.engine)  # request 0 with another seed, and alone
+        return sum(count(case) + len(places_of(count(case))) + more for case in self.session.matrix.cases)
 
     def prepare(self, jobs: int = 1) -> None:
         _ = self.session.oracle
@@ -105,12 +107,16 @@ class StepSuite:
             answers = apart(generate(engine, list(itertools.chain(*requests)), on_step), requests)
             generated = [Generated(*parts, {}) for parts in zip(requests, answers, strict=True)]
             again = [cell.backwards for cell in generated]
-            repeated = generate(engine, [request for one in again for request in one.values()], on_step)
-            parts = zip(again, apart(repeated, [list(one) for one in again]), strict=True)
-            reordered = [dict(zip(places, runs, strict=True)) for places, runs in parts]
+            others = [self._reseeded(case, cell) for case, cell in zip(waiting, generated, strict=True)]
+            queues = [*(list(one.values()) for one in again), others]
+            *repeated, reseeded = apart(generate(engine, list(itertools.chain(*queues)), on_step), queues)
+            reordered = [dict(zip(*pair, strict=True)) for pair in zip(again, repeated, strict=True)]
         except Exception:  # noqa: BLE001 - running each cell alone shows which one failed
             return
-        generated = [replace(cell, reordered=runs) for cell, runs in zip(generated, reordered, strict=True)]
+        generated = [
+            replace(cell, reordered=runs, reseeded=other)
+            for cell, runs, other in zip(generated, reordered, reseeded, strict=True)
+        ]
         seconds = shares(time.perf_counter() - start, [cell.tokens for cell in generated])
         for case, cell, own in zip(waiting, generated, seconds, strict=True):
             self._generated[case.cell] = replace(cell, seconds=own)
@@ -151,18 +157,26 @@ class StepSuite:
         engine, requests = self.session.engine_for(case), self.session.requests(case)
         made = Generated(requests, generate(engine, requests, on_step), {})
         alone = None if is_bitwise(engine) else generate(engine, [made.request(0)], on_step)[0]
-        return replace(made, reordered=_reordered(engine, made, on_step), alone=alone)
+        reseeded = generate(engine, [self._reseeded(case, made)], on_step)[0]
+        return replace(made, reordered=_reordered(engine, made, on_step), alone=alone, reseeded=reseeded)
+
+    def _reseeded(self, case: Case, generated: Generated) -> Request:
+        """Request 0 with another seed and other noise, for any slot."""
+        other = self.session.other_key(case)
+        request = self.session.with_noise(generated.request(0), other)
+        return replace(request, seed=int(other.words()[0] >> 1), slot=None)
 
     def _evidence(self, case: Case, generated: Generated, on_step: OnStep) -> Evidence:
         engine, other = self.session.engine_for(case), self.session.other_key(case)
-        first = generated.request(0)
+        first, reseeded = generated.request(0), generated.reseeded
         noisy = self.session.with_noise(first, other)
-        reseeded = replace(noisy, seed=int(other.words()[0] >> 1))
         oracle, missing = self.session.oracle
+        known = known_model(self.session, case, engine)
+        precision = precision_of(engine.info.dtype, generated.generations)
         bos = self.session.engine.info.bos_id
         return Evidence(
             engine=engine,
-            reference=self._reference,
+            reference=ReferenceEngine(precision.rounding if precision else 0.0),
             oracle=oracle,
             oracle_missing=missing,
             requests=generated.requests,
@@ -173,8 +187,12 @@ class StepSuite:
             repeat=lambda: generate(engine, [first], on_step)[0],
             prefix=() if bos is None else (bos,),
             other_noise=lambda: generate(engine, [noisy], on_step)[0],
-            other_seed=lambda: generate(engine, [reseeded], on_step)[0],
+            other_seed=None if reseeded is None else lambda: reseeded,
             exact=is_bitwise(engine),
+            reseeded=reseeded,
+            model=known.model,
+            model_name=known.name,
+            analyzed=known.analyzed,
         )
 
     def _verdicts(self, case: Case, findings: dict[str, Finding]) -> tuple[Verdict, ...]:

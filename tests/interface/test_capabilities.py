@@ -99,7 +99,8 @@ def record(shape):
         ([Generation((1,), "done")], "request 0 stopped for 'done', expected one of eos, forced_eos, length, error"),
         ([Generation((1,), "eos", record((2, 1, 4)))], "has logits of shape \\(2, 1, 4\\) for 1 tokens"),
         ([Generation((1,), "eos", record((1, 4)))], "has logits of shape \\(1, 4\\)"),
-        ([Generation((1,), "eos", record((1, 2, 5)))], "expected \\(1, 1 or 2, 4\\)"),
+        ([Generation((1,), "eos", replace(record((1, 2, 4)), flags=("", "")))], "2 flags for 1 tokens"),
+        ([Generation((1,), "eos", record((1, 2, 5)))], "expected \\(up to 1, 1 or 2, 4\\)"),
     ],
 )
 def test_answers_that_cannot_be_are_refused(answers, expected):

@@ -55,10 +55,11 @@ def test_a_run_from_start_to_footer(finished):
     assert run.header["matrix"]["name"] == "quick"
     assert len(run.header["weights"]["sha256"]) == 64
     assert {"mlx", "blas", "oracle", "width", "engine"} <= run.header.keys()
-    assert [verdict.check for verdict in run.verdicts] == ["allowed", "draws", "chain", "repeats", "stops"]
+    checks = ["allowed", "draws", "chain", "repeats", "records", "seeds", "stops"]
+    assert [verdict.check for verdict in run.verdicts] == checks
     assert {verdict.outcome for verdict in run.verdicts} == {"passed"}
     assert run.verdicts[-1].n == 2, "one run for each text"
-    assert run.footer["verdicts"] == {"passed": 5}
+    assert run.footer["verdicts"] == {"passed": len(checks)}
     assert run.footer["exit_code"] == 0
     assert {path.name for path in out.iterdir()} == {"run.jsonl", "tokens.jsonl", "report.html"}
     assert "1 cells: 1 passed" in result.stdout
@@ -76,7 +77,8 @@ def test_without_torch_the_comparison_is_skipped_and_never_passed(quick, tmp_pat
     result = sampler_process("run", quick, "--out", tmp_path / "out", blocked="torch")
     assert result.returncode == 0, result.stderr
     outcomes = {verdict.check: verdict.outcome for verdict in read_run(tmp_path / "out" / "run.jsonl").verdicts}
-    assert outcomes == dict.fromkeys(("allowed", "draws", "repeats", "stops"), "passed") | {"chain": "skipped"}
+    others = ("allowed", "draws", "repeats", "records", "seeds", "stops")
+    assert outcomes == dict.fromkeys(others, "passed") | {"chain": "skipped"}
     assert "torch is not installed (pip install 'sampler-suite[reference]')" in result.stdout
     assert "1 cells: 1 skipped" in result.stdout
 
@@ -271,7 +273,7 @@ def test_every_command_has_help_with_an_example(command):
     ("change", "expected"),
     [
         (lambda lines: lines[:-1], "has no footer (the run was interrupted; run it again)"),
-        (lambda lines: lines[:1] + lines[2:], "has verdicts {'passed': 4}, its footer says {'passed': 5} (were lines"),
+        (lambda lines: lines[:1] + lines[2:], "has verdicts {'passed': 6}, its footer says {'passed': 7} (were lines"),
         (lambda lines: ["[1]\n", *lines[1:]], "has a line that is no object"),
         (lambda lines: lines[1:], "has no header of the format sampler-run/2"),
         (lambda lines: [*lines[:2], *lines[1:]], "has 2 verdicts of quick/base/allowed (were two runs joined?)"),

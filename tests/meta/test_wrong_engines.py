@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sampler.checks.steps.table import CHECKS
+from sampler.checks.verdict import overall
 from sampler.engines.huggingface.chain import HuggingFaceEngine
 from sampler.matrix.matrix import load_matrix
 from sampler.results.store.run_file import read_run
@@ -141,15 +142,22 @@ def test_draws_from_another_generator_are_no_failure(matrix_file):
     verdicts = verdicts_of(matrix_file, "draws_with_its_own_generator")
     assert verdicts["draws"].outcome == "skipped"
     assert "its own noise" in verdicts["draws"].message
-    assert {verdicts[check].outcome for check in ("allowed", "chain", "repeats", "stops")} == {"passed"}
+    others = ("allowed", "chain", "repeats", "records", "seeds", "stops")
+    assert {verdicts[check].outcome for check in others} == {"passed"}
 
 
-def test_what_cannot_be_judged_is_skipped(matrix_file):
-    for engine, message in (("ignores_guidance", "no unconditional logits"), ("in_bfloat16", "bfloat16")):
-        verdicts = verdicts_of(matrix_file, engine)
-        for check in ("allowed", "draws", "chain"):
-            assert verdicts[check].outcome == "skipped"
-            assert message in verdicts[check].message
+def test_what_cannot_be_judged_is_skipped_and_does_not_agree(matrix_file):
+    verdicts = verdicts_of(matrix_file, "ignores_guidance")
+    for check in ("allowed", "draws", "chain"):
+        assert verdicts[check].outcome == "skipped"
+        assert "no unconditional logits" in verdicts[check].message
+    assert overall(verdicts.values()) == "inconclusive"
+
+
+def test_lower_precision_is_judged_with_its_tolerance(matrix_file):
+    for check, verdict in verdicts_of(matrix_file, "in_bfloat16").items():
+        assert verdict.outcome == "passed", verdict.message
+        assert ("bfloat16" in verdict.message) == (check in ("allowed", "draws", "chain", "records"))
 
 
 def test_an_engine_that_leaves_the_program_is_errored(matrix_file, tmp_path):

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.engines.base import Engine, Explains, Generation, Request
+from sampler.checks.steps.precision import Precision, precision_of
+from sampler.checks.verdict import Finding
+from sampler.engines.base import Engine, Explains, Generation, Predicts, Request
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,9 @@ class Evidence:
     again, alone; all in the slots that they had. reorder, repeat: generate these two once more. prefix: ids that the
     history of every run begins with (BOS, to which upstream's penalty applies). other_noise: generates request 0 alone
     with noise of another key; other_seed: with another seed as well. exact: the engine promises equal bits, not only
-    equal tokens, for equal requests.
+    equal tokens, for equal requests. reseeded: what other_seed gave. model: predicts the logits of the engine's model:
+    the engine itself or one of the suite's; None if neither is known. model_name: for messages. analyzed: whether the
+    engine has an alignment analyzer, None if it does not say.
     """
 
     engine: Engine
@@ -35,8 +40,30 @@ class Evidence:
     other_noise: Callable[[], Generation] | None = None
     other_seed: Callable[[], Generation] | None = None
     exact: bool = True
+    reseeded: Generation | None = None
+    model: Predicts | None = None
+    model_name: str = ""
+    analyzed: bool | None = None
     known: dict[tuple[int, int], tuple[NDArray[np.uint8], ...]] = field(default_factory=dict)
     """Cached bounds of the reference by request and length of the first history."""
+
+    noise: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
+    """Cached noise of the suite, likewise."""
+
+    judged: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    """Cached answers of `judged_steps`, by request."""
+
+    findings: dict[str, Finding] = field(default_factory=dict)
+    """Answers that another check needs, by check."""
+
+    @cached_property
+    def precision(self) -> Precision | None:
+        """That of the recorded logits; None for a dtype without a known tolerance."""
+        return precision_of(self.engine.info.dtype, self.generations)
+
+    def guided(self, index: int) -> bool:
+        """Whether a request asks for guidance."""
+        return "cfg" in self.requests[index].config.active_stages()
 
     def ignores_noise(self) -> bool:
         """Whether an engine that should draw at random ignores other noise."""

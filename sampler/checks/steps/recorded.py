@@ -6,55 +6,71 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler.checks.steps.coverage import gaps, judged_steps
 from sampler.checks.steps.evidence import Evidence
+from sampler.checks.steps.forced import FORCING
 from sampler.checks.verdict import Finding
-from sampler.engines.base import Level
+from sampler.engines.base import Explains, Level
 from sampler.errors import Unsupported
 from sampler.requests import Context, Logits, Steps
 
 STEPS_AT_ONCE = 64
-FORCING = {"long_tail", "alignment_repetition", "token_repetition"}
 DECIDED = 32768.0
 """The score, positive or negative, that the alignment analyzer writes in place of a logit."""
 
 EXACT_DTYPES = ("float32", "float64")
 
+UNSEEN = 80.0
+"""A token this far below the best has a probability under the smallest normal float32: no draw reaches it."""
+
+MOST_NOISE = 2**24
+"""Values of noise that are kept for all checks of a cell; what is beyond is made again."""
+
 Mask = NDArray[np.bool_]
 
 
 def recorded_steps(evidence: Evidence) -> Iterator[Steps]:
-    """All recorded steps in blocks; none for an engine that records no logits.
+    """All recorded steps that can be judged, in blocks; none for an engine that records no logits.
 
-    Raises Unsupported for a record that cannot be judged: of another precision, or without unconditional logits.
+    Raises Unsupported for records of a precision whose tolerance is not known.
     """
-    dtype = evidence.engine.info.dtype
-    if dtype not in EXACT_DTYPES:
-        raise Unsupported(f"it computes in {dtype}, for which no tolerance is known yet")
+    if evidence.precision is None:
+        raise Unsupported(f"it computes in {evidence.engine.info.dtype}, for which no tolerance is known yet")
     for index, (request, generation) in enumerate(zip(evidence.requests, evidence.generations, strict=True)):
         record = generation.record
         if record is None or record.logits is None:
             continue
-        if "cfg" in request.config.active_stages() and record.logits.shape[1] == 1:
-            raise Unsupported("the engine records no unconditional logits, so its guidance cannot be followed")
-        for start in range(0, len(generation.tokens), STEPS_AT_ONCE):
-            part = slice(start, min(start + STEPS_AT_ONCE, len(generation.tokens)))
-            steps = range(part.start, part.stop)
-            logits = decided(record.logits[part], record.flags[part], evidence.engine.info.eos_ids)
-            tokens = np.array(generation.tokens[part], dtype=np.int64)
+        judged = judged_steps(evidence, index)
+        for start in range(0, len(judged), STEPS_AT_ONCE):
+            steps = (start + np.flatnonzero(judged[start : start + STEPS_AT_ONCE])).tolist()
+            if not steps:
+                continue
+            flags = [record.flags[step] for step in steps] if record.flags else []
+            logits = decided(record.logits[steps], flags, evidence.engine.info.eos_ids)
             histories = [[*evidence.prefix, *generation.tokens[:step]] for step in steps]
             uniforms = np.array([request.uniform(step) for step in steps]) if request.uniform else None
-            places = np.array(steps, dtype=np.int64)
-            prefix = np.full(len(places), len(evidence.prefix), dtype=np.int64)
+            prefix = np.full(len(steps), len(evidence.prefix), dtype=np.int64)
             yield Steps(
                 logits[:, 0],
                 histories,
                 (request.config,) * len(steps),
                 logits[:, 1] if logits.shape[1] == 2 else None,
-                Context(prefix, places, evidence.engine.info.eos_ids, uniforms),
-                gumbel=np.stack([request.noise(step) for step in steps]) if request.noise else None,
-                tokens=tokens,
+                Context(prefix, np.array(steps, dtype=np.int64), evidence.engine.info.eos_ids, uniforms),
+                gumbel=_noise(evidence, index, steps),
+                tokens=np.array([generation.tokens[step] for step in steps], dtype=np.int64),
                 request=index,
             )
+
+
+def _noise(evidence: Evidence, index: int, steps: Sequence[int]) -> Logits | None:
+    """The suite's noise (T, V) of some steps; None for an engine that does not take it."""
+    noise, place = evidence.requests[index].noise, (index, steps[0])
+    if noise is None or place in evidence.noise:
+        return evidence.noise.get(place)
+    values = np.stack([noise(step) for step in steps])
+    if values.size + sum(kept.size for kept in evidence.noise.values()) <= MOST_NOISE:
+        evidence.noise[place] = values
+    return values
 
 
 def decided(logits: Logits, flags: Sequence[str], eos_ids: Sequence[int]) -> Logits:
@@ -67,7 +83,7 @@ def decided(logits: Logits, flags: Sequence[str], eos_ids: Sequence[int]) -> Log
         return logits
     result, eos = logits.copy(), list(eos_ids)
     for row, some in zip(result, names, strict=True):
-        if some & FORCING:  # forcing wins over suppression in every variant that ships
+        if FORCING & some:  # forcing wins over suppression in every variant that ships
             row[:] = -DECIDED
             row[:, eos] = DECIDED
         elif "suppressed" in some:
@@ -75,11 +91,17 @@ def decided(logits: Logits, flags: Sequence[str], eos_ids: Sequence[int]) -> Log
     return result
 
 
+def seen_bounds(reference: Explains, steps: Steps) -> tuple[Mask, Mask]:
+    """Which tokens must and may be kept, (T, V) each; a token that no draw can reach need not be."""
+    must, may, final = reference.bounds(steps)
+    return must & (final.scores >= final.scores.max(axis=-1, keepdims=True) - UNSEEN), may
+
+
 def kept_bounds(evidence: Evidence, steps: Steps) -> tuple[Mask, Mask]:
-    """Which tokens must and may be kept, (T, V) each; cached for all checks of a cell."""
+    """`seen_bounds`, cached for all checks of a cell."""
     key = steps.request, len(steps.history[0])
     if key not in evidence.known:
-        must, may, _ = evidence.reference.bounds(steps)
+        must, may = seen_bounds(evidence.reference, steps)
         evidence.known[key] = tuple(np.packbits(mask, axis=-1) for mask in (must, may))
     must, may = (
         np.unpackbits(packed, axis=-1, count=steps.logits.shape[-1]).astype(np.bool_) for packed in evidence.known[key]
@@ -97,5 +119,5 @@ def one_step(steps: Steps, index: int, scores: Logits | None = None) -> Steps | 
 def nothing_recorded(evidence: Evidence, level: Level, stage: str) -> Finding:
     """The finding if there is no step to test."""
     if any(generation.tokens for generation in evidence.generations):
-        return Finding.skipped(level, stage, "not_recorded", "the engine records no logits")
+        return Finding.skipped(level, stage, "not_recorded", "; ".join(gaps(evidence)))
     return Finding.skipped(level, stage, "not_recorded", "no run drew a single token")

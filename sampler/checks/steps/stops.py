@@ -3,18 +3,19 @@
 from collections import Counter
 
 from sampler.checks.steps.evidence import Evidence
+from sampler.checks.steps.forced import contradiction, unflagged_end
 from sampler.checks.verdict import Finding, Outcome
 from sampler.engines.base import Generation, Request
 
 
 def stops(evidence: Evidence) -> Finding:
-    """Every run ends with EOS: a run that hits the cap or stops early is a failure."""
+    """Every run ends with EOS: one that hits the cap or stops early is a failure, and one whose flags deny its end."""
     total = len(evidence.generations)
     eos_ids = evidence.engine.info.eos_ids
     if not eos_ids:
         return Finding.skipped("generate", "stop", "unsupported", "the engine's info names no EOS", total)
     pairs = zip(evidence.requests, evidence.generations, strict=True)
-    problems = [(index, _problem(*pair, eos_ids)) for index, pair in enumerate(pairs)]
+    problems = [(index, _problem(*pair, eos_ids) or contradiction(evidence, index)) for index, pair in enumerate(pairs)]
     bad = [index for index, problem in problems if problem]
     shown = [f"request {index} {problem}" for index, problem in problems if problem]
     reasons = Counter(generation.stop_reason for generation in evidence.generations)
@@ -25,6 +26,13 @@ def stops(evidence: Evidence) -> Finding:
     )
     outcome: Outcome = "failed" if bad else "passed"
     request = bad[0] if bad else None
+    unexplained = [index for index in range(total) if unflagged_end(evidence, index)]
+    if unexplained and not bad:
+        runs = ", ".join(map(str, unexplained[:3]))
+        message += f"; forced_eos of request {runs}: no flag of an analyzer is recorded that explains it"
+        return Finding(
+            "generate", "stop", "inconclusive", total, message, reason="not_recorded", request=unexplained[0]
+        )
     return Finding("generate", "stop", outcome, total, message, statistic=len(bad), bound=0, request=request)
 
 

@@ -1,7 +1,7 @@
 """The chain built from the logits processors of `transformers`, in the order of the config."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,11 @@ INSTALL = "pip install 'sampler-suite[reference]'"
 class HuggingFaceEngine:
     """HuggingFace's processors, called as a program that uses `transformers` calls them."""
 
-    def __init__(self) -> None:
-        """Raises MissingPackage without torch, transformers or one of the processors."""
+    def __init__(self, dtype: Literal["float32", "float64"] = "float32") -> None:
+        """dtype: of the logits; programs have float32.
+
+        Raises MissingPackage without torch, transformers or one of the processors.
+        """
         try:
             import torch
             import transformers
@@ -50,6 +53,7 @@ class HuggingFaceEngine:
             raise MissingPackage(reason, hint=INSTALL) from error
         self._torch = torch
         self._processors: Any = logits_process
+        self._dtype = dtype
         self._version = f"transformers {transformers.__version__}, torch {torch.__version__}"
 
     @property
@@ -57,7 +61,11 @@ class HuggingFaceEngine:
         """Versions of transformers and torch, and the supported stages."""
         missing = {stage for stage in OPTIONAL_STAGES if stage not in OPTIONAL}
         supports = {*ALL_STAGES, *(name for row in ROWS for name in row.shared)} - missing
-        return EngineInfo(name="huggingface", version=self._version, supports=frozenset(supports))
+        return EngineInfo("huggingface", self._version, dtype=self._dtype, supports=frozenset(supports))
+
+    def in_float64(self) -> "HuggingFaceEngine":
+        """The same processors on float64 logits, to tell a rule from float32 rounding."""
+        return HuggingFaceEngine("float64")
 
     def process(
         self,
@@ -69,8 +77,8 @@ class HuggingFaceEngine:
     ) -> Logits:
         """Scores (B, V) after every stage of the order. Raises Unsupported for a stage that transformers lacks."""
         torch = self._torch
-        scores = torch.from_numpy(np.array(logits, dtype=np.float32))
-        uncond = None if uncond_logits is None else torch.from_numpy(np.array(uncond_logits, dtype=np.float32))
+        scores = torch.from_numpy(np.array(logits, dtype=self._dtype))
+        uncond = None if uncond_logits is None else torch.from_numpy(np.array(uncond_logits, dtype=self._dtype))
         batch = Batch(logits, history, (config,) * len(history), uncond_logits, context)
         for stage in config.order:
             if stage in OPTIONAL:
@@ -82,7 +90,7 @@ class HuggingFaceEngine:
         if config.greedy:
             best = torch.argmax(scores, dim=-1, keepdim=True)
             scores = torch.full_like(scores, -torch.inf).scatter(1, best, scores.gather(1, best))
-        result: Logits = scores.numpy()
+        result: Logits = scores.numpy().astype(np.float32, copy=False)
         return result
 
     def draw(

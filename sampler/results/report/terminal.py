@@ -85,12 +85,12 @@ def verdict_table(verdicts: Iterable[Verdict]) -> Table:
     cells = cells_of(verdicts)
     axes = list(dict.fromkeys(axis for cell in cells for axis in cell.axes))
     checks = list(dict.fromkeys(verdict.check for cell in cells for verdict in cell.verdicts))
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for axis in axes:
         table.add_column(axis.replace("_", "\n"), no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for check in checks:
-        table.add_column(check, no_wrap=True, justify="right")
+        table.add_column(check, overflow="fold", justify="right")
     for cell in cells:
         row = {verdict.check: verdict for verdict in cell.verdicts}
         shown = [_count(row[check]) if check in row else Text("") for check in checks]
