@@ -1,8 +1,8 @@
 """`sampler check TOKENS.jsonl`: judge an engine by a file of token runs."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from sampler.checks.longform.distinct import distinct
 from sampler.checks.longform.loop_rate import LoopingRuns
 from sampler.checks.longform.questions import QUESTIONS, WEIGHTS, two_sided
 from sampler.checks.longform.runs import TokenRun, TwoSides, by_text
+from sampler.checks.longform.severity import frequencies_apart
 from sampler.checks.longform.stopping import ends, missing_alone
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo
@@ -56,7 +57,13 @@ class TokenFileRun:
             verdicts.append(finding.verdict(CaseId.parse(name), self.reproduce))
             on_verdict(verdicts[-1])
         info = EngineInfo(name=str(self.path), version=sha256(self.path.read_bytes()).hexdigest()[:12])
-        return Report(info, self.rate, tuple(verdicts), tuple(diagnosis(verdicts)), against=self.against)
+        return Report(
+            info,
+            self.rate,
+            tuple(verdicts),
+            tuple(with_severity(diagnosis(verdicts), runs, reference)),
+            against=self.against,
+        )
 
     @property
     def reproduce(self) -> str:
@@ -109,6 +116,17 @@ def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Cause]:
             names = ", ".join(verdict.check for verdict in of_stage)
             clearest = max(of_stage, key=_clearness)
             yield Cause(stage, f"{stage}: {names}; {clearest.message}", tuple(verdict.case for verdict in of_stage))
+
+
+def with_severity(causes: Iterable[Cause], runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Iterator[Cause]:
+    """The causes; one in the tokens says how far their frequencies are apart."""
+    for cause in causes:
+        if cause.stage != "draw" or not reference:
+            yield cause
+            continue
+        apart, chance = frequencies_apart(TwoSides.of(runs, reference))
+        words = f"frequencies of tokens differ by {apart:.2g} in total variation ({chance:.2g} is usual by chance)"
+        yield replace(cause, explanation=f"{cause.explanation}; {words}")
 
 
 def _clearness(verdict: Verdict) -> float:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sampler.checks.longform import reading, series
 from sampler.checks.longform.runs import TokenRun, TwoSides
+from sampler.checks.longform.severity import frequencies_apart
 from sampler.checks.verdict import CaseId
 from sampler.run.tokens import WEIGHTS, diagnosis, findings
 from sampler.statistics.budget import Budget
@@ -270,3 +271,49 @@ def test_a_direction_is_learnt_from_other_runs_than_it_scores():
     places = [(text, place) for text in range(TEXTS) for place in range(6) if series.is_scored(text, place)]
     lengths = [sides.engine[text][place].length for text, place in places]
     assert [len(values) for some in engine for values in some] == lengths
+
+
+def without_eos(run):
+    """A run that ended, without its last token."""
+    kept = [None if values is None else values[:-1] for values in (run.logprobs, run.entropy, run.rank, run.margin)]
+    names = ("logprobs", "entropy", "rank", "margin")
+    return replace(run, tokens=run.tokens[:-1], **dict(zip(names, kept, strict=True))) if run.ended else run
+
+
+def replaced_eos(run):
+    """A run that ended, whose last token is replaced by the one before it."""
+    return replace(run, tokens=(*run.tokens[:-1], run.tokens[-2])) if run.ended else run
+
+
+def forced(run):
+    """Likewise without EOS, and a guard ended it."""
+    return replace(without_eos(run), stop_reason="forced_eos") if run.ended else run
+
+
+@pytest.mark.parametrize("change", [without_eos, replaced_eos, forced])
+def test_runs_that_end_without_eos_are_told_that_it_is_missing(change):
+    runs = [change(run) for run in right_runs(6, 5)]
+    with_reference = dict(findings(runs, right_runs(6, 6)))["tokens/stopping/ends"]
+    assert (with_reference.outcome, with_reference.stage) == ("failed", "stop")
+    assert "EOS is missing from the runs" in with_reference.message
+    alone = dict(findings(runs, []))["tokens/stopping/ends"]
+    assert alone.outcome != "passed"
+
+
+def test_a_single_run_without_eos_is_no_missing_eos():
+    runs = right_runs(6, 5)
+    found = dict(findings([without_eos(runs[0]), *runs[1:]], right_runs(6, 6)))["tokens/stopping/ends"]
+    assert found.outcome == "failed"
+    assert "missing from the runs" not in found.message
+
+
+def test_frequencies_are_as_far_apart_as_the_tokens_are():
+    same = TwoSides.of(right_runs(20, 5), right_runs(20, 6))
+    warm = TwoSides.of(WRONG["collapses_late"].source.runs(20, 5), right_runs(20, 6))
+    apart, chance = frequencies_apart(same)
+    assert apart < 1.5 * chance
+    apart, chance = frequencies_apart(warm)
+    assert apart > 1.5 * chance
+    moved = [replace(run, tokens=tuple(token + 100 for token in run.tokens)) for run in right_runs(6, 5)]
+    assert frequencies_apart(TwoSides.of(moved, right_runs(6, 6)))[0] == pytest.approx(1)
+    assert frequencies_apart(TwoSides.of(right_runs(6, 5), [])) == (0.0, 0.0)

@@ -26,6 +26,8 @@ HELD_OUT = 4
 
 MOST_END_TOKENS = 8
 
+MISSING = "EOS is missing from the runs"
+
 
 def ends(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
     """Runs that claim to have ended have EOS last, and no other run has one. EOS is the reference's last token."""
@@ -35,10 +37,15 @@ def ends(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
     if not eos or sum(eos.values()) < 0.9 * said or len(eos) > MOST_END_TOKENS:
         whose = "reference runs" if reference else "runs"
         why = f"{said} of {len(reference or runs)} {whose} say that they ended, with no token in common that may be EOS"
+        if said and not reference:
+            why = f"{MISSING}, or it has many ids: {why}"
         return Finding.skipped("generate", "stop", "not_recorded", why, total)
     wrong = [(place, run.text, _wrong_end(run, eos)) for place, run in enumerate(runs)]
     problems = [f"run {place + 1}, text {text!r}, {what}" for place, text, what in wrong if what]
     message = f"EOS is {', '.join(map(str, sorted(eos)))}; {len(problems)} of {total} runs do not end as they say"
+    ended = [run for run in runs if run.ended]
+    if ended and not any(token in eos for run in ended for token in run.tokens[-1:]):
+        message = f"{MISSING}: each of the {len(ended)} that say they ended ends with another token; {message}"
     shown = "; ".join([message, *problems[:3]])
     outcome: Outcome = "failed" if problems else "passed"
     return Finding("generate", "stop", outcome, total, shown, statistic=len(problems), bound=0)
