@@ -1,6 +1,5 @@
 """The command `sampler check`; SciPy's statistics are imported where they are needed."""
 
-import functools
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from sampler.runtime.text import SHORT, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sampler.engines.base import Level
+    from sampler.engines.base import EngineInfo, Level
     from sampler.run.report import Report
 
 
@@ -26,7 +25,11 @@ def check(
         ),
     ],
     against: Annotated[
-        str | None, typer.Option("--against", help="For a file of token runs: the file of the reference runs.")
+        str | None,
+        typer.Option(
+            "--against",
+            help="Another engine, to compare at predict and generate; for token runs, the file of the reference runs.",
+        ),
     ] = None,
     level: Annotated[
         str | None, typer.Option("--level", help="process, draw, predict or generate [default: all].")
@@ -46,37 +49,48 @@ def check(
     if engine.endswith(".jsonl"):
         check_numbers(false_alarm_rate, tolerance, seed)
         return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate)
-    from sampler.engines.isolation import Isolated
+    levels = _levels(level)
+    check_numbers(false_alarm_rate, tolerance, seed)
+    _check_against(against, levels)
     from sampler.engines.limits import Limits
-    from sampler.engines.registry import load_known
     from sampler.results.report import conformance as check_report
     from sampler.results.report import terminal
     from sampler.results.report.console import plain_console
-    from sampler.run.conformance import ConformanceRun
+    from sampler.run.conformance import check_engine
 
-    levels = _levels(level)
-    check_numbers(false_alarm_rate, tolerance, seed)
-    if against is not None:
-        hint = "it goes with a file of token runs; levels process and draw have the reference"
-        raise ConfigError(f"--against {against} is not possible for an engine yet", hint=hint)
-    console = plain_console()
-    with check_report.written_at_the_end(json) as write:
-        client = Isolated(functools.partial(load_known, engine), Limits(timeout, memory))
-        try:
-            info = client.offer.info
-            console.print(
-                f"{visible(info.name, SHORT)} {visible(info.version, SHORT)} "
-                f"({visible(info.device, SHORT)}, {visible(info.dtype, SHORT)}), seed {seed}, "
-                f"at most {false_alarm_rate:g} false alarms in all checks together"
-            )
-            start = time.perf_counter()
-            examination = ConformanceRun(client, engine, levels, seed, false_alarm_rate, tolerance, strict=strict)
-            with terminal.check_progress(console) as progress:
-                report = examination.run(progress)
-        finally:
-            client.close()
+    console, limits = plain_console(), Limits(timeout, memory)
+    settings = {"levels": levels, "seed": seed, "rate": false_alarm_rate, "tolerance": tolerance, "strict": strict}
+    with (
+        check_report.written_at_the_end(json) as write,
+        check_engine(engine, against, limits, **settings) as examination,
+    ):
+        console.print(
+            f"{_named(examination.info)}, seed {seed}, at most {false_alarm_rate:g} false alarms in all checks together"
+        )
+        if examination.against is not None:
+            console.print(f"compared with {_named(examination.against[0].offer.info)}")
+        start = time.perf_counter()
+        with terminal.check_progress(console) as progress:
+            report = examination.run(progress)
         write(report.as_json())
     return _show(console, report, time.perf_counter() - start, json)
+
+
+def _named(info: "EngineInfo") -> str:
+    """Name, version, device and precision of an engine."""
+    name, version, device, dtype = (visible(text, SHORT) for text in (info.name, info.version, info.device, info.dtype))
+    return f"{name} {version} ({device}, {dtype})"
+
+
+def _check_against(against: str | None, levels: "tuple[Level, ...]") -> None:
+    """Raise ConfigError where an engine cannot be compared as the user wants."""
+    if against is None:
+        return
+    if against.endswith(".jsonl"):
+        raise ConfigError(f"--against {against} is a file of token runs", hint="compare an engine with an engine")
+    if not {"predict", "generate"} & set(levels):
+        hint = "engines are compared at predict and generate; process and draw have the reference"
+        raise ConfigError(f"--against is not for --level {levels[0]}", hint=hint)
 
 
 def _check_tokens(

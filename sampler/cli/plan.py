@@ -30,6 +30,7 @@ def plan(
     from sampler.results.report.console import plain_console
     from sampler.run.conformance import detectable
     from sampler.run.plan import prospects
+    from sampler.run.report import SHARES
 
     console = plain_console()
     if texts is not None or runs is not None:
@@ -42,7 +43,7 @@ def plan(
         )
         return 0
     check_numbers(false_alarm_rate, 0.0, seed)
-    made = DrawPlan(seed, false_alarm_rate)
+    made = DrawPlan(seed, false_alarm_rate * SHARES["draw"])
     console.print(check_report.draw_plan(made, functools.partial(detectable, made)))
     console.print(check_report.draw_plan_total(made))
     return 0

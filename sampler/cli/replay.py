@@ -29,6 +29,7 @@ def replay(
     ] = None,
     false_alarm_rate: Annotated[float, typer.Option("--false-alarm-rate", help="That of the check.")] = 1e-6,
     tolerance: Annotated[float, typer.Option("--tolerance", help="That of the check.")] = 0.0,
+    against: Annotated[str | None, typer.Option("--against", help="The engine that the check compared with.")] = None,
     timeout: Timeout = None,
     memory: Memory = None,
     *,
@@ -49,7 +50,7 @@ def replay(
         if weights:
             raise ConfigError(f"{case} is a case of `sampler check`", hint="leave --weights out")
         check_numbers(false_alarm_rate, tolerance, seed or 0)
-        verdicts = replay_check(case, seed or 0, engine, false_alarm_rate, tolerance, limits, strict=strict)
+        verdicts = replay_check(case, seed or 0, engine, false_alarm_rate, tolerance, limits, against, strict=strict)
     else:
         verdicts = replay_case(case, seed or 0, engine, weights, matrix, limits)
     if not case.endswith(".json"):

@@ -46,9 +46,13 @@ def trimmed(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
 
     So an engine without guidance is still tested with its other stages together.
     """
-    lacking = [stage for stage in STAGES if stage in config.active_stages() and not has_stage(info, stage)]
-    rest = config.without(lacking)
+    rest = reduced(info, config)
     return rest if len(rest.active_stages()) > 1 else config
+
+
+def reduced(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
+    """The config without stages of the default order that the engine lacks."""
+    return config.without([stage for stage in STAGES if stage in config.active_stages() and not has_stage(info, stage)])
 
 
 def has_stage(info: EngineInfo, stage: Stage) -> bool:

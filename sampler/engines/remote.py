@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sampler.config import SamplingConfig
 from sampler.engines.base import Engine, EngineInfo
-from sampler.engines.calls import Answer, Call, OnStep, ignore_step, raise_refusal
+from sampler.engines.calls import Answer, Call, EngineClient, OnStep, ignore_step, raise_refusal
 from sampler.engines.isolation import Isolated, error_of
 from sampler.engines.limits import Limits
 from sampler.errors import EngineFailure
@@ -23,7 +23,7 @@ class RemoteEngine:
     Made by `load`, of a class that has the methods of the engine, so that `capabilities` and the protocols find them.
     """
 
-    def __init__(self, client: Isolated, variant: str = "", records: tuple[bool, bool] | None = None) -> None:
+    def __init__(self, client: EngineClient, variant: str = "", records: tuple[bool, bool] | None = None) -> None:
         self._client, self._variant, self._records = client, variant, records
         offer = client.offer
         self.width, self.bitwise, self.weights_checksum = offer.width, offer.bitwise, offer.weights_checksum
@@ -32,7 +32,11 @@ class RemoteEngine:
     @classmethod
     def load(cls, load: Callable[[], Engine], limits: Limits) -> "RemoteEngine":
         """Start a process and load the engine there. Raises what `load` raises if it is a SamplerError."""
-        client = Isolated(load, limits)
+        return cls.behind(Isolated(load, limits))
+
+    @classmethod
+    def behind(cls, client: EngineClient) -> "RemoteEngine":
+        """The engine behind a client that is there already."""
         return _class_with(client.offer.methods | client.offer.further)(client)
 
     @property
@@ -40,8 +44,9 @@ class RemoteEngine:
         return self._client.offer.info
 
     def close(self) -> None:
-        """End its process and all its children; a further call starts it again."""
-        self._client.close()
+        """End its process and all its children, if it has one; a further call starts it again."""
+        if isinstance(self._client, Isolated):
+            self._client.close()
 
     def _process(
         self,

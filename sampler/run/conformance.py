@@ -1,7 +1,8 @@
 """`sampler check`: all checks of a level on one engine, with one false-alarm budget and a diagnosis."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, get_args
@@ -20,15 +21,20 @@ from sampler.checks.conformance.draw.pick import picks
 from sampler.checks.conformance.draw.plan import DrawPlan
 from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.predict import CHECKS as PREDICTION
-from sampler.checks.conformance.predict import NoLogits, Predictor
+from sampler.checks.conformance.predict import NoLogits, Predictor, compared
 from sampler.checks.conformance.probes import all_cells
 from sampler.checks.conformance.properties import Subject, ask_properties, strange_ids, subject, unusual_rows
 from sampler.checks.verdict import CaseId, Finding, Verdict
-from sampler.engines.base import Level
+from sampler.engines.base import EngineInfo, Level
 from sampler.engines.calls import EngineClient
+from sampler.engines.isolation import Isolated
+from sampler.engines.limits import DEFAULT_LIMITS, Limits
 from sampler.engines.reference.chain import ReferenceEngine
+from sampler.engines.registry import load_known, under_test
+from sampler.engines.remote import RemoteEngine
 from sampler.errors import Unsupported
-from sampler.run.report import DEFAULT_RATE, OnVerdict, Report
+from sampler.run.generation import GenerateRun, causes_of
+from sampler.run.report import DEFAULT_RATE, SHARES, OnVerdict, Report
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 
@@ -41,6 +47,7 @@ class ConformanceRun:
     """The engine, levels and seed of one run. name: of the engine; tolerance: total variation beyond rounding.
 
     strict: whether differences at exact ties or an exact mass fail.
+    against: an engine that it is compared with at the levels `predict` and `generate`, and its name.
     """
 
     client: EngineClient
@@ -51,6 +58,11 @@ class ConformanceRun:
     tolerance: float = 0.0
     only: str | None = None
     strict: bool = False
+    against: tuple[EngineClient, str] | None = None
+
+    @property
+    def info(self) -> EngineInfo:
+        return self.client.offer.info
 
     @cached_property
     def judge(self) -> Judge:
@@ -70,28 +82,30 @@ class ConformanceRun:
         causes: list[Cause] = []
         for level in self.levels:
             try:
-                findings, found = self._level(level, {cause.stage for cause in causes})
+                judged, found = self._level(level, {cause.stage for cause in causes})
             except Unsupported as error:
-                findings, found = {f"{level}/all/skipped": Finding.skipped(level, "order", error)}, ()
-            judged = [self._verdict(name, finding) for name, finding in findings.items()]
+                judged, found = self._judged({f"{level}/all/skipped": Finding.skipped(level, "order", error)}), ()
             for verdict in judged:
                 on_verdict(verdict)
             verdicts += judged
             causes = merged(causes, found)
-        info = self.client.offer.info
+        info = self.info
         dialect = next((cause.dialect for cause in causes if cause.dialect), info.dialect)
-        return Report(info, self.rate, tuple(verdicts), tuple(causes), dialect)
+        against = self.against and self.against[1]
+        return Report(info, self.rate, tuple(verdicts), tuple(causes), dialect, against)
 
-    def _level(self, level: Level, known: set[str]) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
+    def _level(self, level: Level, known: set[str]) -> tuple[Sequence[Verdict], Sequence[Cause]]:
         if level not in self.client.offer.methods:
             raise Unsupported(f"the engine has no {level}()", reason="no_method")
-        if level == "process":
-            return self._process()
-        if level == "draw":
-            return self._draw(known)
-        if level == "predict":
-            return self._predict()
-        raise Unsupported("`sampler run` generates and checks; comparing two engines needs --against")
+        if level == "generate":
+            return self._generate()
+        findings, causes = (
+            self._process() if level == "process" else self._draw(known) if level == "draw" else self._predict()
+        )
+        return self._judged(findings), causes
+
+    def _judged(self, findings: Mapping[str, Finding]) -> Sequence[Verdict]:
+        return [finding.verdict(CaseId.parse(name), self._line(name)) for name, finding in findings.items()]
 
     def _wanted(self, name: str) -> bool:
         return self.only is None or self.only == name or self.only.startswith(f"{name}/")
@@ -126,7 +140,7 @@ class ConformanceRun:
         return findings, tuple(causes)
 
     def _draw(self, known: set[str]) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
-        plan = DrawPlan(self.seed, self.rate)
+        plan = DrawPlan(self.seed, self.rate * SHARES["draw"])
         drawer = Drawer(self.judge, self.seed)
         findings: dict[str, Finding] = {}
         for cell in plan.cells:
@@ -152,6 +166,8 @@ class ConformanceRun:
             for name, check in PREDICTION
             if self._wanted("predict/itself")
         }
+        if self.against is not None and self._wanted("predict/against"):
+            findings["predict/against/logits"] = _finding(partial(self._compared, predictor), "predict")
         causes = [
             Cause(finding.stage, f"{finding.stage}: {finding.message}", (name,))
             for name, finding in findings.items()
@@ -159,15 +175,50 @@ class ConformanceRun:
         ]
         return findings, tuple(causes)
 
-    def _verdict(self, name: str, finding: Finding) -> Verdict:
+    def _compared(self, predictor: Predictor) -> Finding:
+        assert self.against is not None  # noqa: S101 - asked by _predict
+        client, name = self.against
+        if "predict" not in client.offer.methods:
+            raise Unsupported(f"{name} has no predict()", reason="no_method")
+        try:
+            return compared(predictor, Predictor(client, self.seed), self.tolerance)
+        except NoLogits as error:
+            raise Unsupported(f"the logits cannot be compared: {error}", reason="no_reference") from error
+
+    def _generate(self) -> tuple[Sequence[Verdict], Sequence[Cause]]:
+        other = None if self.against is None else RemoteEngine.behind(self.against[0])
+        rate = self.rate * SHARES["generate"]
+        run = GenerateRun(RemoteEngine.behind(self.client), self.seed, rate, self._line, self._wanted, other)
+        verdicts = list(run.verdicts())
+        return verdicts, tuple(causes_of(verdicts))
+
+    def _line(self, name: str) -> str:
         line = ["sampler", "replay", name, "--seed", str(self.seed), "--engine", self.name]
+        if self.against is not None and name.startswith(("predict/", "generate/")):
+            line += ["--against", self.against[1]]
         if self.rate != DEFAULT_RATE:
             line += ["--false-alarm-rate", str(self.rate)]
         if self.tolerance:
             line += ["--tolerance", str(self.tolerance)]
         if self.strict:
             line.append("--strict")
-        return finding.verdict(CaseId.parse(name), shlex.join(line))
+        return shlex.join(line)
+
+
+@contextmanager
+def check_engine(
+    name: str, against: str | None = None, limits: Limits = DEFAULT_LIMITS, **settings: Any
+) -> Iterator[ConformanceRun]:
+    """A run on engines in processes of their own, which end with it. settings: those of ConformanceRun."""
+    with ExitStack() as stack:
+        clients = []
+        for each in (name, *([against] if against else [])):
+            client = Isolated(partial(load_known, each), limits)
+            stack.callback(client.close)
+            client.offer = under_test(client.offer, each)
+            clients.append(client)
+        other = (clients[1], against) if against else None
+        yield ConformanceRun(clients[0], name, against=other, **settings)
 
 
 def _of_cells(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict[str, Finding]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -75,24 +74,21 @@ def replay_check(
     rate: float,
     tolerance: float,
     limits: Limits = DEFAULT_LIMITS,
+    against: str | None = None,
     *,
     strict: bool = False,
 ) -> list[Verdict]:
     """Run one check of `sampler check` again: `level/cell/check`, or all of a cell.
 
-    rate, tolerance, strict: those of the run, which determine the alpha. Raises MatrixError for an unknown case.
+    rate, tolerance, against, strict: those of the run. Raises MatrixError for an unknown case.
     """
-    from sampler.engines.isolation import Isolated
-    from sampler.engines.registry import load_known
-    from sampler.run.conformance import ConformanceRun
+    from sampler.run.conformance import check_engine
 
     level = next(name for name in LEVELS if name == case_id.partition("/")[0])
     cell = "/".join(case_id.split("/")[:2])
-    client = Isolated(partial(load_known, engine or "core"), limits)
-    try:
-        report = ConformanceRun(client, engine or "core", (level,), seed, rate, tolerance, cell, strict).run()
-    finally:
-        client.close()
+    settings = {"levels": (level,), "seed": seed, "rate": rate, "tolerance": tolerance, "only": cell, "strict": strict}
+    with check_engine(engine or "core", against, limits, **settings) as run:
+        report = run.run()
     found = [verdict for verdict in report.verdicts if case_id in (verdict.case, cell)]
     if not found:
         raise MatrixError(f"there is no case {case_id!r}", hint="`sampler check ENGINE --json FILE` lists all of them")

@@ -1,15 +1,21 @@
 """The report of `sampler check`, for engines and for files of tokens."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from sampler.checks.conformance.diagnosis.order import Cause
 from sampler.checks.verdict import Verdict, Whole, overall
 from sampler.engines.base import EngineInfo
 
 DEFAULT_RATE = 1e-6
+
+SHARES: Final[Mapping[str, float]] = {"draw": 0.75, "generate": 0.25}
+"""Shares of the false alarms of the levels with statistical tests; the same whatever levels are asked."""
+
+BESIDE: Final = "against"
+"""The cell of what compares two engines. `unsupported` there: not token for token, but by questions about samples."""
 
 OnVerdict = Callable[[Verdict], None]
 
@@ -27,7 +33,18 @@ class Report:
 
     @property
     def outcome(self) -> Whole:
-        return overall(self.verdicts)
+        """The outcome of all verdicts; engines that were to be compared and could not be do not agree."""
+        whole = overall(self.verdicts)
+        open_ = self.beside and not any(
+            verdict.id.cell == BESIDE and (verdict.outcome == "passed" or verdict.reason == "unsupported")
+            for verdict in self.verdicts
+        )
+        return "inconclusive" if whole == "agrees" and open_ else whole
+
+    @property
+    def beside(self) -> bool:
+        """Whether an engine is compared with another one, and not a file of tokens with a file."""
+        return self.against is not None and not any(verdict.id.level == "tokens" for verdict in self.verdicts)
 
     def as_json(self) -> dict[str, Any]:
         """The contract of `--json`; numbers that are not finite become null."""

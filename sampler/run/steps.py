@@ -62,6 +62,7 @@ class StepSuite:
     """Judges every cell alone; cells with the same variant are generated together if the engine allows it."""
 
     session: Session
+    table: Sequence[StepCheck] = CHECKS
     _generated: dict[str, Generated] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
 
@@ -71,7 +72,7 @@ class StepSuite:
 
     @property
     def checks(self) -> Mapping[str, str]:
-        return {check.name: check.sentence for check in CHECKS}
+        return {check.name: check.sentence for check in self.table}
 
     @property
     def expected_requests(self) -> int:
@@ -139,9 +140,9 @@ class StepSuite:
             evidence = self._evidence(case, generated, on_step)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
             seconds = 0.0 if isinstance(error, Unsupported) else time.perf_counter() - start
-            answers = {check.name: Finding.of_error(check.level, check.stage, error) for check in CHECKS}
+            answers = {check.name: Finding.of_error(check.level, check.stage, error) for check in self.table}
             return CaseResult(case, self._verdicts(case, answers), {}, 0, seconds)
-        findings = {check.name: _ask(check, evidence) for check in CHECKS}
+        findings = {check.name: _ask(check, evidence) for check in self.table}
         return CaseResult(
             case=case,
             verdicts=self._verdicts(case, findings),

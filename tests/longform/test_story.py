@@ -1,7 +1,10 @@
 """The story that began it: right token for token at temperature 0.001, one token for ever at 0.8."""
 
+import json
 import shlex
 from functools import cache
+
+import pytest
 
 from sampler import SamplingConfig, finch
 from sampler.checks.longform.loop_rate import LoopingRuns
@@ -58,3 +61,21 @@ def test_the_port_is_caught_its_stage_named_and_the_line_shows_it_again(tmp_path
     again = sampler(*line)
     assert again.returncode == 1, again.stderr
     assert "allowed: failed (stage draw)" in again.stdout
+
+
+@pytest.mark.nightly("the port speaks to its cap in every cell; `sampler run` catches it by day")
+def test_sampler_check_disagrees_with_the_port_and_names_it_and_its_loop(tmp_path):
+    path = tmp_path / "report.json"
+    result = sampler("check", PORT, "--level", "generate", "--json", path)
+    assert result.returncode == 1, result.stderr
+    report = json.loads(path.read_text(encoding="utf-8"))
+    assert (report["outcome"], report["engine"]["name"]) == ("disagrees", PORT)
+    assert report["diagnosis"][0]["stage"] == "draw"
+    assert f"{PORT} disagrees" in result.stdout
+    assert "core:finch" not in result.stdout
+    looping = next(verdict for verdict in report["verdicts"] if verdict["case"] == "generate/loops/looping")
+    assert looping["outcome"] == "failed"
+    assert "16 of 16 runs loop" in looping["message"]
+    program, *line = shlex.split(looping["reproduce"])
+    assert program == "sampler"
+    assert sampler(*line).returncode == 1

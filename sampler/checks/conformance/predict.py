@@ -1,7 +1,11 @@
-"""Whether teacher-forced logits are consistent: finite, repeatable, and independent of later tokens."""
+"""Whether teacher-forced logits are consistent, and those of another engine.
+
+Consistent: finite, repeatable, and independent of later tokens.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +14,23 @@ from sampler.checks.verdict import Finding, Outcome
 from sampler.engines.base import EngineInfo
 from sampler.engines.calls import Call, EngineClient, raise_refusal
 from sampler.errors import Unsupported
+from sampler.statistics.distance import total_variation
 
 Array = NDArray[np.float64]
 PROMPT = "The harbour is quiet tonight."
 COUNT = 24
+
+TEXTS = (PROMPT, "No miller in Venice has ever examined so many medals!", "They sold the pepper.")
+"""What another engine is compared on."""
+
+TOLERANCES: Final = {
+    "float64": (1e-3, 1e-4),
+    "float32": (1e-3, 1e-4),
+    "float16": (0.05, 0.006),
+    "bfloat16": (0.25, 0.05),
+}
+"""By precision: largest total variation of a position, and the mean of all positions, that two engines may have, of
+which one is as coarse. Half precision: some times what Finch has beside float32 (0.006 and 0.002; 0.04 and 0.012)."""
 
 CLOSE = 1e-3
 """Tolerance of a logit, relative and absolute, for float32 passes of different lengths."""
@@ -43,9 +60,9 @@ class Predictor:
         ids = [token for token in range(size) if token not in special]
         return [int(token) for token in np.random.default_rng([self.seed, edition]).choice(ids, COUNT)]
 
-    def predict(self, tokens: list[int], *, thread: bool = False) -> Array:
+    def predict(self, tokens: list[int], prompt: str = PROMPT, *, thread: bool = False) -> Array:
         """Logits of every step, (1 or 2, len + 1, V). Raises NoLogits and Unsupported."""
-        answer = self.client.ask(Call("predict", {"prompt": PROMPT, "tokens": tokens}, thread=thread))
+        answer = self.client.ask(Call("predict", {"prompt": prompt, "tokens": tokens}, thread=thread))
         raise_refusal(answer)
         if answer.value is None:
             raise NoLogits(answer.message)
@@ -91,6 +108,47 @@ def empty(predictor: Predictor) -> Finding:
     """No tokens give one row, equal to the first of any other tokens."""
     whole, none = predictor.predict(predictor.tokens()), predictor.predict([])
     return _close(whole[:, :1], none, "cache", "no tokens at all")
+
+
+def compared(mine: Predictor, other: Predictor, allowed: float = 0.0) -> Finding:
+    """Two engines give the same distributions, position by position, within the tolerance of the coarser precision.
+
+    allowed: total variation beyond that. Raises NoLogits, and Unsupported where they cannot be compared.
+    """
+    names = mine.info.name, other.info.name
+    if mine.info.vocab_size != other.info.vocab_size:
+        sizes = f"{mine.info.vocab_size} tokens, {names[1]} {other.info.vocab_size}"
+        raise Unsupported(f"{names[0]} has a vocabulary of {sizes}: logits cannot be compared", reason="no_reference")
+    dtypes = {predictor.info.dtype for predictor in (mine, other)}
+    unknown = sorted(dtypes - set(TOLERANCES))
+    if unknown:
+        raise Unsupported(f"there is no tolerance for {unknown[0]}", reason="no_reference")
+    largest, mean = (max(TOLERANCES[dtype][place] for dtype in dtypes) + allowed for place in (0, 1))
+    variation = np.stack([_variation(mine, other, edition, text) for edition, text in enumerate(TEXTS)])
+    worst, average = float(variation.max()), float(variation.mean())
+    message = f"total variation from {other.info.name}: at most {worst:.2g}, {average:.2g} on average"
+    if worst <= largest and average <= mean:
+        message += f", within {largest:.2g} and {mean:.2g}"
+        return Finding("predict", "precision", "passed", variation.size, message, worst, largest, detectable=largest)
+    beyond = variation > (largest if worst > largest else mean)
+    step = int(np.flatnonzero(beyond.any(axis=(0, 1)))[0])
+    text, row = np.argwhere(beyond[:, :, step])[0]
+    which = "unconditional" if row else "conditional"
+    message += (
+        f" ({largest:.2g} and {mean:.2g} are allowed); first at position {step} of {TEXTS[text]!r}, {which} logits: "
+        f"{variation[text, row, step]:.2g}"
+    )
+    stage = "cfg" if not beyond[:, 0].any() else "position" if step else "precision"
+    statistic, bound = (worst, largest) if worst > largest else (average, mean)
+    return Finding("predict", stage, "failed", variation.size, message, statistic, bound, detectable=largest)
+
+
+def _variation(mine: Predictor, other: Predictor, edition: int, text: str) -> Array:
+    """Total variation of every position: (1 or 2, steps); 1 where a logit is NaN."""
+    tokens = mine.tokens(edition)
+    logits = mine.predict(tokens, text), other.predict(tokens, text)
+    rows = min(map(len, logits))
+    return np.nan_to_num(total_variation(logits[0][:rows], logits[1][:rows]), nan=1.0)
 
 
 def _close(first: Array, second: Array, stage: str, what: str) -> Finding:

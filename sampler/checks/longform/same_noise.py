@@ -20,11 +20,11 @@ LEAST_TOKENS = 20
 IGNORES_NOISE = "the engine draws with its own noise"
 
 
-def same(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
+def same(runs: Sequence[TokenRun], reference: Sequence[TokenRun], whose: str = "upstream") -> Finding:
     """Each run equals the reference's with the same noise, token for token, up to the first near tie.
 
-    runs, reference: with the same noise, in the same order; the reference's have margins. The statistic is the number
-    of runs that differ elsewhere, the observations are tokens.
+    runs, reference: with the same noise, in the same order; the reference's have margins. whose: the reference's name.
+    The statistic is the number of runs that differ elsewhere, the observations are tokens.
     """
     problems, ties, compared = [], 0, 0
     for mine, theirs in zip(runs, reference, strict=True):
@@ -37,9 +37,9 @@ def same(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
         if margin < NEAR_TIE:
             ties += 1
         else:
-            problems.append(f"text {theirs.text!r} parts at step {step}{_how(mine, theirs, step, margin)}")
+            problems.append(f"text {theirs.text!r} parts at step {step}{_how(mine, theirs, step, margin, whose)}")
     total = len(reference)
-    message = f"{total - len(problems) - ties} of {total} runs with upstream's noise are upstream's token for token"
+    message = f"{total - len(problems) - ties} of {total} runs with {whose}'s noise are {whose}'s token for token"
     if ties:
         message += f", {ties} until a near tie"
     if not problems and compared < LEAST_TOKENS:
@@ -59,9 +59,9 @@ def parting(one: Sequence[int], other: Sequence[int]) -> int | None:
     return next((step for step in range(both) if one[step] != other[step]), both)
 
 
-def _how(mine: TokenRun, theirs: TokenRun, step: int, margin: float) -> str:
+def _how(mine: TokenRun, theirs: TokenRun, step: int, margin: float, whose: str) -> str:
     if step >= len(mine.tokens):
         return f", where it stops ({mine.stop_reason})"
     if step >= len(theirs.tokens):
-        return f", where upstream had ended ({theirs.stop_reason})"
+        return f", where {whose} had ended ({theirs.stop_reason})"
     return f": {mine.tokens[step]} in place of {theirs.tokens[step]}, which leads by {margin:.2g} nats there"
