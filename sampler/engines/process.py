@@ -96,6 +96,8 @@ class EngineProcess:
         theirs.close()
         for end in (life, report, written):
             os.close(end)
+        self._engine: list[psutil.Process] = []
+        self._looked = 0.0
         self._tail: deque[bytes] = deque(maxlen=2)
         threading.Thread(target=_drain, args=(output, self._tail), daemon=True).start()
         # However this object goes, and at the end of the interpreter, the processes go with it.
@@ -134,12 +136,15 @@ class EngineProcess:
 
     def processor_time(self) -> float:
         """Processor time in seconds that the engine's processes have used on all cores."""
+        if time.monotonic() - self._looked > LOOK:  # milliseconds: it reads every process of the system
+            self._looked = time.monotonic()
+            with contextlib.suppress(psutil.Error):
+                self._engine = psutil.Process(self._process.pid).children(recursive=True)
         total = 0.0
-        with contextlib.suppress(psutil.Error):
-            for process in psutil.Process(self._process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):  # it has ended, which the pipe reports
-                    times = process.cpu_times()
-                    total += times.user + times.system
+        for process in self._engine:
+            with contextlib.suppress(psutil.Error):  # it has ended, which the pipe reports
+                times = process.cpu_times()
+                total += times.user + times.system
         return total
 
     def _wait(self, effort: Effort, *, to_write: bool = False) -> None:

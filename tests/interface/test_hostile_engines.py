@@ -203,3 +203,29 @@ def test_its_processes_end_with_the_tool_however_that_ends(end, code, no_process
         ended = tool.wait(30)
     assert ended == code or (code is None and ended != 0)
     assert not marked(no_process_is_left, 10)
+
+
+WORKERS = """
+import multiprocessing, time
+from concurrent.futures import ProcessPoolExecutor
+from sampler.run.executors import _end_with_the_tool
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), _end_with_the_tool) as pool:
+        list(pool.map(time.sleep, [1, 1]))
+        jobs = [pool.submit(time.sleep, 600) for _ in range(2)]
+        print("started", flush=True)
+"""
+
+
+@MANY
+def test_the_processes_of_jobs_end_with_the_tool(no_process_is_left, tmp_path):
+    (tmp_path / "tool.py").write_text(WORKERS, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "tool.py")], stdout=subprocess.PIPE, env=environment, text=True
+    ) as tool:
+        assert tool.stdout.readline() == "started\n"
+        assert len(marked(no_process_is_left, 0)) >= 3, "the tool and its workers"
+        tool.kill()
+    assert not marked(no_process_is_left, 30)

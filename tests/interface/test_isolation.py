@@ -5,6 +5,7 @@ import time
 from functools import partial
 
 import numpy as np
+import psutil
 import pytest
 
 from sampler import SamplingConfig
@@ -125,6 +126,20 @@ def test_a_process_that_ends_is_started_again():
     assert (died.failure, died.message) == ("died", "its process ended with exit code 7")
     assert client.ask(call(RIGHT)).failure is None
     client.close()
+
+
+def test_calls_do_not_read_every_process_of_the_system(monkeypatch):
+    """It takes milliseconds, and a check makes thousands of calls."""
+    looks = []
+    children = psutil.Process.children
+    monkeypatch.setattr(
+        psutil.Process, "children", lambda *inputs, **more: looks.append(1) or children(*inputs, **more)
+    )
+    client, start = Isolated(Fickle), time.monotonic()
+    for _ in range(50):
+        assert client.ask(call(RIGHT)).failure is None
+    client.close()
+    assert len(looks) <= 2 + time.monotonic() - start
 
 
 def test_what_loading_raises_is_raised_here():
