@@ -8,7 +8,7 @@ from sampler.config import SamplingConfig, is_default
 from sampler.engines.base import Engine, EngineInfo, Generates, Generation, Request
 from sampler.engines.generations import checked_generations
 from sampler.errors import Unsupported
-from sampler.stages import NEUTRAL, ROWS, STAGES, Stage
+from sampler.stages import NEUTRAL, OPTIONAL_STAGES, ROWS, STAGES, Stage
 
 DEFAULT_SUPPORT = frozenset({*STAGES, "min_tokens_to_keep", "cfg_convention"})
 """The support of an engine that names nothing. Optional stages must be named, or engines written before a stage
@@ -44,8 +44,12 @@ def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
 def trimmed(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
     """The config without stages of the default order that the engine lacks, if two or more are left.
 
-    So an engine without guidance is still tested with its other stages together.
+    So an engine without guidance is still tested with its other stages together. Optional stages that are off and that
+    the engine does not name leave the order.
     """
+    active = config.active_stages()
+    unknown = {stage for stage in OPTIONAL_STAGES if stage not in active and not _names(info, stage)}
+    config = replace(config, order=tuple(stage for stage in config.order if stage not in unknown))
     rest = reduced(info, config)
     return rest if len(rest.active_stages()) > 1 else config
 
@@ -53,6 +57,11 @@ def trimmed(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
 def reduced(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
     """The config without stages of the default order that the engine lacks."""
     return config.without([stage for stage in STAGES if stage in config.active_stages() and not has_stage(info, stage)])
+
+
+def _names(info: EngineInfo, stage: Stage) -> bool:
+    """Whether an engine names an optional stage."""
+    return info.supports is not None and bool(info.supports & {stage, *NEUTRAL[stage]})
 
 
 def has_stage(info: EngineInfo, stage: Stage) -> bool:

@@ -22,7 +22,7 @@ from sampler.checks.conformance.draw.plan import DrawPlan
 from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.predict import CHECKS as PREDICTION
 from sampler.checks.conformance.predict import NoLogits, Predictor, compared
-from sampler.checks.conformance.probes import all_cells
+from sampler.checks.conformance.probe_sets import all_cells
 from sampler.checks.conformance.properties import Subject, ask_properties, strange_ids, subject, unusual_rows
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo, Level
@@ -35,6 +35,7 @@ from sampler.engines.remote import RemoteEngine
 from sampler.errors import Unsupported
 from sampler.run.generation import GenerateRun, causes_of
 from sampler.run.report import DEFAULT_RATE, SHARES, OnVerdict, Report
+from sampler.stages import OPTIONAL_STAGES
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 
@@ -222,7 +223,7 @@ def check_engine(
 
 
 def _of_cells(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict[str, Finding]:
-    """One finding per cell; optional stages that the engine does not name have one finding together."""
+    """One finding per cell; optional stages and orders that the engine does not have have one finding together."""
     silent = [result for result in results if result.cell.optional and not result.comparisons]
     findings = {
         f"process/{result.cell.name}/scores": result.finding(stages[result.cell.name])
@@ -230,9 +231,10 @@ def _of_cells(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict
         if result not in silent
     }
     if silent:
-        names = ", ".join(result.cell.name for result in silent)
-        message = f"not tested, because `info.supports` does not name them: {names}"
-        findings["process/further-stages/scores"] = Finding.skipped("process", "order", "unsupported", message)
+        lacking = ", ".join(result.cell.name for result in silent if result.cell.name in OPTIONAL_STAGES)
+        message = f"not tested, because `info.supports` does not name them: {lacking}"
+        reason = Unsupported(message) if lacking else silent[0].refused[0]
+        findings["process/further-stages/scores"] = Finding.skipped("process", "order", reason)
     return findings
 
 

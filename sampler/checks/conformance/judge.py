@@ -84,11 +84,12 @@ class Judge:
         return self.reference.evaluate(self.placed(probe).with_config(config))[-1].scores
 
     def placed(self, probe: Probe) -> Probe:
-        """The rows with a context: half of their history is prompt, half was drawn."""
+        """The rows with a context: half of their history is prompt, half was drawn, unless the probe says otherwise."""
         lengths = np.array([len(row) for row in probe.history], dtype=np.int64)
+        prompts = lengths // 2 if probe.prompts is None else np.minimum(probe.prompts, lengths)
         uniforms = _uniforms(len(lengths), probe.config.xtc_probability)
         eos_ids = probe.eos_ids or self.info.eos_ids
-        return replace(probe, context=Context(lengths // 2, lengths - lengths // 2, eos_ids, uniforms))
+        return replace(probe, context=Context(prompts, lengths - prompts, eos_ids, uniforms))
 
     def find_width(self) -> None:
         """Find out whether an engine of a stated vocabulary accepts others."""

@@ -42,11 +42,16 @@ ROWS: dict[str, Row] = {
     "float16": lambda rng, size: rng.normal(0, 2, size).astype(np.float16).astype(np.float64),
     "bfloat16": lambda rng, size: bfloat16(rng.normal(0, 2, size)),
     "single": _single,
+    "high": lambda rng, size: rng.normal(95, 2.5, size),
+    "low": lambda rng, size: rng.normal(-95, 2.5, size),
 }
 """Kinds of rows by name."""
 
-KINDS = tuple(ROWS)
-FINITE = tuple(kind for kind in ROWS if kind not in ("removed", "single"))
+FAR = ("high", "low")
+"""exp of such logits is infinite or 0 in float32."""
+
+KINDS = tuple(kind for kind in ROWS if kind not in FAR)
+FINITE = tuple(kind for kind in KINDS if kind not in ("removed", "single"))
 FEW_KINDS = ("ordinary", "flat", "peaked", "removed")
 
 
@@ -93,8 +98,15 @@ REPEATS: tuple[tuple[int, ...], ...] = (
     (5, 9, 5), (4, 4, 4), (1, 2, 1, 2, 1), (3,), (0, 0), (2, 6, 2, 6), (7, 7, 1, 7, 7), (), (8, 3, 8, 3, 8, 3),
     (2, 0, 2, 0, 2), (6, 1, 4, 6, 1),
 )  # fmt: skip
-"""Short histories whose end came before: from the first id on, overlapping itself, or with a breaker within."""
 """Short histories whose end occurred before: at the start, overlapping itself, or with a breaker inside."""
+
+LONG_REPEATS: tuple[tuple[int, ...], ...] = (
+    (*range(1, 12), *range(1, 11)),
+    (*range(1, 10), 12, 13, 6, 7, 8),
+    (*range(1, 10), 12, 13, 4, 5, 6, 7, 8),
+    (0, *range(1, 9), 10, *range(9), 11, *range(1, 8)),
+)
+"""Histories whose end of 10, 3, 5 and 7 ids occurred before."""
 
 
 def repeats(count: int) -> list[list[int]]:

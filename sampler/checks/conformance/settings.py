@@ -58,13 +58,59 @@ OPTIONAL: dict[Stage, tuple[Mapping[str, Any], ...]] = {
 }  # fmt: skip
 """Likewise for optional stages, which are tested only if an engine names them."""
 
+EXTREME: dict[Stage, tuple[Mapping[str, Any], ...]] = {
+    "cfg": (
+        {"cfg_weight": 10.0}, {"cfg_weight": 0.02}, {"cfg_weight": -3.0},
+        {"cfg_weight": 7.5, "cfg_convention": "unconditional"},
+    ),
+    "repetition_penalty": tuple({"repetition_penalty": value} for value in (1.01, 5.0, 100.0, 0.2, 0.01)),
+    "temperature": tuple({"temperature": value} for value in (0.02, 0.005, 5.0, 100.0, 10_000.0)),
+    "top_k": ({"top_k": 150}, {"top_k": 299}, {"top_k": 2, "min_tokens_to_keep": 1_000}),
+    "min_p": (
+        {"min_p": 0.005}, {"min_p": 1e-4}, {"min_p": 1e-6}, {"min_p": 0.99},
+        {"min_p": 0.9, "min_tokens_to_keep": 1_000},
+    ),
+    "top_p": (
+        {"top_p": 0.999}, {"top_p": 0.9999}, {"top_p": 0.99999}, {"top_p": 0.01},
+        {"top_p": 0.3, "min_tokens_to_keep": 1_000},
+    ),
+    "logit_bias": (
+        {"logit_bias": dict.fromkeys(range(150), 100.0) | dict.fromkeys(range(75), 97.5)},
+        {"logit_bias": dict.fromkeys(range(300), -100.0) | dict.fromkeys(range(0, 300, 3), -98.0)},
+        {"logit_bias": dict.fromkeys(range(0, 300, 2), 1e-3)}, {"logit_bias": {7: 1e3}},
+    ),
+    "frequency_penalty": tuple({"frequency_penalty": value} for value in (5.0, -5.0, 0.01)),
+    "presence_penalty": tuple({"presence_penalty": value} for value in (5.0, -5.0, 0.01)),
+    "dry_multiplier": (
+        {"dry_multiplier": 0.01, "dry_allowed_length": 1}, {"dry_multiplier": 20.0, "dry_allowed_length": 1},
+        {"dry_multiplier": 1.5, "dry_base": 4.0, "dry_allowed_length": 1},
+    ),
+    "no_repeat_ngram_size": tuple({"no_repeat_ngram_size": size} for size in (1, 4, 5, 8, 500)),
+    "min_new_tokens": ({"min_new_tokens": 1},),
+    "suppressed_tokens": ({"suppressed_tokens": tuple(range(0, 300, 2))}, {"suppressed_tokens": (299,)}),
+    "top_n_sigma": ({"top_n_sigma": 0.05}, {"top_n_sigma": 0.3}, {"top_n_sigma": 4.0}),
+    "typical_p": (
+        {"typical_p": 0.999}, {"typical_p": 0.99}, {"typical_p": 0.01}, {"typical_p": 0.3, "min_tokens_to_keep": 1_000},
+    ),
+    "xtc_probability": (
+        {"xtc_probability": 1.0, "xtc_threshold": 0.5}, {"xtc_probability": 1.0, "xtc_threshold": 0.001},
+        {"xtc_probability": 0.1, "xtc_threshold": 0.02}, {"xtc_probability": 0.9, "xtc_threshold": 0.02},
+    ),
+}  # fmt: skip
+"""Parameters near the ends of their ranges, for each stage alone with 300 tokens."""
+
 LOOPING: tuple[Mapping[str, Any], ...] = (
     {"dry_multiplier": 0.8, "dry_base": 1.0, "dry_allowed_length": 1},
     {"dry_multiplier": 0.8, "dry_base": 1.01, "dry_allowed_length": 1},
 )
 """DRY parameters whose penalty stays measurable after a long loop."""
 
-WINDOWED: tuple[Mapping[str, Any], ...] = ({"repetition_penalty": 1.5, "penalty_window": 20},)
+SCALED = (2e-4, 1_000.0)
+"""Temperatures that are tested with logits in proportion, whose quotient float32 has exactly enough."""
+
+WINDOWED: tuple[Mapping[str, Any], ...] = tuple(
+    {"repetition_penalty": 1.5, "penalty_window": size} for size in (20, 1, 500)
+)
 
 PAIRED: dict[Stage, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "cfg": ({"cfg_weight": 0.8}, {"cfg_weight": 2.0}),

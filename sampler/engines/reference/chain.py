@@ -126,7 +126,9 @@ def _apply(stage: Stage, state: Evaluation, batch: Batch, sign: float, rounding:
         return _penalize(state, [ids[-config.penalty_window :] for ids in batch.history], config.repetition_penalty)
     if stage == "temperature" and config.temperature not in (0, 1):
         scores = state.scores / config.temperature
-        return Evaluation("temperature", scores, state.error / config.temperature + _rounding(scores))
+        # An engine that works on log-probabilities has rounded them, and small logits have log-probabilities of log V.
+        own = 2.0**-23 * np.log(scores.shape[-1])
+        return Evaluation("temperature", scores, (state.error + own) / config.temperature + _rounding(scores))
     if stage == "top_k" and config.top_k > 0:
         return _without(state, stage, ~_top_k(state, max(config.top_k, config.min_tokens_to_keep), sign))
     if stage == "min_p" and config.min_p > 0:

@@ -215,7 +215,7 @@ def _trace(tree: str, level: Level, names: Mapping[str, str], questions: bytes, 
         else:
             examination = _examination(tree, level)
             objection, lines = _objection(examination), {level: frozenset(seen)}
-            cells = importlib.import_module("sampler.checks.conformance.probes").all_cells(examination.seed)
+            cells = importlib.import_module("sampler.checks.conformance.probe_sets").all_cells(examination.seed)
             questions = pickle.dumps((cells, examination.judge.known))
         sys.settrace(None)
         pipe.send((objection, lines, questions))

@@ -13,7 +13,7 @@ from sampler.checks.conformance.settings import ORDERS
 from sampler.config import SamplingConfig
 from sampler.engines.base import EngineInfo
 from sampler.engines.capabilities import has_stage
-from sampler.stages import STAGES, Stage
+from sampler.stages import ALL_STAGES, STAGES, Stage
 
 Change = Callable[[SamplingConfig], SamplingConfig]
 FULL_ORDERS = {name: order for name, order in ORDERS.items() if len(order) == len(STAGES) - 1}
@@ -40,8 +40,9 @@ def other_orders(info: EngineInfo) -> Iterator[tuple[str, tuple[Stage, ...]]]:
 
 
 def in_order(order: tuple[Stage, ...], config: SamplingConfig) -> SamplingConfig:
-    """The config with its stages in another order."""
-    return replace(config, order=tuple(stage for stage in order if stage in config.order))
+    """The config with the stages of an order in that order; others keep their places."""
+    stages = iter(stage for stage in order if stage in config.order)
+    return replace(config, order=tuple(next(stages) if stage in order else stage for stage in config.order))
 
 
 def without(stage: Stage, config: SamplingConfig) -> SamplingConfig:
@@ -66,13 +67,18 @@ def diagnose_order(
     judge: Judge, unexplained: Sequence[ProbeResult], together: Sequence[ProbeResult]
 ) -> Iterator[Cause]:
     """Causes of failed cells with several stages; together: all such cells whose stages are right alone."""
+    ignored = tuple(_ignored_at_0(judge, unexplained, together))
+    yield from ignored
+    at_0 = {cause.stage for cause in ignored}
+    unexplained = [one for one in unexplained if not (at_0 & set(one.cell.stages) and _only_greedy([one]))]
     names = tuple(result.cell.name for result in unexplained)
-    greedy = all(one.probe.config.greedy for result in unexplained for one in result.failing)
-    if greedy and _explains(judge, unexplained, _of_raw_logits):
+    if not names:
+        return
+    if _only_greedy(unexplained) and explains(judge, unexplained, _of_raw_logits):
         yield Cause("temperature", "temperature: 0 takes the largest logit, whatever the other stages say", names)
         return
     if all(name.startswith("order:") for name in names):
-        yield Cause("order", f"order: {_of_asked_orders(unexplained)}", names)
+        yield Cause("order", f"order: {_of_asked_orders(judge, unexplained, together)}", names)
         return
     failing = [one for result in unexplained for one in result.failing]
     if all(one.probe.config.greedy and not one.failure for one in failing):
@@ -80,23 +86,57 @@ def diagnose_order(
         what = "takes the most likely token of the logits as they are given" if raw else "is not decided last"
         yield Cause("temperature", f"temperature: 0 {what}", names)
         return
-    default_order = [result for result in together if not result.cell.name.startswith("order:")]
+    seven = [result for result in together if set(result.cell.stages) <= set(STAGES)]
+    default_order = [result for result in seven if not result.cell.name.startswith("order:")]
     for name, order in other_orders(judge.info):
-        if _explains(judge, default_order, partial(in_order, order)):
+        if explains(judge, default_order, partial(in_order, order)):
             explanation = f"order: equals the dialect {name!r}: {' > '.join(order)}"
             yield Cause("order", explanation, names, dialect=name)
             return
     yield from _of_pairs(judge, unexplained)
 
 
-def _of_asked_orders(results: Sequence[ProbeResult]) -> str:
+def _only_greedy(results: Sequence[ProbeResult]) -> bool:
+    """Whether only probes at temperature 0 fail."""
+    return all(one.probe.config.greedy for result in results for one in result.failing)
+
+
+def _ignored_at_0(judge: Judge, unexplained: Sequence[ProbeResult], together: Sequence[ProbeResult]) -> Iterator[Cause]:
+    """Stages that are wrong at temperature 0 while others, which decide the token as well, are right there."""
+    at_0 = [result for result in together if result.cell.name.startswith("greedy:")]
+    if all(result.failing or explains(judge, [result], _of_raw_logits) for result in at_0):
+        return
+    for result in at_0:
+        stage = result.cell.stages[0]
+        if result in unexplained:
+            names = tuple(one.cell.name for one in unexplained if stage in one.cell.stages and _only_greedy([one]))
+            dropped = explains(judge, [result], partial(without, stage))
+            row = result.failing[0].describe(int(np.argmax(result.failing[0].wrong)))
+            yield Cause(stage, f"{stage}: is ignored at temperature 0" if dropped else f"{stage}: {row}", names)
+
+
+def _of_asked_orders(judge: Judge, results: Sequence[ProbeResult], together: Sequence[ProbeResult]) -> str:
     """What is wrong if only orders other than the default one fail."""
-    failing = [one for result in results for one in result.failing]
-    if all(one.probe.config.greedy for one in failing):
+    if _only_greedy(results):
         return "temperature 0 decides where the stage stands, not after the last one"
     if all(result.cell.name.startswith(("order:without", "order:empty")) for result in results):
         return "a stage that the order leaves out is run all the same"
+    turned = [result for result in results if _is_turned(result)]
+    if turned and any(_follows(judge, result) for result in together if _is_turned(result) and not result.failing):
+        pairs = [f"{' before '.join(result.cell.stages)}" for result in turned]
+        more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
+        return f"does not follow an order with {', '.join(pairs[:3])}{more}"
     return "keeps to its own order whatever it is asked for"
+
+
+def _is_turned(result: ProbeResult) -> bool:
+    """Whether a cell tests two stages in the order that is not default."""
+    return result.cell.name.startswith("order:") and len(result.cell.stages) == 2
+
+
+def _follows(judge: Judge, result: ProbeResult) -> bool:
+    """Whether the right answers to a cell show that the engine does not run the default order."""
+    return bool(result.comparisons) and not explains(judge, [result], partial(in_order, ALL_STAGES))
 
 
 def _of_pairs(judge: Judge, unexplained: Sequence[ProbeResult]) -> Iterator[Cause]:
@@ -107,7 +147,7 @@ def _of_pairs(judge: Judge, unexplained: Sequence[ProbeResult]) -> Iterator[Caus
     for result in unexplained:
         pair = result.cell.stages if len(result.cell.stages) == 2 else None
         gone = None if pair is None else _dropped(judge, result)
-        if pair is not None and _explains(judge, [result], partial(swapped, *pair)):
+        if pair is not None and explains(judge, [result], partial(swapped, *pair)):
             exchanged[result.cell.name] = f"{pair[1]} before {pair[0]}"
         elif pair is not None and gone is not None:
             dropped.setdefault(gone, {})[result.cell.name] = pair[0] if gone == pair[1] else pair[1]
@@ -122,7 +162,7 @@ def _of_pairs(judge: Judge, unexplained: Sequence[ProbeResult]) -> Iterator[Caus
     for stage, cells in dropped.items():
         yield Cause(stage, f"{stage}: is ignored where {', '.join(cells.values())} is on", tuple(cells))
     if rest and not exchanged and not dropped:
-        alone = next((stage for stage in STAGES if _explains(judge, rest, partial(without, stage))), None)
+        alone = next((stage for stage in ALL_STAGES if explains(judge, rest, partial(without, stage))), None)
         if alone is not None:
             yield Cause(alone, f"{alone}: is ignored where more stages are on", tuple(one.cell.name for one in rest))
             return
@@ -132,11 +172,11 @@ def _of_pairs(judge: Judge, unexplained: Sequence[ProbeResult]) -> Iterator[Caus
 def _dropped(judge: Judge, result: ProbeResult) -> Stage | None:
     """The stage of a pair that the engine seems to leave out."""
     return next(
-        (stage for stage in reversed(result.cell.stages) if _explains(judge, [result], partial(without, stage))), None
+        (stage for stage in reversed(result.cell.stages) if explains(judge, [result], partial(without, stage))), None
     )
 
 
-def _explains(judge: Judge, results: Sequence[ProbeResult], change: Change) -> bool:
+def explains(judge: Judge, results: Sequence[ProbeResult], change: Change) -> bool:
     """Whether the reference with a changed config gives the engine's answers."""
     for result in results:
         for one in result.comparisons:

@@ -10,6 +10,7 @@ from sampler.checks.conformance.comparison import Comparison
 from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, Alternative, agreement, in_float64
 from sampler.checks.conformance.diagnosis.form import Form, Reader, form_of, read_as
 from sampler.checks.conformance.diagnosis.merge import one_cause
+from sampler.checks.conformance.diagnosis.off import off_causes
 from sampler.checks.conformance.diagnosis.order import Cause, diagnose_order
 from sampler.checks.conformance.diagnosis.raised import error_kind, raised_causes
 from sampler.checks.conformance.judge import Judge
@@ -90,6 +91,22 @@ def _of_form(judge: Judge, results: Sequence[ProbeResult], form: Form) -> Diagno
 
 
 def _of_stages(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
+    """Causes in single stages, then in orders, then in the rest; stages that act although they are off come first."""
+    causes, explained = off_causes(judge, results, _known)
+    found = _of_active(judge, [result for result in results if result.cell.name not in explained])
+    stages = {name: cause.stage for cause in reversed(causes) for name in cause.cases}
+    return Diagnosis((*causes, *found.causes), {**found.stages, **stages})
+
+
+def _known(result: ProbeResult, stage: str) -> str:
+    """What a stage does where no stage is on, in the words of a known mistake; empty if none fits."""
+    found = _fitting(result, ALTERNATIVES["nothing"]) if result.cell.name == "nothing" else None
+    if found is None:
+        return ""
+    return found.explanation if found.stage == stage else f"acts at its off value: {found.explanation}"
+
+
+def _of_active(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
     """Causes in single stages, then in orders, then in the rest."""
     failing = [result for result in results if result.failing]
     stages = {result.cell.name: _own_stage(result) for result in results}
