@@ -323,7 +323,13 @@ MASK = np.float32(-10_000)
 
 
 def halves(scores: Array) -> Array:
-    return scores.astype(np.float16).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return scores.astype(np.float16).astype(np.float32)
+
+
+def logarithms(scores: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(softmax(scores)).astype(np.float32)
 
 
 def in_half_precision() -> EveryStage:
@@ -344,7 +350,7 @@ right_rows(
     "right_with_every_stage_in_half_precision: logits and scores have eleven bits.",
     in_half_precision,
     "right_with_every_stage_in_log_probabilities: what comes back is normalised.",
-    lambda: EveryStage(finish=lambda scores: np.log(softmax(scores)).astype(np.float32)),
+    lambda: EveryStage(finish=logarithms),
     "right_with_float32_sums: top_p adds probabilities term by term in float32.",
     lambda: with_stage(top_p=float32_sums),
 )

@@ -43,7 +43,7 @@ def optional_cells(seed: int) -> Iterator[ProbeSet]:
 
 def _extreme(maker: Maker, stage: Stage) -> Iterator[Probe]:
     """Parameters near the ends of their ranges, logits near +-100, and a vocabulary larger than any block."""
-    for knobs in EXTREME[stage]:
+    for knobs in EXTREME.get(stage, ()):
         yield maker.make(f"{label(knobs)}, V=300", replace(NEUTRAL, **knobs), 300, SEVERAL)
     first = OPTIONAL[stage][0]
     config = replace(NEUTRAL, **first)
@@ -54,7 +54,7 @@ def _extreme(maker: Maker, stage: Stage) -> Iterator[Probe]:
 def _special(maker: Maker, stage: Stage, settings: Sequence[Mapping[str, Any]]) -> Iterator[Probe]:
     """Probes with special histories, EOS ids or logits: repeats, ids outside the vocabulary, an exact threshold."""
     if stage in ("dry_multiplier", "no_repeat_ngram_size"):
-        for knobs in (*settings, *(EXTREME[stage] if stage == "no_repeat_ngram_size" else ())):
+        for knobs in (*settings, *(EXTREME.get(stage, ()) if stage == "no_repeat_ngram_size" else ())):
             probe = maker.make(f"{label(knobs)}, short repeats, V=17", replace(NEUTRAL, **knobs), 17, SEVERAL)
             yield replace(probe, history=repeats(len(SEVERAL)))
             yield replace(

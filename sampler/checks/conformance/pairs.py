@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.checks.conformance.probes import Probe, ProbeSet
-from sampler.checks.conformance.settings import NEUTRAL, PAIRED
+from sampler.checks.conformance.settings import NEUTRAL, OPTIONAL, PAIRED
 from sampler.config import SamplingConfig
 from sampler.requests import Logits
 from sampler.stages import ALL_STAGES, STAGES, Stage
@@ -68,7 +68,9 @@ class _Rows:
             return {"logit_bias": {int(self.ids[0]): -2.5, int(self.ids[4]): 3.0}}
         if stage == "suppressed_tokens":
             return {"suppressed_tokens": (int(self.ids[0]), int(self.ids[6]))}
-        return PAIRED[stage][0] if stage in PAIRED else PAIRED_OPTIONAL[stage]
+        if stage in PAIRED:
+            return PAIRED[stage][0]
+        return PAIRED_OPTIONAL.get(stage, OPTIONAL[stage][0])
 
     def probe(self, cell: str, config: SamplingConfig) -> Probe:
         history = [[int(self.ids[rank]) for rank in HISTORY] for _ in SCALES]

@@ -87,7 +87,7 @@ def _kinds(config: SamplingConfig) -> tuple[str, ...]:
 
 def _extreme(maker: Maker, stage: Stage) -> Iterator[Probe]:
     """Parameters near the ends of their ranges, and logits near +-100."""
-    for knobs in EXTREME[stage]:
+    for knobs in EXTREME.get(stage, ()):
         config = replace(NEUTRAL, **knobs)
         yield maker.make(f"{label(knobs)}, V=300", config, 300, _kinds(config))
     first = SINGLE[stage][0]

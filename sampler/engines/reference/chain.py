@@ -92,6 +92,7 @@ class ReferenceEngine:
                 states.append(OPTIONAL[stage](states[-1], batch, _SIGN[reading]))
             else:
                 states.append(_apply(stage, states[-1], batch, _SIGN[reading], self.input_rounding))
+            states[-1] = _stored(states[-1], self.input_rounding)
         if batch.config.greedy:
             states.append(_without(states[-1], "greedy", ~_spared(states[-1], 1, _SIGN[reading])))
         return states
@@ -174,6 +175,14 @@ def _penalize(state: Evaluation, history: Sequence[Sequence[int]], penalty: floa
         scores[row, seen] *= np.where(scores[row, seen] < 0, penalty, 1 / penalty)
         error[row, seen] *= max(penalty, 1 / penalty)
     return Evaluation("repetition_penalty", scores, error + _rounding(scores))
+
+
+def _stored(state: Evaluation, rounding: float) -> Evaluation:
+    """A state whose scores are kept in a precision of this relative error."""
+    if not rounding:
+        return state
+    least = rounding * np.where(state.kept, np.abs(state.scores), 0.0)
+    return Evaluation(state.stage, state.scores, np.maximum(state.error, least))
 
 
 def _rounding(scores: Array) -> Array:
