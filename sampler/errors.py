@@ -30,6 +30,10 @@ class ConfigError(SamplerError, ValueError):
     """A sampling parameter or order out of range."""
 
 
+class EngineError(SamplerError):
+    """An engine that cannot be loaded, or whose info does not fit."""
+
+
 class VariantError(SamplerError):
     """An unknown variant or analyzer, or an invalid variants file."""
 

@@ -123,7 +123,7 @@ def _show(console: "Console", report: "Report", seconds: float, json: Path | Non
     from sampler.results.report import conformance as check_report
 
     console.print(check_report.table(report.verdicts))
-    for line in check_report.lines(report.verdicts, report.diagnosis, report.info.dialect):
+    for line in check_report.lines(report.verdicts, report.diagnosis, report.meanings):
         console.print(line)
     if answers:
         for line in check_report.answers(report.verdicts):

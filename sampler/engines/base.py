@@ -3,14 +3,15 @@
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sampler.config import SamplingConfig
-from sampler.errors import SamplerError
+from sampler.engines.rules import Rules, read_rules
+from sampler.errors import EngineError
 from sampler.requests import Batch, Context, Generation, Logits, Record, Request, StopReason
 from sampler.stages import ALL_STAGES, Stage
 
@@ -35,6 +36,7 @@ __all__ = [
     "StopReason",
     "by_signature",
     "call_process",
+    "takes_context",
 ]
 
 Level = Literal["process", "draw", "predict", "generate"]
@@ -42,7 +44,7 @@ Reading = Literal["defined", "generous", "strict"]
 """How the reference applies a threshold: exactly, or shifted up or down by possible float32 rounding."""
 
 
-EVERYTHING = frozenset({*ALL_STAGES, *(field.name for field in fields(SamplingConfig))} - {"order"})
+EVERYTHING = frozenset({*ALL_STAGES, *(item.name for item in fields(SamplingConfig))} - {"order"})
 """Every stage and parameter, for engines that support all."""
 
 
@@ -53,17 +55,16 @@ MOST_TEXT = 200
 """Characters of a name that are kept."""
 
 
-class EngineError(SamplerError):
-    """An engine cannot be loaded."""
-
-
 @dataclass(frozen=True)
 class EngineInfo:
     """Identity and features of an engine.
 
-    supports: frozenset of stages and parameters, None for the seven of the default order. orders: "any" or a list.
-    Names, dtypes and collections may have the types of any framework. Raises EngineError for an unknown stage or an
-    invalid number.
+    supports: frozenset of stages and parameters, None for the seven stages of the default order with their parameters
+    and min_tokens_to_keep, and nothing else. cfg: whether it has guidance. orders: "any" or a list. dialect: a name of
+    sampler/engines/rules.py, whose order and rules it has; it then need not list the order. rules: by which rules it
+    differs from HuggingFace's processors, a mapping of names to values or a set of names (docs/check.md).
+    Names, dtypes and collections may have the types of any framework. Raises EngineError for an unknown stage or rule
+    or an invalid number.
     """
 
     name: str
@@ -77,6 +78,7 @@ class EngineInfo:
     supports: frozenset[str] | None = None
     orders: Literal["any"] | tuple[tuple[str, ...], ...] = "any"
     dialect: str | None = None
+    rules: Rules = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Convert every field to its declared type."""
@@ -95,10 +97,11 @@ class EngineInfo:
                 "supports": supports,
                 "orders": "any" if self.orders == "any" else tuple(tuple(order) for order in self.orders),
                 "dialect": None if self.dialect is None else str(self.dialect)[:MOST_TEXT],
+                "rules": read_rules(self.rules),
             }
         except (TypeError, ValueError) as error:
             raise EngineError(f"the info of {self.name} does not fit: {error}", hint="see EngineInfo") from error
-        known = {*ALL_STAGES, *(field.name for field in fields(SamplingConfig))}
+        known = {*ALL_STAGES, *(item.name for item in fields(SamplingConfig))}
         unknown = (supports or frozenset()) - known
         if unknown:
             raise EngineError(
@@ -201,6 +204,9 @@ class Evaluation:
 class Explains(Processes, Protocol):
     """What only the reference can do: the state of every stage, and what float32 rounding may decide."""
 
+    def with_rules(self, rules: Rules) -> "Explains":
+        """The reference for an engine of other rules."""
+
     def evaluate(self, batch: Batch, reading: Reading = "defined") -> list[Evaluation]:
         """The state before and after every stage."""
 
@@ -230,10 +236,19 @@ def by_signature(method: Callable[..., Any], arguments: Mapping[str, Any]) -> tu
     return rest, named
 
 
+def takes_context(method: Callable[..., object]) -> bool:
+    """Whether a method has the keyword `context`, by name or among any keywords."""
+    try:
+        parameters = inspect.signature(method).parameters
+    except (TypeError, ValueError):  # a compiled function may have no signature
+        return False
+    return "context" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
 def call_process(engine: Processes, batch: Batch) -> Logits:
     """Call `process` on rows that share a config, with the context if its signature has one."""
     process: Callable[..., Logits] = engine.process
     values = zip(("logits", "history", "config", "uncond_logits"), batch.inputs, strict=True)
     arguments, named = by_signature(process, {name: value for name, value in values if value is not None})
-    more = {"context": batch.context} if "context" in inspect.signature(process).parameters else {}
+    more = {"context": batch.context} if takes_context(process) else {}
     return process(*arguments, **named, **more)

@@ -5,7 +5,7 @@ import inspect
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sampler.config import SamplingConfig
 from sampler.engines import capabilities
 from sampler.engines.arrays import plain_array
-from sampler.engines.base import Context, Engine, EngineInfo, Generation, Request, by_signature
+from sampler.engines.base import Context, Engine, EngineInfo, Generation, Request, by_signature, takes_context
 from sampler.errors import SamplerError, Unsupported
 
 Method = Literal["process", "draw", "pick", "predict", "generate", "validate", "pieces"]
@@ -105,7 +105,10 @@ def raise_refusal(answer: Answer) -> None:
 
 @dataclass(frozen=True)
 class Offer:
-    """An engine's info, the methods of the protocols and of `capabilities` that it has, and its traits."""
+    """An engine's info, the methods of the protocols and of `capabilities` that it has, and its traits.
+
+    contexts: the methods that take the keyword `context`.
+    """
 
     info: EngineInfo
     methods: frozenset[str] = field(default_factory=frozenset)
@@ -114,6 +117,7 @@ class Offer:
     bitwise: bool = False
     weights_checksum: str | None = None
     records_attention: bool = True
+    contexts: frozenset[str] = frozenset()
 
 
 class EngineClient(Protocol):
@@ -131,17 +135,19 @@ FURTHER = ("following", "recording", "validate", "pieces")
 
 
 def offer_of(engine: Engine) -> Offer:
-    """Find out which methods and traits an engine has."""
+    """Find out which methods and traits an engine has. The info is a copy, which the engine cannot change any more."""
     width = capabilities.slots_of(engine)
     checksum = capabilities.weights_of(engine)
+    methods = frozenset(name for name in METHODS if callable(getattr(engine, name, None)))
     return Offer(
-        engine.info,
-        frozenset(name for name in METHODS if callable(getattr(engine, name, None))),
+        replace(engine.info),
+        methods,
         frozenset(name for name in FURTHER if callable(getattr(engine, name, None))),
         None if width is None else int(width),
         capabilities.is_bitwise(engine),
         None if checksum is None else str(checksum),
         getattr(engine, "records_attention", True) is not False,
+        frozenset(name for name in methods if takes_context(getattr(engine, name))),
     )
 
 
@@ -155,7 +161,7 @@ def perform(engine: Engine, call: Call, on_step: OnStep = ignore_step) -> Answer
             engine = capabilities.following(engine, call.variant, "")
         method: Callable[..., Any] = getattr(engine, call.method)
         left_out = () if _takes(method, "language") else ("language",)
-        further = {"context": _lend(call.context)} if call.context is not None and _takes(method, "context") else {}
+        further = {"context": _lend(call.context)} if call.context is not None and takes_context(method) else {}
         given = {name: value for name, value in lent.items() if value is not None and name not in left_out}
         arguments, named = by_signature(method, given)
         raw = method(*arguments, **named, **further)

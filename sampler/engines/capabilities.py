@@ -4,15 +4,30 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from sampler.config import SamplingConfig, is_default
-from sampler.engines.base import Engine, EngineInfo, Generates, Generation, Request
-from sampler.engines.generations import checked_generations
-from sampler.errors import Unsupported
-from sampler.stages import NEUTRAL, OPTIONAL_STAGES, ROWS, STAGES, Stage
+import numpy as np
+from numpy.typing import NDArray
 
-DEFAULT_SUPPORT = frozenset({*STAGES, "min_tokens_to_keep", "cfg_convention"})
-"""The support of an engine that names nothing. Optional stages must be named, or engines written before a stage
-existed would be blamed for ignoring it."""
+from sampler.config import SamplingConfig, is_default
+from sampler.engines.arrays import plain_array
+from sampler.engines.base import (
+    Batch,
+    Engine,
+    EngineInfo,
+    Generates,
+    Generation,
+    Processes,
+    Request,
+    call_process,
+    takes_context,
+)
+from sampler.engines.generations import checked_generations
+from sampler.engines.rules import DIALECTS, Rules
+from sampler.errors import Unsupported
+from sampler.stages import ALL_STAGES, NEUTRAL, OPTIONAL_STAGES, ROWS, STAGES, Stage
+
+DEFAULT_SUPPORT = frozenset({*STAGES, "min_tokens_to_keep"})
+"""The support of an engine that names nothing. Optional stages and parameters must be named, or engines written before
+one existed would be blamed for ignoring it."""
 
 
 DEFAULT = SamplingConfig()
@@ -21,24 +36,59 @@ DEFAULT = SamplingConfig()
 def offered(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
     """Return the config as the engine gets it: in one of its own orders, if that is equivalent.
 
-    An engine of one fixed order gets the default order in its own. Raises Unsupported naming what is missing.
+    An engine of one fixed order, which a dialect has too, gets the default order in its own. Stages that the order
+    leaves out are off: a config that says both is contradictory. Raises Unsupported naming what is missing.
     """
+    orders = orders_of(info)
+    # A stage that the config's order leaves out must stay off in the longer order of the engine, too.
+    config = config.without([stage for stage in ALL_STAGES if stage not in config.order])
     if "cfg" in config.active_stages() and not info.cfg:
         raise Unsupported(f"{info.name} has no guidance")
-    named = frozenset() if info.orders == "any" else frozenset(stage for order in info.orders for stage in order)
+    named = frozenset() if info.orders == "any" else frozenset(stage for order in orders or () for stage in order)
     missing = sorted(_needed(config, DEFAULT_SUPPORT | named if info.supports is None else info.supports))
     if missing:
         raise Unsupported(f"{info.name} does not support {', '.join(missing)}")
-    if info.orders == "any" or config.order in info.orders:
+    if orders is None or config.order in orders:
         return config
-    same = [order for order in info.orders if _effective(order, config) == _effective(config.order, config)]
-    if not same and len(info.orders) == 1 and is_default(config.order):
-        same = [order for order in info.orders if config.active_stages() <= set(order)]
+    same = [order for order in orders if _effective(order, config) == _effective(config.order, config)]
+    if not same and len(orders) == 1 and is_default(config.order):
+        same = [order for order in orders if config.active_stages() <= set(order)]
     if not same:
         raise Unsupported(f"{info.name} does not offer the order {'>'.join(config.order)}")
-    # A stage that the config's order leaves out must stay off in the longer order of the engine.
-    idle = config.without([stage for stage in STAGES if stage not in config.order])
-    return replace(idle, order=same[0])
+    return replace(config, order=same[0])
+
+
+def orders_of(info: EngineInfo) -> tuple[tuple[Stage, ...], ...] | None:
+    """The orders that an engine can run, None for any. One that names a dialect and no order has the dialect's."""
+    if info.orders != "any":
+        return info.orders
+    dialect = DIALECTS.get(info.dialect or "")
+    return None if dialect is None else (dialect.order,)
+
+
+def in_its_words(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
+    """The config without stages in its order that the engine does not name, all of which are off.
+
+    `alignment` is the identity in `process` and `draw`, so that an engine that does not name it need not know it.
+    """
+    if orders_of(info) is not None:
+        return config
+    known = set(config.order) if info.supports is None else {stage for stage in ALL_STAGES if has_stage(info, stage)}
+    lacking = {"cfg"} if not info.cfg else set()
+    return replace(config, order=tuple(stage for stage in config.order if stage in known - lacking))
+
+
+def needs_context(config: SamplingConfig, rules: Rules) -> str:
+    """The stage that cannot run without the keyword `context`, which has prompt length, step, EOS ids and uniforms."""
+    active = config.active_stages()
+    prompt = rules.get("penalty_prompt")
+    if prompt == "excluded" and "repetition_penalty" in active:
+        return "repetition_penalty"
+    if prompt != "included" and active & {"frequency_penalty", "presence_penalty"}:
+        return min(active & {"frequency_penalty", "presence_penalty"})
+    if "xtc_probability" in active and config.xtc_probability < 1:
+        return "xtc_probability"
+    return "min_new_tokens" if "min_new_tokens" in active else ""
 
 
 def trimmed(info: EngineInfo, config: SamplingConfig) -> SamplingConfig:
@@ -67,7 +117,8 @@ def _names(info: EngineInfo, stage: Stage) -> bool:
 def has_stage(info: EngineInfo, stage: Stage) -> bool:
     """Whether an engine names a stage, or names nothing; and its orders have it."""
     named = info.supports is None or bool(info.supports & {stage, *NEUTRAL[stage]})
-    ordered = info.orders == "any" or any(stage in order for order in info.orders)
+    orders = orders_of(info)
+    ordered = orders is None or any(stage in order for order in orders)
     return named and ordered and (stage != "cfg" or info.cfg)
 
 
@@ -75,8 +126,10 @@ def _needed(config: SamplingConfig, supports: frozenset[str]) -> set[str]:
     """Stages and parameters that a config uses and `supports`, which may name either, lacks."""
     active = config.active_stages()
     missing = {stage for stage in active if not supports & {stage, *NEUTRAL[stage]}}
-    shared = {name for row in ROWS if row.name in active for name in row.shared}
-    return missing | {name for name in shared - supports if getattr(config, name) != getattr(DEFAULT, name)}
+    rows = [row for row in ROWS if row.name in active]
+    shared = {name for row in rows for name in row.shared}
+    own = {name for row in rows for name in row.values if name not in row.neutral}
+    return missing | {name for name in (shared | own) - supports if getattr(config, name) != getattr(DEFAULT, name)}
 
 
 def _effective(order: Sequence[str], config: SamplingConfig) -> list[str]:
@@ -89,6 +142,49 @@ def analyzes(engine: Engine) -> bool | None:
     """Whether the engine has an alignment analyzer; None if it does not say."""
     said: bool | None = getattr(engine, "analyzes", None)
     return said
+
+
+def knows_context(engine: Processes) -> bool:
+    """Whether `process` has the keyword `context`; an engine in a process of its own says so."""
+    contexts: frozenset[str] | None = getattr(engine, "contexts", None)
+    return takes_context(engine.process) if contexts is None else "process" in contexts
+
+
+def process_rows(engine: Processes, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Scores (B, V) of `process`, and which rows it answered, bool (B,).
+
+    An engine that raises is asked without empty histories, and one that raises for two rows is asked row by row. Raises
+    what the engine does.
+    """
+    try:
+        return _scores(engine, batch), np.ones(len(batch), dtype=np.bool_)
+    except Unsupported:
+        raise
+    except Exception:
+        rows = [row for row, ids in enumerate(batch.history) if len(ids)]
+        if not rows or (len(rows) == len(batch) and (len(batch) == 1 or _answers(engine, batch.only(rows[:2])))):
+            raise
+        together = _answers(engine, batch.only(rows[:2]))
+        parts = [rows] if together else [[row] for row in rows]
+        found = np.concatenate([_scores(engine, batch.only(part)) for part in parts])
+    answered = np.isin(np.arange(len(batch)), rows)
+    scores = np.full((len(batch), found.shape[-1]), np.nan, dtype=np.float32)
+    scores[answered] = found
+    return scores, answered
+
+
+def _scores(engine: Processes, batch: Batch) -> NDArray[np.float32]:
+    scores = plain_array(call_process(engine, batch))
+    if isinstance(scores, str):
+        raise TypeError(f"process() gave {scores}")
+    return scores.astype(np.float32)
+
+
+def _answers(engine: Processes, batch: Batch) -> bool:
+    try:
+        return len(_scores(engine, batch)) == len(batch)
+    except Exception:  # noqa: BLE001 - an engine may raise anything
+        return False
 
 
 def slots_of(engine: Engine) -> int | None:

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sampler.engines.base import Engine, EngineError, EngineInfo
 from sampler.errors import MissingPackage, SamplerError
@@ -15,6 +15,7 @@ from sampler.errors import MissingPackage, SamplerError
 def load_engine(name: str, known: dict[str, Callable[[], Engine]]) -> Engine:
     """Load an engine by known name, `package.module:factory` or `path/to/file.py:factory`.
 
+    The factory is a callable without arguments, or the engine itself: an object, a function or a module with an `info`.
     Raises EngineError with the known names if nothing is found or the factory fails.
     """
     if name in known:
@@ -23,13 +24,16 @@ def load_engine(name: str, known: dict[str, Callable[[], Engine]]) -> Engine:
     if not colon or not module_name:
         raise EngineError(f"{name!r} is no engine", hint=f"known: {', '.join(known)}; or file.py:factory")
     factory = getattr(_import(module_name), factory_name, None)
+    if not isinstance(factory, type) and _is_engine(factory):
+        return factory
     if not callable(factory):
         raise EngineError(
-            f"{module_name} has no factory {factory_name!r}", hint="expected a callable without arguments"
+            f"{module_name} has no factory {factory_name!r}",
+            hint="expected a callable without arguments, or an object whose info is an EngineInfo",
         )
     try:
         engine = factory()
-        if isinstance(engine, Engine) and isinstance(engine.info, EngineInfo):
+        if _is_engine(engine):
             return engine
     except SamplerError:
         raise
@@ -38,6 +42,11 @@ def load_engine(name: str, known: dict[str, Callable[[], Engine]]) -> Engine:
             f"{name} failed: {type(error).__name__}: {error}", hint="call it in Python to see where"
         ) from error
     raise EngineError(f"{name} gave a {type(engine).__name__}", hint="expected an object whose info is an EngineInfo")
+
+
+def _is_engine(value: object) -> TypeGuard[Engine]:
+    """A module with an `info` is an engine too."""
+    return isinstance(value, Engine) and isinstance(value.info, EngineInfo)
 
 
 def _import(name: str) -> Any:

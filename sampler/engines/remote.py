@@ -27,7 +27,7 @@ class RemoteEngine:
         self._client, self._variant, self._records = client, variant, records
         offer = client.offer
         self.width, self.bitwise, self.weights_checksum = offer.width, offer.bitwise, offer.weights_checksum
-        self.records_attention = offer.records_attention
+        self.records_attention, self.contexts = offer.records_attention, offer.contexts
 
     @classmethod
     def load(cls, load: Callable[[], Engine], limits: Limits) -> "RemoteEngine":

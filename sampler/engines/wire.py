@@ -88,7 +88,7 @@ def offer_message(offer: Offer) -> Message:
     info = asdict(offer.info)
     info["supports"] = None if offer.info.supports is None else sorted(offer.info.supports)
     content = {item.name: getattr(offer, item.name) for item in fields(offer)}
-    sets = {name: sorted(content[name]) for name in ("methods", "further")}
+    sets = {name: sorted(content[name]) for name in ("methods", "further", "contexts")}
     return Message("offer", 0, {**content, **sets, "info": info})
 
 
@@ -107,6 +107,7 @@ def read_offer(content: Mapping[str, Any]) -> Offer:
             bool(content["bitwise"]),
             None if checksum is None else str(checksum)[:MOST_TEXT],
             bool(content["records_attention"]),
+            frozenset(METHODS) & frozenset(content["contexts"]),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise GarbledError(GARBLED) from error

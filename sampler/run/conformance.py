@@ -15,6 +15,7 @@ from sampler.checks.conformance.diagnosis.draw import DrawResults, diagnose_draw
 from sampler.checks.conformance.diagnosis.merge import merged, name_stages, with_properties
 from sampler.checks.conformance.diagnosis.order import Cause
 from sampler.checks.conformance.diagnosis.process import diagnose
+from sampler.checks.conformance.dialects import declared
 from sampler.checks.conformance.draw.drawer import Drawer, NoDraws
 from sampler.checks.conformance.draw.frequencies import frequencies, other_checks, support
 from sampler.checks.conformance.draw.pick import picks
@@ -23,7 +24,8 @@ from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.predict import CHECKS as PREDICTION
 from sampler.checks.conformance.predict import NoLogits, Predictor, compared
 from sampler.checks.conformance.probe_sets import all_cells
-from sampler.checks.conformance.properties import Subject, ask_properties, strange_ids, subject, unusual_rows
+from sampler.checks.conformance.properties import Subject, ask_properties, subject
+from sampler.checks.conformance.strange import strange_ids, unusual_rows
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo, Level
 from sampler.engines.calls import EngineClient
@@ -32,6 +34,7 @@ from sampler.engines.limits import DEFAULT_LIMITS, Limits
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.engines.registry import load_known, under_test
 from sampler.engines.remote import RemoteEngine
+from sampler.engines.rules import rules_of
 from sampler.errors import Unsupported
 from sampler.run.generation import GenerateRun, causes_of
 from sampler.run.report import DEFAULT_RATE, SHARES, OnVerdict, Report
@@ -72,10 +75,15 @@ class ConformanceRun:
         if dtype not in INPUT_ROUNDING:
             raise Unsupported(f"it computes in {dtype}, for which no tolerance is known ({', '.join(INPUT_ROUNDING)})")
         rounding = INPUT_ROUNDING[dtype]
-        judge = Judge(self.client, ReferenceEngine(rounding), self.tolerance, rounding=rounding, strict=self.strict)
-        if "process" in self.client.offer.methods:
-            judge.find_width()
-        return judge
+        info = self.client.offer.info
+        reference = ReferenceEngine(rounding, rules_of(info.dialect, info.rules))
+        strict = self.strict or bool(reference.rules)  # a rule that is declared is kept at ties too
+        return Judge(self.client, reference=reference, tolerance=self.tolerance, rounding=rounding, strict=strict)
+
+    @cached_property
+    def tested(self) -> Subject | Unsupported:
+        """The engine's very first answer; finds its limits."""
+        return subject(self.judge, self.seed)
 
     def run(self, on_verdict: OnVerdict = lambda verdict: None) -> Report:
         """Run every check of the levels; on_verdict gets each answer."""
@@ -91,7 +99,7 @@ class ConformanceRun:
             verdicts += judged
             causes = merged(causes, found)
         info = self.info
-        dialect = next((cause.dialect for cause in causes if cause.dialect), info.dialect)
+        dialect = next((cause.dialect for cause in causes if cause.dialect), declared(info))
         against = self.against and self.against[1]
         return Report(info, self.rate, tuple(verdicts), tuple(causes), dialect, against)
 
@@ -113,7 +121,7 @@ class ConformanceRun:
 
     def _process(self) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
         judge = self.judge
-        tested = _subject(judge, self.seed)  # before all other calls: it holds the engine's very first answer
+        tested = self.tested  # before all other calls
         cells = [cell for cell in all_cells(self.seed) if self._wanted(f"process/{cell.name}")]
         # For a single cell the diagnosis also needs the idle chain and its stages alone.
         needed = {"nothing", *(stage for cell in cells for stage in cell.stages)} if self.only and cells else set()
@@ -142,6 +150,8 @@ class ConformanceRun:
 
     def _draw(self, known: set[str]) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
         plan = DrawPlan(self.seed, self.rate * SHARES["draw"])
+        if "process" in self.client.offer.methods:
+            _ = self.tested
         drawer = Drawer(self.judge, self.seed)
         findings: dict[str, Finding] = {}
         for cell in plan.cells:
@@ -236,13 +246,6 @@ def _of_cells(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict
         reason = Unsupported(message) if lacking else silent[0].refused[0]
         findings["process/further-stages/scores"] = Finding.skipped("process", "order", reason)
     return findings
-
-
-def _subject(judge: Judge, seed: int) -> Subject | Unsupported:
-    try:
-        return subject(judge, seed)
-    except Unsupported as error:
-        return error
 
 
 def _finding(check: Callable[[], Any], level: Level = "draw") -> Any:

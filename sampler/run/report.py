@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from sampler.checks.conformance.diagnosis.order import Cause
+from sampler.checks.conformance.dialects import meanings
 from sampler.checks.verdict import Verdict, Whole, overall
 from sampler.engines.base import EngineInfo
 
@@ -46,12 +47,18 @@ class Report:
         """Whether an engine is compared with another one, and not a file of tokens with a file."""
         return self.against is not None and not any(verdict.id.level == "tokens" for verdict in self.verdicts)
 
+    @property
+    def meanings(self) -> list[str]:
+        """What the dialect and the rules that the engine declares mean, one sentence each."""
+        return meanings(self.info)
+
     def as_json(self) -> dict[str, Any]:
         """The contract of `--json`; numbers that are not finite become null."""
         info = self.info
-        supports = None if info.supports is None else sorted(info.supports)
+        engine = {**asdict(info), "supports": None if info.supports is None else sorted(info.supports)}
+        del engine["rules"]  # `dialect` has them in words
         return {
-            "engine": {**asdict(info), "supports": supports},
+            "engine": engine,
             "against": self.against,
             "dialect": self.dialect,
             "false_alarm_rate": self.rate,

@@ -15,6 +15,7 @@ from sampler.engines.base import Engine
 from sampler.engines.calls import OnStep
 from sampler.engines.capabilities import generate, is_bitwise
 from sampler.engines.reference.chain import ReferenceEngine
+from sampler.engines.rules import rules_of
 from sampler.errors import Unsupported
 from sampler.matrix.matrix import Case, Group
 from sampler.requests import Generation, Record, Request
@@ -171,13 +172,15 @@ class StepSuite:
         engine, other = self.session.engine_for(case), self.session.other_key(case)
         first, reseeded = generated.request(0), generated.reseeded
         noisy = self.session.with_noise(first, other)
-        oracle, missing = self.session.oracle
+        rules = rules_of(engine.info.dialect, engine.info.rules)
+        # HuggingFace's processors cannot follow another rule.
+        oracle, missing = (ReferenceEngine(rules=rules), "") if rules else self.session.oracle
         known = known_model(self.session, case, engine)
         precision = precision_of(engine.info.dtype, generated.generations)
         bos = self.session.engine.info.bos_id
         return Evidence(
             engine=engine,
-            reference=ReferenceEngine(precision.rounding if precision else 0.0),
+            reference=ReferenceEngine(precision.rounding if precision else 0.0, rules),
             oracle=oracle,
             oracle_missing=missing,
             requests=generated.requests,

@@ -93,7 +93,7 @@ def test_a_difference_at_ties_is_a_dialect_that_fails_in_strict_runs(name):
 @pytest.mark.parametrize("strict", [False, True])
 def test_temperature_0_may_draw_another_of_the_maxima_unless_the_run_is_strict(strict):
     engine = WRONG["temperature_0_takes_the_highest_id"].factory()
-    judge = Judge(Local(engine), ReferenceEngine(), strict=strict)
+    judge = Judge(Local(engine), reference=ReferenceEngine(), strict=strict)
     finding = greedy(Drawer(judge, 0), DrawPlan(0))
     assert finding.outcome == ("failed" if strict else "passed")
     assert ("dialect at ties" in finding.message) != strict
@@ -120,7 +120,7 @@ def test_a_failure_says_how_much_it_matters_on_ordinary_rows(name):
 def test_the_severity_is_the_total_variation_on_rows_without_ties():
     """Against a direct sum over the rows that are asked."""
     engine = WRONG["top_k_keeps_one_more"].factory()
-    judge = Judge(Local(engine), ReferenceEngine())
+    judge = Judge(Local(engine), reference=ReferenceEngine())
     cell = ProbeSet("top_k", ("top_k",), ())
     probe = severity_probe(cell, replace(NEUTRAL, top_k=5))
     assert all(len(set(row)) == len(row) for row in probe.logits.tolist())

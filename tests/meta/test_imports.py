@@ -22,7 +22,8 @@ FOUNDATION = ("errors", "version", "statistics", "stages", "loops", "runtime")
 GROUND = (*FOUNDATION, "config", "alignment", "variants", "requests")
 MODELS = (*GROUND, "chain", "t3", "s3gen")
 CONTRACT = ("errors", "stages", "config", "requests")
-CHECKED = (*CONTRACT, "statistics", "loops", "engines.base", "engines.calls", "engines.capabilities", "checks.verdict")
+OF_ENGINES = tuple(f"engines.{name}" for name in ("arrays", "base", "calls", "capabilities", "rules"))
+CHECKED = (*CONTRACT, "statistics", "loops", *OF_ENGINES, "checks.verdict")
 BELOW_PAGES = (*MODELS, "generation", "finch", "engines", "matrix", "checks", "results.store")
 
 RULES: Mapping[str, tuple[str, ...]] = {
@@ -42,7 +43,9 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "generation": MODELS,
     "finch": (*MODELS, "generation"),
     "engines": (*GROUND, "engines"),
-    "engines.base": CONTRACT,
+    "engines.base": (*CONTRACT, "engines.rules", "engines.arrays"),
+    "engines.rules": ("errors", "stages"),
+    "engines.arrays": (),
     "engines.core": (*MODELS, "generation", "finch", "engines"),
     "engines.registry": (*MODELS, "generation", "finch", "engines"),
     "matrix": GROUND,

@@ -1,12 +1,17 @@
 """Wrong in guidance: base, sign, weight, and what is done without unconditional logits."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from sampler.stages import STAGES
+
 from .chain import Array, Call, from_conditional, from_unconditional, log_softmax, mixed, softmax, unchanged
+from .engines import INFO, Miniature, stage_at, with_config, with_order, with_stage
 from .engines import behind as moved_behind
-from .engines import stage_at, with_config, with_order, with_stage
 from .tables import PROCESS, example, replace_config, spread, wrong, wrong_rows
 
+CONVENTIONS = replace(INFO, supports=frozenset({*STAGES, "min_tokens_to_keep", "cfg_convention"}))
 OTHER = np.roll(spread(), 2) * np.float32(0.7)
 UNGUIDED = example(cfg_weight=0.5)
 PENALISED = example(history=[3, 5, 0, 7], uncond=OTHER, cfg_weight=0.5, repetition_penalty=1.5)
@@ -80,7 +85,7 @@ wrong_rows(
     lambda: with_config(lambda config: replace_config(config, cfg_weight=min(config.cfg_weight, 1.0))),
     example(uncond=OTHER, cfg_weight=2.5),
     "guidance_knows_one_convention: c + w (c - u) also where u + w (c - u) is asked for [C01].",
-    lambda: with_config(lambda config: replace_config(config, cfg_convention="conditional")),
+    lambda: Miniature(rewrite=lambda config: replace_config(config, cfg_convention="conditional"), info=CONVENTIONS),
     example(uncond=OTHER, cfg_weight=1.5, cfg_convention="unconditional"),
     "guidance_after_the_penalty: the penalty changes the conditional logits alone, before they are mixed [P12].",
     lambda: with_order(lambda stages: moved_behind(stages, "cfg", ["repetition_penalty"])),

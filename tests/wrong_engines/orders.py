@@ -47,10 +47,6 @@ wrong_rows(
     example(min_p=0.3, top_p=0.6, order=ORDER),
     "order_is_reversed: processors run from the last to the first [P12].",
     lambda: with_order(lambda stages: stages[::-1]),
-    "order_is_completed: a stage that the order leaves out runs all the same, at the end [P17].",
-    lambda: with_order(lambda stages: (*stages, *(stage for stage in STAGES if stage not in stages))),
-    example(min_p=0.3, top_p=0.6, order=("temperature", "min_p")),
-    {"also": ("top_p",)},
 )
 
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from sampler.engines.base import EngineInfo
 from sampler.errors import LogitsError, Unsupported
+from sampler.stages import STAGES
 
 from .chain import Array, Call, keep, penalized, run, unchanged
-from .engines import INFO, Miniature, OnlyProcesses, Processing, with_stage
+from .engines import INFO, Miniature, OnlyProcesses, Processing, with_order, with_stage
 from .tables import right, right_rows
 
 ITS_ORDER = ("cfg", "alignment", "repetition_penalty", "top_k", "top_p", "min_p", "temperature")
@@ -41,6 +42,8 @@ right_rows(
     lambda: refusing(lambda config: "" if config.order == ITS_ORDER else f"order {config.order}", ORDERED),
     "right_that_keeps_to_its_order: has one order, says so, and keeps to it whatever it is asked for.",
     lambda: Miniature(info=ORDERED, rewrite=lambda config: replace(config, order=ITS_ORDER)),
+    "right_that_completes_the_order: a stage that the order leaves out runs at the end, and is never on where it does.",
+    lambda: with_order(lambda stages: (*stages, *(stage for stage in STAGES if stage not in stages))),
     "right_without_top_k: has no top_k, and says so.",
     lambda: saying(with_stage(top_k=unchanged), replace(INFO, supports=WITHOUT_TOP_K)),
     "right_without_guidance: has no guidance, and says so.",
@@ -112,4 +115,5 @@ right_rows(
     lambda: OnlyProcesses(Miniature()),
     "right_that_refuses_foreign_ids: an id beyond the vocabulary, which no chain needs to know, is an IndexError.",
     lambda: with_stage(repetition_penalty=penalized(lambda call, row, size: sorted(set(call.history[row])))),
+    lambda inputs: all(max(ids, default=0) < inputs.logits.shape[1] for ids in inputs.history),
 )

@@ -5,15 +5,16 @@ This is for the tables only, whose inputs are chosen so that each fault shows; i
 
 import copy
 import functools
-import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 
-from sampler.engines.base import Picks, by_signature, call_process
+from sampler.engines.arrays import plain_array
+from sampler.engines.base import Picks, by_signature, call_process, takes_context
 from sampler.engines.reference.chain import ReferenceEngine
+from sampler.engines.rules import rules_of
 from sampler.errors import Unsupported
 from sampler.requests import Batch, Context
 
@@ -24,10 +25,15 @@ REFERENCE = ReferenceEngine()
 
 
 def call(engine, inputs: Example) -> np.ndarray:
-    lengths = np.array([len(ids) for ids in inputs.history])
-    context = inputs.context or Context(lengths, np.zeros_like(lengths), ())
     uncond = inputs.uncond if engine.info.cfg else None
-    return call_process(engine, Batch(inputs.logits, inputs.history, (inputs.config,) * len(lengths), uncond, context))
+    configs = (inputs.config,) * len(inputs.history)
+    return call_process(engine, Batch(inputs.logits, inputs.history, configs, uncond, context_of(inputs)))
+
+
+def context_of(inputs: Example) -> Context:
+    """That of the input, or all of the history is prompt."""
+    lengths = np.array([len(ids) for ids in inputs.history])
+    return inputs.context or Context(lengths, np.zeros_like(lengths), ())
 
 
 def in_a_thread(ask: Callable[..., np.ndarray], *inputs: object) -> np.ndarray:
@@ -50,14 +56,28 @@ def or_its_error(find: Callable[..., str]) -> Callable[..., str]:
     return found
 
 
-def difference(answer: object, inputs: Example) -> str:
+def with_its_eos(engine, inputs: Example) -> Example:
+    """The input with the EOS ids of the engine in its context, if it names some."""
+    eos_ids = engine.info.eos_ids
+    return replace(inputs, context=context_of(inputs)._replace(eos_ids=eos_ids)) if eos_ids else inputs
+
+
+def truth_of(engine) -> ReferenceEngine:
+    """The reference with the rules that an engine declares."""
+    return ReferenceEngine(rules=rules_of(engine.info.dialect, engine.info.rules))
+
+
+def difference(answer: object, inputs: Example, reference: ReferenceEngine = REFERENCE) -> str:
     """What is wrong with the answer to an input; empty where nothing is."""
-    answer = np.asarray(answer)
-    if answer.dtype.kind not in "fiu" or answer.shape != inputs.logits.shape:
+    answer = plain_array(answer)
+    if isinstance(answer, str):
+        return answer
+    if answer.shape != inputs.logits.shape:
         return f"{answer.dtype} of shape {answer.shape}"
-    truth = REFERENCE.process(inputs.logits, inputs.history, inputs.config, inputs.uncond, inputs.context)
+    truth = reference.process(inputs.logits, inputs.history, inputs.config, inputs.uncond, context_of(inputs))
     answer, truth = (
-        np.where(each < each.max(axis=-1, keepdims=True) - 5_000, -np.inf, each) for each in (answer, truth)
+        np.where(each < each.max(axis=-1, keepdims=True) - 80, -np.inf, each.astype(np.float64))
+        for each in (answer, truth)
     )
     if np.isnan(answer).any() or not np.array_equal((answer > -np.inf).sum(-1), (truth > -np.inf).sum(-1)):
         return "kept sets"
@@ -76,9 +96,10 @@ def has_ties(inputs: Example) -> bool:
 @or_its_error
 def fault_in_process(engine, inputs: Example) -> str:
     """The first difference that calls in any manner show: once, again, row by row, in a thread."""
-    lent = copy.deepcopy(inputs)
+    inputs = with_its_eos(engine, inputs)
+    lent, truth = copy.deepcopy(inputs), truth_of(engine)
     first = call(engine, lent)
-    wrong = difference(first, inputs)
+    wrong = difference(first, inputs, truth)
     if wrong:
         return wrong
     for ours, theirs in ((lent.logits, inputs.logits), (lent.uncond, inputs.uncond)):
@@ -86,40 +107,42 @@ def fault_in_process(engine, inputs: Example) -> str:
             return "its input is written to"
     if lent.history != inputs.history:
         return "the history is written to"
-    kept = np.array(first)
+    kept = plain_array(first)
     if inputs.logits.shape[1] == PLAIN.logits.shape[1]:
         others = np.repeat(PLAIN.logits, len(inputs.logits), axis=0)
         call(engine, replace(PLAIN, logits=others, history=[[14, 21] for _ in inputs.history]))
-    if not np.array_equal(first, kept):
+    if not np.array_equal(plain_array(first), kept):
         return "an answer is overwritten"
     manners = (call(engine, inputs), in_a_thread(call, engine, inputs), call(engine, inputs))
-    return next(filter(None, (difference(answer, inputs) for answer in manners)), "")
+    return next(filter(None, (difference(answer, inputs, truth) for answer in manners)), "")
 
 
 def draws(engine, inputs: Example, n: int, seed: int) -> np.ndarray:
     uncond = None if inputs.uncond is None else inputs.uncond[0]
     further = {}
-    if "context" in inspect.signature(engine.draw).parameters:
+    if takes_context(engine.draw):
         further["context"] = Context(np.array([len(inputs.history[0])]), np.array([0]), ())
     arguments = {"logits": inputs.logits[0], "history": inputs.history[0], "config": inputs.config}
     arguments |= {"n": n, "seed": seed, "uncond_logits": uncond}
     given, named = by_signature(engine.draw, arguments)
-    return engine.draw(*given, **named, **further)
+    return plain_array(engine.draw(*given, **named, **further))
 
 
-def law(inputs: Example) -> np.ndarray:
+def law(inputs: Example, reference: ReferenceEngine = REFERENCE) -> np.ndarray:
     uncond = None if inputs.uncond is None else inputs.uncond[:1]
-    return softmax(REFERENCE.process(inputs.logits[:1], inputs.history[:1], inputs.config, uncond))[0]
+    lengths = np.array([len(inputs.history[0])])
+    first = Context(lengths, np.zeros_like(lengths), context_of(inputs).eos_ids)
+    return softmax(reference.process(inputs.logits[:1], inputs.history[:1], inputs.config, uncond, first))[0]
 
 
 @or_its_error
 def fault_in_draws(engine, inputs: Example, n: int = 20_000) -> str:
     """What draws show in some manner, by bounds that right ones keep with the seeds at hand; empty where they do."""
-    p = law(inputs)
+    p = law(with_its_eos(engine, inputs), truth_of(engine))
     tokens = draws(engine, inputs, n, 5)
     single = np.array([draws(engine, inputs, 1, seed)[0] for seed in range(300)])
     for each, count in ((tokens, n), (single, 300)):
-        if each.shape != (count,) or each.dtype != np.int64 or each.min() < 0 or each.max() >= len(p):
+        if each.shape != (count,) or each.dtype.kind not in "iu" or each.min() < 0 or each.max() >= len(p):
             return f"{each.dtype} {each.shape}, {each.min()} to {each.max()}"
         if (p[each] == 0).any():
             return "a token that was removed"

@@ -78,6 +78,10 @@ class Wrong:
 
 WRONG: dict[str, Wrong] = {}
 RIGHT: dict[str, Factory] = {}
+Within = Callable[[Example], bool]
+WITHIN: dict[str, Within] = {}
+"""Of each right engine: whether an input is within its limits."""
+
 BOTH = ("process", "draw")
 PROCESS = ("process",)
 DRAW = ("draw",)
@@ -138,19 +142,23 @@ def wrong_rows(stage: str, *items: Any, **common: Any) -> None:
         wrong(**options)(named(factory, name, f"Fault: {fault}"))
 
 
-def right(part: Any = None, *, of: Callable[[Any], Any] | None = None) -> Any:
-    """Put a factory into the table of right engines, or the part from which `of` makes the engine."""
+def right(part: Any = None, *, of: Callable[[Any], Any] | None = None, within: Within | None = None) -> Any:
+    """Put a factory into the table of right engines, or the part from which `of` makes the engine.
+
+    within: whether an input is within the engine's limits, beyond which it may raise.
+    """
     if part is None:
-        return lambda part: right(part, of=of)
+        return lambda part: right(part, of=of, within=within)
     assert part.__name__ not in RIGHT
+    WITHIN[part.__name__] = within or (lambda inputs: True)
     RIGHT[part.__name__] = part if of is None else named(lambda: of(part), part.__name__, part.__doc__)
     return part
 
 
 def right_rows(*items: Any) -> None:
-    """Put the rows of a flat table into that of right engines: "name: what looks different", factory."""
-    for name, difference, (factory,) in flat(*items):
-        right(named(factory, name, f"No fault: {difference}"))
+    """Put the rows of a flat table into that of right engines: "name: what looks different", factory, its limits."""
+    for name, difference, (factory, *within) in flat(*items):
+        right(named(factory, name, f"No fault: {difference}"), within=next(iter(within), None))
 
 
 def replace_config(config: SamplingConfig, **knobs: Any) -> SamplingConfig:

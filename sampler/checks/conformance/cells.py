@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sampler.checks.conformance.comparison import Comparison
 from sampler.checks.conformance.judge import Blame, Judge
-from sampler.checks.conformance.probes import ProbeSet
+from sampler.checks.conformance.probes import NOT_EMPTY, ProbeSet
 from sampler.checks.conformance.severity import in_words, measured
 from sampler.checks.conformance.ties import AT_TIES, without_ties
 from sampler.checks.verdict import Finding, Outcome
@@ -68,6 +68,8 @@ class ProbeResult:
             return f"{wrong} of {rows} rows are wrong; {shown.describe(row)}{severity and f'; {severity}'}"
         grey = sum(int((one.expected.must != one.expected.may).any(axis=-1).sum()) for one in self.comparisons)
         refused = f"; not tested: {self.refused[0].message}" if self.refused else ""
+        if any(one.probe.name.endswith(NOT_EMPTY) for one in self.comparisons):
+            refused += "; without empty histories, which it refuses"
         left_out = f"; without {', '.join(self.left_out)}, which it lacks" if self.left_out else ""
         tied = [one for one in self.comparisons if one.at_ties.any()]
         if tied:
@@ -141,7 +143,11 @@ def _answered_rows(judge: Judge, comparison: Comparison, before: Sequence[Compar
     if comparison.answer.failure != "raised":
         return [comparison]
     filled = comparison.probe.with_filled_histories()
-    found = [comparison] if filled is None else [comparison, judge.compare(filled)]
+    found = [comparison]
+    if filled is not None:
+        found.append(judge.compare(filled))
+        if not found[-1].failure:  # it refuses an empty history where this stage is on, which is not asked then
+            return found[-1:]
     count = len(comparison.probe.logits)
     hopeless = sum(one.answer.failure == "raised" and len(one.probe.logits) > 1 for one in before)
     if not found[-1].failure or count == 1 or hopeless >= MOST_SPLIT:

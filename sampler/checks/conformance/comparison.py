@@ -10,19 +10,16 @@ from scipy.special import softmax
 from sampler.checks.conformance.probes import Mask, Probe
 from sampler.checks.verdict import some_ids
 from sampler.engines.calls import Answer
-from sampler.statistics.distance import total_variation
+from sampler.statistics.distance import UNSEEN, drawable, total_variation
 
 Array = NDArray[np.float64]
 
 VARIATION = 1e-5
 """Total variation that float32 rounding can cause between two correct chains, in addition to its effect on scores."""
 
-NEGLIGIBLE = 5_000.0
-"""A score this far below the best counts as removed: its probability is 0 in every floating-point format."""
-
-UNSEEN = 80.0
-"""A token this far below the best may be removed: its probability is below the smallest normal float32, and an engine
-that works on probabilities rounds it to 0. No draw can detect the difference."""
+FAR = 25.0
+FLAT = 0.1
+"""Scores that differ by less, more than FAR nats below the best, look like a finite mask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,17 +31,17 @@ class Expected:
     scores: Array
     tolerance: Array
     counts: NDArray[np.int64] | None
-    unfiltered: Array | None = None
-    """Scores (B, V) without any filter, where a dialect may choose which of equal scores a filter keeps."""
-
     rounding: float = 0.0
     """Relative tolerance of `counts`: lower precision does not add equal probabilities exactly."""
 
     def other_count(self, kept: Mask) -> Mask:
-        """Rows that keep a wrong number of equal tokens, (B,)."""
+        """Rows that keep a wrong number of equal tokens, (B,). Those that no draw can reach may be among them."""
         if self.counts is None:
             return np.zeros(len(kept), dtype=np.bool_)
-        return np.asarray(np.abs(kept.sum(axis=-1) - self.counts) > np.ceil(self.counts * self.rounding))
+        allowed = np.ceil(self.counts * self.rounding)
+        unseen = ((self.scores > -np.inf) & (drawable(self.scores) == -np.inf)).sum(axis=-1)
+        excess = kept.sum(axis=-1) - self.counts
+        return np.asarray((excess > allowed) | (excess < -allowed - unseen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +64,7 @@ class Comparison:
     def scores(self) -> Array:
         """The engine's scores, float64 (B, V); -inf for tokens that cannot be drawn."""
         assert self.answer.value is not None  # noqa: S101 - only used without a failure
-        scores = self.answer.value.astype(np.float64)
-        best = np.max(np.where(np.isfinite(scores), scores, -np.inf), axis=-1, keepdims=True)
-        with np.errstate(invalid="ignore"):
-            return np.where(scores < best - NEGLIGIBLE, -np.inf, scores)
+        return drawable(self.answer.value)
 
     @cached_property
     def broken(self) -> Mask:
@@ -93,11 +87,8 @@ class Comparison:
         if self.failure:
             return np.ones(len(self.probe.logits), dtype=np.bool_)
         kept = self.scores > -np.inf
-        outside = (self.expected.must & ~kept) | (kept & ~self.expected.may)
-        others = outside.any(axis=-1)
+        others = ((self.expected.must & ~kept) | (kept & ~self.expected.may)).any(axis=-1)
         others |= self.expected.other_count(kept)
-        if self.expected.unfiltered is not None:
-            others &= ~_among_equals(outside, kept, self.expected.unfiltered)
         wrong = self.broken | others | (self.variation > self.expected.tolerance)
         return np.asarray(wrong & ~self.at_ties)
 
@@ -116,6 +107,22 @@ class Comparison:
             result[rows] = total_variation(mine[rows], self.expected.scores[rows])
         return result
 
+    def mask_depth(self, row: int) -> float | None:
+        """How many nats below the best the wrongly kept tokens lie, if they have one score as under a finite mask."""
+        scores = self.scores[row]
+        more = scores[(scores > -np.inf) & ~self.expected.may[row]]
+        if len(more) == 0 or self.broken[row] or np.ptp(more) > FLAT or more.max() > scores.max() - FAR:
+            return None
+        return float(scores.max() - more.max())
+
+    def describe_mask(self, row: int) -> str:
+        """Describe a row whose removed tokens can be drawn."""
+        ids = np.flatnonzero((self.scores[row] > -np.inf) & ~self.expected.may[row])
+        return (
+            f"the removed tokens {some_ids(ids)} are {self.mask_depth(row):.3g} nats below the best, where draws reach "
+            f"them; removed is -inf, or more than {UNSEEN:g} nats below"
+        )
+
     def describe(self, row: int) -> str:
         """Describe a wrong row: the kept tokens as sets first, then the worst token and the tolerance."""
         name = f"{self.probe.name}, row {row} ({self.probe.kinds[row]})"
@@ -131,6 +138,8 @@ class Comparison:
         sets = [f"it {verb} {some_ids(ids)}" for verb, ids in (("keeps also", more), ("removes", less)) if len(ids)]
         if not sets and self.expected.counts is not None and kept.sum() != self.expected.counts[row]:
             sets = [f"it keeps {kept.sum()} of equal tokens, {self.expected.counts[row]} are expected"]
+        if self.mask_depth(row) is not None:
+            return f"{name}: {self.describe_mask(row)}"
         if sets:
             return (
                 f"{name}: {' and '.join(sets)}; it keeps {kept.sum()} tokens, the reference {(theirs > -np.inf).sum()}"
@@ -141,10 +150,3 @@ class Comparison:
             f"{name}: the same tokens are kept, token {token} has p = {mine[token]:.6g} instead of {other[token]:.6g} "
             f"(total variation {self.variation[row]:.2g}, allowed {self.expected.tolerance[row]:.2g})"
         )
-
-
-def _among_equals(outside: Mask, kept: Mask, scores: Array) -> Mask:
-    """Rows where all wrongly kept or removed tokens have the same score, and some token is kept."""
-    low = np.where(outside, scores, np.inf).min(axis=-1)
-    high = np.where(outside, scores, -np.inf).max(axis=-1)
-    return np.asarray(kept.any(axis=-1) & ((low == high) | ~outside.any(axis=-1)))

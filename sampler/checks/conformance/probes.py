@@ -14,6 +14,9 @@ from sampler.stages import Stage
 
 Mask = NDArray[np.bool_]
 
+NOT_EMPTY = ", no empty history"
+"""Ends the name of a probe whose empty histories were filled."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Probe(Batch):
@@ -59,7 +62,8 @@ class Probe(Batch):
         """The same rows without empty histories, or None if there are none."""
         if all(self.history):
             return None
-        return replace(self, name=f"{self.name}, no empty history", history=[ids or [0] for ids in self.history])
+        history = [ids or [0] for ids in self.history]
+        return replace(self, name=f"{self.name}{NOT_EMPTY}", history=history, context=None)
 
     def before(self, stage: Stage, scores: NDArray[np.float64]) -> Self:
         """The same rows with one stage alone, on the scores (B, V) before it."""

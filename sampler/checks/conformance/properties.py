@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.checks.conformance.comparison import VARIATION, Comparison
-from sampler.checks.conformance.diagnosis.alternatives import STRAY_IDS, agreement, in_float64
+from sampler.checks.conformance.asking import SPARING
 from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.probes import Maker, Probe
 from sampler.checks.conformance.rows import FEW_KINDS
 from sampler.checks.conformance.settings import ALL_ON, NEUTRAL
 from sampler.checks.verdict import Finding, some_ids
 from sampler.config import SamplingConfig
-from sampler.engines.calls import Answer, raise_refusal, refusal
+from sampler.engines.calls import Answer, raise_refusal
 from sampler.errors import Unsupported
 from sampler.stages import STAGES, Stage
 from sampler.statistics.distance import total_variation
@@ -83,14 +82,32 @@ def _scores(answer: Answer, probe: Probe) -> Array:
     return answer.value.astype(np.float64)
 
 
-def subject(judge: Judge, seed: int) -> Subject:
-    """An engine and the answer to a probe with every stage that it has. Raises Unsupported if it lacks all."""
+def subject(judge: Judge, seed: int) -> Subject | Unsupported:
+    """An engine and its very first answer, to a probe with every stage that it has; then find its limits.
+
+    An engine that refuses the probe for one of its limits is asked again within it. Unsupported if it lacks all.
+    """
+    first = _subject(judge, seed)
+    judge.find_limits()
+    return first if isinstance(first, Subject) and _fits(first) else _subject(judge, seed)
+
+
+def _fits(subject: Subject) -> bool:
+    value = subject.first.value
+    return value is not None and value.shape == subject.probe.logits.shape
+
+
+def _subject(judge: Judge, seed: int) -> Subject | Unsupported:
     config = SamplingConfig(**ALL_ON)
     for stage in STAGES:
         if stage != "alignment" and not _has(judge, stage):
             config = config.without([stage])
-    probe = Maker("properties", seed).make("everything", judge.asked(config), SIZE, (*FEW_KINDS, "positive"))
-    return Subject(judge, probe, judge.ask(probe))
+    try:
+        asked = judge.asked(config)
+        probe = judge.fitted(Maker("properties", seed).make("everything", asked, SIZE, (*FEW_KINDS, "positive")))
+        return Subject(judge, probe, judge.ask(probe))
+    except Unsupported as error:
+        return error
 
 
 def _has(judge: Judge, stage: Stage) -> bool:
@@ -161,6 +178,8 @@ def _permuted(subject: Subject) -> str:
     """Permuted ids of tokens. Raises Unsupported in half precision, where ids decide among rounded scores."""
     if subject.judge.rounding:
         raise Unsupported("half precision rounds different scores to equal ones")
+    if set(SPARING) & set(subject.judge.rules):
+        raise Unsupported("its rules depend on which ids are EOS")
     probe = subject.probe
     order = np.random.default_rng(7).permutation(SIZE)
     place = np.argsort(order)
@@ -220,6 +239,9 @@ def _without_broken(subject: Subject) -> Subject:
 
 def _test(prop: Property, subject: Subject) -> Finding:
     rows = len(subject.probe.logits)
+    if prop.stage == "batch" and subject.judge.row_by_row:
+        message = "several rows at once are refused, so each was asked alone"
+        return Finding.skipped("process", prop.stage, "unsupported", message)
     try:
         seen = prop.holds(subject)
     except Unsupported as error:
@@ -229,72 +251,3 @@ def _test(prop: Property, subject: Subject) -> Finding:
     if seen:
         return Finding("process", prop.stage, "failed", rows, f"{prop.name}: {seen}", 1.0, 0.0)
     return Finding("process", prop.stage, "passed", rows, f"{prop.name}: {rows} rows", 0.0, 0.0)
-
-
-def unusual_rows(judge: Judge) -> Finding:
-    """Report how rows without a distribution are handled. Only a hang or crash is a failure."""
-    rows = {"NaN": np.nan, "+inf": np.inf, "every token removed": -np.inf}
-    seen: list[str] = []
-    for name, value in rows.items():
-        logits = np.zeros((1, 9), dtype=np.float32)
-        logits[0, :] = value if value == -np.inf else logits[0]
-        logits[0, 4] = value
-        probe = Probe.of("unusual rows", name, NEUTRAL, logits, [[]], (name,))
-        try:
-            probe = probe.with_config(judge.asked(NEUTRAL))
-        except Unsupported as error:
-            return Finding.skipped("process", "purity", error)
-        answer = judge.ask(probe)
-        refused = refusal(answer)
-        if refused is not None:
-            return Finding.skipped("process", "purity", refused)
-        if answer.failure in ("hung", "died"):
-            return Finding("process", "purity", "errored", len(seen), f"{name}: {answer.message}")
-        seen.append(f"{name}: {_in_words(answer)}")
-    return Finding("process", "purity", "passed", len(seen), f"reported, not judged: {'; '.join(seen)}")
-
-
-def _in_words(answer: Answer) -> str:
-    if answer.value is None:
-        return f"refused ({answer.message})"
-    scores = answer.value.ravel()
-    if np.isnan(scores).any():
-        return f"{int(np.isnan(scores).sum())} scores are NaN"
-    return f"keeps {some_ids(np.flatnonzero(scores > -np.inf))}"
-
-
-def strange_ids(judge: Judge, seed: int) -> Finding:
-    """Ids outside the vocabulary have no score and must not penalise other tokens. Rejecting them is fine."""
-    stage = "repetition_penalty"
-    config = replace(NEUTRAL, repetition_penalty=2.0)
-    probe = Maker("ids outside the vocabulary", seed).make("V=17", config, 17, ("ordinary", "zeros", "positive"))
-    probe = replace(probe, history=[[5, 17, 40], [6_561], [17, 3, 3]])
-    try:
-        comparison = judge.compare(probe.with_config(judge.asked(config)))
-    except Unsupported as error:
-        return Finding.skipped("process", stage, error)
-    inside = replace(comparison.probe, history=[[token for token in ids if token < 17] for ids in probe.history])
-    if comparison.answer.failure == "raised":
-        if judge.ask(replace(inside, history=[ids or [0] for ids in inside.history])).failure:
-            return Finding("process", stage, "errored", 0, comparison.failure)
-        return Finding("process", stage, "passed", 3, f"refuses ids outside the vocabulary: {comparison.failure}")
-    if comparison.failure:
-        return Finding("process", stage, "errored", 0, comparison.failure)
-    if not comparison.wrong.any():
-        return Finding("process", stage, "passed", 3, "ids outside the vocabulary are ignored", 0.0, VARIATION)
-    if judge.compare(inside).wrong[comparison.wrong].any():
-        message = "the same rows are wrong without ids outside the vocabulary"
-        return Finding.skipped("process", stage, "after_failure", message)
-    message = _of_stray_ids(comparison)
-    return Finding("process", stage, "failed", 3, message, comparison.distance, VARIATION)
-
-
-def _of_stray_ids(comparison: Comparison) -> str:
-    """Describe the effect of ids outside the vocabulary."""
-    probe = comparison.probe
-    rows = in_float64(replace(probe, uncond_logits=None))
-    for known in STRAY_IDS:
-        if agreement(comparison.scores, known.scores(rows), up_to_ties=False).all():
-            return known.explanation
-    row = int(np.argmax(comparison.wrong))
-    return f"ids outside the vocabulary change other tokens: {comparison.describe(row)}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sampler.config import SamplingConfig
+from sampler.engines.rules import DIALECTS
 from sampler.stages import STAGES, Stage
 
 NEUTRAL = SamplingConfig().without(STAGES)
@@ -139,15 +140,7 @@ CHAINS: dict[str, Mapping[str, Any]] = {
 """Whole chains in the default order, named after the origin of their parameters."""
 
 ORDERS: dict[str, tuple[Stage, ...]] = {
-    "transformers": ("cfg", "repetition_penalty", "temperature", "top_k", "top_p", "min_p"),
-    "mlx-lm": ("cfg", "repetition_penalty", "top_p", "min_p", "top_k", "temperature"),
-    "llama.cpp": ("cfg", "repetition_penalty", "top_k", "top_p", "min_p", "temperature"),
-    "truncate, then temper": ("cfg", "repetition_penalty", "top_k", "min_p", "top_p", "temperature"),
-    "penalty last": ("cfg", "temperature", "top_k", "min_p", "top_p", "repetition_penalty"),
-    "guidance after the penalty": ("repetition_penalty", "cfg", "temperature", "top_k", "min_p", "top_p"),
-    "guidance last": ("repetition_penalty", "temperature", "top_k", "min_p", "top_p", "cfg"),
-    "temperature first": ("temperature", "cfg", "repetition_penalty", "top_p", "top_k", "min_p"),
-    "backwards": ("top_p", "min_p", "top_k", "temperature", "repetition_penalty", "cfg"),
+    **{name: dialect.order for name, dialect in DIALECTS.items() if name != "mlx-audio"},  # which has mlx-lm's
     "without filters": ("cfg", "repetition_penalty", "temperature"),
     "without top_p": ("cfg", "repetition_penalty", "temperature", "top_k", "min_p"),
     "without temperature": ("cfg", "repetition_penalty", "top_k", "min_p", "top_p"),

@@ -19,10 +19,12 @@ from sampler.checks.steps.recorded import (
 )
 from sampler.checks.verdict import Finding, some_ids
 from sampler.engines.base import Evaluation, Explains, Processes, call_process
+from sampler.engines.capabilities import knows_context, needs_context, process_rows
+from sampler.engines.rules import rules_of, written
 from sampler.errors import Unsupported
 from sampler.requests import Logits, Steps
 from sampler.stages import ALL_STAGES
-from sampler.statistics.distance import total_variation
+from sampler.statistics.distance import drawable, total_variation
 
 LARGEST_VARIATION = 1e-5
 """Total variation that float32 rounding may cause between two correct chains."""
@@ -35,6 +37,11 @@ def chain(evidence: Evidence) -> Finding:
     oracle = evidence.oracle
     if not isinstance(oracle, Processes):
         return Finding.skipped("process", "order", "missing_package", evidence.oracle_missing)
+    rules = rules_of(evidence.engine.info.dialect, evidence.engine.info.rules)
+    stage = needs_context(evidence.requests[0].config, rules)
+    if stage and not knows_context(evidence.engine):
+        message = f"{stage} needs the keyword `context`, which process() does not take"
+        return Finding.skipped("process", stage, "unsupported", message)
     checked = grey = 0
     largest, bound, failure, rounded = 0.0, LARGEST_VARIATION, None, Rounded()
     slack = evidence.precision is not None and evidence.precision.said and evidence.precision.rounding > 0
@@ -50,7 +57,7 @@ def chain(evidence: Evidence) -> Finding:
             return Finding(
                 "process", "order", "errored", checked, message, request=steps.request, step=one_step(steps, index)
             )
-        checked += len(steps.tokens)
+        checked += int(compared.answered.sum())
         grey += int((compared.must != compared.may).any(axis=-1).sum())
         largest = max(largest, float(compared.variation.max()))
         bound = max(bound, float(compared.allowed.max()))
@@ -62,7 +69,7 @@ def chain(evidence: Evidence) -> Finding:
     if checked == 0:
         return nothing_recorded(evidence, "process", "order")
     figures: dict[str, Any] = {"statistic": largest, "bound": bound, "detectable": bound}
-    versions = oracle.info.version
+    versions = f"the float64 reference with {written(rules)}" if rules else oracle.info.version
     if failure is None:
         message = (
             f"{checked} distributions equal those of {versions}: total variation at most {largest:.1e} "
@@ -98,7 +105,7 @@ class ChainComparison:
         uncond = None if steps.uncond_logits is None else steps.uncond_logits.copy()
         histories = [list(row) for row in steps.history]
         lent = replace(steps, logits=steps.logits.copy(), history=histories, uncond_logits=uncond)
-        self.ours = np.array(call_process(engine, lent), dtype=np.float32)
+        self.ours, self.answered = process_rows(engine, lent)
         same = np.array_equal(lent.logits, steps.logits)
         self.wrote_input = not (same and (uncond is None or np.array_equal(uncond, np.asarray(steps.uncond_logits))))
         self.theirs = call_process(oracle, steps)
@@ -150,9 +157,9 @@ class ChainComparison:
         return np.asarray(broken | (self.must & ~kept).any(axis=-1) | (kept & ~self.may).any(axis=-1))
 
     def _variation(self) -> NDArray[np.float64]:
-        outside = self._outside(self.ours)
+        outside = self._outside(self.ours) & self.answered
         result = np.where(outside, 1.0, 0.0)
-        compared = ~outside & ~self.doubtful & self.must.any(axis=-1)
+        compared = ~outside & ~self.doubtful & self.must.any(axis=-1) & self.answered
         if compared.any():
             mine, other = (
                 np.where(self.must, scores, -np.inf)[compared].astype(np.float64) for scores in (self.ours, self.theirs)
@@ -191,7 +198,7 @@ class ChainComparison:
 
     def describe(self, index: int) -> str:
         """Describe a wrong row: the kept tokens as sets first, then the worst token on both sides."""
-        ours, theirs, name = self.ours[index], self.theirs[index], self.steps.name(index)
+        ours, theirs, name = drawable(self.ours[index]), drawable(self.theirs[index]), self.steps.name(index)
         broken = np.flatnonzero(np.isnan(ours) | (ours == np.inf))
         if len(broken):
             return f"{name}: {len(broken)} scores are NaN or +inf, {some_ids(broken)}"
@@ -200,7 +207,7 @@ class ChainComparison:
         sets = [f"it {verb} {some_ids(ids)}" for verb, ids in (("keeps also", more), ("removes", less)) if len(ids)]
         if sets:
             return f"{name}: {' and '.join(sets)}"
-        mine, other = softmax(ours.astype(np.float64)), softmax(theirs.astype(np.float64))
+        mine, other = softmax(ours), softmax(theirs)
         token = int(np.argmax(np.abs(mine - other)))
         return (
             f"{name}: the same tokens are kept, token {token} has p = {mine[token]:.6g} instead of "

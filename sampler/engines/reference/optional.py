@@ -158,15 +158,9 @@ def _typical(state: Evaluation, batch: Batch, sign: float) -> Evaluation:
         order = np.argsort(distance)
         before = np.concatenate([[0.0], np.cumsum(probability[order])])
         edge = np.searchsorted(distance[order], distance - sign * reach, side="right" if sign < 0 else "left")
-        nearer = before[edge] - (_of_equals(scores, probability) if sign < 0 else 0.0)
+        nearer = before[edge] - (probability if sign < 0 else 0.0)  # any subset of equal scores is right
         removed[row, left] = ~((nearer < mass + sign * slack) | _nearest(distance, reach, least, sign))
     return _without(state, "typical_p", removed)
-
-
-def _of_equals(scores: Array, probability: Array) -> Array:
-    """Probability of all tokens with the same score, which stay equal in float32 and have no order."""
-    _, group = np.unique(scores, return_inverse=True)
-    return np.asarray(np.bincount(group, weights=probability)[group])
 
 
 def _nearest(distance: Array, reach: Array, count: int, sign: float) -> Mask:

@@ -84,16 +84,16 @@ def _largest(values: Sequence[float | None], unknown: str) -> str:
     return "exact" if max(known) == 0 else f"{max(known):.2g}"
 
 
-def lines(verdicts: Sequence[Verdict], diagnosis: Sequence[Cause], dialect: str | None) -> Iterator[Text]:
-    """The diagnosis, most likely first, then every failure with its line. dialect: that the engine declares."""
+def lines(verdicts: Sequence[Verdict], diagnosis: Sequence[Cause], declared: Sequence[str]) -> Iterator[Text]:
+    """The diagnosis, most likely first, then every failure with its line. declared: what the engine's rules mean."""
     if diagnosis:
         harmless = not any(verdict.bad for verdict in verdicts)
         yield Text("differs without failing:" if harmless else "most likely:", style="bold")
         for place, cause in enumerate(diagnosis, 1):
             cases = f"{cause.cases[0]}{f' and {len(cause.cases) - 1} more' if len(cause.cases) > 1 else ''}"
             yield Text(f"  {place}. {visible(cause.explanation, LONG)}\n     ({visible(cases, LONG)})")
-    if dialect is not None:
-        yield Text(f"judged as the dialect {dialect!r}, which it declares")
+    for text in declared:
+        yield Text(text)
     shown = {case for cause in diagnosis for case in cause.cases[:3]}
     failing = [verdict for verdict in verdicts if verdict.bad]
     chosen = [verdict for verdict in failing if verdict.case in shown] or failing[:6]

@@ -12,6 +12,7 @@ from sampler.checks.conformance.diagnosis.form import Form, Reader, form_of, rea
 from sampler.checks.conformance.diagnosis.merge import one_cause
 from sampler.checks.conformance.diagnosis.off import off_causes
 from sampler.checks.conformance.diagnosis.order import Cause, diagnose_order
+from sampler.checks.conformance.diagnosis.promises import broken_promise
 from sampler.checks.conformance.diagnosis.raised import error_kind, raised_causes
 from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.probes import Mask
@@ -130,7 +131,7 @@ def _of_active(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
     chosen = [each for each in alone.items() if not everywhere or _more_than_nothing(each[1], by_name["nothing"])]
     if WINDOW in by_name and not everywhere and "repetition_penalty" not in alone:
         chosen.insert(0, ("repetition_penalty", by_name[WINDOW]))
-    causes.extend(one_cause([_of_stage(stage, result) for stage, result in chosen]))
+    causes.extend(one_cause([broken_promise(judge, [result]) or _of_stage(stage, result) for stage, result in chosen]))
     suspects: set[str] = {*alone} | ({*ALL_STAGES} if everywhere else set())
     together = [result for result in by_name.values() if len(result.cell.stages) > 1]
     known = {error_kind(one) for result in alone.values() for one in result.failing if one.failure}
@@ -139,7 +140,8 @@ def _of_active(judge: Judge, results: Sequence[ProbeResult]) -> Diagnosis:
     ]
     if unexplained:
         judged = [one for one in results if len(one.cell.stages) > 1 and not suspects & set(one.cell.stages)]
-        causes.extend(diagnose_order(judge, unexplained, judged))
+        promise = broken_promise(judge, unexplained)
+        causes.extend([promise] if promise else diagnose_order(judge, unexplained, judged))
     for cause in causes:
         stages.update({name: cause.stage for name in cause.cases if name in stages})
     for result in together:
@@ -189,6 +191,10 @@ def _broken_everywhere(by_name: dict[str, ProbeResult]) -> Iterator[Cause]:
     result = by_name.get("nothing")
     if result is None:
         return
+    masked = _masked(result)
+    if masked:
+        yield Cause("draw", f"draw: {masked}", tuple(by_name))
+        return
     found = _fitting(result, ALTERNATIVES["nothing"])
     if found:
         yield Cause(found.stage, f"{found.stage}: {found.explanation}", tuple(by_name))
@@ -198,6 +204,15 @@ def _broken_everywhere(by_name: dict[str, ProbeResult]) -> Iterator[Cause]:
         yield Cause("alignment", f"alignment: is no identity in process(): {row}", tuple(by_name))
         return
     yield Cause("purity", f"purity: wrong where no stage is on: {row}", tuple(by_name))
+
+
+def _masked(result: ProbeResult) -> str:
+    """What is wrong if all wrong rows have a finite mask that draws can reach; else empty."""
+    rows = [(one, row) for one in result.failing if not one.failure for row in np.flatnonzero(one.wrong).tolist()]
+    if not rows or any(one.failure for one in result.failing) or any(one.mask_depth(row) is None for one, row in rows):
+        return ""
+    one, row = min(rows, key=lambda pair: pair[0].mask_depth(pair[1]) or 0.0)
+    return one.describe_mask(row)
 
 
 def _only_with_alignment(result: ProbeResult) -> bool:

@@ -64,16 +64,17 @@ class Drawer:
 
     def draw(self, probe: Probe, n: int, seed: int, *, thread: bool = False) -> Tokens:
         """N tokens of one call. Raises NoDraws and Unsupported."""
-        config = self.judge.asked(probe.config)
+        config = self.judge.asked(probe.config, "draw")
+        uncond = probe.uncond_logits if self.judge.info.cfg else None  # it may reject the argument
         arguments = {
             "logits": self.judge.filled(probe.logits[0]),
             "history": probe.history[0],
             "config": config,
             "n": n,
             "seed": seed,
-            "uncond_logits": None if probe.uncond_logits is None else self.judge.filled(probe.uncond_logits[0], 0.0),
+            "uncond_logits": None if uncond is None else self.judge.filled(uncond[0], 0.0),
         }
-        answer = self.judge.client.ask(Call("draw", arguments, self.judge.placed(probe).context, thread))
+        answer = self.judge.client.ask(Call("draw", arguments, self.judge.placed(probe, "draw").context, thread))
         try:
             return _tokens(answer, n, probe.logits.shape[1])
         except NoDraws as error:
@@ -86,7 +87,7 @@ class Drawer:
         if cell.name not in self.drawn:
             first = 1_000_003 * (self.base + 1)
             calls = [self.draw(cell.probe, CHUNK, first + index) for index in range(DRAWS // CHUNK)]
-            probe = cell.probe.with_config(self.judge.asked(cell.probe.config))
+            probe = cell.probe.with_config(self.judge.asked(cell.probe.config, "draw"))
             self.drawn[cell.name] = Drawn(cell, self.judge.expect(probe), np.stack(calls))
         return self.drawn[cell.name]
 

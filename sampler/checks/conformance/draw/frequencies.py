@@ -238,20 +238,24 @@ def ranks(drawer: Drawer, plan: DrawPlan) -> Finding:
 
 
 def greedy(drawer: Drawer, plan: DrawPlan) -> Finding:
-    """At temperature 0 every draw is the lowest id among the maxima."""
+    """At temperature 0 every draw is the lowest id among the maxima, or what the rule `greedy_ties` says."""
     config = replace(NEUTRAL, temperature=0.0)
     logits = np.array([[0.5, 2.0, -1.0, 2.0, -np.inf, 1.9]], dtype=np.float32)
     tokens = drawer.draw(Probe.of("temperature", "greedy", config, logits, [[0, 3]], ("tied",)), 200, plan.seed)
-    wrong = int((tokens != 1).sum())
+    right, which = {
+        "highest": ([3], "token 3, the highest id"),
+        "every": ([1, 3], "token 1 or 3, any"),
+    }.get(str(drawer.judge.rules.get("greedy_ties")), ([1], "token 1, the lowest id"))
+    wrong = int((~np.isin(tokens, right)).sum())
     if wrong and not drawer.judge.strict and np.isin(tokens, np.flatnonzero(logits[0] == logits.max())).all():
         message = f"{AT_TIES}: temperature 0 drew a most likely token, not the lowest id; fails under --strict alone"
         return Finding("draw", "temperature", "passed", len(tokens), message, 0.0, 0.0)
     if wrong:
         seen = some_ids(np.unique(tokens))
-        message = f"temperature 0 drew {seen} in {len(tokens)} draws, expected token 1, the lowest id of the maxima"
+        message = f"temperature 0 drew {seen} in {len(tokens)} draws, expected {which} of the maxima"
         return Finding("draw", "temperature", "failed", len(tokens), message, wrong, 0.0)
     return Finding(
-        "draw", "temperature", "passed", len(tokens), f"{len(tokens)} draws, all the lowest maximum", 0.0, 0.0
+        "draw", "temperature", "passed", len(tokens), f"{len(tokens)} draws, all {which} of the maxima", 0.0, 0.0
     )
 
 
