@@ -108,7 +108,11 @@ def test_attention_that_others_recorded_is_drawn_with_its_flags():
         (Foreign(record((2, 4, 7))), EngineError, "foreign recorded attention of shape (2, 4, 7) for 3 tokens"),
         (Foreign(record((2, 3))), EngineError, "foreign recorded attention of shape (2, 3) for 3 tokens"),
         (Foreign(record((2, 3, 0))), EngineError, "foreign recorded attention of shape (2, 3, 0) for 3 tokens"),
-        (Foreign(record((2, 3, 7), ("x",))), EngineError, "foreign recorded 1 flags for 3 tokens (one entry a step)"),
+        (
+            Foreign(record((2, 3, 7), ("x",))),
+            EngineError,
+            "request 0 recorded 1 flags for 3 tokens",
+        ),
         (Foreign(record(None, error="NaN in it"), ()), EngineError, "foreign drew no token (NaN in it)"),
         (Foreign(None, ()), EngineError, "foreign drew no token (length)"),
         (Foreign(None, (9,)), EngineError, "foreign failed: OSError: no such device"),

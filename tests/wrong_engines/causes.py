@@ -269,11 +269,12 @@ def newest_drawn(prompt: list[int], drawn: list[int], window: int) -> list[int]:
     return [*prompt, *drawn[-1:]] if window else [*prompt, *drawn]
 
 
-IDS = list(range(12)) * 2
+IDS = list(range(24))
 HALF = Context(np.array([12]), np.array([12]), (0, 24))
 WINDOWED = example(history=IDS, context=HALF, repetition_penalty=1.5, penalty_window=5)
-OFTEN = example(history=IDS, context=HALF, frequency_penalty=0.5, penalty_window=5)
+OFTEN = example(history=list(range(12)) * 2, context=HALF, frequency_penalty=0.5, penalty_window=5)
 ONCE = example(history=[*range(6), *range(6), *range(12, 24)], context=HALF, presence_penalty=0.5, penalty_window=5)
+PROMPT = example(history=IDS, context=HALF, frequency_penalty=0.5, presence_penalty=0.5)
 EARLY = example(history=[3, 5, 7], context=Context(np.array([2]), np.array([1]), (0, 24)), min_new_tokens=2)
 
 wrong_rows(
@@ -300,7 +301,7 @@ wrong_rows(
     "frequency_penalty",
     "frequency_counts_the_prompt: the prompt is counted as drawn [P07].",
     lambda: of_stage("frequency_penalty", counting_all),
-    {"says": "the prompt is counted"},
+    {"says": "the prompt is counted", "shows": PROMPT},
     "frequency_window_holds_the_oldest: of what was drawn the oldest ids are counted [P06].",
     lambda: of_stage("frequency_penalty", with_history(oldest_drawn)),
     {"says": "the window holds the oldest ids"},
@@ -309,7 +310,7 @@ wrong_rows(
     {"says": "the window counts the newest id alone", "shows": ONCE, "stage": "presence_penalty"},
     "presence_counts_the_prompt: the prompt is counted as drawn [P07].",
     lambda: of_stage("presence_penalty", counting_all),
-    {"says": "the prompt is counted", "shows": ONCE, "stage": "presence_penalty"},
+    {"says": "the prompt is counted", "shows": PROMPT, "stage": "presence_penalty"},
     "min_new_tokens_is_one_short: EOS may be drawn one step too early [E01].",
     lambda: Asked(lambda batch: batch.with_config(replace(batch.config, min_new_tokens=shorter(batch.config)))),
     {"says": "EOS is let through one step too early", "shows": EARLY, "stage": "min_new_tokens"},

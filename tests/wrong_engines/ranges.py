@@ -14,7 +14,7 @@ from sampler.stages import ALL_STAGES, NEUTRAL
 
 from .chain import STAGES, Array, Call, keep, keep_best, softmax
 from .engines import INFO, with_config, with_stage
-from .tables import PROCESS, example, replace_config, right_rows, spread, wrong_rows
+from .tables import BOTH, PROCESS, example, replace_config, right_rows, spread, wrong_rows
 
 REFERENCE = ReferenceEngine()
 EVERY_STAGE = replace(INFO, supports=EVERYTHING)
@@ -287,6 +287,7 @@ wrong_rows(
         top_k=lambda scores, call: STAGES["top_k"](scores, call) if call.config.top_k else keep_best(scores, call)
     ),
     example(),
+    {"offers": BOTH, "seen": PROCESS},
     "top_k_0_is_40_beside_a_temperature: a top_k of 0 keeps 40 tokens where the temperature is not 1.",
     lambda: with_config(
         lambda config: (
@@ -296,17 +297,18 @@ wrong_rows(
         )
     ),
     example(spread(301), temperature=0.8),
+    {"offers": BOTH, "seen": PROCESS},
     "top_p_1_removes_the_tail: a top_p of 1, which is off, removes what is less likely than 1e-5.",
     lambda: with_stage(top_p=tail_removed),
     example(spread(25, -15, 0)),
-    {"stage": "top_p"},
+    {"stage": "top_p", "offers": BOTH, "seen": PROCESS},
     "min_p_0_removes_the_tail: a min_p of 0, which is off, removes what is a millionth as likely as the best.",
     lambda: with_stage(min_p=least_removed),
     example(spread(25, -19, 0)),
-    {"stage": "min_p"},
+    {"stage": "min_p", "offers": BOTH, "seen": PROCESS},
     "penalty_1_rounds: a repetition penalty of 1, which is off, rounds the scores to float16.",
     lambda: with_stage(repetition_penalty=rounding),
-    {"stage": "repetition_penalty", "shows": example(spread(25, -9.7, 9.3))},
+    {"stage": "repetition_penalty", "shows": example(spread(25, -9.7, 9.3)), "offers": BOTH, "seen": PROCESS},
     "typical_p_1_filters: a typical_p of 1, which is off, acts as 0.95.",
     acting_when_off("typical_p", typical_p=0.95),
     {"stage": "typical_p", "shows": example(order=ALL_STAGES)},

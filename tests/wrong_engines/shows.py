@@ -67,7 +67,11 @@ def truth_of(engine) -> ReferenceEngine:
     return ReferenceEngine(rules=rules_of(engine.info.dialect, engine.info.rules))
 
 
-def difference(answer: object, inputs: Example, reference: ReferenceEngine = REFERENCE) -> str:
+REACH = {"float16": 1e-3}
+"""By dtype: how far a probability may be from the reference's."""
+
+
+def difference(answer: object, inputs: Example, reference: ReferenceEngine = REFERENCE, reach: float = 1e-5) -> str:
     """What is wrong with the answer to an input; empty where nothing is."""
     answer = plain_array(answer)
     if isinstance(answer, str):
@@ -85,8 +89,8 @@ def difference(answer: object, inputs: Example, reference: ReferenceEngine = REF
         return "the best token"
     with np.errstate(all="ignore"):
         far = np.abs(np.sort(softmax(answer), axis=-1) - np.sort(softmax(truth), axis=-1)).max()
-        apart = np.abs(softmax(answer) - softmax(truth)).max() > 1e-5 and not has_ties(inputs)
-    return f"probabilities, by {far}" if far > 1e-5 or apart else ""
+        apart = np.abs(softmax(answer) - softmax(truth)).max() > reach and not has_ties(inputs)
+    return f"probabilities, by {far}" if far > reach or apart else ""
 
 
 def has_ties(inputs: Example) -> bool:
@@ -98,8 +102,9 @@ def fault_in_process(engine, inputs: Example) -> str:
     """The first difference that calls in any manner show: once, again, row by row, in a thread."""
     inputs = with_its_eos(engine, inputs)
     lent, truth = copy.deepcopy(inputs), truth_of(engine)
+    reach = REACH.get(engine.info.dtype, 1e-5)
     first = call(engine, lent)
-    wrong = difference(first, inputs, truth)
+    wrong = difference(first, inputs, truth, reach)
     if wrong:
         return wrong
     for ours, theirs in ((lent.logits, inputs.logits), (lent.uncond, inputs.uncond)):
@@ -114,7 +119,7 @@ def fault_in_process(engine, inputs: Example) -> str:
     if not np.array_equal(plain_array(first), kept):
         return "an answer is overwritten"
     manners = (call(engine, inputs), in_a_thread(call, engine, inputs), call(engine, inputs))
-    return next(filter(None, (difference(answer, inputs, truth) for answer in manners)), "")
+    return next(filter(None, (difference(answer, inputs, truth, reach) for answer in manners)), "")
 
 
 def draws(engine, inputs: Example, n: int, seed: int) -> np.ndarray:

@@ -56,14 +56,17 @@ def claimed(folder: Path, *, create: bool = True) -> Iterator[None]:
 def _locked(folder: Path, *, create: bool) -> int:
     """A handle of the folder that holds its lock, which the system takes back from a process that dies."""
     while True:
-        if create:
-            folder.mkdir(parents=True, exist_ok=True)
         try:
+            if create:
+                folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             if _is_locked(folder, handle):
                 return handle
         except FileNotFoundError:
             if not create:
+                raise
+        except FileExistsError:
+            if folder.exists() and not folder.is_dir():
                 raise
         # Whoever had the folder removed it, since nothing was written: make it again.
 
