@@ -21,9 +21,9 @@ UNSEEN = 80.0
 normal float32, and no number of draws can show it. Engines mask with -1e9, -65504, -1e4 or the smallest float."""
 
 
-def drawable(scores: ArrayLike) -> NDArray[np.float64]:
-    """Scores (..., V) in float64, -inf for tokens that no draw can reach. NaN and +inf stay."""
+def drawable(scores: ArrayLike, unseen: float = UNSEEN) -> NDArray[np.float64]:
+    """Scores (..., V) in float64, -inf for tokens more than `unseen` nats below the best. NaN and +inf stay."""
     values = np.asarray(scores, dtype=np.float64)
     best = np.max(values, axis=-1, keepdims=True, where=np.isfinite(values), initial=-np.inf)
     with np.errstate(invalid="ignore"):
-        return np.where(values < best - UNSEEN, -np.inf, values)
+        return np.where(values < best - unseen, -np.inf, values)

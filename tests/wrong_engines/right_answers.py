@@ -11,7 +11,7 @@ import numpy as np
 from sampler.checks.conformance.rows import bfloat16
 from sampler.stages import STAGES
 
-from .chain import LOWEST, Array, Call, penalized, softmax
+from .chain import LOWEST, Array, Call, penalized, softmax, unchanged
 from .engines import INFO, Miniature, OnlyDraws, OnlyProcesses, Processing, WithoutPick
 from .right_limits import saying
 from .tables import Example, right_rows
@@ -328,9 +328,9 @@ def with_typical(keeps_all: bool) -> Any:
 
 
 def without_context() -> Any:
-    supports = frozenset({*STAGES, "min_new_tokens", "frequency_penalty"})
+    off = dict.fromkeys(("min_new_tokens", "frequency_penalty"), unchanged)
     return OnlyProcesses(
-        saying(Processing(lambda process, *inputs: process(*inputs)), replace(INFO, supports=supports))
+        Miniature({**Miniature().stages, **off}, info=replace(INFO, supports=frozenset({*STAGES, *off})))
     )
 
 

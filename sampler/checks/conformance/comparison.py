@@ -9,6 +9,7 @@ from scipy.special import softmax
 
 from sampler.checks.conformance.probes import Mask, Probe
 from sampler.checks.verdict import some_ids
+from sampler.config import SamplingConfig
 from sampler.engines.calls import Answer
 from sampler.statistics.distance import UNSEEN, drawable, total_variation
 
@@ -20,6 +21,16 @@ VARIATION = 1e-5
 FAR = 25.0
 FLAT = 0.1
 """Scores that differ by less, more than FAR nats below the best, look like a finite mask."""
+
+
+HOT = 2.5
+"""Above this temperature a mask that was deep enough before tempering still counts as one."""
+
+
+def unseen_at(config: SamplingConfig) -> float:
+    """How many nats below the best a token counts as removed, at the end of the chain."""
+    hot = "temperature" in config.active_stages() and config.temperature > HOT
+    return UNSEEN * HOT / config.temperature if hot else UNSEEN
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +45,15 @@ class Expected:
     rounding: float = 0.0
     """Relative tolerance of `counts`: lower precision does not add equal probabilities exactly."""
 
+    unseen: float = UNSEEN
+    """How many nats below the best a token counts as removed."""
+
     def other_count(self, kept: Mask) -> Mask:
         """Rows that keep a wrong number of equal tokens, (B,). Those that no draw can reach may be among them."""
         if self.counts is None:
             return np.zeros(len(kept), dtype=np.bool_)
         allowed = np.ceil(self.counts * self.rounding)
-        unseen = ((self.scores > -np.inf) & (drawable(self.scores) == -np.inf)).sum(axis=-1)
+        unseen = ((self.scores > -np.inf) & (drawable(self.scores, self.unseen) == -np.inf)).sum(axis=-1)
         excess = kept.sum(axis=-1) - self.counts
         return np.asarray((excess > allowed) | (excess < -allowed - unseen))
 
@@ -64,7 +78,7 @@ class Comparison:
     def scores(self) -> Array:
         """The engine's scores, float64 (B, V); -inf for tokens that cannot be drawn."""
         assert self.answer.value is not None  # noqa: S101 - only used without a failure
-        return drawable(self.answer.value)
+        return drawable(self.answer.value, self.expected.unseen)
 
     @cached_property
     def broken(self) -> Mask:
@@ -120,7 +134,7 @@ class Comparison:
         ids = np.flatnonzero((self.scores[row] > -np.inf) & ~self.expected.may[row])
         return (
             f"the removed tokens {some_ids(ids)} are {self.mask_depth(row):.3g} nats below the best, where draws reach "
-            f"them; removed is -inf, or more than {UNSEEN:g} nats below"
+            f"them; removed is -inf, or more than {self.expected.unseen:.3g} nats below"
         )
 
     def describe(self, row: int) -> str:

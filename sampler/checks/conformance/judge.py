@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from sampler.checks.conformance.asking import Asker
-from sampler.checks.conformance.comparison import VARIATION, Comparison, Expected
+from sampler.checks.conformance.comparison import VARIATION, Comparison, Expected, unseen_at
 from sampler.checks.conformance.dialects import acting, ruled_counts
 from sampler.checks.conformance.probes import Probe
 from sampler.engines.base import Evaluation, Explains
 from sampler.engines.calls import Answer, raise_refusal
-from sampler.statistics.distance import UNSEEN
 
 Array = NDArray[np.float64]
 
@@ -52,11 +51,12 @@ class Judge(Asker):
         elif probe.kept is not None:
             must = may = probe.kept
             final = replace(final, scores=np.where(probe.kept, probe.logits.astype(np.float64), -np.inf))
+        unseen = unseen_at(probe.config)
         best = final.scores.argmax(axis=-1)[:, None]
         reach = final.error + np.take_along_axis(final.error, best, axis=-1)
-        must = must & (final.scores >= np.take_along_axis(final.scores, best, axis=-1) - UNSEEN + reach)
+        must = must & (final.scores >= np.take_along_axis(final.scores, best, axis=-1) - unseen + reach)
         tolerance = VARIATION + self.tolerance + _rounding(final)
-        return Expected(must, may, final.scores, tolerance, counts, rounding)
+        return Expected(must, may, final.scores, tolerance, counts, rounding, unseen)
 
     def disregarding(self, rule: str) -> "Judge":
         """Judges by HuggingFace's rule where the engine declares another one."""

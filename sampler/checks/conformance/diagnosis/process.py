@@ -12,7 +12,7 @@ from sampler.checks.conformance.diagnosis.form import Form, Reader, form_of, rea
 from sampler.checks.conformance.diagnosis.merge import one_cause
 from sampler.checks.conformance.diagnosis.off import off_causes
 from sampler.checks.conformance.diagnosis.order import Cause, diagnose_order
-from sampler.checks.conformance.diagnosis.promises import broken_promise
+from sampler.checks.conformance.diagnosis.promises import both_broken, broken_promise, reachable_mask
 from sampler.checks.conformance.diagnosis.raised import error_kind, raised_causes
 from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.probes import Mask
@@ -191,7 +191,7 @@ def _broken_everywhere(by_name: dict[str, ProbeResult]) -> Iterator[Cause]:
     result = by_name.get("nothing")
     if result is None:
         return
-    masked = _masked(result)
+    masked = reachable_mask(result)
     if masked:
         yield Cause("draw", f"draw: {masked}", tuple(by_name))
         return
@@ -204,15 +204,6 @@ def _broken_everywhere(by_name: dict[str, ProbeResult]) -> Iterator[Cause]:
         yield Cause("alignment", f"alignment: is no identity in process(): {row}", tuple(by_name))
         return
     yield Cause("purity", f"purity: wrong where no stage is on: {row}", tuple(by_name))
-
-
-def _masked(result: ProbeResult) -> str:
-    """What is wrong if all wrong rows have a finite mask that draws can reach; else empty."""
-    rows = [(one, row) for one in result.failing if not one.failure for row in np.flatnonzero(one.wrong).tolist()]
-    if not rows or any(one.failure for one in result.failing) or any(one.mask_depth(row) is None for one, row in rows):
-        return ""
-    one, row = min(rows, key=lambda pair: pair[0].mask_depth(pair[1]) or 0.0)
-    return one.describe_mask(row)
 
 
 def _only_with_alignment(result: ProbeResult) -> bool:
@@ -296,7 +287,7 @@ def _share(compared: Sequence[Comparison], alternative: Alternative) -> float:
         fit = agreement(one.scores, scores, up_to_ties=alternative.up_to_ties)
         # A wrong row counts as explained only if the alternative is wrong there too, not if it rounds to the same.
         itself = Comparison(probe, one.expected, Answer(scores)).wrong
-        fits.append((fit & (itself | ~one.wrong)) | _both_broken(one, scores) | one.at_ties)
+        fits.append((fit & (itself | ~one.wrong)) | both_broken(one, scores) | one.at_ties)
         wrong.append(one.wrong)
     return _smaller_share(fits, wrong)
 
@@ -305,9 +296,3 @@ def _smaller_share(fits: Sequence[Mask], wrong: Sequence[Mask]) -> float:
     """The smaller share of all rows and of the wrong rows; 1 if there are none."""
     every, of_wrong = np.concatenate(fits), np.concatenate(fits)[np.concatenate(wrong)]
     return min((float(rows.mean()) for rows in (every, of_wrong) if len(rows)), default=1.0)
-
-
-def _both_broken(one: Comparison, scores: np.ndarray) -> np.ndarray:
-    """Rows in which engine and alternative both keep no token."""
-    nothing = ~(scores > -np.inf).any(axis=-1)
-    return np.asarray(nothing & ~(one.scores > -np.inf).any(axis=-1))

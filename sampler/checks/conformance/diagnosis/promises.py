@@ -1,6 +1,8 @@
-"""Diagnosis of declared rules: whether an engine does what HuggingFace does where it declares otherwise."""
+"""Diagnosis of declared rules that are not followed, and of removed tokens that draws can reach."""
 
 from collections.abc import Sequence
+
+import numpy as np
 
 from sampler.checks.conformance.cells import ProbeResult
 from sampler.checks.conformance.comparison import Comparison
@@ -32,3 +34,18 @@ def broken_promise(judge: Judge, results: Sequence[ProbeResult]) -> Cause | None
 
 def _right(judge: Judge, one: Comparison) -> bool:
     return not one.failure and not Comparison(one.probe, judge.expect(one.probe), one.answer).wrong.any()
+
+
+def reachable_mask(result: ProbeResult) -> str:
+    """What is wrong if all wrong rows have a finite mask that draws can reach; else empty."""
+    rows = [(one, row) for one in result.failing if not one.failure for row in np.flatnonzero(one.wrong).tolist()]
+    if not rows or any(one.failure for one in result.failing) or any(one.mask_depth(row) is None for one, row in rows):
+        return ""
+    one, row = min(rows, key=lambda pair: pair[0].mask_depth(pair[1]) or 0.0)
+    return one.describe_mask(row)
+
+
+def both_broken(one: Comparison, scores: np.ndarray) -> np.ndarray:
+    """Rows in which the engine and other scores both keep no token."""
+    nothing = ~(scores > -np.inf).any(axis=-1)
+    return np.asarray(nothing & ~(one.scores > -np.inf).any(axis=-1))
