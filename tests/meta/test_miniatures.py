@@ -126,6 +126,10 @@ def test_the_base_chain_has_no_fault_on_any_input_of_the_tables():
     assert not any(found.values()), found
 
 
+UNREPORTED = (ROOT / "tests" / "wrong_engines" / "ranges.py").read_text(encoding="utf-8")
+"""The family of faults that no public report has: they err only at values that nobody had asked for."""
+
+
 @pytest.mark.parametrize("name", FACTORIES)
 def test_every_factory_says_what_it_is(name):
     engine = getattr(miniatures, name)()
@@ -133,7 +137,7 @@ def test_every_factory_says_what_it_is(name):
     if name in RIGHT:
         assert re.fullmatch(r"No fault: .*\.", text)
     else:
-        assert re.fullmatch(r"Fault: .*?( \[[A-Z]\d\d\])?\.", text)
+        assert re.fullmatch(r"Fault: .*\." if f'"{name}: ' in UNREPORTED else r"Fault: .* \[[A-Z]\d\d\]\.", text)
         wrong = WRONG[name]
         assert wrong.offers == tuple(level for level, protocol in LEVELS.items() if isinstance(engine, protocol))
         assert set(wrong.seen) <= set(wrong.offers)
