@@ -13,7 +13,7 @@ from sampler.engines.base import EngineInfo
 from sampler.engines.calls import Answer, Call, EngineClient, Method
 from sampler.engines.capabilities import has_stage, in_its_words, needs_context, offered, trimmed
 from sampler.engines.rules import RULES, Rules, rules_of
-from sampler.errors import Unsupported
+from sampler.errors import EngineFailure, Unsupported
 from sampler.requests import Context, Logits
 from sampler.stages import Stage
 from sampler.statistics.distance import drawable
@@ -88,12 +88,23 @@ class Asker:
         return replace(probe, context=Context(prompts, lengths - prompts, eos_ids, uniforms))
 
     def find_limits(self) -> None:
-        """Find out which vocabulary the engine accepts, whether it takes several rows, and empty histories."""
+        """Find out which vocabulary the engine accepts, whether it takes several rows, and empty histories.
+
+        An engine whose process ends or hangs tells nothing about its limits: it is not asked further here, so that the
+        cells ask it and report that.
+        """
+        try:
+            self._find_limits()
+        except EngineFailure:
+            self.width = None
+
+    def _find_limits(self) -> None:
         size = self.info.vocab_size
         if size is not None and not self._answers([[1]]):
             self.width = size
         if not self._answers([[1]]):
-            return  # it does not answer at all, which the cells report
+            self.width = None
+            return
         if not self._answers([[1], [1, 0]]):
             self.row_by_row = True
         self.fills = not (self._answers([[]]) and self._answers([[1], []]))
@@ -109,7 +120,9 @@ class Asker:
             answer = self.ask(probe)
         except Unsupported:
             return True
-        if len(rows) == 1 and self.width is None and self.info.vocab_size is not None:
+        if answer.failure in ("hung", "died", "given_up"):
+            raise EngineFailure(answer.message)
+        if len(rows) == 1 and self.info.vocab_size is not None:
             return answer.value is not None and answer.value.shape == rows.shape
         return answer.failure not in ("raised", "unsupported")
 
