@@ -30,9 +30,15 @@ class compiled(Generic[Parameters, Result]):  # noqa: N801 - a decorator
 
 
 def machine_code(
-    function: Callable[Parameters, Result], *, fastmath: bool = False, inline: Literal["never", "always"] = "never"
+    function: Callable[Parameters, Result],
+    *,
+    fastmath: bool | set[str] = False,
+    inline: Literal["never", "always"] = "never",
 ) -> Callable[Parameters, Result]:
-    """The function compiled by numba, cached next to its module if that is writable."""
+    """The function compiled by numba, cached next to its module if that is writable.
+
+    fastmath: which of LLVM's fast-math flags are allowed; True: all of them.
+    """
     import numba  # takes a quarter of a second, which commands that draw nothing should not wait for
 
     def compiler(*, cache: bool) -> Callable[Parameters, Result]:

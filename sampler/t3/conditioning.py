@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.t3.config import T3Config
+from sampler.t3.norms import layer_norm
 
 LAYER_NORM_EPS = 1e-5
 """Default of torch.nn.LayerNorm, which `AttentionBlock2` in `models/t3/modules/perceiver.py` uses."""
@@ -60,7 +61,7 @@ class Conditioning:
 
     def _norm(self, rows: mx.array) -> mx.array:
         norm = "perceiver.attn.norm"
-        return mx.fast.layer_norm(rows, self._weights[f"{norm}.weight"], self._weights[f"{norm}.bias"], LAYER_NORM_EPS)
+        return layer_norm(rows, self._weights[f"{norm}.weight"], self._weights[f"{norm}.bias"], LAYER_NORM_EPS)
 
     def _linear(self, name: str, rows: mx.array) -> mx.array:
         name = f"perceiver.attn.{name}"

@@ -1,4 +1,4 @@
-"""Loops of the network on the CPU: attention of one new position of every row and of a prefix, and the MLP's gate.
+"""Loops of the network on the CPU: attention of one new position of every row and of a prefix, layer norm, MLP's gate.
 
 MLX's CPU backend computes two small products of one query row for each row and head, on one thread, at a fraction of
 the memory's speed. Here each row reads its keys and values once, in memory order: in stretches as long as possible,
@@ -235,3 +235,26 @@ def gate_rows(  # type: ignore[no-untyped-def] # noqa: ANN201
         for place in range(size):
             sigmoid = _float32(1.0) / (_float32(1.0) + scaled[place] * powers[place])
             gated[row, place] = joint[row, place] * sigmoid * joint[row, place + size]
+
+
+@partial(machine_code, fastmath={"reassoc", "contract"})  # sums may be reordered; NaN and infinities stay what they are
+def norm_rows(  # type: ignore[no-untyped-def] # noqa: ANN201
+    rows: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    epsilon: float,
+    normed: NDArray[np.float32],
+):
+    """Layer norm of rows (N, D) with weight and bias (D,), in float64, rounded once: normed (N, D)."""
+    size = rows.shape[1]
+    for row in range(rows.shape[0]):
+        total, squares = 0.0, 0.0
+        for place in range(size):
+            total += np.float64(rows[row, place])
+        mean = total / size
+        for place in range(size):
+            centred = rows[row, place] - mean
+            squares += centred * centred
+        scale = 1.0 / np.sqrt(squares / size + epsilon)
+        for place in range(size):
+            normed[row, place] = (rows[row, place] - mean) * scale * weight[place] + bias[place]

@@ -1,8 +1,11 @@
-"""Norms of rows, accumulated in float32 for every dtype."""
+"""Norms of rows, accumulated in float32 or float64 for every dtype."""
 
 import math
 
 import mlx.core as mx
+import numpy as np
+
+from sampler.t3.activations import compiled
 
 
 def blocked_mean(values: mx.array) -> mx.array:
@@ -27,9 +30,21 @@ def rms_norm(rows: mx.array, weight: mx.array, epsilon: float) -> mx.array:
 def layer_norm(rows: mx.array, weight: mx.array, bias: mx.array, epsilon: float) -> mx.array:
     """Layer norm of rows (..., D): (x - mean) / sqrt(variance + epsilon) * weight + bias (arXiv:1607.06450, section 3).
 
-    Returns the dtype of `rows`; everything before is float32, as in torch.
+    Returns the dtype of `rows`. float32 on the CPU is computed in float64 by a compiled loop, everything else in
+    float32, as in torch; there the rows are centred twice, since a mean that is far larger than the deviation is itself
+    rounded.
     """
-    wide = rows.astype(mx.float32)
-    centred = wide - blocked_mean(wide)
-    normed = centred / mx.sqrt(blocked_mean(centred * centred) + epsilon)
-    return (normed * weight.astype(mx.float32) + bias.astype(mx.float32)).astype(rows.dtype)
+    if not compiled(rows):
+        centred = rows.astype(mx.float32)
+        for _ in range(2):
+            centred = centred - blocked_mean(centred)
+        normed = centred / mx.sqrt(blocked_mean(centred * centred) + epsilon)
+        return (normed * weight.astype(mx.float32) + bias.astype(mx.float32)).astype(rows.dtype)
+    from sampler.t3.kernels import norm_rows
+
+    mx.eval(rows, weight, bias)
+    values, scale, shift = (np.ascontiguousarray(np.asarray(array)) for array in (rows, weight, bias))
+    found = np.empty(values.shape, np.float32)
+    size = values.shape[-1]
+    norm_rows(values.reshape(-1, size), scale, shift, epsilon, found.reshape(-1, size))
+    return mx.array(found)
