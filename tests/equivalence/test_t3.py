@@ -1,8 +1,12 @@
-"""The MLX core against upstream's own T3 and Turbo's loop (chatterbox-tts 0.1.7, PyTorch), same weights, float32.
+"""The MLX core against upstream's own T3 and Turbo's loop (chatterbox-tts 0.1.7, PyTorch) with the same weights.
 
-Four models: Finch as shipped, a narrow model of six layers with Turbo's GPT-2 backbone, and two layers at full width of
-the English model and of Turbo, these three with random weights. What lies inside the network, and logits of GPT-2, may
-differ by 1e-4 + 1e-5 |value|; logits of the Llama backbone by 1e-4.
+The oracle is upstream in float64. The core in float32 may be 2.5 times as far from it as upstream in float32 is, as the
+root mean square of every layer, attention and logit (five times in the largest difference), at every weight: absolute
+differences grow from 1e-5 with ordinary weights to 1e-2 where attention is sharp. `test_wrong_models.py` shows what the
+bound sees.
+
+Four models by day: Finch as shipped, a narrow one of six layers with Turbo's GPT-2 backbone, and both with sharp
+attention; by night also two layers at full width of the English model and of Turbo.
 """
 
 from dataclasses import replace
@@ -11,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from scipy.special import expit
 
 from sampler import SamplingConfig, finch, process
@@ -18,45 +23,46 @@ from sampler.chain.draw import pick
 from sampler.chain.noise import NoiseKey
 from sampler.finch.training.measure import held_out_speech
 from sampler.t3.activations import gelu_new, swiglu
-from sampler.t3.backbone import AttentionRequest
 from sampler.t3.conditioning import Voice
-from sampler.t3.config import CHATTERBOX_NANO, CHATTERBOX_TURBO
+from sampler.t3.config import CHATTERBOX_NANO, CHATTERBOX_TURBO, T3Config
 from sampler.t3.weights import expected_shapes, read_weights
 from sampler.variants import variant
 from tests import upstream
-from tests.equivalence.pairs import STEPS, Pair
+from tests.equivalence.pairs import SHARP, STEPS, Pair, Upstream, Values, beyond, of_logits, ratios
 from tests.support import CACHES, SLICE, TURBO_SLICE, TURBO_SMALL, TURBO_TINY, decode_cache
 from tests.wheel_runs import TURBO_KNOBS, infer
 
 WIDE = pytest.mark.nightly("models at full width take seconds to build and a minute to compare")
 LONG = pytest.mark.nightly("more than 100 tokens of both implementations")
-TURBOS = [pytest.param(TURBO_SMALL, id="turbo-small"), pytest.param(TURBO_SLICE, marks=WIDE, id="turbo-slice")]
+
+
+def models(*configs: T3Config | None, deviation: float | None = None) -> list[ParameterSet]:
+    """Parameters of `pair`: sizes (None: Finch's) and deviation of random weights (None: ordinary ones, or Finch's)."""
+    names = ["finch" if config is None else config.name for config in configs]
+    return [
+        pytest.param((config, deviation), id=name + " sharp" * bool(deviation), marks=WIDE if "slice" in name else ())
+        for config, name in zip(configs, names, strict=True)
+    ]
+
+
+TURBOS = models(TURBO_SMALL, TURBO_SLICE)
+MODELS = [*models(None, SLICE), *TURBOS, *models(None, TURBO_SMALL, SLICE, TURBO_SLICE, deviation=SHARP)]
 OF_TURBO = pytest.mark.parametrize("pair", TURBOS, indirect=True)
 DEFAULTS = variant("turbo").config
 SHARPER = replace(DEFAULTS, temperature=1.0, top_k=20, top_p=0.7, repetition_penalty=2.0)
 
 
-@pytest.fixture(scope="module", params=[pytest.param(None, id="finch"), pytest.param(SLICE, marks=WIDE), *TURBOS])
+@pytest.fixture(scope="module", params=MODELS)
 def pair(request):
-    with torch.inference_mode():
-        if request.param:
-            return Pair.of_random_weights(request.param)
-        checkpoint = finch.load()
-        tensors = read_weights(finch.folder() / "weights.safetensors", checkpoint.config)
-        longest = max([*finch.prompts("sentences"), *finch.prompts("paragraphs")], key=lambda prompt: prompt.tokens)
-        text = checkpoint.tokenizer.encode(longest.text, longest.language)
-        speech = held_out_speech(finch.folder(), [longest])[0][:STEPS].tolist()
-        return Pair(checkpoint.config, tensors, checkpoint.voice, text, speech)
-
-
-def assert_close(ours: np.ndarray | mx.array, theirs: torch.Tensor, rtol: float = 1e-5):
-    np.testing.assert_allclose(np.array(ours), theirs.numpy(), rtol=rtol, atol=1e-4)
-
-
-def assert_attention(pair: Pair, ours: list[mx.array], theirs: object, queries: slice | int):
-    for (layer, head), rows in zip(pair.config.aligned_heads, ours, strict=True):
-        expected = theirs.attentions[layer][0, head, queries]
-        np.testing.assert_allclose(np.array(rows).squeeze(), expected.numpy(), atol=1e-5)
+    config, deviation = request.param
+    checkpoint = finch.load()
+    if deviation or config:
+        return Pair.of_random_weights(config or replace(checkpoint.config, name="finch-size"), deviation)
+    tensors = read_weights(finch.folder() / "weights.safetensors", checkpoint.config)
+    longest = max([*finch.prompts("sentences"), *finch.prompts("paragraphs")], key=lambda prompt: prompt.tokens)
+    text = checkpoint.tokenizer.encode(longest.text, longest.language)
+    speech = held_out_speech(finch.folder(), [longest])[0][:STEPS].tolist()
+    return Pair(checkpoint.config, tensors, checkpoint.voice, text, speech)
 
 
 @pytest.mark.parametrize(("config", "tensors"), [(SLICE, 40), (CHATTERBOX_TURBO, 299), (CHATTERBOX_NANO, 155)])
@@ -68,73 +74,54 @@ def test_the_state_dict_is_upstreams_at_full_size(config, tensors):
     assert len(theirs) == tensors
 
 
-@torch.inference_mode()
-def test_conditioning_and_prefix(pair):
-    theirs = pair.theirs.prepare_conditioning(upstream.conditions(pair.voice))[0]
-    assert theirs.shape == (pair.config.conditioning_length, pair.config.hidden_size)
-    assert not pair.gpt2 or len(theirs) == 1 + len(pair.voice.prompt)
-    assert_close(pair.ours.conditioning(pair.voice), theirs)
-    assert_close(pair.ours.prefix(pair.text, pair.voice), pair.their_prefix())
-    assert_close(pair.ours.prefix(pair.text, pair.voice, bos_count=1, guided=False), pair.their_prefix(guidance=0.0))
-    assert pair.ours.text_columns(pair.text, pair.voice) == slice(len(theirs), len(theirs) + len(pair.text))
+def test_rows_before_the_text(pair):
+    """GPT-2 has the speaker and the prompt as it is; without a prompt the perceiver is left out, as upstream does."""
+    silent = Voice(pair.voice.speaker, pair.voice.prompt[:0])
+    for voice, expected in ((pair.voice, pair.config.conditioning_length), (silent, 1 if pair.gpt2 else 2)):
+        assert len(pair.ours.conditioning(voice)) == expected
+        assert pair.ours.text_columns(pair.text, voice) == slice(expected, expected + len(pair.text))
+    assert not pair.gpt2 or pair.config.conditioning_length == 1 + len(pair.voice.prompt)
 
 
-@torch.inference_mode()
-def test_a_voice_without_a_prompt(pair):
-    """Upstream leaves the perceiver out: the rows of speaker and emotion alone, of which GPT-2 has the first."""
-    voice = Voice(pair.voice.speaker, pair.voice.prompt[:0])
-    condition = upstream.conditions(voice)
-    condition.cond_prompt_speech_tokens = None
-    theirs = pair.theirs.prepare_conditioning(condition)[0]
-    assert theirs.shape == (1 if pair.gpt2 else 2, pair.config.hidden_size)
-    assert_close(pair.ours.conditioning(voice), theirs)
-    assert pair.ours.text_columns(pair.text, voice).start == len(theirs)
-
-
-@torch.inference_mode()
-def test_prefill_layer_by_layer(pair, record_property):
-    logits, attention, _ = pair.our_prefill()
-    theirs = pair.their_forward(pair.their_prefix())
-    layers = pair.their_layers(theirs)
-    assert len(layers) == pair.config.num_layers + 1
-    if pair.gpt2:
-        assert_close(pair.taps["embeddings"], layers[0])
-    for layer, expected in enumerate(layers[1:]):
-        assert_close(pair.taps[f"layers.{layer}"], expected)
-    assert_close(pair.taps["norm"], theirs.hidden_states[-1])
-    assert_attention(pair, attention, theirs, slice(-2, None))
-    assert_close(logits, pair.theirs.speech_head(theirs.hidden_states[-1][:, -1]), rtol=1e-5 * pair.gpt2)
-    norms = np.abs(pair.taps["norm"] - theirs.hidden_states[-1].numpy()).max()
-    record_property("largest difference after the last norm", f"{norms:.1e} ({pair.config.name})")
-
-
-@pytest.mark.parametrize("steps", [30, pytest.param(STEPS, marks=pytest.mark.nightly("200 steps on four models"))])
+@pytest.mark.parametrize("steps", [30, pytest.param(STEPS, marks=pytest.mark.nightly("200 steps on all models"))])
 @pytest.mark.parametrize("kind", CACHES)
-@torch.inference_mode()
-def test_teacher_forced_steps(pair, kind, steps, record_property):
-    cache = decode_cache(kind, pair.config, pair.our_prefill()[2], steps)
-    past = pair.their_forward(pair.their_prefix()).past_key_values
-    attention = AttentionRequest(pair.config.aligned_heads)
-    stepped, largest, rtol = [], 0.0, 1e-5 * pair.gpt2
-    for step, token in enumerate(pair.speech[:steps], start=1):
-        theirs = pair.their_forward(pair.their_embedding(token, step), past)
-        past = theirs.past_key_values
-        embedded = pair.ours.embed_speech([token] * pair.rows, [step] * pair.rows)
-        hidden, rows = pair.ours.backbone.step(embedded, cache, attention, pair.keep)
-        for layer, expected in enumerate(pair.their_layers(theirs)[1:]):
-            assert_close(pair.taps[f"layers.{layer}"], expected[:, 0])
-        assert_close(hidden, theirs.hidden_states[-1][:, 0])
-        ours, expected = np.array(pair.ours.logits(hidden)), pair.theirs.speech_head(theirs.hidden_states[-1][:, 0])
-        stepped.append(ours)
-        largest = max(largest, float(np.abs(ours - expected.numpy()).max()))
-        assert_close(ours, expected, rtol)
-        mixed, their_mix = (logits[0] + 0.5 * (logits[0] - logits[-1]) for logits in (ours, expected))
-        assert_close(mixed, their_mix, rtol)
-        assert_attention(pair, rows[0], theirs, -1)
-    record_property("largest difference of a logit", f"{largest:.1e} over {steps} steps ({pair.config.name}, {kind})")
-    at_once = np.array(pair.ours.teacher_forced(pair.text, pair.voice, pair.speech[:steps]))
+def test_the_core_is_about_as_far_from_float64_as_upstreams_float32(pair, kind, steps, record_property):
+    theirs, exact = pair.of_theirs(steps)
+    found = ratios(pair.of_ours(kind, steps), theirs, exact)
+    at_once = np.array(pair.ours.teacher_forced(pair.text, pair.voice, pair.speech[:steps])).astype(np.float64)
     assert at_once.shape == (pair.rows, steps + 1, pair.config.speech_vocab_size)
-    np.testing.assert_allclose(at_once[:, 1:], np.stack(stepped, axis=1), rtol=rtol, atol=1e-4)
+    found |= {f"at once, {name}": both for name, both in ratios(*map(logits_of, (at_once, theirs, exact))).items()}
+    square, largest = (max(found, key=lambda name: found[name][place]) for place in (0, 1))
+    away = max(np.abs(theirs[name] - exact[name]).max() for name in ("prefill, logits", "steps, logits"))
+    figures = f"{found[square][0]:.2f} ({square}), {found[largest][1]:.2f} ({largest}) times upstream's"
+    record_property("distance from float64", f"{figures}, {away:.1e} in a logit ({pair.config.name}, {kind})")
+    assert not beyond(found)
+
+
+def logits_of(values: np.ndarray | Values) -> Values:
+    if isinstance(values, np.ndarray):
+        return of_logits(values)
+    return {name: values[name] for name in of_logits(np.zeros((1, 2, 1)))}
+
+
+def test_upstream_in_float64_is_float64_throughout(pair):
+    """One pass over prefix and speech is what upstream computes step by step, to 1e-11; float32 would show at 1e-7."""
+    _, exact = pair.of_theirs(30)
+    side = Upstream(pair.config, pair.tensors, torch.float64)
+    with torch.inference_mode(), side.wide():
+        past = side.forward(side.prefix(pair.text, pair.voice)).past_key_values
+        for step, token in enumerate(pair.speech[:3], start=1):
+            passed = side.forward(side.embedding(token, step), past)
+            logits = side.network.speech_head(passed.hidden_states[-1][:, 0]).numpy()
+            np.testing.assert_allclose(
+                logits, exact["steps, logits"][:, step - 1], rtol=0, atol=1e-11 * np.abs(logits).max()
+            )
+
+
+def test_attention_is_sharp_with_such_weights(pair, request):
+    """The largest weight of a query has 0.6 to 0.7 of the mass on average, and 0.06 with ordinary random weights."""
+    pair.of_theirs(30)
+    assert ("sharp" in request.node.callspec.id) == (pair.sharpness > 0.5)
 
 
 def test_swiglu_is_that_of_float64():
@@ -179,12 +166,13 @@ def their_tokens(pair: Pair, config: SamplingConfig, key: tuple[int, str, int], 
     """`T3.inference_turbo` with `torch.multinomial` answered by the suite's noise, and nothing else changed."""
     knobs = {name: getattr(config, name) for name in TURBO_KNOBS}
     run = {"text": pair.text, "rows": 1, "cap": cap, "knobs": knobs, "noise": key, "pushed": ()}
-    return infer(pair.theirs, pair.voice, run, "turbo")["tokens"]
+    return infer(pair.theirs.network, pair.voice, run, "turbo")["tokens"]
 
 
 def our_tokens(pair: Pair, config: SamplingConfig, key: tuple[int, str, int], cap: int) -> list[int]:
     """The same rule: the penalty sees BOS at step 0 alone, the first token may be EOS, cap + 1 tokens may come."""
-    logits, _, filled = pair.our_prefill()
+    hidden, _, filled = pair.our_prefill(pair.ours.prefix(pair.text, pair.voice))
+    logits = pair.ours.logits(hidden[:, -1])
     cache = decode_cache("slots", pair.config, filled, cap + 1)
     tokens: list[int] = []
     for step in range(cap + 1):
