@@ -6,8 +6,8 @@ draws and p, is above `bound`. Both hold for every q, hence in the worst directi
 1. By one set. With A the tokens that q favours, D >= X(A) / n - p(A), where X(A) is binomial with q(A) = p(A) + d. Its
    lower tail is at most Phi(-sqrt(2 n KL(x, q(A)))) with x = p(A) + bound + 1/n. Source: Zubkov and Serov 2013, "A
    complete proof of universal inequalities for the distribution function of the binomial law", Theorem 1. KL is convex
-   in p(A) and symmetric, so its minimum is at p(A) + (bound + 1/n + d) / 2 = 1/2, or at the nearest mass that a set of
-   tokens can have: none lies between 1 - max p and max p.
+   in p(A), so its minimum is where its derivative is 0, or at the nearest masses that a set of tokens can have: none
+   lies between 1 - max p and max p.
 2. By the expectation. E_q D is a sum of functions g_i(q_i) = E|Bin(n, q_i) - n p_i| / (2 n), each convex in q_i, for
    Bernstein polynomials of a convex function are convex. D falls short of E_q D by t with probability at most
    exp(-2 n t^2) (McDiarmid). The minimum of E_q D over all q at distance d has a Lagrangian bound, sum_i min over u of
@@ -42,11 +42,24 @@ def reach_of_one_set(bound: float, n: int, miss_rate: float, largest: float = 0.
 
 def _least_divergence(step: float, d: float, largest: float) -> float:
     """Least KL(a + step, a + d) over masses a that a set can have, from 0 to 1 - d."""
-    middle = min(max((1 - step - d) / 2, 0.0), 1 - d)
-    masses = [middle]
-    if 1 - largest < middle < largest:
+    lowest = _lowest_place(step, d)
+    masses = [lowest]
+    if 1 - largest < lowest < largest:
         masses = [1 - largest, *([largest] if largest <= 1 - d else [])]
     return min(_divergence(a + step, a + d) for a in masses)
+
+
+def _lowest_place(step: float, d: float) -> float:
+    """The mass a from 0 to 1 - d at which KL(a + step, a + d) is least; step < d."""
+
+    def slope(a: float) -> float:
+        x, y = a + step, a + d
+        return float(np.log(x * (1 - y) / (y * (1 - x)))) + (1 - x) / (1 - y) - x / y
+
+    end = (1 - d) * (1 - 1e-9)
+    if step >= d or end <= 0 or slope(0.0) >= 0:
+        return 0.0
+    return float(brentq(slope, 0.0, end)) if slope(end) > 0 else end
 
 
 def _divergence(x: float, y: float) -> float:
