@@ -118,7 +118,9 @@ class ConformanceRun:
         if any(verdict.outcome == "errored" for verdict in judged):
             return judged
         # The failures were in calls that belong to no cell, so that these cells are the ones to report them.
-        return [replace(one, outcome="errored", reason=None) if one.reason == "after_failure" else one for one in judged]
+        return [
+            replace(one, outcome="errored", reason=None) if one.reason == "after_failure" else one for one in judged
+        ]
 
     def _wanted(self, name: str) -> bool:
         return self.only is None or self.only == name or self.only.startswith(f"{name}/")
