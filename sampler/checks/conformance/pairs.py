@@ -25,20 +25,21 @@ SCALES: tuple[tuple[float, float], ...] = ((1.0, 0.0), (0.35, -0.2), (2.2, -5.0)
 REMOVED = (8, 11, 17, 26, 33)
 """Ranks of the tokens that are removed from the second row."""
 
-HISTORY = (5, 0, 7, 3, 2, 0, 1, 9, 3, 5)
-"""Ranks; the first half is prompt. Its last id stood before rank 0, which is a repeat."""
+HISTORY = (3, 5, 1, 7, 2, 9, 3, 5, 0, 5, 3, 5)
+"""Ranks; the first half is prompt. Its last two ids stood before ranks 1 and 0, and its last id before rank 3 too: a
+repeat of one id would go on with more tokens than a repeat of two."""
 
-PAIRED_OPTIONAL: Mapping[Stage, Mapping[str, Any]] = {
+TOGETHER: Mapping[Stage, Mapping[str, Any]] = {
     "frequency_penalty": {"frequency_penalty": 0.9},
     "presence_penalty": {"presence_penalty": 1.1},
     "dry_multiplier": {"dry_multiplier": 1.2, "dry_allowed_length": 1},
-    "no_repeat_ngram_size": {"no_repeat_ngram_size": 2},
+    "no_repeat_ngram_size": {"no_repeat_ngram_size": 3},
     "min_new_tokens": {"min_new_tokens": 1_000},
     "top_n_sigma": {"top_n_sigma": 1.0},
     "typical_p": {"typical_p": 0.6},
     "xtc_probability": {"xtc_probability": 1.0, "xtc_threshold": 0.06},
 }
-"""Parameters of optional stages; those that name ids follow from the row."""
+"""Parameters with which each of two stages acts; those that name ids follow from the row."""
 
 STAGES_TO_PAIR = tuple(stage for stage in ALL_STAGES if stage != "alignment")
 
@@ -67,10 +68,8 @@ class _Rows:
         if stage == "logit_bias":
             return {"logit_bias": {int(self.ids[0]): -2.5, int(self.ids[4]): 3.0}}
         if stage == "suppressed_tokens":
-            return {"suppressed_tokens": (int(self.ids[0]), int(self.ids[6]))}
-        if stage in PAIRED:
-            return PAIRED[stage][0]
-        return PAIRED_OPTIONAL.get(stage, OPTIONAL[stage][0])
+            return {"suppressed_tokens": (int(self.ids[0]), int(self.ids[2]))}
+        return TOGETHER.get(stage) or (PAIRED[stage][0] if stage in PAIRED else OPTIONAL[stage][0])
 
     def probe(self, cell: str, config: SamplingConfig) -> Probe:
         history = [[int(self.ids[rank]) for rank in HISTORY] for _ in SCALES]
