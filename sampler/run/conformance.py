@@ -16,11 +16,14 @@ from sampler.checks.conformance.diagnosis.merge import merged, name_stages, with
 from sampler.checks.conformance.diagnosis.order import Cause
 from sampler.checks.conformance.diagnosis.process import diagnose
 from sampler.checks.conformance.dialects import declared
+from sampler.checks.conformance.draw.at_zero import at_zero
 from sampler.checks.conformance.draw.drawer import Drawer, NoDraws
 from sampler.checks.conformance.draw.frequencies import frequencies, other_checks, support
 from sampler.checks.conformance.draw.pick import picks
 from sampler.checks.conformance.draw.plan import DrawPlan
+from sampler.checks.conformance.draw.wide import VOCABULARY
 from sampler.checks.conformance.judge import Judge
+from sampler.checks.conformance.pairs import greedy_cells
 from sampler.checks.conformance.predict import CHECKS as PREDICTION
 from sampler.checks.conformance.predict import NoLogits, Predictor, compared
 from sampler.checks.conformance.probe_sets import all_cells
@@ -36,6 +39,7 @@ from sampler.engines.registry import load_known, under_test
 from sampler.engines.remote import RemoteEngine
 from sampler.engines.rules import rules_of
 from sampler.errors import Unsupported
+from sampler.requests import Context
 from sampler.run.generation import GenerateRun, causes_of
 from sampler.run.report import DEFAULT_RATE, SHARES, OnVerdict, Report
 from sampler.stages import OPTIONAL_STAGES
@@ -155,15 +159,22 @@ class ConformanceRun:
         return findings, tuple(causes)
 
     def _draw(self, known: set[str]) -> tuple[dict[str, Finding], tuple[Cause, ...]]:
-        plan = DrawPlan(self.seed, self.rate * SHARES["draw"])
-        if "process" in self.client.offer.methods:
-            _ = self.tested
         drawer = Drawer(self.judge, self.seed)
+        shown = "process" in self.client.offer.methods
+        if shown:
+            _ = self.tested
+        else:
+            drawer.find_limits()
+        plan = DrawPlan(self.seed, self.rate * SHARES["draw"], self.judge.width or VOCABULARY)
         findings: dict[str, Finding] = {}
-        for cell in plan.cells:
+        for cell in [cell for cell in plan.cells if drawer.asks(cell, shown=shown)]:
             if self._wanted(f"draw/{cell.name}"):
                 findings[f"{cell.name}/support"] = _finding(partial(support, drawer, cell))
                 findings[f"{cell.name}/frequencies"] = _finding(partial(frequencies, drawer, cell, plan))
+        at_0 = tuple(greedy_cells(self.seed))
+        for one in () if shown else at_0:
+            if self._wanted(f"draw/{one.name}") and drawer.takes(one.probes[0]):
+                findings[f"{one.name}/support"] = _finding(partial(at_zero, drawer, one))
         for names, check in other_checks(drawer, plan):
             if any(self._wanted(f"draw/{name.split('/')[0]}") for name in names):
                 found = _finding(check)
@@ -171,8 +182,9 @@ class ConformanceRun:
                 findings.update(zip(names, several, strict=True))
         if "pick" in self.client.offer.methods and self._wanted("draw/pick"):
             findings["pick/extreme-noise"] = _finding(lambda: picks(self.judge, self.seed))
-        causes = diagnose_draws(DrawResults(drawer, findings), known)
-        name_stages(findings, causes, {cell.name: known.intersection(cell.stages) for cell in plan.cells})
+        stages = {cell.name: cell.stages for cell in plan.cells} | {one.name: one.stages for one in at_0}
+        causes = diagnose_draws(DrawResults(drawer, findings, stages), known)
+        name_stages(findings, causes, {name: known.intersection(own) for name, own in stages.items()})
         named = [replace(cause, cases=tuple(f"draw/{name}" for name in cause.cases)) for cause in causes]
         return {f"draw/{name}": finding for name, finding in findings.items()}, tuple(named)
 
@@ -270,5 +282,8 @@ def _finding(check: Callable[[], Any], level: Level = "draw") -> Any:
 def detectable(plan: DrawPlan, name: str) -> float:
     """The difference that a check of a plan detects, given the reference's own distribution."""
     probe = plan.cell(name).probe
-    final = ReferenceEngine().evaluate(probe)[-1]
+    lengths = np.array([len(ids) for ids in probe.history], dtype=np.int64)
+    prompts = lengths // 2 if probe.prompts is None else np.array(probe.prompts)
+    placed = replace(probe, context=Context(prompts, lengths - prompts, probe.eos_ids))
+    final = ReferenceEngine().evaluate(placed)[-1]
     return plan.detectable(name, np.asarray(softmax(final.scores[0])))

@@ -86,7 +86,8 @@ def test_every_passed_statistical_verdict_has_the_power_that_the_plan_asks_for()
     assert 0.749e-6 < sum(plan.alphas.values()) <= 0.75e-6
     checks = {check.name: check for check in plan.checks}
     assert len(checks) == len(plan.checks)
-    report = examine(ReferenceEngine(), levels=("draw",))
+    report = examine(miniatures.right_only_draws_every_stage(), levels=("draw",))
+    assert report.outcome == "agrees"
     tests = [verdict for verdict in report.verdicts if verdict.p_value is not None]
     statistical = {verdict.case.removeprefix("draw/"): verdict for verdict in tests}
     assert statistical.keys() == checks.keys() == plan.alphas.keys()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from sampler.checks.conformance.draw.at_zero import greedy
 from sampler.checks.conformance.draw.drawer import Drawer
-from sampler.checks.conformance.draw.frequencies import greedy
 from sampler.checks.conformance.draw.plan import DrawPlan
 from sampler.checks.conformance.judge import Judge
 from sampler.checks.conformance.probes import ProbeSet

@@ -11,7 +11,7 @@ __all__ = ["AT_TIES", "FACTORIES", "MODULES", "RIGHT", "WRONG", "Factory", "Wron
 
 MODULES = ("penalties", "temperature", "top_k", "min_p", "top_p", "guidance", "orders", "batches", "answers", "draws")
 MODULES += ("noise", "seeds", "limits", "draw_only", "right_chains", "right_limits", "right_draws")
-MODULES += ("causes", "ranges", "right_answers", "right_rules", "declarations")
+MODULES += ("causes", "ranges", "right_answers", "right_rules", "declarations", "wide_draws", "range_draws")
 for _module in MODULES:
     importlib.import_module(f"{__name__}.{_module}")
 

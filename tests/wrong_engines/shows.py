@@ -126,7 +126,7 @@ def draws(engine, inputs: Example, n: int, seed: int) -> np.ndarray:
     uncond = None if inputs.uncond is None else inputs.uncond[0]
     further = {}
     if takes_context(engine.draw):
-        further["context"] = Context(np.array([len(inputs.history[0])]), np.array([0]), ())
+        further["context"] = context_of(inputs)
     arguments = {"logits": inputs.logits[0], "history": inputs.history[0], "config": inputs.config}
     arguments |= {"n": n, "seed": seed, "uncond_logits": uncond}
     given, named = by_signature(engine.draw, arguments)
@@ -135,9 +135,18 @@ def draws(engine, inputs: Example, n: int, seed: int) -> np.ndarray:
 
 def law(inputs: Example, reference: ReferenceEngine = REFERENCE) -> np.ndarray:
     uncond = None if inputs.uncond is None else inputs.uncond[:1]
-    lengths = np.array([len(inputs.history[0])])
-    first = Context(lengths, np.zeros_like(lengths), context_of(inputs).eos_ids)
+    row = context_of(inputs)
+    first = Context(row.prompt_length[:1], row.step[:1], row.eos_ids)
     return softmax(reference.process(inputs.logits[:1], inputs.history[:1], inputs.config, uncond, first))[0]
+
+
+def _other_frequencies(tokens: np.ndarray, count: int, p: np.ndarray) -> str:
+    if tokens.shape != (count,) or tokens.dtype.kind not in "iu" or tokens.min() < 0 or tokens.max() >= len(p):
+        return f"{tokens.dtype} {tokens.shape}, {tokens.min()} to {tokens.max()}"
+    if (p[tokens] == 0).any():
+        return "a token that was removed"
+    far = np.abs(np.bincount(tokens, minlength=len(p)) / count - p).sum() / 2 > 2 * np.sqrt(len(p) / count) / 2
+    return "frequencies" if far else ""
 
 
 @or_its_error
@@ -145,14 +154,16 @@ def fault_in_draws(engine, inputs: Example, n: int = 20_000) -> str:
     """What draws show in some manner, by bounds that right ones keep with the seeds at hand; empty where they do."""
     p = law(with_its_eos(engine, inputs), truth_of(engine))
     tokens = draws(engine, inputs, n, 5)
-    single = np.array([draws(engine, inputs, 1, seed)[0] for seed in range(300)])
-    for each, count in ((tokens, n), (single, 300)):
-        if each.shape != (count,) or each.dtype.kind not in "iu" or each.min() < 0 or each.max() >= len(p):
-            return f"{each.dtype} {each.shape}, {each.min()} to {each.max()}"
-        if (p[each] == 0).any():
-            return "a token that was removed"
-        if np.abs(np.bincount(each, minlength=len(p)) / count - p).sum() / 2 > 2 * np.sqrt(len(p) / count) / 2:
-            return "frequencies"
+    wrong = _other_frequencies(tokens, n, p)
+    if wrong:
+        return wrong
+    wrong = _other_frequencies(np.array([draws(engine, inputs, 1, seed)[0] for seed in range(300)]), 300, p)
+    if wrong:
+        return wrong
+    order = np.argsort(-p, kind="stable")
+    likely = order[np.cumsum(p[order]) <= 0.5]
+    if abs(np.isin(tokens, likely).mean() - p[likely].sum()) > 0.02:
+        return "the likelier half"
     if p.max() == 1:
         return ""
     if not np.array_equal(tokens, draws(engine, inputs, n, 5)):

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from sampler.checks.conformance.draw.plan import DRAWS, SINGLE_DRAWS, DrawPlan
+from sampler.checks.conformance.draw.cells import DRAWS
+from sampler.checks.conformance.draw.plan import SINGLE_DRAWS, DrawPlan
 from sampler.engines.reference.chain import ReferenceEngine
 from tests.tools.calibration import experiments, run_experiments
 from tests.tools.calibration.distributions import DISTRIBUTIONS, Distribution

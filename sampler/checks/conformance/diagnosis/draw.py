@@ -11,11 +11,11 @@ from scipy.special import softmax
 from sampler.checks.conformance.diagnosis.alternatives import ALTERNATIVES, IGNORED, Alternative, in_float64
 from sampler.checks.conformance.diagnosis.merge import one_cause
 from sampler.checks.conformance.diagnosis.order import Cause, Change, in_order, other_orders, swapped, without
-from sampler.checks.conformance.draw.drawer import Drawer, Drawn
+from sampler.checks.conformance.draw.drawer import Drawer, Drawn, values_of
 from sampler.checks.conformance.draw.frequencies import SINGLE_CELLS, shared_draws
 from sampler.checks.conformance.draw.plan import LAGS
 from sampler.checks.verdict import Finding
-from sampler.stages import STAGES, Stage
+from sampler.stages import ALL_STAGES, STAGES, Stage, of_kind
 from sampler.statistics.multinomial import Multinomial
 
 FIT = 1e-4
@@ -26,10 +26,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DrawResults:
-    """Findings of level `draw` by cell and check."""
+    """Findings of level `draw` by cell and check. stages: those that are on in each cell."""
 
     drawer: Drawer
     findings: Mapping[str, Finding]
+    stages: Mapping[str, tuple[Stage, ...]]
 
     def failed(self, *names: str) -> tuple[str, ...]:
         return tuple(
@@ -77,8 +78,8 @@ def _causes(results: DrawResults, known: set[str]) -> tuple[Cause, ...]:
         return tuple(causes)  # frequencies of such draws contain no information about stages
     if "nothing/support" in shown:  # a leak there is a leak everywhere
         cells = [name for name in cells if results.failed(f"{name}/frequencies")]
-    alone: set[str] = {stage for stage in STAGES if stage in cells or results.failed(f"{stage}/greedy")}
-    own = [_of_stage(results, stage) for stage in STAGES if stage in alone and stage not in known]
+    alone = _alone(results, cells)
+    own = [_of_stage(results, stage, names) for stage, names in alone.items() if stage not in known]
     if len(own) > 2 and all(cause.explanation.endswith(IGNORED) for cause in own):
         cases = tuple(case for cause in own for case in cause.cases)
         return (
@@ -86,16 +87,44 @@ def _causes(results: DrawResults, known: set[str]) -> tuple[Cause, ...]:
             Cause("draw", "draw: tokens come from the logits as they were given, not from the scores", cases),
         )
     causes += one_cause(own)
-    suspects = alone | known
+    suspects = {*alone, *known}
+    causes += _at_zero(results, [name for name in cells if name.startswith(AT_ZERO)], suspects)
     order_known = "order" in known
-    rest = [
-        name
-        for name in cells
-        if name not in STAGES and name not in ("nothing", "vocabulary") and not suspects & _stages(results, name)
-    ]
+    together = [name for name in cells if len(results.stages[name]) > 1 and not name.startswith(AT_ZERO)]
+    rest = [name for name in together if not suspects & set(results.stages[name])]
     if rest and not order_known:
         causes.append(_of_order(results, rest))
     return tuple(causes)
+
+
+def _alone(results: DrawResults, cells: Sequence[str]) -> dict[Stage, list[str]]:
+    """The stages that are wrong alone, with the cells that show it."""
+    lost = any(name.startswith(WIDE) and not results.stages[name] for name in cells)  # then wide draws are wrong anyway
+    found = {}
+    for stage in ALL_STAGES:
+        names = [name for name in cells if results.stages[name] == (stage,) and not (lost and name.startswith(WIDE))]
+        if results.failed(f"{stage}/greedy"):
+            names = [stage, *(name for name in names if name != stage)]
+        if names:
+            at_zero = [name for name in cells if name.startswith(AT_ZERO) and stage in results.stages[name]]
+            found[stage] = names + (at_zero if stage != "temperature" or results.failed(f"{stage}/greedy") else [])
+    return found
+
+
+def _at_zero(results: DrawResults, cells: Sequence[str], suspects: set[str]) -> list[Cause]:
+    """Stages that are right alone, and left out at temperature 0; or temperature 0, which leaves out all of them."""
+    asked = {name for name in results.findings if name.startswith(AT_ZERO)}
+    telling = {name for name in asked if results.stages[name.partition("/")[0]][0] not in TAILS}
+    wrong = [name for name in cells if not suspects & set(results.stages[name])]
+    if len(wrong) > 1 and telling <= {case for name in wrong for case in _cases(results, name)}:
+        cases = tuple(case for name in wrong for case in _cases(results, name))
+        what = "0 takes the most likely token of the logits as they are given"
+        return [Cause("temperature", f"temperature: {what}", cases)]
+    return [_of_cases(results, results.stages[name][0], _cases(results, name)) for name in wrong]
+
+
+def _of_cases(results: DrawResults, stage: Stage, cases: tuple[str, ...]) -> Cause:
+    return Cause(stage, f"{stage}: {results.findings[cases[0]].message}", cases)
 
 
 def _shares_draws(results: DrawResults) -> bool:
@@ -104,18 +133,17 @@ def _shares_draws(results: DrawResults) -> bool:
     return nothing is not None and shared_draws(nothing.calls) > 0
 
 
-def _stages(results: DrawResults, name: str) -> set[str]:
-    drawn = results.drawer.drawn.get(name)
-    return set(drawn.cell.stages) if drawn else set()
-
-
 def _cases(results: DrawResults, cell: str) -> tuple[str, ...]:
     return results.failed(*(name for name in results.findings if name.rsplit("/", 1)[0] == cell))
 
 
 SINGLE = "chain:everything/single-"
-OWN = ("nothing/", "pick/", "vocabulary/", SINGLE)
+WIDE, AT_ZERO = "wide:", "greedy:"
+OWN = ("nothing/", "pick/", "vocabulary/", SINGLE, "wide:places/", "wide:scan/", "wide:rare/")
 """Cases that test the draws themselves, not a stage."""
+
+TAILS = of_kind("tail")
+"""Stages that never remove the most likely token, so that temperature 0 does not show them."""
 
 
 def _generator(results: DrawResults) -> list[Cause]:
@@ -190,15 +218,18 @@ def _of_calls(calls: NDArray[np.int64]) -> tuple[str, str] | None:
     return None
 
 
-def _of_stage(results: DrawResults, stage: Stage) -> Cause:
-    cases = _cases(results, stage)
-    drawn = results.drawer.drawn.get(stage)
-    if drawn is not None and results.failed(f"{stage}/support", f"{stage}/frequencies"):
-        for alternative in ALTERNATIVES.get(stage, ()):
-            scores = _scores(alternative, drawn)
-            if _fits(drawn, scores) and _nearer(drawn, scores):
-                return Cause(stage, f"{stage}: {alternative.explanation}", cases)
-    return Cause(stage, f"{stage}: {results.findings[cases[0]].message}", cases)
+def _of_stage(results: DrawResults, stage: Stage, names: Sequence[str]) -> Cause:
+    """The cause of a stage that is wrong alone. names: of the cells that show it, the ordinary one first."""
+    cases = tuple(case for name in names for case in _cases(results, name))
+    wrong = [name for name in names if results.failed(f"{name}/support", f"{name}/frequencies")]
+    shown = [results.drawer.drawn[name] for name in wrong if name in results.drawer.drawn and WIDE not in name]
+    shown = [drawn for drawn in shown if drawn.cell.name == stage] or shown
+    values = "" if not shown or shown[0].cell.name == stage else values_of(shown[0].cell.probe.config)
+    for alternative in ALTERNATIVES.get(stage, ()) if shown else ():
+        scores = [_scores(alternative, drawn) for drawn in shown]
+        if all(_fits(*each) and _nearer(*each) for each in zip(shown, scores, strict=True)):
+            return Cause(stage, f"{stage}: {values}{alternative.explanation}", cases)
+    return Cause(stage, f"{stage}: {values}{results.findings[cases[0]].message}", cases)
 
 
 def _nearer(drawn: Drawn, scores: Array) -> bool:

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from sampler.checks.conformance.draw.at_zero import greedy
+from sampler.checks.conformance.draw.cells import CHUNK, DrawCell
 from sampler.checks.conformance.draw.drawer import Drawer, Tokens
-from sampler.checks.conformance.draw.plan import CHUNK, LAGS, SINGLE_DRAWS, DrawCell, DrawPlan
-from sampler.checks.conformance.probes import Probe
-from sampler.checks.conformance.settings import NEUTRAL
-from sampler.checks.conformance.ties import AT_TIES
+from sampler.checks.conformance.draw.plan import LAGS, SINGLE_DRAWS, DrawPlan
 from sampler.checks.verdict import Finding, some_ids
 from sampler.errors import Unsupported
 from sampler.statistics.binomial import Binomial
 from sampler.statistics.judgement import MISS_RATE, Judgement, detectable_leak
 from sampler.statistics.multinomial import Multinomial
 from sampler.statistics.scalar import DistributionFunction
+from sampler.statistics.sets import SetFrequencies
 
 SEED_BITS = (8, 16, 24)
 """A seed may be truncated to this many bits by mistake; more than 32 bits are not required."""
@@ -52,8 +52,10 @@ def support(drawer: Drawer, cell: DrawCell) -> Finding:
 
 def frequencies(drawer: Drawer, cell: DrawCell, plan: DrawPlan) -> Finding:
     """The frequencies are those of the reference's distribution: neither too far from it nor too close to it."""
-    drawn = drawer.cell(cell)
     check = plan.check(f"{cell.name}/frequencies")
+    if cell.by_sets:
+        return _of_sets(drawer, cell, check.detect, plan.alphas[check.name])
+    drawn = drawer.cell(cell)
     test = Multinomial(drawn.probabilities, plan.alphas[check.name])
     tolerance = drawer.judge.tolerance
     if drawer.judge.rounding:  # the tolerance of float32 is far below what draws can detect
@@ -69,6 +71,24 @@ def frequencies(drawer: Drawer, cell: DrawCell, plan: DrawPlan) -> Finding:
         f"{observed[token]:.4f} of the time, p = {drawn.probabilities[token]:.4f}"
     )
     return _statistical(judged, test.alpha, detectable, check.detect, shown, tolerance=tolerance)
+
+
+def _of_sets(drawer: Drawer, cell: DrawCell, detect: float, alpha: float) -> Finding:
+    """The frequencies of sets of tokens; in half precision only if its rounding leaves enough to tell."""
+    tolerance = drawer.judge.tolerance
+    if drawer.judge.rounding:
+        rounding = float(drawer.expected(cell.probe).tolerance[0])
+        if rounding > detect / 2:
+            dtype = drawer.judge.info.dtype
+            raise Unsupported(f"{dtype} may be off by {rounding:.2g} there, more than the draws can tell")
+        tolerance += rounding
+    drawn = drawer.cell(cell)
+    sets = drawn.sets
+    test, n = SetFrequencies(sets.probabilities, alpha, tolerance), len(drawn.tokens)
+    counts = sets.counts(drawn.tokens)
+    judged, worst = test.judge(counts, n)
+    shown = f"{n} draws: {sets.names[worst]} {counts[worst]} times, {sets.probabilities[worst] * n:.3g} are expected"
+    return _statistical(judged, alpha, test.detectable(n), detect, shown)
 
 
 def _statistical(
@@ -226,7 +246,7 @@ def single_draws(drawer: Drawer, plan: DrawPlan) -> tuple[Finding, Finding]:
 
 def ranks(drawer: Drawer, plan: DrawPlan) -> Finding:
     """Over a whole vocabulary: the rank of the drawn token has the right distribution function."""
-    drawn = drawer.cell(plan.cells[-1])
+    drawn = drawer.cell(plan.cell("vocabulary/ranks"))
     probabilities = drawn.probabilities
     order = np.argsort(-probabilities, kind="stable")
     rank = np.argsort(order, kind="stable").astype(np.float64)
@@ -235,28 +255,6 @@ def ranks(drawer: Drawer, plan: DrawPlan) -> Finding:
     shown = f"the distribution function of the rank is off by {judged.statistic:.4f}"
     detect = plan.check("vocabulary/ranks").detect
     return _statistical(judged, test.alpha, test.detectable(len(drawn.tokens)), detect, shown)
-
-
-def greedy(drawer: Drawer, plan: DrawPlan) -> Finding:
-    """At temperature 0 every draw is the lowest id among the maxima, or what the rule `greedy_ties` says."""
-    config = replace(NEUTRAL, temperature=0.0)
-    logits = np.array([[0.5, 2.0, -1.0, 2.0, -np.inf, 1.9]], dtype=np.float32)
-    tokens = drawer.draw(Probe.of("temperature", "greedy", config, logits, [[0, 3]], ("tied",)), 200, plan.seed)
-    right, which = {
-        "highest": ([3], "token 3, the highest id"),
-        "every": ([1, 3], "token 1 or 3, any"),
-    }.get(str(drawer.judge.rules.get("greedy_ties")), ([1], "token 1, the lowest id"))
-    wrong = int((~np.isin(tokens, right)).sum())
-    if wrong and not drawer.judge.strict and np.isin(tokens, np.flatnonzero(logits[0] == logits.max())).all():
-        message = f"{AT_TIES}: temperature 0 drew a most likely token, not the lowest id; fails under --strict alone"
-        return Finding("draw", "temperature", "passed", len(tokens), message, 0.0, 0.0)
-    if wrong:
-        seen = some_ids(np.unique(tokens))
-        message = f"temperature 0 drew {seen} in {len(tokens)} draws, expected {which} of the maxima"
-        return Finding("draw", "temperature", "failed", len(tokens), message, wrong, 0.0)
-    return Finding(
-        "draw", "temperature", "passed", len(tokens), f"{len(tokens)} draws, all {which} of the maxima", 0.0, 0.0
-    )
 
 
 OtherCheck = tuple[tuple[str, ...], Callable[[], tuple[Finding, ...]]]

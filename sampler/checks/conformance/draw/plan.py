@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler.checks.conformance.draw.cells import CHUNK, DRAWS, DrawCell
+from sampler.checks.conformance.draw.further import further_cells
+from sampler.checks.conformance.draw.sets import sets_of
+from sampler.checks.conformance.draw.wide import VOCABULARY, wide_cells
 from sampler.checks.conformance.probes import Maker, Probe
 from sampler.checks.conformance.settings import ALL_ON, NEUTRAL, PAIRED
 from sampler.config import SamplingConfig
@@ -16,10 +20,7 @@ from sampler.statistics.binomial import Binomial
 from sampler.statistics.budget import Budget
 from sampler.statistics.multinomial import Multinomial
 from sampler.statistics.scalar import DistributionFunction
-
-DRAWS = 20_000
-CHUNK = 2_000
-"""Draws per call; every call has its own seed."""
+from sampler.statistics.sets import SetFrequencies
 
 SINGLE_DRAWS = 2_000
 """Calls of one draw each, which is how a decoder draws."""
@@ -79,21 +80,12 @@ class StatisticalCheck:
 
 
 @dataclass(frozen=True, eq=False)
-class DrawCell:
-    """One distribution to draw from. probe: has one row. stages: those that are on."""
-
-    name: str
-    stages: tuple[Stage, ...]
-    probe: Probe
-    detect: float = 0.05
-
-
-@dataclass(frozen=True, eq=False)
 class DrawPlan:
-    """All cells of level `draw` with their checks, and the alpha of each check."""
+    """All cells of level `draw` with their checks, and the alpha of each check. size: the large vocabulary."""
 
     seed: int
     rate: float = 1e-6
+    size: int = VOCABULARY
 
     @cached_property
     def cells(self) -> tuple[DrawCell, ...]:
@@ -102,12 +94,15 @@ class DrawPlan:
             self._cell(f"{first}+{second}", (first, second), {**PAIRED[first][0], **PAIRED[second][0]})
             for first, second in TOGETHER
         )
-        return (self._cell("nothing", (), {}), *alone, *pairs, *(self._whole(name) for name in WHOLE), self._wide())
+        whole = (self._whole(name) for name in WHOLE)
+        wide = wide_cells(self.seed, self.size)
+        ordinary = (self._cell("nothing", (), {}), *alone, *pairs, *whole, self._vocabulary())
+        return (*ordinary, *wide, *further_cells(self.seed))
 
     @cached_property
     def checks(self) -> tuple[StatisticalCheck, ...]:
         """Every statistical check; exact ones use none of the budget."""
-        frequencies = [StatisticalCheck(f"{cell.name}/frequencies", DRAWS, cell.detect) for cell in self.cells]
+        frequencies = [StatisticalCheck(f"{cell.name}/frequencies", cell.draws, cell.detect) for cell in self.cells]
         pairs = [StatisticalCheck(f"nothing/pairs-{lag}", DRAWS // 2, 0.03) for lag in LAGS]
         return (
             *frequencies,
@@ -138,6 +133,9 @@ class DrawPlan:
         check, alpha = self.check(name), self.alphas[name]
         if name.endswith("/ranks"):
             return DistributionFunction(alpha).detectable(check.n)
+        if name.endswith("/frequencies") and self.cell(name).by_sets:
+            sets = sets_of(probabilities, self.cell(name).places)
+            return SetFrequencies(sets.probabilities, alpha).detectable(check.n)
         if name.endswith(("/frequencies", "/single-draws")):
             return Multinomial(probabilities, alpha).detectable(check.n)
         return Binomial(float(np.square(probabilities).sum()), alpha).detectable(check.n)
@@ -152,7 +150,7 @@ class DrawPlan:
         stages = tuple(stage for stage in STAGES if stage in config.active_stages())
         return DrawCell(f"chain:{name}", stages, self._probe(name, config, SIZE))
 
-    def _wide(self) -> DrawCell:
+    def _vocabulary(self) -> DrawCell:
         """A vocabulary of a model's size with mostly rare tokens; judged by rank, since no token is drawn often."""
         maker = Maker("vocabulary", self.seed)
         return DrawCell("vocabulary", (), maker.make("V=8194", NEUTRAL, 8_194, ("ordinary",)), 0.25)
