@@ -12,6 +12,7 @@ from sampler.checks.conformance.draw.sets import sets_of
 from sampler.checks.conformance.judge import Judge
 from sampler.engines.isolation import Local
 from sampler.engines.reference.chain import ReferenceEngine
+from sampler.stages import ALL_STAGES
 from sampler.statistics.binomial import Binomial
 from sampler.statistics.sets import SetFrequencies
 from tests.tools.calibration.rates import exceeds
@@ -86,6 +87,14 @@ def test_the_sets_of_a_distribution_are_counted_as_they_are_named():
 def cells_by_sets(seed, names=""):
     plan = DrawPlan(seed, 0.75e-6)
     return plan, [cell for cell in plan.cells if cell.by_sets and cell.name.startswith(names)]
+
+
+def test_every_stage_is_drawn_from_and_every_check_has_a_name_of_its_own():
+    plan = DrawPlan(0)
+    asked = {cell.stages for cell in plan.cells if cell.further}
+    assert asked == {(stage,) for stage in ALL_STAGES if stage != "alignment"}
+    names = [check.name for check in plan.checks]
+    assert len(set(names)) == len(names) == len(plan.alphas)
 
 
 REPLICATES = 2_000

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sampler.checks.conformance.draw.cells import DrawCell
 from sampler.checks.conformance.probes import Probe
-from sampler.checks.conformance.settings import NEUTRAL
+from sampler.checks.conformance.settings import NEUTRAL, OPTIONAL
 from sampler.stages import OPTIONAL_STAGES, Stage
 
 Array = NDArray[np.float64]
@@ -41,6 +41,9 @@ ENDS: Mapping[Stage, Sequence[Mapping[str, Any]]] = {
 }  # fmt: skip
 """The parameters of each stage. The first ones of an optional stage are ordinary: every engine with the stage is asked
 them. XTC acts in every draw: what decides whether it does is the engine's own."""
+
+NAMING = ("logit_bias", "suppressed_tokens")
+"""Stages whose parameters name ids, which follow from the row."""
 
 BIASES = (0.0, 100.0, -100.0)
 """Added to every second token. The first bias has two ids alone, of ordinary size."""
@@ -80,7 +83,8 @@ class _Target:
 
 def further_cells(seed: int) -> Iterator[DrawCell]:
     """Cells of every stage alone; those of the default order, which have ordinary cells, at the ends alone."""
-    for stage, settings in ENDS.items():
+    others = {stage: settings for stage, settings in OPTIONAL.items() if stage not in (*ENDS, *NAMING)}
+    for stage, settings in {**ENDS, **others}.items():
         for place, knobs in enumerate(settings):
             ordinary = place == 0 and stage in OPTIONAL_STAGES
             value = knobs.get("xtc_threshold", next(iter(knobs.values())))
