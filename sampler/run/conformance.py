@@ -119,7 +119,7 @@ class ConformanceRun:
 
     def _judged(self, findings: Mapping[str, Finding]) -> Sequence[Verdict]:
         judged = [finding.verdict(CaseId.parse(name), self._line(name)) for name, finding in findings.items()]
-        if any(verdict.outcome == "errored" for verdict in judged):
+        if any(verdict.bad for verdict in judged):
             return judged
         # The failures were in calls that belong to no cell, so that these cells are the ones to report them.
         return [

@@ -145,7 +145,8 @@ class Drawer:
 
 def values_of(config: SamplingConfig) -> str:
     """The parameters that are on, as the beginning of a message."""
-    knobs = [name for stage in config.active_stages() for name in NEUTRAL[stage]]
+    off = [NEUTRAL[stage].items() for stage in config.active_stages()]
+    knobs = [name for items in off for name, neutral in items if getattr(config, name) != neutral]
     knobs = ["temperature", *knobs] if config.greedy and "temperature" not in knobs else knobs
     shown = label({name: getattr(config, name) for name in sorted(knobs)})
     return f"{shown}: " if shown else ""
