@@ -36,6 +36,12 @@ def context_of(inputs: Example) -> Context:
     return inputs.context or Context(lengths, np.zeros_like(lengths), ())
 
 
+def context_of_the_first(inputs: Example) -> Context:
+    """That of the first row, which draws are taken from."""
+    rows = context_of(inputs)
+    return Context(rows.prompt_length[:1], rows.step[:1], rows.eos_ids)
+
+
 def in_a_thread(ask: Callable[..., np.ndarray], *inputs: object) -> np.ndarray:
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(ask, *inputs).result()
@@ -126,7 +132,7 @@ def draws(engine, inputs: Example, n: int, seed: int) -> np.ndarray:
     uncond = None if inputs.uncond is None else inputs.uncond[0]
     further = {}
     if takes_context(engine.draw):
-        further["context"] = context_of(inputs)
+        further["context"] = context_of_the_first(inputs)
     arguments = {"logits": inputs.logits[0], "history": inputs.history[0], "config": inputs.config}
     arguments |= {"n": n, "seed": seed, "uncond_logits": uncond}
     given, named = by_signature(engine.draw, arguments)
@@ -135,9 +141,8 @@ def draws(engine, inputs: Example, n: int, seed: int) -> np.ndarray:
 
 def law(inputs: Example, reference: ReferenceEngine = REFERENCE) -> np.ndarray:
     uncond = None if inputs.uncond is None else inputs.uncond[:1]
-    row = context_of(inputs)
-    first = Context(row.prompt_length[:1], row.step[:1], row.eos_ids)
-    return softmax(reference.process(inputs.logits[:1], inputs.history[:1], inputs.config, uncond, first))[0]
+    context = context_of_the_first(inputs)
+    return softmax(reference.process(inputs.logits[:1], inputs.history[:1], inputs.config, uncond, context))[0]
 
 
 def _other_frequencies(tokens: np.ndarray, count: int, p: np.ndarray) -> str:
