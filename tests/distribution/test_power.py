@@ -300,7 +300,7 @@ def test_a_share_of_marks_is_announced_from_the_largest_count_that_is_missed(cou
     assert planned == StratifiedCounts(alpha).detectable_share([40] * 2, [40] * 2, 4)
 
 
-@pytest.mark.parametrize(("runs", "calibration"), [(40, 60), (25, 25), (90, 200)])
+@pytest.mark.parametrize(("runs", "calibration"), [(40, 60), (25, 25), (90, 200), (60, 59)])
 def test_exceedances_of_one_text_announce_what_counting_gives(runs, calibration):
     """P(E >= e): of the e + k - 1 largest pooled values at least e are judged runs, all orders being equally likely."""
     alpha, rank = 1e-3, math.floor(Fraction(1, 20) * (calibration + 1))
