@@ -136,7 +136,8 @@ def summarize(reporter: Any) -> None:
         reporter.section("verdicts")
         console = plain_console(reporter._tw._file, max(reporter._tw.fullwidth, 100))  # noqa: SLF001
         console.print(terminal.verdict_table(verdicts))
-        for note in terminal.verdict_notes([verdict for verdict in verdicts if not verdict.bad]):
-            console.print(note)
+        open_ones = [verdict for verdict in verdicts if not verdict.bad]
+        for line in (*terminal.limit_lines(verdicts), *terminal.verdict_notes(open_ones)):
+            console.print(line)
         tokens, seconds = (sum(column) for column in zip(*generated, strict=True))
         console.print(terminal.summary_line(verdicts, tokens, seconds))

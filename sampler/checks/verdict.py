@@ -1,7 +1,7 @@
 """The answer of a check: outcome, finding, verdict; the rule for the outcome of many, and the one for exit codes."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, Self
 
 import numpy as np
@@ -31,15 +31,20 @@ ESSENTIAL: Final = frozenset(
         ("process", "scores"),
         ("draw", "support"),
         ("draw", "frequencies"),
-        *(("generate", check) for check in ("rate", "loops", "looping", "missing")),
+        *(("generate", check) for check in ("rate", "loops", "looping", "missing", "endless", "ends")),
         *(("generate", check) for check in ("records", "seeds", "stops")),
     }
 )
 """Level and check of the questions that agreement requires: stages, support, frequencies, loops and endings; of step
 runs their records, without which the other questions have no evidence."""
 
-NOT_OFFERED: Final = frozenset({"unsupported", "no_method", "refused"})
-"""Reasons that make a question not essential: the engine does not have the feature it tests."""
+NOT_OFFERED: Final = frozenset({"unsupported", "no_method", "refused", "no_reference"})
+"""Reasons that make a question not essential: the engine does not have the feature it tests, or nobody gave a
+reference (the absolute limits need none)."""
+
+SUSPICIOUS: Final = 1e-3
+"""A p-value of a whole run, corrected for the number of its tests, at or below which a test that does not fail cannot
+pass."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,23 @@ class Verdict:
 
     @property
     def essential(self) -> bool:
-        """Whether overall agreement requires that this passed."""
-        return (self.level, self.check) in ESSENTIAL and self.reason not in NOT_OFFERED
+        """Whether overall agreement requires that this passed; too few runs count only where a size is required."""
+        unasked = self.reason in NOT_OFFERED or (self.reason == "too_few" and self.required is None)
+        return (self.level, self.check) in ESSENTIAL and not unasked
+
+    def doubted(self, rate: float) -> "Verdict":
+        """This verdict, or `suspicious` instead of passed or too few: p is small, but not small enough to fail.
+
+        rate: of false alarms of the whole run; p / alpha x rate is the p-value corrected for the weights of its tests.
+        """
+        if self.outcome not in ("passed", "inconclusive") or self.p_value is None or not self.alpha:
+            return self
+        corrected = self.p_value / self.alpha * rate
+        if corrected > SUSPICIOUS:
+            return self
+        note = f"suspicious: a right engine has such a p-value ({self.p_value:.2g}) in one of {1 / corrected:,.0f} runs"
+        message = f"{self.message}; {note}" if self.message else note
+        return replace(self, outcome="inconclusive", reason="suspicious", message=message)
 
     def contract(self) -> dict[str, Any]:
         """The fields that `sampler check --json` has, in their order."""

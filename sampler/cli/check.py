@@ -6,13 +6,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sampler.cli.options import CheckSeed, Memory, Rate, Strict, Timeout, check_numbers
+from sampler.cli.options import (
+    CheckSeed,
+    LimitLooping,
+    LimitMissing,
+    Memory,
+    Rate,
+    Strict,
+    Timeout,
+    check_limits,
+    check_numbers,
+)
 from sampler.errors import ConfigError
 from sampler.runtime.text import SHORT, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sampler.checks.longform.absolute import Limits as RunLimits
     from sampler.engines.base import EngineInfo, Level
     from sampler.run.report import Report
 
@@ -42,13 +53,19 @@ def check(
     false_alarm_rate: Rate = 1e-6,
     timeout: Timeout = None,
     memory: Memory = None,
+    limit_looping: LimitLooping = 0.02,
+    limit_missing: LimitMissing = 0.02,
+    detect: Annotated[
+        float, typer.Option("--detect", help="Share of looping or endless runs that a file must detect to agree.")
+    ] = 0.2,
     *,
     strict: Strict = False,
 ) -> int:
     """Run every check on an engine, or on the tokens that one wrote, and name the stage that is wrong."""
     if engine.endswith(".jsonl"):
         check_numbers(false_alarm_rate, tolerance, seed)
-        return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate)
+        shares = check_limits(limit_looping, limit_missing, detect)
+        return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate, shares, detect)
     levels = _levels(level)
     check_numbers(false_alarm_rate, tolerance, seed)
     _check_against(against, levels)
@@ -94,7 +111,14 @@ def _check_against(against: str | None, levels: "tuple[Level, ...]") -> None:
 
 
 def _check_tokens(
-    path: Path, against: str | None, level: str | None, tolerance: float, json: Path | None, rate: float
+    path: Path,
+    against: str | None,
+    level: str | None,
+    tolerance: float,
+    json: Path | None,
+    rate: float,
+    limits: "RunLimits",
+    detect: float,
 ) -> int:
     from sampler.results.report import conformance as check_report
     from sampler.results.report import terminal
@@ -106,7 +130,7 @@ def _check_tokens(
     if tolerance:
         raise ConfigError(f"--tolerance {tolerance} is not for token runs", hint="leave it out")
     console = plain_console()
-    examination = TokenFileRun(path, against, rate)
+    examination = TokenFileRun(path, against, rate, limits, detect)
     runs, reference = examination.read()
     with check_report.written_at_the_end(json) as write:
         for line in check_report.token_header(str(path), runs, against, reference, rate):

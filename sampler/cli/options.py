@@ -1,11 +1,14 @@
 """Options that several commands have, and the ranges of their numbers."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sampler.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sampler.checks.longform.absolute import Limits
 
 RunSeed = Annotated[int, typer.Option("--seed", help="Seed of the run; a nightly run takes its run number.")]
 CheckSeed = Annotated[int, typer.Option("--seed", help="Seed of the inputs and of the draws.")]
@@ -34,6 +37,22 @@ Memory = Annotated[
         help="GiB that an engine of your own and its child processes may use [default: 0.75 of this machine's].",
     ),
 ]
+
+LimitLooping = Annotated[
+    float, typer.Option("--limit-looping", help="Share of runs that may loop, whatever a reference does.")
+]
+LimitMissing = Annotated[
+    float, typer.Option("--limit-missing", help="Share of runs that may reach their maximum length.")
+]
+
+
+def check_limits(looping: float, missing: float, detect: float | None = None) -> "Limits":
+    """The absolute limits of runs. Raises SamplerError for a share outside (0, 1)."""
+    from sampler.checks.longform.absolute import Limits
+
+    if detect is not None and not 0 < detect < 1:
+        raise ConfigError(f"--detect {detect} is no share of runs", hint="expected a number between 0 and 1")
+    return Limits(looping, missing)
 
 
 def check_numbers(rate: float, tolerance: float, seed: int) -> None:

@@ -71,7 +71,7 @@ def _run(session: Session, folder: Path, jobs: int, console: Console) -> int:
             screen = Screen(progress)
             verdicts = run_suite(suite, [screen, recorder], jobs)
     console.print(terminal.table_of(verdicts))
-    for note in terminal.verdict_notes(verdicts, recorder.crashes):
+    for note in (*terminal.limit_lines(verdicts), *terminal.verdict_notes(verdicts, recorder.crashes)):
         console.print(note)
     console.print(screen.summary)
     show_place(console, folder, recorder)

@@ -1,5 +1,6 @@
 """A loop: where it begins, how long it is, what repeats, and when it was detectable."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -7,6 +8,9 @@ from typing import Literal, get_args
 LoopKind = Literal["run", "cycle", "near_cycle", "low_entropy"]
 KINDS: tuple[LoopKind, ...] = get_args(LoopKind)
 """One repeated token; a pattern; a pattern with substitutions; few tokens in any order."""
+
+SHOWN = 4
+"""Token ids of a pattern that are named."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,20 @@ class Loop:
         what = "few tokens in turn" if self.period is None else what
         with_what = " with substitutions" if self.kind == "near_cycle" else ""
         return f"{what}{with_what} from token {self.onset} on for {self.extent} tokens, detected at token {self.step}"
+
+    def describe(self, tokens: Sequence[int]) -> str:
+        """What repeats in these tokens, with its ids: `token 6405 repeated from step 41 on, for 207 tokens`."""
+        pattern = tokens[self.onset : self.onset + (self.period or 0)]
+        shown = ", ".join([*map(str, pattern[:SHOWN]), *(["..."] if len(pattern) > SHOWN else [])])
+        if self.period is None:
+            often = Counter(tokens[self.onset : self.end]).most_common(SHOWN)
+            what = f"few tokens in turn (most often {', '.join(str(token) for token, _ in often)})"
+        elif self.period == 1:
+            what = f"token {shown} repeated"
+        else:
+            what = f"a cycle of {self.period} tokens ({shown})"
+        with_what = " with substitutions" if self.kind == "near_cycle" else ""
+        return f"{what}{with_what} from step {self.onset} on, for {self.extent} tokens"
 
 
 def foremost(loops: Sequence[Loop]) -> Loop:

@@ -4,14 +4,14 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, MatrixError, nearest
-from sampler.matrix.schema import Detect, Known, LongForm, MatrixFile, Scope, Workload, read_matrix_file
+from sampler.matrix.schema import AbsoluteLimits, Detect, Known, LongForm, MatrixFile, Scope, Workload, read_matrix_file
 from sampler.variants import load_variants
 
 __all__ = ["Case", "Detect", "Group", "Known", "LongForm", "Matrix", "Scope", "Workload", "find_matrix", "load_matrix"]
@@ -65,6 +65,7 @@ class Matrix:
     checksum: str
     longform: LongForm | None = None
     known: tuple[Known, ...] = ()
+    limits: AbsoluteLimits = field(default_factory=AbsoluteLimits)
 
     @property
     def base_variant(self) -> str:
@@ -119,7 +120,8 @@ def load_matrix(path: Path) -> Matrix:
         raise MatrixError(f"{path}: the cell {cell!r} occurs {count} times", hint="an axis has a value twice")
     _check_known(path, file, [case.cell for case in cases])
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Matrix(path.stem, file.why, file.generation, cases, path, checksum, file.longform, tuple(file.known))
+    known = tuple(file.known)
+    return Matrix(path.stem, file.why, file.generation, cases, path, checksum, file.longform, known, file.limits)
 
 
 def _check_size(path: Path, file: MatrixFile) -> None:

@@ -2,8 +2,9 @@
 
 import math
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -49,19 +50,30 @@ class Detect(_Strict):
     superiority: Annotated[float, Field(gt=0.5, lt=1)] = 0.999
 
 
+class AbsoluteLimits(_Strict):
+    """Shares of runs that may loop, and that may reach their cap, whatever a reference does.
+
+    detect: the share of such runs that must be detectable for `passed`, for all cells together, an axis, a cell;
+    without it nothing in particular.
+    """
+
+    looping: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    missing: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    detect: dict[Scope, Annotated[float, Field(gt=0, lt=1)]] = {}
+
+
 class LongForm(_Strict):
     """A matrix that is compared with reference runs: on all cells pooled, then per axis, then per cell.
 
     reference: the name of runs that come with Finch, or a TOKENS.jsonl. false_alarms: rate of the whole matrix;
-    weights: its shares for the whole matrix, for all axes and for all cells. most_incomplete, most_looping: share of a
-    cell's runs that may end at another length than their text's, and that may loop. detect: what must be detectable for
+    weights: its shares for the whole matrix, for all axes and for all cells. most_incomplete: share of a cell's runs
+    that may end at another length than their text's. detect: what must be detectable for
     `passed`, for each of the three scopes. left_out: questions that a scope has too few runs for.
     """
 
     reference: str = ""
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     most_incomplete: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    most_looping: Annotated[float, Field(gt=0, lt=1)] = 0.2
     weights: dict[Scope, Annotated[float, Field(gt=0, lt=1e6)]] = {}
     detect: dict[Scope, Detect] = {}
     left_out: dict[Scope, list[str]] = {}
@@ -86,6 +98,7 @@ class MatrixFile(_Strict):
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     cells: list[dict[str, Any]] = []
     exclude: list[dict[str, Any]] = []
+    limits: AbsoluteLimits = AbsoluteLimits()
     longform: LongForm | None = None
     known: list[Known] = []
     most_cells: Annotated[int, Field(ge=1)] = 10_000
@@ -97,6 +110,14 @@ class MatrixFile(_Strict):
         sizes = [len(values) for values in self.axes.values()]
         made = math.prod(sizes) if self.design == "all" else 1 + sum(size - 1 for size in sizes)
         return made + len(self.cells)
+
+
+SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
+    "generation": Workload,
+    "longform": LongForm,
+    "limits": AbsoluteLimits,
+    "known": Known,
+}
 
 
 def read_matrix_file(path: Path) -> MatrixFile:
@@ -121,8 +142,7 @@ def _schema_error(path: Path, error: ValidationError) -> MatrixError:
     place = [str(part) for part in first["loc"]]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
-        sections: dict[str, type[BaseModel]] = {"generation": Workload, "longform": LongForm, "known": Known}
-        section: type[BaseModel] = sections.get(place[0], MatrixFile) if len(place) > 1 else MatrixFile
+        section: type[BaseModel] = SECTIONS.get(place[0], MatrixFile) if len(place) > 1 else MatrixFile
         return MatrixError(f"{path}: unknown key {key!r}", hint=nearest(place[-1], section.model_fields))
     if first["type"] == "missing":
         why = "every matrix states why it exists" if place == ["why"] else "see matrices/longform.toml"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sampler.checks.longform.absolute import Expectation, complete, looping
+from sampler.checks.longform.absolute import Expectation, Limits, complete, endless, looping, within_limits
 from sampler.checks.longform.questions import ALONE, QUESTIONS, WEIGHTS, two_sided
 from sampler.checks.longform.runs import TwoSides
 from sampler.checks.longform.same_noise import same
@@ -23,7 +23,7 @@ from sampler.run.blocks import block_of, count
 from sampler.run.cells import SHARED, CellRuns, Cells, shared_places
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, Progress, progress
 from sampler.run.executors import generate_blocks
-from sampler.run.groups import alphas_of, groups_of, longform_of
+from sampler.run.groups import alphas_of, groups_of, longform_of, looping_cells
 from sampler.run.session import Session
 
 NO_REFERENCE = "no reference runs of these cells"
@@ -111,7 +111,8 @@ class LongformSuite:
 
     def _verdict(self, case: Case, name: str, finding: Finding) -> Verdict:
         case_id = CaseId(case.matrix, case.cell, name)
-        return finding.verdict(case_id, self.session.reproduce(str(case_id)))
+        found = finding.verdict(case_id, self.session.reproduce(str(case_id)))
+        return found.doubted(longform_of(self.matrix).false_alarms)
 
     def _findings(self, group: Group, cells: Sequence[CellRuns]) -> Iterator[tuple[str, Finding]]:
         alphas = self.alphas[group.name]
@@ -125,23 +126,35 @@ class LongformSuite:
             return
         if group.scope == "cells":
             yield from self._alone(group.cases[0], cells[0], alphas)
+        else:
+            yield from self._pooled(group, cells, alphas)
         yield from self._two_sided(group, cells, alphas)
 
+    def _pooled(
+        self, group: Group, cells: Sequence[CellRuns], alphas: Mapping[str, float]
+    ) -> Iterator[tuple[str, Finding]]:
+        """The absolute limits on the runs of several cells, without those that are known to loop."""
+        known, limits = looping_cells(self.matrix), self.matrix.limits
+        runs = [run for case, one in zip(group.cases, cells, strict=True) if case.cell not in known for run in one.runs]
+        if runs:
+            required = limits.detect.get(group.scope)
+            yield from within_limits(runs, Limits(limits.looping, limits.missing), alphas, required).items()
+
     def _alone(self, case: Case, cell: CellRuns, alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
-        runs = cell.runs
-        plan = longform_of(self.matrix)
+        runs, limits = cell.runs, self.matrix.limits
+        required = limits.detect.get("cells")
         known: dict[str, Known] = {entry.check: entry for entry in self.matrix.known if entry.cell == case.cell}
         yield "same", self._same(case, cell)
         yield "ends", ends(runs, self.cells.references.of(case))
-        for name, check, most in (
-            ("complete", complete, plan.most_incomplete),
-            ("looping", looping, plan.most_looping),
+        for name, check, expected in (
+            ("complete", complete, Expectation(longform_of(self.matrix).most_incomplete)),
+            ("looping", looping, Expectation(limits.looping, required=required)),
+            ("endless", endless, Expectation(limits.missing, required=required)),
         ):
-            if name not in alphas:
-                continue
-            entry = known.get(name)
-            expected = Expectation(most, entry.finding, entry.share) if entry else Expectation(most)
-            yield name, check(runs, expected, alphas[name])
+            if name in alphas:
+                entry = known.get(name)
+                known_bad = replace(expected, known=entry.finding, least=entry.share) if entry else expected
+                yield name, check(runs, known_bad, alphas[name])
 
     def _same(self, case: Case, cell: CellRuns) -> Finding:
         if isinstance(cell.shared, str):

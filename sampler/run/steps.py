@@ -3,9 +3,12 @@
 import itertools
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from sampler.checks.longform.absolute import ABSOLUTE
+from sampler.checks.longform.runs import TokenRun
 from sampler.checks.steps.evidence import Evidence
 from sampler.checks.steps.precision import precision_of
 from sampler.checks.steps.repeats import places_of
@@ -21,7 +24,9 @@ from sampler.matrix.matrix import Case, Group
 from sampler.requests import Generation, Record, Request
 from sampler.run.blocks import apart, block_of, count, shares
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
+from sampler.run.groups import ALL
 from sampler.run.known_model import known_model
+from sampler.run.pooled import RATE, pooled, spoken
 from sampler.run.session import Session
 
 RECORDED_TOGETHER = 1_000_000_000
@@ -66,14 +71,16 @@ class StepSuite:
     table: Sequence[StepCheck] = CHECKS
     _generated: dict[str, Generated] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
+    _runs: dict[str, Sequence[TokenRun]] = field(default_factory=dict)
 
     @cached_property
     def groups(self) -> Sequence[Group]:
-        return [Group(case.cell, "cells", (case,)) for case in self.session.matrix.cases]
+        cases = self.session.matrix.cases
+        return [*(Group(case.cell, "cells", (case,)) for case in cases), Group(ALL, "all", cases)]
 
     @property
     def checks(self) -> Mapping[str, str]:
-        return {check.name: check.sentence for check in self.table}
+        return {check.name: check.sentence for check in self.table} | dict(ABSOLUTE)
 
     @property
     def expected_requests(self) -> int:
@@ -91,6 +98,8 @@ class StepSuite:
             emit(Judged(self.result(group, emit)))
 
     def together(self, group: Group) -> Sequence[Group]:
+        if group.scope == "all":
+            return []
         block = {case.cell for case in block_of(self.session.matrix.cases, group.cases[0])}
         return [other for other in self.groups if other.name in block]
 
@@ -135,9 +144,12 @@ class StepSuite:
         return fitting
 
     def result(self, group: Group, emit: Emit) -> CaseResult:
+        if group.scope == "all":
+            return self._pooled(group, progress(emit))
         (case,), start, on_step = group.cases, time.perf_counter(), progress(emit)
         try:
             generated = self._generated.pop(case.cell, None) or self._alone(case, on_step)
+            self._runs[case.cell] = spoken(case, generated.generations)
             evidence = self._evidence(case, generated, on_step)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything; other cells still run
             seconds = 0.0 if isinstance(error, Unsupported) else time.perf_counter() - start
@@ -153,6 +165,19 @@ class StepSuite:
             requests=evidence.requests,
             generations=[replace(one, record=_without_logits(one.record)) for one in evidence.generations],
         )
+
+    def _pooled(self, group: Group, on_step: OnStep) -> CaseResult:
+        """The absolute limits on the runs of all cells; where a cell has not run here, it is generated for them."""
+        start, tokens, matrix = time.perf_counter(), 0, self.session.matrix
+        for case in (one for one in group.cases if one.cell not in self._runs):
+            with suppress(Exception, SystemExit):  # the verdicts of the cell say what happened
+                generations = generate(self.session.engine_for(case), self.session.requests(case), on_step)
+                self._runs[case.cell] = spoken(case, generations)
+                tokens += sum(len(generation.tokens) for generation in generations)
+        runs = [run for case in group.cases for run in self._runs.get(case.cell, ())]
+        findings = pooled(runs, matrix.limits)
+        case = Case(matrix.name, group.name, group.cases[0].config, group.cases[0].workload)
+        return CaseResult(case, self._verdicts(case, findings), {}, tokens, time.perf_counter() - start)
 
     def _alone(self, case: Case, on_step: OnStep) -> Generated:
         """Generate the requests of a cell, and some of them again, without other cells."""
@@ -202,7 +227,8 @@ class StepSuite:
     def _verdicts(self, case: Case, findings: dict[str, Finding]) -> tuple[Verdict, ...]:
         ids = {name: CaseId(case.matrix, case.cell, name) for name in findings}
         return tuple(
-            finding.verdict(ids[name], self.session.reproduce(str(ids[name]))) for name, finding in findings.items()
+            finding.verdict(ids[name], self.session.reproduce(str(ids[name]))).doubted(RATE)
+            for name, finding in findings.items()
         )
 
 

@@ -7,12 +7,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from sampler.checks.conformance.diagnosis.order import Cause
+from sampler.checks.longform.absolute import REQUIRED, USUAL, Limits, within_limits
 from sampler.checks.longform.distinct import distinct
-from sampler.checks.longform.loop_rate import LoopingRuns
-from sampler.checks.longform.questions import QUESTIONS, WEIGHTS, two_sided
-from sampler.checks.longform.runs import TokenRun, TwoSides, by_text
+from sampler.checks.longform.questions import ABSOLUTE_WEIGHTS, QUESTIONS, WEIGHTS, two_sided
+from sampler.checks.longform.runs import TokenRun, TwoSides
 from sampler.checks.longform.severity import frequencies_apart
-from sampler.checks.longform.stopping import ends, missing_alone
+from sampler.checks.longform.stopping import ends
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo
 from sampler.results.store.folder import settle
@@ -22,6 +22,9 @@ from sampler.run.report import DEFAULT_RATE, OnVerdict, Report
 from sampler.statistics.budget import Budget
 
 NO_REFERENCE = "no reference runs: give some with --against (docs/tokens.md explains how to generate them)"
+
+ENDLESS, LOOPING = {"tokens/stopping/missing", "tokens/stopping/endless"}, {"tokens/loops/rate", "tokens/loops/looping"}
+"""Cases of runs without an end, and of runs that loop."""
 
 Findings = Iterator[tuple[str, Finding]]
 
@@ -37,6 +40,8 @@ class TokenFileRun:
     path: Path
     against: str | None = None
     rate: float = DEFAULT_RATE
+    limits: Limits = USUAL
+    required: float = REQUIRED
 
     def read(self) -> tuple[list[TokenRun], list[TokenRun]]:
         """The runs of both sides. Raises TokensError for the first error in either."""
@@ -53,8 +58,8 @@ class TokenFileRun:
     ) -> Report:
         """Run every check; on_verdict gets each answer."""
         verdicts = []
-        for name, finding in findings(runs, reference, self.rate):
-            verdicts.append(finding.verdict(CaseId.parse(name), self.reproduce))
+        for name, finding in findings(runs, reference, self.rate, self.limits, self.required):
+            verdicts.append(finding.verdict(CaseId.parse(name), self.reproduce).doubted(self.rate))
             on_verdict(verdicts[-1])
         info = EngineInfo(name=str(self.path), version=sha256(self.path.read_bytes()).hexdigest()[:12])
         return Report(
@@ -72,13 +77,34 @@ class TokenFileRun:
             parts += ["--against", self.against]
         if self.rate != DEFAULT_RATE:
             parts += ["--false-alarm-rate", str(self.rate)]
+        parts += limit_options(self.limits)
+        if self.required != REQUIRED:
+            parts += ["--detect", str(self.required)]
         return shlex.join(parts)
 
 
-def findings(runs: Sequence[TokenRun], reference: Sequence[TokenRun], rate: float = DEFAULT_RATE) -> Findings:
-    """Every question with its name, `tokens/cell/check`. reference: empty if there is none."""
-    alphas = Budget(rate).split(WEIGHTS)
+def limit_options(limits: Limits) -> list[str]:
+    """The options of a command line that repeat limits other than the default ones."""
+    given = (("--limit-looping", limits.looping, USUAL.looping), ("--limit-missing", limits.missing, USUAL.missing))
+    return [part for name, value, usual in given if value != usual for part in (name, str(value))]
+
+
+def findings(
+    runs: Sequence[TokenRun],
+    reference: Sequence[TokenRun],
+    rate: float = DEFAULT_RATE,
+    limits: Limits = USUAL,
+    required: float = REQUIRED,
+) -> Findings:
+    """Every question with its name, `tokens/cell/check`. reference: empty if there is none.
+
+    required: the share of looping or endless runs that must be detectable.
+    """
+    alphas = Budget(rate).split({**WEIGHTS, **ABSOLUTE_WEIGHTS})
     yield "tokens/stopping/ends", ends(runs, reference)
+    absolute = within_limits(runs, limits, alphas, required)
+    yield "tokens/loops/looping", absolute["looping"]
+    yield "tokens/stopping/endless", absolute["endless"]
     answers = two_sided(TwoSides.of(runs, reference), alphas) if reference else _alone(runs, alphas)
     cases = {question.name: question.case for question in QUESTIONS}
     for name, finding in answers:
@@ -86,16 +112,10 @@ def findings(runs: Sequence[TokenRun], reference: Sequence[TokenRun], rate: floa
 
 
 def _alone(runs: Sequence[TokenRun], alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
-    """The checks without reference runs: whether runs repeat each other, and whether one hit its cap."""
+    """The questions that compare, without reference runs: only whether runs repeat each other may be answered."""
     for question in QUESTIONS:
-        if question.name == "loops":
-            tokens = {text: [run.tokens for run in some] for text, some in by_text(runs).items()}
-            message = f"{LoopingRuns.of(tokens)}; {NO_REFERENCE}"
-            yield question.name, Finding.skipped("generate", "draw", "no_reference", message, len(runs))
-        elif question.name == "distinct":
+        if question.name == "distinct":
             yield question.name, distinct(runs, None, alphas[question.name])
-        elif question.name == "missing":
-            yield question.name, missing_alone(runs)
         else:
             yield question.name, Finding.skipped("generate", question.stage, "no_reference", NO_REFERENCE)
 
@@ -108,7 +128,7 @@ def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Cause]:
     """
     failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
     names_failed = {verdict.case for verdict in failed}
-    endless = "tokens/stopping/missing" in names_failed and "tokens/loops/rate" not in names_failed
+    endless = bool(names_failed & ENDLESS) and not names_failed & LOOPING
     stages = ("seed", "stop", "alignment", "draw") if endless else ("seed", "alignment", "draw", "stop")
     for stage in stages:
         of_stage = [verdict for verdict in failed if verdict.stage == stage]

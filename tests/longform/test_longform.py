@@ -177,7 +177,7 @@ CUT = [speech(34), speech(71), speech(50, "length"), speech(20, "forced_eos")]
 LOOP = TokenRun("a", (*range(30), *[7] * 200), "length")
 JUDGED = [
     (complete, WHOLE * 15, PLAIN, 1e-6, "passed", "0 of 60 runs are not whole"),
-    (complete, CUT * 15, PLAIN, 1e-6, "failed", "60 of 60 runs are not whole, the first of text 'a': cut at 0.68 of"),
+    (complete, CUT * 15, PLAIN, 1e-6, "failed", "60 of 60 runs are not whole (run 1, text 'a': cut at 0.68 of"),
     (complete, CUT[2:] * 15, PLAIN, 1e-6, "failed", "length after 50 tokens"),
     (complete, CUT[3:] * 15, PLAIN, 1e-6, "failed", "cut at 0.40 of its length by the analyzer"),
     (complete, WHOLE, PLAIN, 1e-9, "inconclusive", ""),

@@ -1,10 +1,13 @@
-"""Whether the runs of one cell alone are complete and free of loops; or bad, if a finding says so."""
+"""Questions about runs that need no reference: do they loop, end, are they complete; or bad, if a finding says so."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
 
 from sampler.checks.longform.runs import TokenRun
 from sampler.checks.verdict import SHARE_OF_RUNS, Finding
+from sampler.errors import RuleError
 from sampler.loops import find_loops, foremost
 from sampler.statistics.share import AtLeast, AtMost
 
@@ -13,16 +16,50 @@ RIGHT_LENGTH = (0.7, 1.4)
 
 NOTHING_SEEN = "too few runs (detects nothing)"
 
+NAMED = 3
+"""Bad runs that a message names."""
+
+REQUIRED: Final = 0.2
+"""Share of looping runs, or of runs without an end, that a file of token runs must detect to agree."""
+
+ABSOLUTE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "looping": "Hardly any run loops, whatever a reference does.",
+        "endless": "Hardly any run reaches its maximum length without an end, whatever a reference does.",
+    }
+)
+"""The questions with an absolute limit, as sentences."""
+
 Problem = Callable[[TokenRun], str]
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Shares of runs that may loop, and that may hit their cap, in (0, 1). Raises RuleError for others."""
+
+    looping: float = 0.02
+    missing: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name, value in (("looping", self.looping), ("missing", self.missing)):
+            if not 0 < value < 1:
+                raise RuleError(f"--limit-{name} {value} is no share of runs", hint="expected a number between 0 and 1")
+
+
+USUAL: Final = Limits()
+
+
+@dataclass(frozen=True)
 class Expectation:
-    """How many runs may be bad. most: share; known: why at least the share `least` is bad, empty if not expected."""
+    """How many runs may be bad. most: share; known: why at least the share `least` is bad, empty if not expected.
+
+    required: the share of bad runs that `passed` must be able to detect; None: nothing in particular.
+    """
 
     most: float
     known: str = ""
     least: float = 0.5
+    required: float | None = None
 
 
 def complete(runs: Sequence[TokenRun], expected: Expectation, alpha: float) -> Finding:
@@ -36,6 +73,26 @@ def complete(runs: Sequence[TokenRun], expected: Expectation, alpha: float) -> F
 def looping(runs: Sequence[TokenRun], expected: Expectation, alpha: float) -> Finding:
     """Runs in which a loop is detected (docs/loops.md)."""
     return _judged(runs, _loop, "loop", "draw", expected, alpha)
+
+
+def endless(runs: Sequence[TokenRun], expected: Expectation, alpha: float) -> Finding:
+    """Runs that hit their cap, without an end. A run whose cap is too short for its text's speech tells nothing."""
+    telling = [run for run in runs if not _cut_by_its_cap(run)]
+    if runs and not telling:
+        shortest = min(len(run.tokens) for run in runs)
+        why = f"the cap of {shortest} tokens is too short for an end: the speech of these texts takes longer"
+        return Finding.skipped("generate", "stop", "not_recorded", why, len(runs), alpha=alpha)
+    return _judged(telling, _endless, "never ended", "stop", expected, alpha)
+
+
+def within_limits(
+    runs: Sequence[TokenRun], limits: Limits, alphas: Mapping[str, float], required: float | None
+) -> dict[str, Finding]:
+    """Both questions with an absolute limit. alphas: of each of ABSOLUTE."""
+    return {
+        "looping": looping(runs, Expectation(limits.looping, required=required), alphas["looping"]),
+        "endless": endless(runs, Expectation(limits.missing, required=required), alphas["endless"]),
+    }
 
 
 def _incomplete(run: TokenRun) -> str:
@@ -55,27 +112,51 @@ def _how(run: TokenRun) -> str:
 
 def _loop(run: TokenRun) -> str:
     found = find_loops(run.tokens)
-    return str(foremost(found)) if found else ""
+    return foremost(found).describe(run.tokens) if found else ""
+
+
+def _endless(run: TokenRun) -> str:
+    return f"{len(run.tokens)} tokens without an end" if run.stop_reason == "length" else ""
+
+
+def _cut_by_its_cap(run: TokenRun) -> bool:
+    return run.stop_reason == "length" and run.expected is not None and run.length < RIGHT_LENGTH[1] * run.expected
 
 
 def _judged(
     runs: Sequence[TokenRun], problem: Problem, words: str, stage: str, expected: Expectation, alpha: float
 ) -> Finding:
-    bad = [(run, text) for run in runs if (text := problem(run))]
+    bad = [f"run {place}, text {run.text!r}: {text}" for place, run in enumerate(runs, 1) if (text := problem(run))]
     count, total = len(bad), len(runs)
     shown = f"{count} of {total} runs {words}"
     if bad:
-        run, text = bad[0]
-        shown += f", the first of text {run.text!r}: {text}"
+        rest = [f"and {count - NAMED} more"] if count > NAMED else []
+        shown += f" ({'; '.join([*bad[:NAMED], *rest])})"
     if expected.known:
         return _known(count, total, shown, stage, expected, alpha)
-    judgement, seen = AtMost(expected.most, alpha).judge(count, total), AtMost(expected.most, alpha).detectable(total)
-    note = f"up to {int(judgement.bound)} allowed; detects at least {seen:.0%}" if seen < 1 else NOTHING_SEEN
-    if judgement.rejected:
-        note = f"more than {expected.most:.0%} (p = {judgement.p_value:.2g})"
-    return Finding.of_test(
-        "generate", stage, judgement, f"{shown}; {note}", alpha=alpha, detectable=seen, unit=SHARE_OF_RUNS
-    )
+    test = AtMost(expected.most, alpha)
+    judgement, seen = test.judge(count, total), test.detectable(total)
+    figures: dict[str, object] = {"unit": SHARE_OF_RUNS}
+    if expected.required is not None:
+        figures["required"] = expected.required
+    found = Finding.of_test("generate", stage, judgement, shown, alpha=alpha, detectable=seen, **figures)
+    if found.outcome != "failed" and count > expected.most * total:
+        found = replace(found, outcome="inconclusive", reason="suspicious")
+    return replace(found, message=f"{shown}; {_note(found, expected)}")
+
+
+def _note(found: Finding, expected: Expectation) -> str:
+    """What follows from the number of bad runs, and what these runs can tell."""
+    limit = f"{100 * expected.most:g}%"
+    if found.outcome == "failed":
+        return f"more than {limit} (p = {found.p_value:.2g})"
+    seen = found.detectable or 1.0
+    power = NOTHING_SEEN if seen >= 1 else f"detects at least {seen:.0%}"
+    if found.reason == "suspicious":
+        return f"more than {limit}, but of {found.n} runs this may be chance: generate more ({power})"
+    if found.outcome == "inconclusive" and found.required is not None and seen < 1:
+        return f"too few runs ({power}, required: {found.required:.0%})"
+    return power if seen >= 1 else f"up to {int(found.bound or 0)} allowed; {power}"
 
 
 def _known(count: int, total: int, shown: str, stage: str, expected: Expectation, alpha: float) -> Finding:

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from sampler.checks.longform.questions import QUESTIONS, WEIGHTS
+from sampler.checks.longform.absolute import REQUIRED, USUAL
+from sampler.checks.longform.questions import ABSOLUTE_WEIGHTS, QUESTIONS, WEIGHTS
 from sampler.statistics.budget import Budget
+from sampler.statistics.share import AtMost
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,11 @@ def announced(texts: int, runs: int, rate: float = 1e-6) -> dict[str, Announced]
     """
     if min(texts, runs) < 1:
         raise ValueError(f"{texts} texts and {runs} runs (expected 1 or more of each)")
-    alphas = Budget(rate).split(WEIGHTS)
+    alphas = Budget(rate).split({**WEIGHTS, **ABSOLUTE_WEIGHTS})
     found = [Announced("ends", None, 1 / (texts * runs), None, "runs")]
+    for name, limit in (("looping", USUAL.looping), ("endless", USUAL.missing)):
+        detects = AtMost(limit, alphas[name]).detectable(texts * runs)
+        found.append(Announced(name, alphas[name], detects, REQUIRED, "runs, of any text"))
     for question in QUESTIONS:
         alpha = alphas[question.name]
         detects = question.planned(alpha, texts, runs)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from sampler.checks.longform.absolute import ABSOLUTE
 from sampler.checks.longform.distinct import distinct
 from sampler.checks.longform.drift import QUANTITIES, SUPERIORITY, drift, planned_drift
 from sampler.checks.longform.loop_rate import loops
@@ -69,7 +70,7 @@ def _distinct(sides: TwoSides, alpha: float, detect: float) -> Finding:
 QUESTIONS: Final = (
     Question(
         "loops", "loops/rate", "draw", "As many runs loop as of the reference's runs of the same texts.",
-        _loops, _planned_rise, unit="runs, above the share of the reference", weight=2.0,
+        _loops, _planned_rise, unit="runs, above the share of the reference",
     ),
     Question(
         "distinct", "seeds/distinct", "seed", "Runs of one text differ from each other as independent runs do.",
@@ -112,13 +113,16 @@ share unused."""
 
 WEIGHTS: Final[Mapping[str, float]] = {question.name: question.weight for question in QUESTIONS}
 
+ABSOLUTE_WEIGHTS: Final[Mapping[str, float]] = {"looping": 0.5, "endless": 0.5}
+"""Shares in the budget of the questions with an absolute limit, beside those of WEIGHTS."""
+
 ALONE: Final[Mapping[str, str]] = {
     "same": "Given the reference's noise, the engine draws the reference's tokens.",
     "ends": "Every run that is said to have ended has EOS as its last token, and no other run has one.",
     "complete": "Runs end with EOS at 0.7 to 1.4 times the length of their text's true speech.",
-    "looping": "Hardly any run of the cell loops.",
+    **ABSOLUTE,
 }
-"""Questions about the runs of a cell without a reference, as sentences."""
+"""Questions about runs that compare with no rates of a reference, as sentences."""
 
 
 def two_sided(

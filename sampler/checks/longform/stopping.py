@@ -64,16 +64,6 @@ def _wrong_end(run: TokenRun, eos: Mapping[int, int]) -> str:
     return f"says {run.stop_reason} and ends with EOS" if at_the_end and not run.ended else ""
 
 
-def missing_alone(runs: Sequence[TokenRun]) -> Finding:
-    """Without a reference a run that hit its cap is a failure, since no usual share is known."""
-    capped = [run for run in runs if run.stop_reason == "length"]
-    message = f"{len(capped)} of {len(runs)} runs never ended"
-    if capped:
-        message += f", the first of them, text {capped[0].text!r}, within {len(capped[0].tokens)} tokens"
-    outcome: Outcome = "failed" if capped else "passed"
-    return Finding("generate", "stop", outcome, len(runs), message, statistic=len(capped), bound=0)
-
-
 def relative_lengths(sides: TwoSides) -> tuple[list[Array], list[Array]]:
     """Lengths of the runs that ended by themselves, relative to that of their text, on both sides.
 

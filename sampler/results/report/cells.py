@@ -7,6 +7,9 @@ from functools import cached_property
 
 from sampler.checks.verdict import Outcome, Verdict, worst
 
+ALL = "all"
+"""The cell name of verdicts about all cells together."""
+
 
 @dataclass(frozen=True)
 class CellVerdicts:

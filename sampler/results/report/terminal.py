@@ -13,8 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from sampler.checks.verdict import OUTCOMES, SHARE_OF_RUNS, SUPERIORITY_OF_RUNS, Outcome, Verdict
-from sampler.results.report.cells import cells_of, open_questions
+from sampler.results.report.cells import ALL, cell_of, cells_of, open_questions
 from sampler.runtime.text import LONG, SHORT, visible
+
+ABSOLUTE = ("looping", "endless")
+"""Checks with an absolute limit."""
+
+WHOLE_RUNS = ("same", "complete", "loops")
+"""Checks that only matrices of whole runs have."""
 
 STYLES: Mapping[Outcome, str] = {
     "passed": "green",
@@ -77,12 +83,25 @@ def plain_table(*columns: str, left: Sequence[str]) -> Table:
 
 def table_of(verdicts: Sequence[Verdict]) -> Table:
     """The verdicts of a run: whole runs are summed up by group, steps have a column for each check."""
-    return longform_table(verdicts) if any(verdict.unit for verdict in verdicts) else verdict_table(verdicts)
+    whole_runs = any(verdict.check in WHOLE_RUNS for verdict in verdicts)
+    return longform_table(verdicts) if whole_runs else verdict_table(verdicts)
+
+
+def limit_lines(verdicts: Iterable[Verdict]) -> list[Text]:
+    """What the absolute limits allowed: of all cells together, and wherever a run loops or never ends."""
+    return [
+        Text(f"{cell_of(verdict)}: {verdict.message}")
+        for verdict in verdicts
+        if verdict.check in ABSOLUTE and verdict.outcome == "passed" and (verdict.statistic or verdict.id.cell == ALL)
+    ]
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> Table:
-    """One row a cell: a column for each axis, the worst outcome, then each check with what it counted."""
-    cells = cells_of(verdicts)
+    """One row a cell: a column for each axis, the worst outcome, then each check with what it counted.
+
+    The limits on all cells together are no row: `limit_lines` has them.
+    """
+    cells = [cell for cell in cells_of(verdicts) if not all(verdict.check in ABSOLUTE for verdict in cell.verdicts)]
     axes = list(dict.fromkeys(axis for cell in cells for axis in cell.axes))
     checks = list(dict.fromkeys(verdict.check for cell in cells for verdict in cell.verdicts))
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
@@ -159,9 +178,11 @@ def verdict_notes(
 
 
 def summary_line(verdicts: Sequence[Verdict], tokens: int, seconds: float) -> str:
-    """Cells by outcome, tokens, speed."""
-    cells = cells_of(verdicts)
+    """Cells by outcome, what holds for all of them together, tokens, speed."""
+    together = [cell for cell in cells_of(verdicts) if all(verdict.check in ABSOLUTE for verdict in cell.verdicts)]
+    cells = [cell for cell in cells_of(verdicts) if cell not in together]
     counts = Counter(cell.outcome for cell in cells)
     parts = [f"{counts[outcome]} {outcome}" for outcome in reversed(OUTCOMES) if counts[outcome]]
     speed = f"{tokens:,} tokens in {seconds:.0f} s ({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
-    return f"{len(cells)} cells: {', '.join(parts)}; {speed}"
+    pooled = "".join(f"; {cell.id.partition('/')[2]}: {cell.outcome}" for cell in together)
+    return f"{len(cells)} cells: {', '.join(parts)}{pooled}; {speed}"
