@@ -1,18 +1,25 @@
-"""What a long-form matrix can detect, computed before anything is generated."""
+"""What a matrix can detect and how long it takes, computed before anything is generated."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 
 from sampler.checks.longform.power import Prospect
 from sampler.matrix.matrix import Matrix
 from sampler.results.store.reference_runs import read_reference, shipped_reference
-from sampler.run.groups import alphas_of, groups_of, longform_of
+from sampler.run.blocks import count
+from sampler.run.groups import alphas_of, groups_of, longform_of, looping_cells
+from sampler.run.pooled import ALPHAS
+from sampler.run.prompts import prompts_of
 from sampler.statistics.ranks import RankSum
 from sampler.statistics.share import AtMost
-from sampler.statistics.stratified import StratifiedCounts
+
+TOKENS_A_SECOND = {"steps": 230.0, "runs": 650.0}
+"""Measured with the core and Finch on one of two CPU cores (AMD EPYC): of matrices judged step by step, whose checks
+take most of the time, and of long-form matrices, by process."""
 
 
 def prospects(matrix: Matrix) -> Iterator[Prospect]:
-    """One entry for all cells, each axis and each cell of a matrix whose reference runs ship."""
+    """One entry for all cells, each axis and each cell of a long-form matrix."""
     assert matrix.longform is not None  # noqa: S101 - ensured by the command
     path, alphas = shipped_reference(matrix.longform.reference), alphas_of(matrix)
     reference = read_reference(path).cells if matrix.longform.reference and path.exists() else {}
@@ -21,23 +28,39 @@ def prospects(matrix: Matrix) -> Iterator[Prospect]:
         for case in group.cases:
             texts = [run["prompt"] for run in reference[case.cell].runs] if case.cell in reference else []
             sizes += [(case.workload.runs, texts.count(text)) for text in dict.fromkeys(texts)]
-        runs = sum(case.workload.count * case.workload.runs for case in group.cases)
-        alone = _alone(matrix, own.get("complete")) if group.scope == "cells" else None
+        runs = sum(count(case) for case in group.cases)
+        telling = sum(count(case) for case in group.cases if case.cell not in looping_cells(matrix))
+        alone = AtMost(longform_of(matrix).most_incomplete, own["complete"]) if group.scope == "cells" else None
         yield Prospect(
             group.name,
             runs,
             sum(other for _, other in sizes),
-            _share(own.get("missing"), sizes),
-            RankSum(own["entropy"] / 2).planned(sizes) if "entropy" in own else 1.0,  # the other half is for windows
+            AtMost(matrix.limits.looping, own["looping"]).detectable(telling) if telling else None,
+            RankSum(own["entropy"] / 2).planned(sizes) if "entropy" in own else None,  # the other half is for windows
             alone.detectable(runs) if alone else None,
         )
 
 
-def _share(alpha: float | None, sizes: Sequence[tuple[int, int]]) -> float:
-    if alpha is None:
-        return 1.0
-    return StratifiedCounts(alpha).detectable_share([one for one, _ in sizes], [other for _, other in sizes])
+def pooled_share(matrix: Matrix) -> float:
+    """The detectable share of runs that loop, of all cells of a matrix that is judged step by step."""
+    return AtMost(matrix.limits.looping, ALPHAS["looping"]).detectable(sum(map(count, matrix.cases)))
 
 
-def _alone(matrix: Matrix, alpha: float | None) -> AtMost | None:
-    return AtMost(longform_of(matrix).most_incomplete, alpha) if alpha else None
+def expected_tokens(matrix: Matrix) -> float:
+    """Tokens of a whole run, without repeated requests: true speech; the cap for unknown texts and known loops."""
+    endless = looping_cells(matrix)
+    return sum(
+        case.workload.runs
+        * min((0 if case.cell in endless else prompt.tokens) or math.inf, case.workload.max_new_tokens)
+        for case in matrix.cases
+        for prompt in prompts_of(case.workload)
+    )
+
+
+def duration(matrix: Matrix) -> str:
+    """How long a run takes, in a sentence."""
+    tokens, rate = expected_tokens(matrix), TOKENS_A_SECOND["runs" if matrix.longform else "steps"]
+    jobs = ", half of it with --jobs 2" if matrix.longform else ""
+    took = tokens / rate
+    shown = f"{took / 60:.0f} min" if took > 100 else f"{took:.0f} s"
+    return f"about {tokens:,.0f} tokens: {shown} at {rate:.0f} tokens a second, as measured on one CPU core{jobs}"

@@ -31,16 +31,16 @@ class Announced:
 class Prospect:
     """What a group of cells of a long-form matrix can detect. reference: runs of the reference of the group's texts.
 
-    share: the detectable share of runs that never end; superiority: of an engine's runs over the reference's;
-    incomplete: the detectable share of incomplete runs of a cell alone, None for several cells. For values without ties
-    and a reference without such runs. 1.0: nothing is detected.
+    share: the detectable share of runs that loop, or never end (None: known to be bad); superiority: of an engine's
+    runs over the reference's, for values without ties (None: not compared); incomplete: the detectable share of
+    incomplete runs of a cell alone, None for several cells. 1.0: nothing is detected.
     """
 
     name: str
     runs: int
     reference: int
-    share: float
-    superiority: float
+    share: float | None
+    superiority: float | None
     incomplete: float | None
 
 

@@ -135,23 +135,26 @@ def draw_plan_total(plan: DrawPlan) -> str:
 
 def longform_plan(prospects: Iterable[Prospect]) -> Table:
     """What the runs of all cells, of each axis and of each cell detect."""
-    columns = ("cells", "runs", "reference\nruns", "detects\na share", "detects\nsuperiority", "detects\nincomplete")
+    columns = ("cells", "runs", "reference\nruns", "detects loops,\nmissing ends", "detects\nsuperiority", "incomplete")
     table = plain_table(*columns, left=("cells",))
     for each in prospects:
         detects = [
-            f"{value:.2f}" if value is not None and value < 1 else "" if value is None else "nothing"
+            f"{value:.2g}" if value is not None and value < 1 else "" if value is None else "nothing"
             for value in (each.share, each.superiority, each.incomplete)
         ]
         table.add_row(each.name, f"{each.runs:,}", f"{each.reference:,}", *detects)
     return table
 
 
-def matrix_plan(matrix: Matrix) -> Table:
-    """Cells of a matrix with the runs and steps that its exact checks will test."""
+def matrix_plan(matrix: Matrix, pooled: float) -> Table:
+    """Cells of a matrix with the runs and steps that its exact checks will test; pooled: what all runs detect."""
     result = plain_table("cell", "runs", "steps at most", "false alarms", left=("cell",))
     for case in matrix.cases:
         plan = case.workload
         result.add_row(case.id, str(plan.count), f"{plan.count * plan.max_new_tokens:,}", "none: exact checks")
+    runs = sum(case.workload.count * case.workload.runs for case in matrix.cases)
+    power = f"detects {pooled:.0%} that loop or never end" if pooled < 1 else "too few runs to detect loops"
+    result.add_row(f"{matrix.name}/all", str(runs), "", power)
     return result
 
 
