@@ -11,6 +11,16 @@ from typer.testing import CliRunner
 from sampler.cli.app import app
 from sampler.runtime import blas
 
+BLOCKING = """
+import sys
+class Blocked:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] == {0!r}:
+            raise ModuleNotFoundError("No module named " + name, name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+"""A package is as if not installed. An entry None in sys.modules would be taken for the package by SciPy."""
+
 ROOT = Path(__file__).parents[1]
 Finished = subprocess.CompletedProcess[str]
 
@@ -24,7 +34,7 @@ def sampler(*arguments: object, folder: Path = ROOT) -> Finished:
 
 def sampler_process(*arguments: object, blocked: str = "", folder: Path = ROOT, **environment: str) -> Finished:
     """Run the command in a process of its own; `blocked` names a package that cannot be imported there."""
-    program = f"import sys; sys.modules[{blocked!r}] = None; from sampler.cli.app import main; main()"
+    program = BLOCKING.format(blocked) + "from sampler.cli.app import main; main()"
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         capture_output=True,

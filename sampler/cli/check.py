@@ -2,12 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sampler.cli.options import (
     CheckSeed,
+    Detect,
     LimitLooping,
     LimitMissing,
     Memory,
@@ -23,7 +24,7 @@ from sampler.runtime.text import SHORT, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sampler.checks.longform.absolute import Limits as RunLimits
+    from sampler.checks.longform.absolute import RunLimits
     from sampler.engines.base import EngineInfo, Level
     from sampler.run.report import Report
 
@@ -55,20 +56,24 @@ def check(
     memory: Memory = None,
     limit_looping: LimitLooping = 0.02,
     limit_missing: LimitMissing = 0.02,
-    detect: Annotated[
-        float, typer.Option("--detect", help="Share of looping or endless runs that a file must detect to agree.")
-    ] = 0.2,
+    detect: Detect = 0.2,
     *,
     strict: Strict = False,
 ) -> int:
     """Run every check on an engine, or on the tokens that one wrote, and name the stage that is wrong."""
-    if engine.endswith(".jsonl"):
-        check_numbers(false_alarm_rate, tolerance, seed)
-        shares = check_limits(limit_looping, limit_missing, detect)
-        return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate, shares, detect)
-    levels = _levels(level)
     check_numbers(false_alarm_rate, tolerance, seed)
+    run_limits = check_limits(limit_looping, limit_missing, detect)
+    if engine.endswith(".jsonl"):
+        return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate, run_limits)
+    levels = _levels(level)
     _check_against(against, levels)
+    settings = {"levels": levels, "seed": seed, "rate": false_alarm_rate, "tolerance": tolerance, "strict": strict}
+    return _check_engine(engine, against, json, timeout, memory, run_limits=run_limits, **settings)
+
+
+def _check_engine(
+    engine: str, against: str | None, json: Path | None, timeout: float | None, memory: float | None, **settings: Any
+) -> int:
     from sampler.engines.limits import Limits
     from sampler.results.report import conformance as check_report
     from sampler.results.report import terminal
@@ -76,14 +81,12 @@ def check(
     from sampler.run.conformance import check_engine
 
     console, limits = plain_console(), Limits(timeout, memory)
-    settings = {"levels": levels, "seed": seed, "rate": false_alarm_rate, "tolerance": tolerance, "strict": strict}
     with (
         check_report.written_at_the_end(json) as write,
         check_engine(engine, against, limits, **settings) as examination,
     ):
-        console.print(
-            f"{_named(examination.info)}, seed {seed}, at most {false_alarm_rate:g} false alarms in all checks together"
-        )
+        alarms = f"at most {examination.rate:g} false alarms in all checks together"
+        console.print(f"{_named(examination.info)}, seed {examination.seed}, {alarms}")
         if examination.against is not None:
             console.print(f"compared with {_named(examination.against[0].offer.info)}")
         start = time.perf_counter()
@@ -118,7 +121,6 @@ def _check_tokens(
     json: Path | None,
     rate: float,
     limits: "RunLimits",
-    detect: float,
 ) -> int:
     from sampler.results.report import conformance as check_report
     from sampler.results.report import terminal
@@ -130,7 +132,7 @@ def _check_tokens(
     if tolerance:
         raise ConfigError(f"--tolerance {tolerance} is not for token runs", hint="leave it out")
     console = plain_console()
-    examination = TokenFileRun(path, against, rate, limits, detect)
+    examination = TokenFileRun(path, against, rate, limits)
     runs, reference = examination.read()
     with check_report.written_at_the_end(json) as write:
         for line in check_report.token_header(str(path), runs, against, reference, rate):

@@ -8,7 +8,7 @@ import typer
 from sampler.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sampler.checks.longform.absolute import Limits
+    from sampler.checks.longform.absolute import RunLimits
 
 RunSeed = Annotated[int, typer.Option("--seed", help="Seed of the run; a nightly run takes its run number.")]
 CheckSeed = Annotated[int, typer.Option("--seed", help="Seed of the inputs and of the draws.")]
@@ -44,15 +44,16 @@ LimitLooping = Annotated[
 LimitMissing = Annotated[
     float, typer.Option("--limit-missing", help="Share of runs that may reach their maximum length.")
 ]
+Detect = Annotated[
+    float, typer.Option("--detect", help="Share of looping or endless runs that must be detectable to agree.")
+]
 
 
-def check_limits(looping: float, missing: float, detect: float | None = None) -> "Limits":
+def check_limits(looping: float, missing: float, detect: float) -> "RunLimits":
     """The absolute limits of runs. Raises SamplerError for a share outside (0, 1)."""
-    from sampler.checks.longform.absolute import Limits
+    from sampler.checks.longform.absolute import RunLimits
 
-    if detect is not None and not 0 < detect < 1:
-        raise ConfigError(f"--detect {detect} is no share of runs", hint="expected a number between 0 and 1")
-    return Limits(looping, missing)
+    return RunLimits(looping, missing, detect)
 
 
 def check_numbers(rate: float, tolerance: float, seed: int) -> None:

@@ -29,7 +29,7 @@ def plan(
     from sampler.results.report import conformance as check_report
     from sampler.results.report.console import plain_console
     from sampler.run.conformance import detectable
-    from sampler.run.plan import prospects
+    from sampler.run.plan import duration, pooled_share, prospects
     from sampler.run.report import SHARES
 
     console = plain_console()
@@ -38,9 +38,9 @@ def plan(
         return _plan_tokens(console, matrix, texts, runs, false_alarm_rate)
     if matrix is not None:
         loaded = load_matrix(find_matrix(matrix))
-        console.print(
-            check_report.longform_plan(prospects(loaded)) if loaded.longform else check_report.matrix_plan(loaded)
-        )
+        steps = None if loaded.longform else check_report.matrix_plan(loaded, pooled_share(loaded))
+        console.print(steps or check_report.longform_plan(prospects(loaded)))
+        console.print(duration(loaded))
         return 0
     check_numbers(false_alarm_rate, 0.0, seed)
     made = DrawPlan(seed, false_alarm_rate * SHARES["draw"])

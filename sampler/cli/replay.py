@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from sampler.checks.verdict import exit_code, overall
-from sampler.cli.options import EngineName, Memory, Strict, Timeout, Weights, check_numbers
+from sampler.cli.options import (
+    Detect,
+    EngineName,
+    LimitLooping,
+    LimitMissing,
+    Memory,
+    Strict,
+    Timeout,
+    Weights,
+    check_limits,
+    check_numbers,
+)
 from sampler.engines.limits import Limits
 from sampler.errors import ConfigError
 from sampler.results.report import terminal
@@ -32,6 +43,9 @@ def replay(
     against: Annotated[str | None, typer.Option("--against", help="The engine that the check compared with.")] = None,
     timeout: Timeout = None,
     memory: Memory = None,
+    limit_looping: LimitLooping = 0.02,
+    limit_missing: LimitMissing = 0.02,
+    detect: Detect = 0.2,
     *,
     strict: Strict = False,
 ) -> int:
@@ -50,7 +64,9 @@ def replay(
         if weights:
             raise ConfigError(f"{case} is a case of `sampler check`", hint="leave --weights out")
         check_numbers(false_alarm_rate, tolerance, seed or 0)
-        verdicts = replay_check(case, seed or 0, engine, false_alarm_rate, tolerance, limits, against, strict=strict)
+        run_limits = check_limits(limit_looping, limit_missing, detect)
+        settings = {"rate": false_alarm_rate, "tolerance": tolerance, "strict": strict, "run_limits": run_limits}
+        verdicts = replay_check(case, seed or 0, engine, limits, against, **settings)
     else:
         verdicts = replay_case(case, seed or 0, engine, weights, matrix, limits)
     if not case.endswith(".json"):

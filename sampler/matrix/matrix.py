@@ -44,6 +44,10 @@ class Case:
         return f"{self.matrix}/{self.cell}"
 
 
+ALL = "all"
+"""The group of all cells."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Cells that are judged together. scope: one cell, those that vary an axis, or all; each has its alpha."""

@@ -29,6 +29,7 @@ from sampler.checks.conformance.predict import NoLogits, Predictor, compared
 from sampler.checks.conformance.probe_sets import all_cells
 from sampler.checks.conformance.properties import Subject, ask_properties, subject
 from sampler.checks.conformance.strange import strange_ids, unusual_rows
+from sampler.checks.longform.absolute import USUAL, RunLimits
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo, Level
 from sampler.engines.calls import EngineClient
@@ -56,6 +57,7 @@ class ConformanceRun:
 
     strict: whether differences at exact ties or an exact mass fail.
     against: an engine that it is compared with at the levels `predict` and `generate`, and its name.
+    run_limits: of the whole runs at level `generate`.
     """
 
     client: EngineClient
@@ -67,6 +69,7 @@ class ConformanceRun:
     only: str | None = None
     strict: bool = False
     against: tuple[EngineClient, str] | None = None
+    run_limits: RunLimits = USUAL
 
     @property
     def info(self) -> EngineInfo:
@@ -217,7 +220,9 @@ class ConformanceRun:
     def _generate(self) -> tuple[Sequence[Verdict], Sequence[Cause]]:
         other = None if self.against is None else RemoteEngine.behind(self.against[0])
         rate = self.rate * SHARES["generate"]
-        run = GenerateRun(RemoteEngine.behind(self.client), self.seed, rate, self._line, self._wanted, other)
+        run = GenerateRun(
+            RemoteEngine.behind(self.client), self.seed, rate, self._line, self._wanted, other, self.run_limits
+        )
         verdicts = list(run.verdicts())
         return verdicts, tuple(causes_of(verdicts))
 
@@ -231,6 +236,8 @@ class ConformanceRun:
             line += ["--tolerance", str(self.tolerance)]
         if self.strict:
             line.append("--strict")
+        if name.startswith("generate/"):
+            line += self.run_limits.options
         return shlex.join(line)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sampler.checks.conformance.diagnosis.order import Cause
-from sampler.checks.longform.absolute import Expectation, looping
+from sampler.checks.longform.absolute import USUAL, RunLimits
 from sampler.checks.longform.questions import QUESTIONS
 from sampler.checks.longform.runs import TokenRun, token_run
 from sampler.checks.longform.same_noise import parting, same
@@ -52,14 +52,11 @@ CELLS: Final[dict[str, dict[str, Any]]] = {
 """What each cell changes of the defaults (temperature 0.8, guidance 0.5). Its runs are judged step by step."""
 
 STEPS: Final = Workload(prompts="sentences", requests=2, max_new_tokens=CAP, expected=SHORT)
-RUNS: Final = Workload(prompts="sentences", requests=12, runs=8, max_new_tokens=CAP, expected=SHORT)
-"""The whole runs, at the defaults: enough for a share of a quarter that loop or never end."""
+RUNS: Final = Workload(prompts="sentences", requests=12, runs=12, max_new_tokens=CAP, expected=SHORT)
+"""The whole runs, at the defaults: enough for a share of a fifth that loop or never end."""
 
 AT_ONCE: Final = 16
 """Whole runs in one call of `generate`, so that a time limit holds for a call of any engine."""
-
-MOST_LOOPING: Final = 0.02
-"""Share of the whole runs that may loop."""
 
 ENDS: Final = StepCheck(
     "ends", ends, "generate", "stop", "The stop reason of every run fits its tokens and its maximum length."
@@ -117,6 +114,7 @@ class GenerateRun:
     line: Callable[[str], str]
     wanted: Callable[[str], bool] = lambda name: True
     other: Engine | None = None
+    limits: RunLimits = USUAL
 
     @cached_property
     def _plan(self) -> tuple[Matrix, Case]:
@@ -133,11 +131,11 @@ class GenerateRun:
             for name, finding in self._whole():
                 case = CaseId.parse(f"{LEVEL}/{name}")
                 if self.wanted(case.place):
-                    yield finding.verdict(case, self.line(str(case)))
+                    yield finding.verdict(case, self.line(str(case))).doubted(self.rate)
 
     def _cells(self) -> Iterator[CaseResult]:
         suite = StepSuite(self._session(self.engine), table=TABLE)
-        groups = [group for group in suite.groups if self.wanted(f"{LEVEL}/{group.name}")]
+        groups = [group for group in suite.groups if group.scope == "cells" and self.wanted(f"{LEVEL}/{group.name}")]
         suite.generate(groups, ignore_event)
         for group in groups:
             yield suite.result(group, ignore_event)
@@ -156,9 +154,7 @@ class GenerateRun:
             beside = Beside(runs, self.other.info, theirs)
             finding, reference = beside.compared()
             yield f"{BESIDE}/same", finding
-        answers = {name.partition("/")[2]: one for name, one in findings(runs.runs, reference, self.rate)}
-        if "loops/looping" not in answers:
-            yield "loops/looping", looping(runs.runs, Expectation(MOST_LOOPING), self.rate / len(answers))
+        answers = {name.partition("/")[2]: one for name, one in findings(runs.runs, reference, self.rate, self.limits)}
         yield from ((name, one) for name, one in answers.items() if reference or one.reason != "no_reference")
 
 

@@ -5,11 +5,8 @@ from collections import Counter
 from sampler.chain.noise import NoiseKey
 from sampler.checks.longform.questions import ABSOLUTE_WEIGHTS, WEIGHTS
 from sampler.errors import MatrixError, nearest
-from sampler.matrix.matrix import Group, LongForm, Matrix, Scope
+from sampler.matrix.matrix import ALL, Group, LongForm, Matrix, Scope
 from sampler.statistics.budget import Budget
-
-ALL = "all"
-"""The group of all cells."""
 
 WEIGHTS_OF_SCOPES: dict[Scope, float] = {"all": 2.0, "axes": 1.0, "cells": 1.0}
 """Shares of the budget, by default."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sampler.checks.longform.absolute import Expectation, Limits, complete, endless, looping, within_limits
+from sampler.checks.longform.absolute import Expectation, RunLimits, complete, endless, looping, within_limits
 from sampler.checks.longform.questions import ALONE, QUESTIONS, WEIGHTS, two_sided
 from sampler.checks.longform.runs import TwoSides
 from sampler.checks.longform.same_noise import same
@@ -137,8 +137,8 @@ class LongformSuite:
         known, limits = looping_cells(self.matrix), self.matrix.limits
         runs = [run for case, one in zip(group.cases, cells, strict=True) if case.cell not in known for run in one.runs]
         if runs:
-            required = limits.detect.get(group.scope)
-            yield from within_limits(runs, Limits(limits.looping, limits.missing), alphas, required).items()
+            allowed = RunLimits(limits.looping, limits.missing, limits.detect.get(group.scope))
+            yield from within_limits(runs, allowed, alphas).items()
 
     def _alone(self, case: Case, cell: CellRuns, alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
         runs, limits = cell.runs, self.matrix.limits

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sampler.checks.longform.absolute import ABSOLUTE, Limits, within_limits
+from sampler.checks.longform.absolute import ABSOLUTE, RunLimits, within_limits
 from sampler.checks.longform.runs import TokenRun, token_run
 from sampler.checks.verdict import Finding
 from sampler.matrix.matrix import Case
@@ -35,4 +35,4 @@ def pooled(runs: Sequence[TokenRun], limits: AbsoluteLimits) -> dict[str, Findin
             name: Finding.skipped("generate", stage, "after_failure", "no cell of the matrix has runs")
             for name, stage in zip(ABSOLUTE, ("draw", "stop"), strict=True)
         }
-    return within_limits(runs, Limits(limits.looping, limits.missing), ALPHAS, limits.detect.get("all"))
+    return within_limits(runs, RunLimits(limits.looping, limits.missing, limits.detect.get("all")), ALPHAS)

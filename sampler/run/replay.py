@@ -71,23 +71,19 @@ def replay_check(
     case_id: str,
     seed: int,
     engine: str | None,
-    rate: float,
-    tolerance: float,
     limits: Limits = DEFAULT_LIMITS,
     against: str | None = None,
-    *,
-    strict: bool = False,
+    **settings: Any,
 ) -> list[Verdict]:
     """Run one check of `sampler check` again: `level/cell/check`, or all of a cell.
 
-    rate, tolerance, against, strict: those of the run. Raises MatrixError for an unknown case.
+    against, settings: those of the run (ConformanceRun). Raises MatrixError for an unknown case.
     """
     from sampler.run.conformance import check_engine
 
     level = next(name for name in LEVELS if name == case_id.partition("/")[0])
     cell = "/".join(case_id.split("/")[:2])
-    settings = {"levels": (level,), "seed": seed, "rate": rate, "tolerance": tolerance, "only": cell, "strict": strict}
-    with check_engine(engine or "core", against, limits, **settings) as run:
+    with check_engine(engine or "core", against, limits, levels=(level,), seed=seed, only=cell, **settings) as run:
         report = run.run()
     found = [verdict for verdict in report.verdicts if case_id in (verdict.case, cell)]
     if not found:

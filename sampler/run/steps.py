@@ -20,11 +20,10 @@ from sampler.engines.capabilities import generate, is_bitwise
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.engines.rules import rules_of
 from sampler.errors import Unsupported
-from sampler.matrix.matrix import Case, Group
+from sampler.matrix.matrix import ALL, Case, Group
 from sampler.requests import Generation, Record, Request
 from sampler.run.blocks import apart, block_of, count, shares
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
-from sampler.run.groups import ALL
 from sampler.run.known_model import known_model
 from sampler.run.pooled import RATE, pooled, spoken
 from sampler.run.session import Session

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from sampler.checks.conformance.diagnosis.order import Cause
-from sampler.checks.longform.absolute import REQUIRED, USUAL, Limits, within_limits
+from sampler.checks.longform.absolute import USUAL, RunLimits, within_limits
 from sampler.checks.longform.distinct import distinct
 from sampler.checks.longform.questions import ABSOLUTE_WEIGHTS, QUESTIONS, WEIGHTS, two_sided
 from sampler.checks.longform.runs import TokenRun, TwoSides
@@ -40,8 +40,7 @@ class TokenFileRun:
     path: Path
     against: str | None = None
     rate: float = DEFAULT_RATE
-    limits: Limits = USUAL
-    required: float = REQUIRED
+    limits: RunLimits = USUAL
 
     def read(self) -> tuple[list[TokenRun], list[TokenRun]]:
         """The runs of both sides. Raises TokensError for the first error in either."""
@@ -58,7 +57,7 @@ class TokenFileRun:
     ) -> Report:
         """Run every check; on_verdict gets each answer."""
         verdicts = []
-        for name, finding in findings(runs, reference, self.rate, self.limits, self.required):
+        for name, finding in findings(runs, reference, self.rate, self.limits):
             verdicts.append(finding.verdict(CaseId.parse(name), self.reproduce).doubted(self.rate))
             on_verdict(verdicts[-1])
         info = EngineInfo(name=str(self.path), version=sha256(self.path.read_bytes()).hexdigest()[:12])
@@ -77,32 +76,19 @@ class TokenFileRun:
             parts += ["--against", self.against]
         if self.rate != DEFAULT_RATE:
             parts += ["--false-alarm-rate", str(self.rate)]
-        parts += limit_options(self.limits)
-        if self.required != REQUIRED:
-            parts += ["--detect", str(self.required)]
-        return shlex.join(parts)
-
-
-def limit_options(limits: Limits) -> list[str]:
-    """The options of a command line that repeat limits other than the default ones."""
-    given = (("--limit-looping", limits.looping, USUAL.looping), ("--limit-missing", limits.missing, USUAL.missing))
-    return [part for name, value, usual in given if value != usual for part in (name, str(value))]
+        return shlex.join([*parts, *self.limits.options])
 
 
 def findings(
     runs: Sequence[TokenRun],
     reference: Sequence[TokenRun],
     rate: float = DEFAULT_RATE,
-    limits: Limits = USUAL,
-    required: float = REQUIRED,
+    limits: RunLimits = USUAL,
 ) -> Findings:
-    """Every question with its name, `tokens/cell/check`. reference: empty if there is none.
-
-    required: the share of looping or endless runs that must be detectable.
-    """
+    """Every question with its name, `tokens/cell/check`. reference: empty if there is none."""
     alphas = Budget(rate).split({**WEIGHTS, **ABSOLUTE_WEIGHTS})
     yield "tokens/stopping/ends", ends(runs, reference)
-    absolute = within_limits(runs, limits, alphas, required)
+    absolute = within_limits(runs, limits, alphas)
     yield "tokens/loops/looping", absolute["looping"]
     yield "tokens/stopping/endless", absolute["endless"]
     answers = two_sided(TwoSides.of(runs, reference), alphas) if reference else _alone(runs, alphas)

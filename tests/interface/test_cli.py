@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sampler import finch
+from sampler.checks.longform.absolute import ABSOLUTE
 from sampler.results.store.run_file import ReportError, read_run
 from sampler.runtime import blas
 from sampler.t3.checkpoint import OWN_FILES
@@ -56,10 +57,11 @@ def test_a_run_from_start_to_footer(finished):
     assert len(run.header["weights"]["sha256"]) == 64
     assert {"mlx", "blas", "oracle", "width", "engine"} <= run.header.keys()
     checks = ["allowed", "draws", "chain", "repeats", "records", "seeds", "stops"]
-    assert [verdict.check for verdict in run.verdicts] == checks
-    assert {verdict.outcome for verdict in run.verdicts} == {"passed"}
-    assert run.verdicts[-1].n == 2, "one run for each text"
-    assert run.footer["verdicts"] == {"passed": len(checks)}
+    assert [verdict.check for verdict in run.verdicts] == [*checks, *ABSOLUTE]
+    assert {verdict.outcome for verdict in run.verdicts if verdict.check in checks} == {"passed"}
+    assert [(one.outcome, one.reason) for one in run.verdicts if one.check in ABSOLUTE] == TOO_FEW
+    assert {verdict.n for verdict in run.verdicts[-3:]} == {2}, "one run for each text"
+    assert run.footer["verdicts"] == {"passed": len(checks), "inconclusive": len(ABSOLUTE)}
     assert run.footer["exit_code"] == 0
     assert {path.name for path in out.iterdir()} == {"run.jsonl", "tokens.jsonl", "report.html"}
     assert "1 cells: 1 passed" in result.stdout
@@ -78,7 +80,7 @@ def test_without_torch_the_comparison_is_skipped_and_never_passed(quick, tmp_pat
     assert result.returncode == 0, result.stderr
     outcomes = {verdict.check: verdict.outcome for verdict in read_run(tmp_path / "out" / "run.jsonl").verdicts}
     others = ("allowed", "draws", "repeats", "records", "seeds", "stops")
-    assert outcomes == dict.fromkeys(others, "passed") | {"chain": "skipped"}
+    assert outcomes == dict.fromkeys(others, "passed") | {"chain": "skipped"} | dict.fromkeys(ABSOLUTE, "inconclusive")
     assert "torch is not installed (pip install 'sampler-suite[reference]')" in result.stdout
     assert "1 cells: 1 skipped" in result.stdout
 
@@ -89,6 +91,9 @@ def test_what_can_only_be_skipped_exits_with_3(tmp_path):
     assert "reference does not generate" in result.stdout
     assert sampler("replay", CASE, "--engine", "reference").returncode == 3
 
+
+TOO_FEW = [("inconclusive", "too_few")] * 2
+"""Of two runs, about the absolute limits: not essential, as the matrix requires nothing."""
 
 OWN = "why = 'x'\n[generation]\n"
 
@@ -273,7 +278,10 @@ def test_every_command_has_help_with_an_example(command):
     ("change", "expected"),
     [
         (lambda lines: lines[:-1], "has no footer (the run was interrupted; run it again)"),
-        (lambda lines: lines[:1] + lines[2:], "has verdicts {'passed': 6}, its footer says {'passed': 7} (were lines"),
+        (
+            lambda lines: lines[:1] + lines[2:],
+            "'inconclusive': 2}, its footer says {'passed': 7, ",
+        ),
         (lambda lines: ["[1]\n", *lines[1:]], "has a line that is no object"),
         (lambda lines: lines[1:], "has no header of the format sampler-run/2"),
         (lambda lines: [*lines[:2], *lines[1:]], "has 2 verdicts of quick/base/allowed (were two runs joined?)"),

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from sampler.checks.longform.absolute import Expectation, complete, looping
+from sampler.checks.longform.absolute import ABSOLUTE, Expectation, complete, looping
 from sampler.checks.longform.questions import WEIGHTS
 from sampler.checks.longform.runs import TokenRun
 from sampler.engines.base import EngineInfo
 from sampler.errors import MatrixError, TokensError
-from sampler.matrix.matrix import find_matrix, load_matrix
+from sampler.matrix.matrix import ALL, find_matrix, load_matrix
 from sampler.requests import Generation
-from sampler.run.groups import ALL, BY_ITSELF, alphas_of, groups_of
+from sampler.run.groups import BY_ITSELF, alphas_of, groups_of
 from sampler.run.longform import LongformSuite
 from sampler.run.plan import prospects
 from sampler.run.prompts import prompts_of
@@ -114,8 +114,9 @@ def test_groups_are_all_cells_then_axes_then_cells_and_are_found_by_name(folder)
 def test_without_reference_runs_the_questions_are_those_about_a_cell_by_itself():
     matrix = load_matrix(find_matrix("extremes"))
     alphas = alphas_of(matrix)
-    assert list(alphas) == [case.cell for case in matrix.cases]
-    assert {tuple(names) for names in alphas.values()} == {tuple(BY_ITSELF)}
+    assert list(alphas) == [ALL, *(case.cell for case in matrix.cases)]
+    loops_for_ever = tuple(name for name in BY_ITSELF if name != "endless")
+    assert {tuple(names) for names in alphas.values()} == {tuple(ABSOLUTE), tuple(BY_ITSELF), loops_for_ever}
     assert 0.99e-3 < sum(alpha for group in alphas.values() for alpha in group.values()) <= 1e-3
 
 
@@ -126,8 +127,8 @@ def test_the_budget_is_spent_once_and_half_of_it_on_all_cells_together(name):
     total = sum(alpha for group in alphas.values() for alpha in group.values())
     assert 0.99e-6 < total <= 1e-6
     assert sum(alphas[ALL].values()) >= 0.49e-6
-    assert set(alphas[ALL]) == set(WEIGHTS)
-    assert {*BY_ITSELF, "loops", "early", "entropy"} <= set(alphas["base"]) <= {*WEIGHTS, *BY_ITSELF}
+    assert set(alphas[ALL]) == {*WEIGHTS, *ABSOLUTE}
+    assert {*BY_ITSELF, "early", "entropy"} <= set(alphas["base"]) <= {*WEIGHTS, *BY_ITSELF}
 
 
 def test_a_right_engine_passes_where_its_runs_are_enough_and_follows_no_variant(folder):

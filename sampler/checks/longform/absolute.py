@@ -1,7 +1,7 @@
 """Questions about runs that need no reference: do they loop, end, are they complete; or bad, if a finding says so."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -20,7 +20,7 @@ NAMED = 3
 """Bad runs that a message names."""
 
 REQUIRED: Final = 0.2
-"""Share of looping runs, or of runs without an end, that a file of token runs must detect to agree."""
+"""Share of looping runs, or of runs without an end, that must be detectable to agree, unless the user says another."""
 
 ABSOLUTE: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -33,20 +33,36 @@ ABSOLUTE: Final[Mapping[str, str]] = MappingProxyType(
 Problem = Callable[[TokenRun], str]
 
 
+OPTIONS: Final = {"looping": "--limit-looping", "missing": "--limit-missing", "detect": "--detect"}
+"""Options of the command line by field of `RunLimits`."""
+
+
 @dataclass(frozen=True)
-class Limits:
-    """Shares of runs that may loop, and that may hit their cap, in (0, 1). Raises RuleError for others."""
+class RunLimits:
+    """Shares of runs that may loop, and that may hit their cap, in (0, 1). Raises RuleError for others.
+
+    detect: the share of such runs that must be detectable for `passed`; None: nothing in particular.
+    """
 
     looping: float = 0.02
     missing: float = 0.02
+    detect: float | None = REQUIRED
 
     def __post_init__(self) -> None:
-        for name, value in (("looping", self.looping), ("missing", self.missing)):
-            if not 0 < value < 1:
-                raise RuleError(f"--limit-{name} {value} is no share of runs", hint="expected a number between 0 and 1")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not 0 < value < 1:
+                option = f"{OPTIONS[field.name]} {value}"
+                raise RuleError(f"{option} is no share of runs", hint="expected a number between 0 and 1")
+
+    @property
+    def options(self) -> list[str]:
+        """The options of a command line that say what is not the default."""
+        given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        return [part for name in given for part in (OPTIONS[name], str(getattr(self, name)))]
 
 
-USUAL: Final = Limits()
+USUAL: Final = RunLimits()
 
 
 @dataclass(frozen=True)
@@ -85,13 +101,11 @@ def endless(runs: Sequence[TokenRun], expected: Expectation, alpha: float) -> Fi
     return _judged(telling, _endless, "never ended", "stop", expected, alpha)
 
 
-def within_limits(
-    runs: Sequence[TokenRun], limits: Limits, alphas: Mapping[str, float], required: float | None
-) -> dict[str, Finding]:
+def within_limits(runs: Sequence[TokenRun], limits: RunLimits, alphas: Mapping[str, float]) -> dict[str, Finding]:
     """Both questions with an absolute limit. alphas: of each of ABSOLUTE."""
     return {
-        "looping": looping(runs, Expectation(limits.looping, required=required), alphas["looping"]),
-        "endless": endless(runs, Expectation(limits.missing, required=required), alphas["endless"]),
+        "looping": looping(runs, Expectation(limits.looping, required=limits.detect), alphas["looping"]),
+        "endless": endless(runs, Expectation(limits.missing, required=limits.detect), alphas["endless"]),
     }
 
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sampler.checks.verdict import Outcome, Verdict, worst
-
-ALL = "all"
-"""The cell name of verdicts about all cells together."""
+from sampler.matrix.matrix import ALL
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,11 @@ class CellVerdicts:
     def axes(self) -> Mapping[str, str]:
         """The value of each axis, as the id spells it."""
         return axes_of(self.id)
+
+    @property
+    def together(self) -> bool:
+        """Whether this is all cells together."""
+        return self.id.partition("/")[2] == ALL
 
     @property
     def failing(self) -> list[Verdict]:

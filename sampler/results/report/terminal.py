@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sampler.checks.verdict import OUTCOMES, SHARE_OF_RUNS, SUPERIORITY_OF_RUNS, Outcome, Verdict
-from sampler.results.report.cells import ALL, cell_of, cells_of, open_questions
+from sampler.matrix.matrix import ALL
+from sampler.results.report.cells import cell_of, cells_of, open_questions
 from sampler.runtime.text import LONG, SHORT, visible
 
 ABSOLUTE = ("looping", "endless")
@@ -101,7 +102,7 @@ def verdict_table(verdicts: Iterable[Verdict]) -> Table:
 
     The limits on all cells together are no row: `limit_lines` has them.
     """
-    cells = [cell for cell in cells_of(verdicts) if not all(verdict.check in ABSOLUTE for verdict in cell.verdicts)]
+    cells = [cell for cell in cells_of(verdicts) if not cell.together]
     axes = list(dict.fromkeys(axis for cell in cells for axis in cell.axes))
     checks = list(dict.fromkeys(verdict.check for cell in cells for verdict in cell.verdicts))
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
@@ -179,8 +180,8 @@ def verdict_notes(
 
 def summary_line(verdicts: Sequence[Verdict], tokens: int, seconds: float) -> str:
     """Cells by outcome, what holds for all of them together, tokens, speed."""
-    together = [cell for cell in cells_of(verdicts) if all(verdict.check in ABSOLUTE for verdict in cell.verdicts)]
-    cells = [cell for cell in cells_of(verdicts) if cell not in together]
+    together = [cell for cell in cells_of(verdicts) if cell.together]
+    cells = [cell for cell in cells_of(verdicts) if not cell.together]
     counts = Counter(cell.outcome for cell in cells)
     parts = [f"{counts[outcome]} {outcome}" for outcome in reversed(OUTCOMES) if counts[outcome]]
     speed = f"{tokens:,} tokens in {seconds:.0f} s ({tokens / max(seconds, 1e-9):,.0f} tokens/s)"

@@ -59,19 +59,21 @@ COLOURS: Final[Mapping[Whole, Outcome]] = {
 
 def summary(run: Run, cells: Sequence[CellVerdicts]) -> list[str]:
     """A few sentences that need no other page: what was tested, the results, what to do next."""
-    counts = Counter(cell.outcome for cell in cells)
-    asked, answered = len(cells), Counter(verdict.outcome for verdict in run.verdicts)
+    counts = Counter(cell.outcome for cell in cells if not cell.together)
+    asked, answered = counts.total(), Counter(verdict.outcome for verdict in run.verdicts)
     configurations, checks = many(asked, "configuration"), many(len(run.verdicts), "check")
     sentences = [f"{engine_name(run)} was tested with {checks} in {configurations} of the sampling parameters."]
-    if counts["passed"] == asked:
+    together = [check for cell in cells if cell.together for check in cell.verdicts if check.outcome != "passed"]
+    if counts["passed"] == asked and not together:
         return [*sentences, "All passed: these checks found nothing wrong."]
     found = [f"{counts[outcome]:,} {verb}" for outcome, verb in FATES.items() if counts[outcome]]
     sentences.append(f"Of {configurations} {_listed(found)}.")
+    sentences += [f"Of all of them together, {check.check} {FATES[check.outcome]}." for check in together]
     stages = Counter(stage for cell in cells for stage in cell.stages)
     if stages:
         stage, count = stages.most_common(1)[0]
         sentences.append(f"The stage found wrong most often is {stage}, in {count:,} of them.")
-    if counts["failed"] or counts["errored"]:
+    if answered["failed"] or answered["errored"]:
         sentences.append("Under each failure stands the line that shows it again.")
     elif answered["passed"]:
         sentences.append(f"The {many(answered['passed'], 'check')} that could run found nothing wrong.")
