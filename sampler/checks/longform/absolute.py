@@ -170,7 +170,7 @@ def _note(found: Finding, expected: Expectation) -> str:
         return f"more than {limit}, but of {found.n} runs this may be chance: generate more ({power})"
     if found.outcome == "inconclusive" and found.required is not None and seen < 1:
         return f"too few runs ({power}, required: {found.required:.0%})"
-    return power if seen >= 1 else f"up to {int(found.bound or 0)} allowed; {power}"
+    return power if seen >= 1 else f"{int(found.bound or 0) + 1} would fail; {power}"
 
 
 def _known(count: int, total: int, shown: str, stage: str, expected: Expectation, alpha: float) -> Finding:
