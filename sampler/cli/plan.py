@@ -38,8 +38,11 @@ def plan(
         return _plan_tokens(console, matrix, texts, runs, false_alarm_rate)
     if matrix is not None:
         loaded = load_matrix(find_matrix(matrix))
-        steps = None if loaded.longform else check_report.matrix_plan(loaded, pooled_share(loaded))
-        console.print(steps or check_report.longform_plan(prospects(loaded)))
+        if loaded.longform:
+            console.print(check_report.longform_plan(prospects(loaded)))
+        else:
+            console.print(check_report.matrix_plan(loaded))
+            console.print(check_report.pooled_plan(loaded, pooled_share(loaded)))
         console.print(duration(loaded))
         return 0
     check_numbers(false_alarm_rate, 0.0, seed)

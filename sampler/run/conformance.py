@@ -121,13 +121,15 @@ class ConformanceRun:
         return self._judged(findings), causes
 
     def _judged(self, findings: Mapping[str, Finding]) -> Sequence[Verdict]:
-        judged = [finding.verdict(CaseId.parse(name), self._line(name)) for name, finding in findings.items()]
-        if any(verdict.bad for verdict in judged):
-            return judged
-        # The failures were in calls that belong to no cell, so that these cells are the ones to report them.
-        return [
-            replace(one, outcome="errored", reason=None) if one.reason == "after_failure" else one for one in judged
-        ]
+        found = dict(findings)
+        if not any(finding.outcome in ("failed", "errored") for finding in found.values()):
+            # The failures were in calls that belong to no cell, so that these cells are the ones to report them.
+            found |= {
+                name: replace(finding, outcome="errored", reason=None)
+                for name, finding in found.items()
+                if finding.reason == "after_failure"
+            }
+        return [finding.verdict(CaseId.parse(name), self._line(name)) for name, finding in found.items()]
 
     def _wanted(self, name: str) -> bool:
         return self.only is None or self.only == name or self.only.startswith(f"{name}/")

@@ -9,7 +9,7 @@ from pathlib import Path
 from sampler.checks.conformance.diagnosis.order import Cause
 from sampler.checks.longform.absolute import USUAL, RunLimits, within_limits
 from sampler.checks.longform.distinct import distinct
-from sampler.checks.longform.questions import ABSOLUTE_WEIGHTS, QUESTIONS, WEIGHTS, two_sided
+from sampler.checks.longform.questions import ABSOLUTE_CASES, ABSOLUTE_WEIGHTS, QUESTIONS, WEIGHTS, two_sided
 from sampler.checks.longform.runs import TokenRun, TwoSides
 from sampler.checks.longform.severity import frequencies_apart
 from sampler.checks.longform.stopping import ends
@@ -89,8 +89,7 @@ def findings(
     alphas = Budget(rate).split({**WEIGHTS, **ABSOLUTE_WEIGHTS})
     yield "tokens/stopping/ends", ends(runs, reference)
     absolute = within_limits(runs, limits, alphas)
-    yield "tokens/loops/looping", absolute["looping"]
-    yield "tokens/stopping/endless", absolute["endless"]
+    yield from ((f"tokens/{ABSOLUTE_CASES[name]}", finding) for name, finding in absolute.items())
     answers = two_sided(TwoSides.of(runs, reference), alphas) if reference else _alone(runs, alphas)
     cases = {question.name: question.case for question in QUESTIONS}
     for name, finding in answers:

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sampler.checks.verdict import exit_code
+from sampler.checks.verdict import Verdict, exit_code
 from sampler.engines.isolation import Isolated
 from sampler.engines.limits import Limits
 from sampler.engines.load import load_engine
@@ -108,8 +108,7 @@ def test_the_right_engine_is_not_accused(matrix, tmp_path):
     client.close()
     result = sampler("run", matrix, "--engine", f"{FILE}:right", "--out", tmp_path / "out", *OPTIONS)
     assert result.returncode == 0, result.stdout
-    outcomes = {verdict.check: verdict.outcome for verdict in read_run(tmp_path / "out" / "run.jsonl").verdicts}
-    assert set(outcomes.values()) == {"passed"}
+    assert {verdict.outcome for verdict in of_cells(tmp_path / "out")} == {"passed"}
 
 
 @pytest.mark.parametrize(("level", "kind"), cases(CELLS, hostile.KINDS))
@@ -130,6 +129,11 @@ def test_check_has_a_verdict(level, kind):
     assert all(len(verdict.message) < 1000 and verdict.message.isprintable() for verdict in bad)
 
 
+def of_cells(folder: Path) -> list[Verdict]:
+    """The verdicts of a run without those about all cells together, for which two runs are too few."""
+    return [verdict for verdict in read_run(folder / "run.jsonl").verdicts if verdict.id.cell != "all"]
+
+
 RIGHT_IN_RUNS = {*hostile.LEAVES, *hostile.SPOILS}
 
 
@@ -137,15 +141,15 @@ RIGHT_IN_RUNS = {*hostile.LEAVES, *hostile.SPOILS}
 def test_run_has_a_verdict(level, kind, matrix, tmp_path):
     name = f"{kind}_in_{level}"
     result = sampler("run", matrix, "--engine", f"{FILE}:{name}", "--out", tmp_path / "out", *OPTIONS)
-    run = read_run(tmp_path / "out" / "run.jsonl")
-    outcomes = {verdict.check: verdict.outcome for verdict in run.verdicts}
+    run, verdicts = read_run(tmp_path / "out" / "run.jsonl"), of_cells(tmp_path / "out")
+    outcomes = {verdict.check: verdict.outcome for verdict in verdicts}
     if kind in RIGHT_IN_RUNS and result.returncode == 0:
         assert set(outcomes.values()) == {"passed"}, outcomes
         return
     assert kind not in hostile.LEAVES
     assert result.returncode == run.footer["exit_code"] == 1
     assert {"failed", "errored"} & set(outcomes.values())
-    assert all(verdict.case.startswith("small/base/") for verdict in run.verdicts)
+    assert all(verdict.case.startswith("small/base/") for verdict in verdicts)
     assert "errored small/base/allowed" in result.stdout or "failed small/base/" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
     assert "\x1b" not in result.stdout

@@ -141,13 +141,18 @@ def test_a_generator_that_is_not_caught_shows_in_the_totals():
     assert "0 of 1 wrong generators are caught: other_seeds" in document(totals)
 
 
+def name_of(case):
+    """A question in the plan, by its case."""
+    return "loops" if case.endswith("/rate") else case.rpartition("/")[2]
+
+
 @pytest.mark.parametrize(("texts", "runs"), [(12, 8), (6, 20), pytest.param(30, 3, marks=NIGHTLY)])
 def test_a_plan_announces_what_the_runs_then_detect(texts, runs):
     source = type(RIGHT)(lengths=tuple(range(30, 30 + texts)), cap=200)
     said = announced(texts, runs)
     without = [TokenRun(run.text, run.tokens, run.stop_reason) for run in source.runs(runs, 1)]
     for case, finding in findings(source.runs(runs, 1), source.runs(runs, 2)):
-        name = case.split("/")[1 if "/loops/" in case else 2]
+        name = name_of(case)
         marked = "/alignment/" in case and "of the reference's 0 of" not in finding.message
         if finding.alpha is not None and not marked:  # announced of a reference without such runs
             assert finding.detectable <= said[name].detects + 0.02, case
@@ -157,7 +162,7 @@ def test_a_plan_announces_what_the_runs_then_detect(texts, runs):
 
 
 def test_a_plan_has_every_question_and_more_runs_detect_more():
-    names = {case.split("/")[1 if "/loops/" in case else 2] for case, _ in findings(RIGHT.runs(2, 1), RIGHT.runs(2, 2))}
+    names = {name_of(case) for case, _ in findings(RIGHT.runs(2, 1), RIGHT.runs(2, 2))}
     assert set(announced(4, 2)) == names
     few, many = announced(12, 8), announced(12, 16)
     assert all(many[name].detects <= few[name].detects for name in few)

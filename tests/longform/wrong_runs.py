@@ -11,7 +11,7 @@ from sampler.chain.noise import NoiseKey
 from sampler.checks.longform import drift
 from sampler.checks.longform.loop_rate import LoopingRuns
 from sampler.checks.longform.power import Announced, announced
-from sampler.checks.longform.questions import QUESTIONS
+from sampler.checks.longform.questions import ABSOLUTE_CASES, QUESTIONS
 from sampler.checks.longform.runs import TokenRun, TwoSides, by_text, token_run
 from sampler.checks.longform.same_noise import same
 from sampler.checks.verdict import CaseId, Finding
@@ -154,7 +154,7 @@ class Seen:
 
 def announced_for(plan: Plan, rate: float = RATE) -> dict[str, Announced]:
     """What `sampler plan` announces, by the names of `findings` without `tokens/`."""
-    cases = {"ends": "stopping/ends"} | {question.name: question.case for question in QUESTIONS}
+    cases = {"ends": "stopping/ends"} | {question.name: question.case for question in QUESTIONS} | ABSOLUTE_CASES
     return {cases[name]: each for name, each in announced(plan.texts, plan.runs, rate).items()}
 
 

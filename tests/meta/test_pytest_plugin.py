@@ -56,7 +56,7 @@ def test_every_cell_is_an_item_with_the_verdicts_of_a_run(folder, jobs):
     run = sampler("run", "small.toml", "--out", "out", folder=folder)
     assert run.returncode == 0, run.stderr
     cells = {verdict.case.rsplit("/", 1)[0] for verdict in read_run(folder / "out" / "run.jsonl").verdicts}
-    assert cells == {"small/temperature:0.0", "small/temperature:0.8"}
+    assert cells == {"small/temperature:0.0", "small/temperature:0.8", "small/all"}
     assert all(f"small.toml::{cell.split('/')[1]}" in items.stdout for cell in cells)
     assert rows_of(items.stdout) == rows_of(run.stdout) != []
 

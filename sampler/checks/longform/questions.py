@@ -116,6 +116,9 @@ WEIGHTS: Final[Mapping[str, float]] = {question.name: question.weight for questi
 ABSOLUTE_WEIGHTS: Final[Mapping[str, float]] = {"looping": 0.5, "endless": 0.5}
 """Shares in the budget of the questions with an absolute limit, beside those of WEIGHTS."""
 
+ABSOLUTE_CASES: Final[Mapping[str, str]] = {"looping": "loops/looping", "endless": "stopping/endless"}
+"""Their cell and check in the report of a file."""
+
 ALONE: Final[Mapping[str, str]] = {
     "same": "Given the reference's noise, the engine draws the reference's tokens.",
     "ends": "Every run that is said to have ended has EOS as its last token, and no other run has one.",

@@ -146,16 +146,20 @@ def longform_plan(prospects: Iterable[Prospect]) -> Table:
     return table
 
 
-def matrix_plan(matrix: Matrix, pooled: float) -> Table:
-    """Cells of a matrix with the runs and steps that its exact checks will test; pooled: what all runs detect."""
+def matrix_plan(matrix: Matrix) -> Table:
+    """Cells of a matrix with the runs and steps that its checks will test."""
     result = plain_table("cell", "runs", "steps at most", "false alarms", left=("cell",))
     for case in matrix.cases:
         plan = case.workload
         result.add_row(case.id, str(plan.count), f"{plan.count * plan.max_new_tokens:,}", "none: exact checks")
-    runs = sum(case.workload.count * case.workload.runs for case in matrix.cases)
-    power = f"detects {pooled:.0%} that loop or never end" if pooled < 1 else "too few runs to detect loops"
-    result.add_row(f"{matrix.name}/all", str(runs), "", power)
     return result
+
+
+def pooled_plan(matrix: Matrix, pooled: float) -> str:
+    """What all runs together detect. pooled: the share of runs."""
+    runs = sum(case.workload.count * case.workload.runs for case in matrix.cases)
+    power = f"detect that {pooled:.0%} of them loop, or never end" if pooled < 1 else "are too few to detect loops"
+    return f"{matrix.name}/all: {runs:,} runs {power}"
 
 
 def token_plan(questions: Iterable[Announced]) -> Table:
