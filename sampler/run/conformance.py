@@ -57,7 +57,7 @@ class ConformanceRun:
 
     strict: whether differences at exact ties or an exact mass fail.
     against: an engine that it is compared with at the levels `predict` and `generate`, and its name.
-    run_limits: of the whole runs at level `generate`.
+    run_limits: of the whole runs at level `generate`. limits: of the engine's process, to say them in lines.
     """
 
     client: EngineClient
@@ -70,6 +70,7 @@ class ConformanceRun:
     strict: bool = False
     against: tuple[EngineClient, str] | None = None
     run_limits: RunLimits = USUAL
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def info(self) -> EngineInfo:
@@ -240,6 +241,7 @@ class ConformanceRun:
             line.append("--strict")
         if name.startswith("generate/"):
             line += self.run_limits.options
+        line += self.limits.options
         return shlex.join(line)
 
 
@@ -256,7 +258,7 @@ def check_engine(
             client.offer = under_test(client.offer, each)
             clients.append(client)
         other = (clients[1], against) if against else None
-        yield ConformanceRun(clients[0], name, against=other, **settings)
+        yield ConformanceRun(clients[0], name, against=other, limits=limits, **settings)
 
 
 def _of_cells(results: Sequence[ProbeResult], stages: Mapping[str, str]) -> dict[str, Finding]:
