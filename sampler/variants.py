@@ -1,18 +1,20 @@
 """Named behaviours of upstream, and of other known analyzers, as data: the validated contents of `variants.toml`."""
 
 import functools
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sampler.alignment import AnalyzerConfig
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, VariantError, nearest
+from sampler.runtime.reading.document import Document, Fault, Place, named
+from sampler.runtime.reading.source import Source, short
+from sampler.runtime.reading.toml_text import read_toml
 
 PenaltyHistory = Literal["bos_and_generated", "bos_at_first", "generated"]
 """The ids for the repetition penalty: BOS and every drawn token; BOS at the first step and then only drawn tokens, as
@@ -80,18 +82,17 @@ def shipped_file() -> Path:
 
 @functools.cache
 def load_variants(path: Path | None = None) -> Mapping[str, Variant]:
-    """Read a variants file, the shipped one without a path. Raises VariantError naming file, key and value."""
-    path = path or shipped_file()
-    file = _read(path)
-    analyzers = {name: _analyzer(path, name, entry) for name, entry in file.analyzers.items()}
-    return {name: _variant(path, name, entry, analyzers) for name, entry in file.variants.items()}
+    """Read a variants file, the shipped one without a path. Raises VariantError naming file, line, key and value."""
+    file, document = _read(path or shipped_file())
+    analyzers = {name: _analyzer(document, name, entry) for name, entry in file.analyzers.items()}
+    return {name: _variant(document, name, entry, analyzers) for name, entry in file.variants.items()}
 
 
 @functools.cache
 def load_analyzers(path: Path | None = None) -> Mapping[str, AnalyzerConfig]:
     """The analyzers of a variants file, upstream's and others. Raises VariantError as `load_variants` does."""
-    path = path or shipped_file()
-    return {name: _analyzer(path, name, entry) for name, entry in _read(path).analyzers.items()}
+    file, document = _read(path or shipped_file())
+    return {name: _analyzer(document, name, entry) for name, entry in file.analyzers.items()}
 
 
 def variant(name: str) -> Variant:
@@ -110,57 +111,56 @@ def analyzer(name: str) -> AnalyzerConfig | None:
     return known.get(name)
 
 
-def _read(path: Path) -> _File:
-    try:
-        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise VariantError(f"{path} cannot be read: {error.strerror}", hint="give a .toml file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise VariantError(f"{path} is no TOML: {error}", hint="see sampler/variants.toml") from error
-    except ValidationError as error:
-        fields = {1: _File.model_fields, 3: _Analyzer.model_fields}
-        raise _schema_error(f"{path}: ", error, fields.get(len(error.errors()[0]["loc"]), {})) from error
+def _read(path: Path) -> tuple[_File, Document]:
+    document = read_toml(Source(path, VariantError, "see sampler/variants.toml"))
+
+    def explained(fault: Fault) -> tuple[str, str]:
+        known = {1: _File.model_fields, 3: _Analyzer.model_fields}.get(len(fault.place), {})
+        return _explained(fault, fault.key, known)
+
+    return document.check(TypeAdapter(_File), explained), document
 
 
-def _schema_error(place: str, error: ValidationError, known: Iterable[str]) -> VariantError:
-    """The first error of the schema. known: the allowed keys."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    unknown = first["type"] == "extra_forbidden"
-    return VariantError(f"{place}{key}", hint=nearest(str(first["loc"][-1]), known) if unknown else first["msg"])
+def _explained(fault: Fault, key: str, known: Iterable[str]) -> tuple[str, str]:
+    """The key at fault and what is expected. known: the allowed keys."""
+    return key, nearest(str(fault.place[-1]), known) if fault.kind == "extra_forbidden" else fault.says
 
 
-def _analyzer(path: Path, name: str, entry: _Analyzer) -> AnalyzerConfig:
-    built: AnalyzerConfig = _build(AnalyzerConfig, entry.constants, f"{path}: analyzers.{name}.constants")
+def _analyzer(document: Document, name: str, entry: _Analyzer) -> AnalyzerConfig:
+    built: AnalyzerConfig = _build(AnalyzerConfig, entry.constants, document, ("analyzers", name, "constants"))
     return built
 
 
-def _variant(path: Path, name: str, entry: dict[str, Any], analyzers: Mapping[str, AnalyzerConfig]) -> Variant:
-    place = f"{path}: variants.{name}."
+def _variant(document: Document, name: str, entry: dict[str, Any], analyzers: Mapping[str, AnalyzerConfig]) -> Variant:
+    place: Place = ("variants", name)
     rest = {key: value for key, value in entry.items() if key != "knobs"}
     for key, kind in (("knobs", dict), ("analyzer", str)):
         if not isinstance(entry.get(key), kind):
             problem = f"expected a {'table' if kind is dict else 'name'}" if key in entry else "Field required"
-            raise VariantError(f"{place}{key}", hint=problem)
+            raise document.refuse(named((*place, key)), problem, (*place, key))
     if entry["analyzer"] not in ("none", *analyzers):
         hint = nearest(entry["analyzer"], ["none", *analyzers])
-        raise VariantError(f"{place}analyzer = {entry['analyzer']!r} is unknown", hint=hint)
-    config = _build(SamplingConfig, entry["knobs"], f"{place}knobs")
+        where = (*place, "analyzer")
+        raise document.refuse(f"{named(where)} = {short(entry['analyzer'])} is unknown", hint, where)
+    config = _build(SamplingConfig, entry["knobs"], document, (*place, "knobs"))
     built = {"name": name, "config": config, "analyzer": analyzers.get(entry["analyzer"])}
     try:
         return Variant.model_validate(rest | built)
     except ValidationError as error:
         known = [key for key in (*Variant.model_fields, "knobs") if key not in ("name", "config")]
-        raise _schema_error(place, error, known) from error
+        fault = Fault.of(error)
+        where = (*place, *fault.place)
+        raise document.refuse(*_explained(fault, named(where), known), where) from error
 
 
-def _build(kind: type[Any], values: Mapping[str, Any], place: str) -> Any:
+def _build(kind: type[Any], values: Mapping[str, Any], document: Document, place: Place) -> Any:
     """Build a frozen dataclass; its errors are raised with the place in the file."""
     known = [field.name for field in fields(kind)]
     for name in values:
         if name not in known:
-            raise VariantError(f"{place}: unknown key {name!r}", hint=nearest(name, known))
+            complaint = f"{named(place)}: unknown key {short(name)}"
+            raise document.refuse(complaint, nearest(name, known), (*place, name))
     try:
         return kind(**values)
     except ConfigError as error:
-        raise VariantError(f"{place}: {error.message}", hint=error.hint) from error
+        raise document.refuse(f"{named(place)}: {error.message}", error.hint, place) from error

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sampler.checks.verdict import Outcome, Verdict
+from sampler.checks.verdict import Outcome, Verdict, exit_code, overall
 from sampler.results.store.attachments import TOKENS, AttentionRun, TokenWriter, write_attention
 from sampler.results.store.run_file import RunWriter
 from sampler.results.store.tokens import TokenLine
@@ -114,7 +114,7 @@ def write_made(folder: Path, verdicts: Sequence[Verdict], runs=(), attention=(),
             lines.verdict(each)
         counts = dict(Counter(each.outcome for each in verdicts))
         footer = {"verdicts": counts, "tokens": 1300, "seconds": 7.5, "finished": "2026-01-02T03:04:05+00:00"}
-        lines.write("footer", footer | {"files": files, "exit_code": 0})
+        lines.write("footer", footer | {"files": files, "exit_code": exit_code(overall(verdicts))})
     return folder
 
 

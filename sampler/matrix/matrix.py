@@ -12,6 +12,8 @@ from typing import Any
 from sampler.config import SamplingConfig
 from sampler.errors import ConfigError, MatrixError, nearest
 from sampler.matrix.schema import AbsoluteLimits, Detect, Known, LongForm, MatrixFile, Scope, Workload, read_matrix_file
+from sampler.runtime.reading.document import Document, Place, named
+from sampler.runtime.reading.source import short
 from sampler.variants import load_variants
 
 __all__ = ["Case", "Detect", "Group", "Known", "LongForm", "Matrix", "Scope", "Workload", "find_matrix", "load_matrix"]
@@ -111,24 +113,24 @@ def is_shipped(matrix: Matrix) -> bool:
 
 
 def load_matrix(path: Path) -> Matrix:
-    """Read a matrix file. Raises MatrixError naming file, key, value and the nearest valid key."""
-    file = read_matrix_file(path)
-    _check_size(path, file)
-    _check_names(path, file)
-    cells = _without_excluded(path, _cells(file), file)
-    cases = tuple(_case(path, file, cell) for cell in cells)
+    """Read a matrix file. Raises MatrixError naming file, line, key, value and the nearest valid key."""
+    file, document = read_matrix_file(path)
+    _check_size(document, file)
+    _check_names(document, file)
+    cells = _without_excluded(document, _cells(file), file)
+    cases = tuple(_case(document, file, cell) for cell in cells)
     if not cases:
-        raise MatrixError(f"{path}: no cell is left", hint="[[exclude]] removes them all")
+        raise document.refuse("no cell is left", "[[exclude]] removes them all")
     cell, count = Counter(case.cell for case in cases).most_common(1)[0]
     if count > 1:
-        raise MatrixError(f"{path}: the cell {cell!r} occurs {count} times", hint="an axis has a value twice")
-    _check_known(path, file, [case.cell for case in cases])
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+        raise document.refuse(f"the cell {cell!r} occurs {count} times", "an axis has a value twice")
+    _check_known(document, file, [case.cell for case in cases])
+    checksum = hashlib.sha256(document.source.content()).hexdigest()
     known = tuple(file.known)
     return Matrix(path.stem, file.why, file.generation, cases, path, checksum, file.longform, known, file.limits)
 
 
-def _check_size(path: Path, file: MatrixFile) -> None:
+def _check_size(document: Document, file: MatrixFile) -> None:
     """Count cells and requests before any is made."""
     cells, each = file.cell_count, file.generation.count * file.generation.runs
     sizes = " x ".join(str(len(values)) for values in file.axes.values())
@@ -139,27 +141,25 @@ def _check_size(path: Path, file: MatrixFile) -> None:
     )
     for count, noun, most, parts in counts:
         if count > most:
-            raise MatrixError(
-                f"{path} has {count:,} {noun}: {parts}",
-                hint=f"expected at most {most:,}; shorten it, or write most_{noun} = {count} at the top of the file",
-            )
+            hint = f"expected at most {most:,}; shorten it, or write most_{noun} = {count} at the top of the file"
+            raise document.source.refuse(f"has {count:,} {noun}: {parts}", hint, join=" ")
 
 
-def _check_names(path: Path, file: MatrixFile) -> None:
+def _check_names(document: Document, file: MatrixFile) -> None:
     """Check every key and value of knobs, axes and cells."""
     for name, value in file.knobs.items():
-        _check_key(path, "knobs", name, KNOBS)
-        _check_value(path, f"knobs.{name}", name, value)
+        _check_key(document, ("knobs", name), KNOBS)
+        _check_value(document, ("knobs", name), value)
     for name, values in file.axes.items():
-        _check_key(path, "axes", name, (*KNOBS, *FEATURES))
+        _check_key(document, ("axes", name), (*KNOBS, *FEATURES))
         if name in file.knobs:
-            raise MatrixError(f"{path}: {name!r} is in both [knobs] and [axes]", hint="give it once")
+            raise document.refuse(f"{name!r} is in both [knobs] and [axes]", "give it once", ("axes", name))
         for value in values:
-            _check_value(path, f"axes.{name}", name, value)
-    for cell in file.cells:
+            _check_value(document, ("axes", name), value)
+    for index, cell in enumerate(file.cells):
         for name, value in cell.items():
-            _check_key(path, "cells", name, (*KNOBS, *FEATURES))
-            _check_value(path, f"cells.{name}", name, value)
+            _check_key(document, ("cells", index, name), (*KNOBS, *FEATURES))
+            _check_value(document, ("cells", index, name), value)
 
 
 def _cells(file: MatrixFile) -> list[dict[str, Any]]:
@@ -171,64 +171,77 @@ def _cells(file: MatrixFile) -> list[dict[str, Any]]:
     return [*varied, *file.cells]
 
 
-def _check_known(path: Path, file: MatrixFile, cells: Sequence[str]) -> None:
+def _check_known(document: Document, file: MatrixFile, cells: Sequence[str]) -> None:
     if file.known and file.longform is None:
-        raise MatrixError(f"{path}: [[known]] without [longform]", hint="only a long-form matrix knows bad cells")
+        raise document.refuse("[[known]] without [longform]", "only a long-form matrix knows bad cells", ("known", 0))
     twice = Counter((known.cell, known.check) for known in file.known).most_common(1)
     if twice and twice[0][1] > 1:
-        raise MatrixError(f"{path}: known {' '.join(twice[0][0])!r} occurs twice", hint="leave one of them out")
-    for known in file.known:
+        raise document.refuse(f"known {short(' '.join(twice[0][0]))} occurs twice", "leave one of them out")
+    for index, known in enumerate(file.known):
         if known.cell not in cells:
-            raise MatrixError(f"{path}: known.cell = {known.cell!r}", hint=nearest(known.cell, cells))
+            hint = nearest(known.cell, cells)
+            raise document.refuse(f"known.cell = {short(known.cell)}", hint, ("known", index, "cell"))
 
 
-def _check_key(path: Path, section: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise MatrixError(f"{path}: unknown key {f'{section}.{name}'!r}", hint=nearest(name, known))
+def _check_key(document: Document, place: Place, known: Sequence[str]) -> None:
+    if place[-1] not in known:
+        raise document.refuse(f"unknown key {_key(place)!r}", nearest(str(place[-1]), known), place)
 
 
-def _check_value(path: Path, key: str, name: str, value: object) -> None:
+def _check_value(document: Document, place: Place, value: object) -> None:
+    key, name = _key(place), str(place[-1])
     if name == "multilingual":
         if not isinstance(value, bool):
-            raise MatrixError(f"{path}: {key} = {value!r}", hint="expected true or false")
+            raise document.refuse(f"{key} = {short(value)}", "expected true or false", place)
         return
     if name == "variant":
         names = [key for key, found in load_variants().items() if found.backbone == "llama"]
         if value not in names:
-            raise MatrixError(f"{path}: {key} = {value!r}", hint=nearest(str(value), names))
+            raise document.refuse(f"{key} = {short(value)}", nearest(short(value)[1:-1], names), place)
         return
     try:
         knob: dict[str, Any] = {name: value}
         SamplingConfig(**knob)
     except ConfigError as error:
-        raise MatrixError(f"{path}: {key}: {error.message}", hint=error.hint) from error
+        raise document.refuse(f"{key}: {error.message}", error.hint, place) from error
 
 
-def _without_excluded(path: Path, cells: list[dict[str, Any]], file: MatrixFile) -> list[dict[str, Any]]:
-    for rule in file.exclude:
+def _key(place: Place) -> str:
+    """A place as messages name it, without its number in a list."""
+    return named([part for part in place if isinstance(part, str)])
+
+
+def _without_excluded(document: Document, cells: list[dict[str, Any]], file: MatrixFile) -> list[dict[str, Any]]:
+    for index, rule in enumerate(file.exclude):
+        place = ("exclude", index)
         conditions = {name: value for name, value in rule.items() if name != "why"}
         if not conditions or not rule.get("why"):
-            raise MatrixError(f"{path}: exclude = {rule!r}", hint="expected values of axes and a why")
+            raise document.refuse(f"exclude = {short(rule)}", "expected values of axes and a why", place)
         for name in conditions:
-            _check_key(path, "exclude", name, list(file.axes))
+            _check_key(document, (*place, name), list(file.axes))
         kept = [cell for cell in cells if any(cell.get(name) != value for name, value in conditions.items())]
         if len(kept) == len(cells):
-            raise MatrixError(f"{path}: exclude = {conditions!r} excludes no cell", hint="remove it or correct it")
+            complaint = f"exclude = {short(conditions)} excludes no cell"
+            raise document.refuse(complaint, "remove it or correct it", place)
         cells = kept
     return cells
 
 
-def _case(path: Path, file: MatrixFile, cell: Mapping[str, Any]) -> Case:
+def _case(document: Document, file: MatrixFile, cell: Mapping[str, Any]) -> Case:
     """A cell: its own values, then those of the whole matrix, then those of its variant."""
+    path = document.source.path
     base = {} if file.design == "all" else {name: values[0] for name, values in file.axes.items()}
     chosen = base | dict(cell)
-    named = str(chosen.get("variant", ""))
-    config = load_variants()[named].config if named else SamplingConfig()
+    named_variant = str(chosen.get("variant", ""))
+    config = load_variants()[named_variant].config if named_variant else SamplingConfig()
     # A cell with another variant has that variant's own parameters, not the first values of the other axes.
     values = file.knobs | ({} if "variant" in cell else base) | dict(cell)
-    config = replace(config, **{name: value for name, value in values.items() if name in KNOBS})
+    try:
+        config = replace(config, **{name: value for name, value in values.items() if name in KNOBS})
+    except ConfigError as error:
+        raise document.refuse(f"{short(dict(cell))}: {error.message}", error.hint) from error
     name = "+".join(f"{key}:{_readable(getattr(config, key, value))}" for key, value in cell.items()) or BASE
-    variant = named or (MULTILINGUAL if chosen.get("multilingual") else "")
+    variant = named_variant or (MULTILINGUAL if chosen.get("multilingual") else "")
     return Case(path.stem, name, config, file.generation, variant, tuple(cell))
 
 

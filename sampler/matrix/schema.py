@@ -1,19 +1,24 @@
 """The sections and keys of a matrix file, with their schema."""
 
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from sampler.errors import MatrixError, nearest
+from sampler.runtime.reading.document import Document, Fault
+from sampler.runtime.reading.source import Source, short
+from sampler.runtime.reading.toml_text import read_toml
 
 Scope = Literal["all", "axes", "cells"]
 
 MOST = 1_000_000
 """Of requests, of runs, or of tokens of a run: more would take years, so it is a slip of the pen."""
+
+MOST_BYTES = 16 << 20
+"""Of a file."""
 
 Count = Annotated[int, Field(ge=1, le=MOST)]
 
@@ -120,39 +125,25 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
 }
 
 
-def read_matrix_file(path: Path) -> MatrixFile:
-    """Read a file. Raises MatrixError naming file, key, value and the nearest valid key."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MatrixError(
-            f"{path} cannot be read: {error.strerror}", hint="give a .toml file or a shipped name"
-        ) from error
-    except (ValueError, RecursionError) as error:  # also digits and nesting beyond Python's limits
-        raise MatrixError(f"{path} is no TOML: {error}", hint="see matrices/smoke.toml for an example") from error
-    try:
-        return MatrixFile.model_validate(data)
-    except ValidationError as error:
-        raise _schema_error(path, error) from error
+def read_matrix_file(path: Path) -> tuple[MatrixFile, Document]:
+    """Read a file. Raises MatrixError naming file, line, key, value and the nearest valid key."""
+    document = read_toml(Source(path, MatrixError, "see matrices/smoke.toml for an example", MOST_BYTES))
+    return document.check(TypeAdapter(MatrixFile), _explained), document
 
 
-def _schema_error(path: Path, error: ValidationError) -> MatrixError:
-    """The first error of the schema with file, key, value and the nearest key."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    key = ".".join(place)
-    if first["type"] == "extra_forbidden":
+def _explained(fault: Fault) -> tuple[str, str] | None:
+    """What is wrong, and what is expected, in the words of a matrix."""
+    place = [str(part) for part in fault.place]
+    if fault.kind == "extra_forbidden":
         section: type[BaseModel] = SECTIONS.get(place[0], MatrixFile) if len(place) > 1 else MatrixFile
-        return MatrixError(f"{path}: unknown key {key!r}", hint=nearest(place[-1], section.model_fields))
-    if first["type"] == "missing":
+        return f"unknown key {fault.key!r}", nearest(place[-1], section.model_fields)
+    if fault.kind == "missing":
         why = "every matrix states why it exists" if place == ["why"] else "see matrices/longform.toml"
-        return MatrixError(f"{path}: key {key!r} is missing", hint=why)
+        return f"key {fault.key!r} is missing", why
     if place[:2] == ["generation", "prompts"]:  # a union, for which the schema reports two errors
-        return MatrixError(
-            f"{path}: generation.prompts = {first['input']!r}",
-            hint="expected 'sentences', 'paragraphs', 'long' or a list of texts",
-        )
-    hint = first["msg"]
-    if place[0] == "axes" and first["type"] == "list_type":
+        hint = "expected 'sentences', 'paragraphs', 'long' or a list of texts"
+        return f"generation.prompts = {short(fault.value)}", hint
+    if place[:1] == ["axes"] and fault.kind == "list_type":
         hint = "an axis is a list of values; a single one belongs under [knobs]"
-    return MatrixError(f"{path}: {key} = {first['input']!r}", hint=hint)
+        return f"{fault.key} = {short(fault.value)}", hint
+    return None

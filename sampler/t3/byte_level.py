@@ -1,18 +1,24 @@
 """GPT-2's byte-level BPE from the files that HuggingFace stores with a checkpoint."""
 
 import math
+import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from sampler.errors import WeightsError
+from sampler.runtime.reading.json_text import read_json
+from sampler.runtime.reading.source import Source, short
 
 END_OF_TEXT = "<|endoftext|>"
 SETTINGS = "tokenizer_config.json"
+HINT = "is the download complete?"
+Id = Annotated[int, Field(ge=0, lt=2**31)]
+IDS = TypeAdapter(dict[str, Id])
 T = TypeVar("T")
 
 
@@ -30,8 +36,8 @@ class _Token(BaseModel):
 class _Settings(BaseModel):
     """The keys of `tokenizer_config.json` that affect ids."""
 
-    model_max_length: float = Field(default=math.inf, gt=0)
-    added_tokens_decoder: dict[int, _Token] = {}
+    model_max_length: float = Field(default=math.inf, ge=1)
+    added_tokens_decoder: dict[Id, _Token] = {}
 
 
 def read_byte_level(vocabulary: Path) -> Tokenizer:
@@ -44,13 +50,15 @@ def read_byte_level(vocabulary: Path) -> Tokenizer:
     for path in (merges, added):
         if not path.exists():
             raise WeightsError(f"{path} does not exist", hint=f"it belongs beside {vocabulary.name}")
+    _read_json(vocabulary, IDS)
+    Source(merges, WeightsError, HINT).text()
     try:
         tokenizer = Tokenizer(BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # tokenizers raises Exception itself
-        message = f"{vocabulary} and {merges.name} are no tokenizer: {error}"
-        raise WeightsError(message, hint="is the download complete?") from error
+        message = f"and {merges.name} are no tokenizer: {error}"
+        raise Source(vocabulary, WeightsError, HINT).refuse(message, join=" ") from error
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    ids = _read_json(added, TypeAdapter(dict[str, int]))
+    ids = _read_json(added, IDS)
     known = {token.content: token for token in _settings(vocabulary.parent).added_tokens_decoder.values()}
     names = [END_OF_TEXT, *sorted(ids, key=ids.__getitem__)]
     tokenizer.add_tokens(
@@ -62,7 +70,7 @@ def read_byte_level(vocabulary: Path) -> Tokenizer:
     for name, index in ids.items():
         place = tokenizer.token_to_id(name)
         if place != index:
-            message = f"{added.name}: {name!r} has id {index}, the next free one is {place}"
+            message = f"{added.name}: {short(name)} has id {index}, the next free one is {place}"
             raise WeightsError(message, hint=f"the ids follow those of {vocabulary.name}")
     return tokenizer
 
@@ -74,15 +82,8 @@ def longest_text(folder: Path, most: int) -> int:
 
 def _settings(folder: Path) -> _Settings:
     path = folder / SETTINGS
-    return _read_json(path, TypeAdapter(_Settings)) if path.exists() else _Settings()
+    return _read_json(path, TypeAdapter(_Settings)) if os.path.lexists(path) else _Settings()
 
 
 def _read_json(path: Path, kind: TypeAdapter[T]) -> T:
-    try:
-        return kind.validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}", hint="is the download complete?") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "content"
-        raise WeightsError(f"{path.name}: {key}: {first['msg']}", hint="is the download complete?") from error
+    return read_json(Source(path, WeightsError, HINT)).check(kind, strict=True)

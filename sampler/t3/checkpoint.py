@@ -1,6 +1,8 @@
 """Load model, tokenizer and voice from a folder with a checkpoint's own files."""
 
 import hashlib
+import io
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from sampler.errors import MissingPackage, WeightsError
+from sampler.runtime.reading.source import Source, short
+from sampler.runtime.reading.tensors import open_tensors
 from sampler.t3.conditioning import Voice
 from sampler.t3.config import CHATTERBOX_ENGLISH, CHATTERBOX_MULTILINGUAL, CHATTERBOX_NANO, CHATTERBOX_TURBO, T3Config
 from sampler.t3.model import T3
@@ -28,6 +30,12 @@ UPSTREAM_FILES: Mapping[str, tuple[T3Config, str]] = {
     "t3_nano_v1.safetensors": (CHATTERBOX_NANO, "vocab.json"),
 }
 """Upstream's names of weights, with their sizes and their tokenizer (`vocab.json` stands for several files)."""
+
+MOST_VALUES = 1 << 20
+"""Of a tensor of a voice; upstream's have a few hundred."""
+
+LARGEST = 3.4e38
+"""No float32 is larger."""
 
 OWN_FILES = ("weights.safetensors", "config.json", "tokenizer.json", "conds.safetensors")
 """The files in a folder like Finch's."""
@@ -98,10 +106,11 @@ def load_voice(folder: Path, config: T3Config) -> Voice:
 
 
 def _read_safe(path: Path) -> dict[str, Any]:
-    try:
-        return {name.removeprefix("t3."): value for name, value in load_file(path).items() if name.startswith("t3.")}
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a dtype that NumPy lacks, such as bfloat16
-        raise WeightsError(f"{path} cannot be read: {error}", hint="is the download complete?") from error
+    with open_tensors(Source(path, WeightsError, "is the download complete?")) as tensors:
+        large = [name for name, entry in tensors.entries.items() if math.prod(entry.shape) > MOST_VALUES]
+        if large:
+            raise tensors.source.refuse(f"{short(large[0])} has more than {MOST_VALUES:,} values")
+        return {name.removeprefix("t3."): tensors.get(name) for name in tensors.entries if name.startswith("t3.")}
 
 
 def _read_pickled(path: Path) -> dict[str, Any]:
@@ -111,12 +120,22 @@ def _read_pickled(path: Path) -> dict[str, Any]:
         raise MissingPackage(
             f"{path.name} needs torch to be read", hint="pip install 'sampler-suite[reference]'"
         ) from error
+    source = Source(path, WeightsError, "expected the conds.pt of upstream")
+    content = io.BytesIO(source.content())
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: np.asarray(value) for name, value in data["t3"].items() if value is not None}
+        data = torch.load(content, map_location="cpu", weights_only=True)
+        return {name: _array(value) for name, value in data["t3"].items() if value is not None}
     except Exception as error:  # torch raises many types of exceptions for an invalid file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} cannot be read: {reason}", hint="expected the conds.pt of upstream") from error
+        raise source.unreadable(reason or type(error).__name__) from error
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """A tensor as an array. Raises ValueError for one that would fill the memory."""
+    size = value.numel() if hasattr(value, "numel") else np.size(value)
+    if size > MOST_VALUES:
+        raise ValueError(f"a tensor of {size:,} values")
+    return np.asarray(value)
 
 
 def check_voice(data: Mapping[str, Any], config: T3Config, source: str) -> Voice:
@@ -124,7 +143,7 @@ def check_voice(data: Mapping[str, Any], config: T3Config, source: str) -> Voice
     speaker = _field(data, "speaker_emb", source)
     prompt = _field(data, "cond_prompt_speech_tokens", source)
     most = config.prompt_length if config.backbone == "gpt2" else config.speech_positions
-    if speaker.shape != (config.speaker_size,) or not np.isfinite(speaker).all():
+    if speaker.shape != (config.speaker_size,) or not _is_finite(speaker):
         raise WeightsError(
             f"{source}: speaker_emb has {speaker.size} values, or not all are finite",
             hint=f"expected {config.speaker_size}",
@@ -143,9 +162,14 @@ def check_voice(data: Mapping[str, Any], config: T3Config, source: str) -> Voice
     if config.backbone == "gpt2":
         return voice
     emotion = _field(data, "emotion_adv", source)
-    if emotion.shape != (1,) or not np.isfinite(emotion).all():
-        raise WeightsError(f"{source}: emotion_adv is {emotion.tolist()}", hint="expected one number")
+    if emotion.shape != (1,) or not _is_finite(emotion):
+        raise WeightsError(f"{source}: emotion_adv is {short(emotion[:9].tolist())}", hint="expected one number")
     return replace(voice, emotion=float(emotion[0]))
+
+
+def _is_finite(values: NDArray[Any]) -> bool:
+    """Whether all are numbers that float32 can hold."""
+    return values.dtype.kind in "fiu" and bool((np.abs(values.astype(np.float64)) < LARGEST).all())
 
 
 def _field(data: Mapping[str, Any], name: str, source: str) -> NDArray[Any]:

@@ -4,9 +4,37 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from sampler.errors import WeightsError
+from sampler.runtime.reading.json_text import read_json
+from sampler.runtime.reading.source import Source, short
+
+ONLY_GPT2 = ("positions", "layer_norm_eps")
+ONLY_LLAMA = (
+    *("max_speech_tokens", "perceiver_queries", "perceiver_heads", "rms_norm_eps", "rope_theta", "rope_factor"),
+    *("rope_low_frequency_factor", "rope_high_frequency_factor", "rope_original_length"),
+)
+"""Fields that one backbone alone has."""
+
+MOST = {
+    "num_layers": 1_000,
+    **dict.fromkeys(("hidden_size", "intermediate_size", "text_vocab_size", "speech_vocab_size"), 1 << 20),
+    **dict.fromkeys(("max_text_tokens", "max_speech_tokens", "speaker_size", "positions"), 1 << 20),
+    "perceiver_queries": 1 << 20,
+}
+"""The largest sizes; Chatterbox has tables of 50,276 rows at most."""
+
+LARGEST = 1e12
+"""No constant of a network is larger."""
+
+
+class UnfitError(WeightsError):
+    """A size or an id that no T3 can have. field, value: of a T3Config."""
+
+    def __init__(self, config: str, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{config}: {field} = {short(value)}", hint=f"expected {expected}")
+        self.field, self.value = field, value
 
 
 @dataclass(frozen=True)
@@ -94,7 +122,7 @@ class T3Config:
         """Reject sizes and ids that no T3 can have; WeightsError names the field and its value."""
         for name, fits, expected in self._requirements():
             if not fits:
-                raise WeightsError(f"{self.name}: {name} = {getattr(self, name)!r}", hint=f"expected {expected}")
+                raise UnfitError(self.name, name, getattr(self, name), expected)
 
     def _requirements(self) -> list[tuple[str, bool, str]]:
         sizes = [
@@ -104,8 +132,10 @@ class T3Config:
         width, heads = self.hidden_size, self.num_heads
         inside = all(0 <= at < self.num_layers and 0 <= head < heads for at, head in self.aligned_heads)
         constants = ("layer_norm_eps", "rms_norm_eps", "rope_theta", "rope_factor", "rope_original_length")
+        low, high = self.rope_low_frequency_factor, self.rope_high_frequency_factor
         return [
             *((name, getattr(self, name) >= 1, "1 or more") for name in sizes),
+            *((name, getattr(self, name) <= most, f"at most {most:,}") for name, most in MOST.items()),
             (
                 "num_heads",
                 heads >= 1 and width % (2 * heads) == 0,
@@ -135,7 +165,10 @@ class T3Config:
                 "no more than there are positions",
             ),
             ("aligned_heads", inside, f"pairs below ({self.num_layers}, {heads})"),
-            *((name, getattr(self, name) > 0, "a number > 0") for name in constants),
+            *((name, 0 < getattr(self, name) < LARGEST, "a number > 0") for name in constants),
+            *((name, getattr(self, name) < 1, "a number < 1") for name in ("layer_norm_eps", "rms_norm_eps")),
+            ("rope_low_frequency_factor", 0 < low < high, f"a number > 0 and below {high}"),
+            ("rope_high_frequency_factor", high < LARGEST, f"a number < {LARGEST:g}"),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,19 +177,22 @@ class T3Config:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a `config.json`; WeightsError names the file and the first invalid key."""
+        """Read a `config.json`; WeightsError names the file and the first invalid key.
+
+        Every key that the backbone needs has to be there: another model's value would give wrong tokens without a word.
+        """
+        document = read_json(Source(path, WeightsError, f"keys: {', '.join(cls.keys())}"))
+        if isinstance(document.data, dict):
+            is_turbo = document.data.get("backbone") == "gpt2"
+            usual = CHATTERBOX_TURBO if is_turbo else CHATTERBOX_ENGLISH
+            for name in (each.name for each in fields(cls)):
+                if name not in document.data and name not in (ONLY_LLAMA if is_turbo else ONLY_GPT2):
+                    hint = f"{usual.name} has {getattr(usual, name)!r}"
+                    raise document.refuse(f"key {name!r} is missing", hint)
         try:
-            return TypeAdapter(cls).validate_json(path.read_text(encoding="utf-8"), strict=True, extra="forbid")
-        except OSError as error:
-            raise WeightsError(
-                f"{path} cannot be read: {error.strerror}", hint="it belongs beside the weights"
-            ) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise WeightsError(
-                f"{path.name}: {key or 'content'}: {first['msg']}", hint=f"keys: {', '.join(cls.keys())}"
-            ) from error
+            return document.check(TypeAdapter(cls), strict=True, extra="forbid")
+        except UnfitError as error:
+            raise document.refuse(f"{error.field} = {short(error.value)}", error.hint, (error.field,)) from error
 
     @classmethod
     def keys(cls) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from sampler.errors import TextError, WeightsError
+from sampler.runtime.reading.json_text import read_json
+from sampler.runtime.reading.source import Source
 from sampler.t3.byte_level import longest_text, read_byte_level
 from sampler.t3.config import T3Config
 
@@ -57,7 +59,8 @@ class TextTokenizer:
             raise WeightsError(f"{path} does not exist", hint="the tokenizer belongs beside the weights")
         self._tokenizer = read_byte_level(path) if path.name == "vocab.json" else _read(path)
         self._longest = longest_text(path.parent, config.max_text_tokens)
-        size, largest = self._tokenizer.get_vocab_size(), max(self._tokenizer.get_vocab().values(), default=-1)
+        ids = self._tokenizer.get_vocab().values()
+        size, largest = len(set(ids)), max(ids, default=-1)
         if size != config.text_vocab_size or largest >= size:
             raise WeightsError(
                 f"{path.name} has {size} ids up to {largest}, text_emb has {config.text_vocab_size} rows",
@@ -75,6 +78,11 @@ class TextTokenizer:
             text = self._multilingual(text, language)
         turbo = config.tokenizer == "turbo"
         ids: list[int] = self._tokenizer.encode(text if turbo else text.replace(" ", "[SPACE]")).ids
+        if max(ids, default=0) >= config.text_vocab_size:  # of a post-processor
+            raise WeightsError(
+                f"the tokenizer gave the id {max(ids)}, text_emb has {config.text_vocab_size} rows",
+                hint="tokenizer and weights are of different versions",
+            )
         if len(ids) > self._longest:
             hint = f"{config.name} takes {self._longest}; split the text"
             raise TextError(f"the text has {len(ids)} tokens", hint=hint)
@@ -101,7 +109,12 @@ class TextTokenizer:
 
 
 def _read(path: Path) -> Tokenizer:
+    document = read_json(Source(path, WeightsError, "is the download complete?"))
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(document.text)
     except Exception as error:  # tokenizers raises Exception itself
-        raise WeightsError(f"{path} is no tokenizer: {error}", hint="is the download complete?") from error
+        raise document.source.refuse(f"is no tokenizer: {error}", join=" ") from error
+    for name in ("padding", "truncation"):
+        if getattr(tokenizer, name) is not None:
+            raise document.refuse(f"{name} is on", "expected null, as upstream has it: a text is spoken whole", (name,))
+    return tokenizer

@@ -7,9 +7,10 @@ from typing import Any, Literal, get_args
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from sampler.errors import WeightsError
+from sampler.runtime.reading.source import Source, short
+from sampler.runtime.reading.tensors import Tensors, open_tensors
 from sampler.t3.config import T3Config
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -86,11 +87,11 @@ def check_shapes(found: Mapping[str, Shape], config: T3Config, source: str) -> N
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise WeightsError(
-                f"{source} {problem} {min(names)!r}{more}", hint=f"expected the state dict of {config.name}"
+                f"{source} {problem} {short(min(names))}{more}", hint=f"expected the state dict of {config.name}"
             )
     for name, shape in expected.items():
         if found[name] != shape:
-            raise WeightsError(f"{source}: {name!r} has shape {found[name]}", hint=f"{config.name} has {shape}")
+            raise WeightsError(f"{source}: {name!r} has shape {short(found[name])}", hint=f"{config.name} has {shape}")
 
 
 def read_weights(path: Path, config: T3Config, dtype: Dtype = "float32") -> dict[str, mx.array]:
@@ -100,26 +101,22 @@ def read_weights(path: Path, config: T3Config, dtype: Dtype = "float32") -> dict
     """
     if dtype not in get_args(Dtype):
         raise WeightsError(f"dtype = {dtype!r}", hint=f"expected {', '.join(get_args(Dtype))}")
-    try:
-        file: Any  # safetensors has no types for an open file
-        with safe_open(path, framework="numpy") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            check_shapes(shapes, config, path.name)
-            return {name: _cast(name, _finite(name, _tensor(file, name, path), path), dtype, path) for name in shapes}
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path} does not exist", hint="give the folder that holds the weights") from error
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}", hint="is the download complete?") from error
+    if not path.exists():
+        raise WeightsError(f"{path} does not exist", hint="give the folder that holds the weights")
+    with open_tensors(Source(path, WeightsError, "is the download complete?")) as tensors:
+        shapes = {name: tuple(entry.shape) for name, entry in tensors.entries.items()}
+        check_shapes(shapes, config, path.name)
+        return {name: _cast(name, _finite(name, _tensor(tensors, name, path), path), dtype, path) for name in shapes}
 
 
-def _tensor(file: Any, name: str, path: Path) -> NDArray[np.float32]:
-    kind = file.get_slice(name).get_dtype()
+def _tensor(tensors: Tensors, name: str, path: Path) -> NDArray[np.float32]:
+    kind = tensors.entries[name].dtype
     if kind == "BF16":  # NumPy lacks this dtype
         loaded: Any = mx.load(str(path))
         return np.array(loaded[name].astype(mx.float32))
     if kind not in ("F32", "F16", "F64"):
-        raise WeightsError(f"{path.name}: {name!r} is {kind}", hint="expected F32, F16, BF16 or F64")
-    tensor: NDArray[np.float32] = file.get_tensor(name).astype(np.float32)
+        raise WeightsError(f"{path.name}: {name!r} is {short(kind)[1:-1]}", hint="expected F32, F16, BF16 or F64")
+    tensor: NDArray[np.float32] = tensors.get(name).astype(np.float32)
     return tensor
 
 

@@ -67,17 +67,18 @@ def test_the_files_of_an_earlier_run_are_removed(crash):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"format": "sampler-crash/2"}, "is no crash file: format: Input should be 'sampler-crash/1'"),
+        ({"format": "sampler-crash/2"}, "format = 'sampler-crash/2' (Input should be 'sampler-crash/1'"),
         ({"token": 5}, "token = 5 (the logits have ids 0 to 4)"),
-        ({"token": -1}, "is no crash file: token: Input should be greater than or equal to 0"),
-        ({"token": "3"}, "is no crash file: token: Input should be a valid integer"),
-        ({"history": [1, -2]}, "is no crash file: history.1: Input should be greater than or equal to 0"),
-        ({"gumbel": None}, "is no crash file: gumbel: Input should be a valid string"),
-        ({"gumbel": "AAAA"}, "is no crash file"),
-        ({"gumbel": "AAAAAA=="}, "is no crash file: rows of 5 and 1 values (was it edited?)"),
-        ({"logits": ""}, "is no crash file: a row of it is empty (was it edited?)"),
-        ({"logits": "%%%"}, "is no crash file"),
-        ({"config": "temperature=-1"}, "is no crash file: config: temperature = -1"),
+        ({"token": -1}, "token = -1 (Input should be greater than or equal to 0"),
+        ({"token": "3"}, "token = '3' (Input should be a valid integer"),
+        ({"history": [1, 5]}, "history[1] = 5 (the logits have ids 0 to 4)"),
+        ({"history": [1, -2]}, "history[1] = -2 (Input should be greater than or equal to 0"),
+        ({"gumbel": None}, "gumbel = None (Input should be a valid string"),
+        ({"gumbel": "AAAA"}, "gumbel is no row of float32 in base64"),
+        ({"gumbel": "AAAAAA=="}, "gumbel has 1 values, logits have 5 (expected a value for each token)"),
+        ({"logits": ""}, "logits has no values (was it edited?)"),
+        ({"logits": "%%%"}, "logits is no row of float32 in base64"),
+        ({"config": "temperature=-1"}, "config: temperature = -1"),
         ({"config": "nonsense"}, "nonsense"),
     ],
 )
@@ -92,13 +93,15 @@ def test_a_damaged_file_is_refused_by_field(crash, change, expected):
 @pytest.mark.parametrize("keep", [0, 1, 200, -1, -3])
 def test_a_file_that_was_cut_off_is_refused(crash, keep):
     crash.write_bytes(crash.read_bytes()[:keep])
-    with pytest.raises(SamplerError, match="is no crash file: Invalid JSON: "):
+    with pytest.raises(SamplerError, match="is no JSON: "):
         read_crash(crash)
 
 
 def test_what_is_no_text_or_not_there_is_refused(crash):
     crash.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SamplerError, match="is no crash file"):
+    with pytest.raises(SamplerError, match=r"is no UTF-8 text: it is UTF-16 \(save it as UTF-8\)"):
         read_crash(crash)
-    with pytest.raises(SamplerError, match=r"cannot be read: No such file or directory \(give a crash file\)"):
+    with pytest.raises(
+        SamplerError, match=r"cannot be read: No such file or directory \(give a file of a crashes folder\)"
+    ):
         read_crash(crash.with_name("none.json"))

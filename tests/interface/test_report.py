@@ -105,8 +105,8 @@ def test_tokens_are_those_that_were_judged(failing):
     ("change", "expected"),
     [
         (lambda lines: lines[:-1], "has no footer (the run was interrupted; run it again)"),
-        (lambda lines: [lines[0].replace('"engine": {', '"motor": {'), *lines[1:]], "names no engine in its header"),
-        (lambda lines: [*lines[:-1], lines[-1][:30]], "is no run"),
+        (lambda lines: [lines[0].replace('"engine": {', '"motor": {'), *lines[1:]], "line 1: key 'engine' is missing"),
+        (lambda lines: [*lines[:-1], lines[-1][:30]], "line 3 is no JSON: "),
     ],
 )
 def test_a_run_that_cannot_be_trusted_is_refused(tmp_path, change, expected):

@@ -123,7 +123,7 @@ def test_everything_that_may_stand_in_a_line_is_read(tmp_path):
         ({"stop_reason": "stop"}, "stop_reason = 'stop' (expected eos, forced_eos, length or error)"),
         ({"tokens": [], "logprobs": []}, "tokens = [] with stop_reason 'eos' (tokens include EOS)"),
         ({"logprobs": [-1, -2]}, "logprobs has 2 values for 3 tokens"),
-        ({"logprobs": [math.nan, -1, -1]}, "logprobs[0] = nan"),
+        ({"logprobs": [math.nan, -1, -1]}, "logprobs[0] = NaN"),
         ({"logprobs": [-1, 0.5, -1]}, "logprobs[1] = 0.5 (expected natural logarithms"),
         ({"rank": [0, 1.5, 2]}, "rank[1] = 1.5"),
         ({"entropy": [0, -1, 2]}, "entropy[1] = -1"),
@@ -181,7 +181,7 @@ def test_runs_that_could_not_be_read_again_are_not_written(tmp_path):
     path = tmp_path / "runs.jsonl"
     path.write_text("before", encoding="utf-8")
     run = TokenRun("a", (1, 40), "eos", np.array([-1.0, math.nan]))
-    with pytest.raises(TokensError, match=r"run 2: logprobs\[1\] = nan"):
+    with pytest.raises(TokensError, match=r"run 2: logprobs\[1\] = NaN"):
         write_token_runs(path, [replace(run, logprobs=np.zeros(2)), run])
     with pytest.raises(TokensError, match="would have no lines"):
         write_token_runs(path, [])

@@ -42,14 +42,14 @@ def test_unknown_names_and_files(ask, expected):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("backbone = ", "backbones = ", ": variants.en-0.1.1.backbone (Field required)"),
+        ("backbone = ", "backbones = ", ": variants.en-0.1.1.backbones (did you mean 'backbone'?)"),
         ("cap = 1000\n", "cap = 1000\ncaps = 5\n", ": variants.en-0.1.1.caps (did you mean 'cap'?)"),
         ("[variants.turbo]", "[variant.turbo]", ": variant (did you mean 'variants'?)"),
         ("[variants.turbo.knobs]", "[variants.turbo.knob]", ": variants.turbo.knobs (Field required)"),
         ("cap = 1000", "cap = 0", ": variants.en-0.1.1.cap (Input should be greater than or equal to 1)"),
         ("cap = 1000", "cap = '1000'", ": variants.en-0.1.1.cap (Input should be a valid integer)"),
         ("bos_count = 2", "bos_count = 3", ": variants.en-0.1.1.bos_count (Input should be less than or equal to 2)"),
-        ('post = ["b', 'post = ["d', ": variants.en-0.1.1.post.0 (Input should be 'between_bos_and_eos', "),
+        ('post = ["b', 'post = ["d', ": variants.en-0.1.1.post[0] (Input should be 'between_bos_and_eos', "),
         ("top_p = 0.8", "top_p = 8", ": variants.en-0.1.1.knobs: top_p = 8 is out of range (expected "),
         ("top_p = 0.8", "top_q = 0.8", ": variants.en-0.1.1.knobs: unknown key 'top_q' (did you mean 'top_p'?)"),
         ('analyzer = "upstream"', 'analyzer = "up"', ": variants.mtl-0.1.3.analyzer = 'up' is unknown (known: none, "),
@@ -63,7 +63,7 @@ def test_mistakes_in_a_file(tmp_path, old, new, expected):
     path = tmp_path / "variants.toml"
     assert old in GOOD
     path.write_text(GOOD.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(VariantError, match="^" + re.escape(f"{path}{expected}")):
+    with pytest.raises(VariantError, match="^" + re.escape(f"{path}") + r"(, line \d+)?" + re.escape(expected)):
         load_variants(path)
 
 

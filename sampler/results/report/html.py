@@ -16,7 +16,7 @@ from sampler.results.report.grid import grid_of
 from sampler.results.report.plots import RasterRow, attention_map, token_raster
 from sampler.results.store.attachments import PICTURED, AttentionRun, Recorded, read_recorded
 from sampler.results.store.folder import PAGE, RUN, claimed, place_files, unsettled
-from sampler.results.store.run_file import ReportError, Run, read_run
+from sampler.results.store.run_file import Run, read_run
 from sampler.results.store.tokens import TokenLine
 from sampler.runtime.files import partial_of, whole_file, write_partial
 from sampler.runtime.text import LONG, visible
@@ -58,7 +58,7 @@ def write_report(folder: Path) -> Path:
     with claimed(folder, create=False):
         if unsettled(folder):
             place_files(folder)
-        run = _run(folder / RUN)
+        run = read_run(folder / RUN)
         with whole_file(folder / PAGE) as write:
             write(_page(folder, run))
     return folder / PAGE
@@ -66,15 +66,7 @@ def write_report(folder: Path) -> Path:
 
 def write_partial_report(folder: Path) -> None:
     """Render the page of a run whose files are complete and have no names yet. Raises ReportError, OutputError."""
-    write_partial(folder / PAGE, _page(folder, _run(partial_of(folder / RUN))))
-
-
-def _run(path: Path) -> Run:
-    run = read_run(path)
-    for name in ("engine", "matrix"):
-        if not isinstance(run.header.get(name), dict):
-            raise ReportError(f"{path} names no {name} in its header", hint="was it edited?")
-    return run
+    write_partial(folder / PAGE, _page(folder, read_run(partial_of(folder / RUN))))
 
 
 def _page(folder: Path, run: Run) -> bytes:

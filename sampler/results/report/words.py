@@ -110,7 +110,7 @@ def facts(run: Run) -> dict[str, str]:
             "BLAS": header.get("blas"),
             "platform": header.get("platform"),
             "finished": (footer.get("finished") or "").replace("T", " ").replace("+00:00", " UTC"),
-            "took": _took(footer) if "seconds" in footer else None,
+            "took": _took(footer) if {"seconds", "tokens"} <= footer.keys() else None,
         }
     )
 

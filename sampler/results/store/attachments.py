@@ -5,22 +5,29 @@ run.jsonl is complete without them. Its footer has the SHA-256 of each, so files
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from safetensors.numpy import save
 
 from sampler.results.store.run_file import ReportError
 from sampler.results.store.tokens import TokenLine, read_lines
 from sampler.runtime.files import Write, partial_of, write_whole
+from sampler.runtime.reading.json_text import JsonDocument, parse
+from sampler.runtime.reading.source import Source, open_file, short
+from sampler.runtime.reading.tensors import open_tensors
 
 TOKENS: Final = "tokens.jsonl"
 ATTENTION: Final = "attention.safetensors"
+MOST_BYTES: Final = 512 << 20
+"""Of a file: eight maps of 4,000 steps over 2,000 pieces have 128 MiB."""
+
 PICTURED: Final = 8
 """Number of failing cells with pictures: each needs its attention generated again, and makes the report larger."""
 
@@ -89,7 +96,7 @@ def read_recorded(folder: Path, files: Mapping[str, str]) -> Recorded:
     runs: dict[str, list[TokenLine]] = {}
     for run in read_lines(tokens) if tokens is not None and tokens.stat().st_size else ():
         runs.setdefault(run.cell, []).append(run)
-    maps = _read_attention(attention) if attention is not None else []
+    maps = _read_attention(attention, runs) if attention is not None else []
     return Recorded(runs, {run.cell: run for run in maps}, [name for name, path in found.items() if path is None])
 
 
@@ -106,24 +113,58 @@ def file_of_run(path: Path, checksum: str) -> Path | None:
 
 
 def _checksum(path: Path) -> str | None:
-    """SHA-256 of a file; None if there is none."""
+    """SHA-256 of a file; None if there is none, empty for one that is too large to be of a run."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with open_file(path) as file:
+            is_large = os.fstat(file.fileno()).st_size > MOST_BYTES
+            return "" if is_large else hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ReportError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+        raise Source(path, ReportError, "check its permissions").unreadable(error) from error
 
 
-def _read_attention(path: Path) -> list[AttentionRun]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            about = json.loads(file.metadata()["runs"])
-            maps = [file.get_tensor(str(index)) for index in range(len(about))]
-        return [
-            AttentionRun(entry["cell"], entry["request"], attention, tuple(entry["pieces"]), tuple(entry["flags"]))
-            for entry, attention in zip(about, maps, strict=True)
-        ]
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
-        raise ReportError(f"{path} cannot be read: {error}", hint="remove it: the report does without it") from error
+class _About(BaseModel):
+    """What the file of attention says of one map."""
+
+    model_config = ConfigDict(strict=True)
+    cell: str
+    request: Annotated[int, Field(ge=0)]
+    pieces: list[str]
+    flags: list[str]
+
+
+def _read_attention(path: Path, runs: Mapping[str, Sequence[TokenLine]]) -> list[AttentionRun]:
+    """The maps of a run. runs: their tokens, by cell, which they have to fit."""
+    source = Source(path, ReportError, "remove it: the report does without it")
+    with open_tensors(source) as tensors:
+        text = tensors.metadata.get("runs")
+        if text is None:
+            raise source.refuse("has no 'runs' in its metadata", join=" ")
+        document = JsonDocument(source, text, parse(source, text), lambda text, place: None)
+        about = document.check(TypeAdapter(list[_About]))
+        maps = [tensors.get(str(index)) for index in range(len(about))]
+    for index, (entry, attention) in enumerate(zip(about, maps, strict=True)):
+        if (problem := _unfit(entry, attention, runs.get(entry.cell, ()))) is not None:
+            raise source.refuse(f"map {index} of {short(entry.cell)} {problem}", join=": ")
+    return [
+        AttentionRun(entry.cell, entry.request, attention, tuple(entry.pieces), tuple(entry.flags))
+        for entry, attention in zip(about, maps, strict=True)
+    ]
+
+
+def _unfit(entry: _About, attention: NDArray[Any], runs: Sequence[TokenLine]) -> str | None:
+    """Why a map does not fit its run, if so."""
+    if attention.ndim != 2 or not attention.size or attention.dtype.kind != "f":
+        return f"has shape {attention.shape} of {attention.dtype}, expected steps and pieces of floats"
+    steps, pieces = attention.shape
+    if not (np.isfinite(attention).all() and (attention >= 0).all()):
+        return "has values that are negative, NaN or infinite"
+    if entry.pieces and len(entry.pieces) != pieces:
+        return f"has {pieces} columns for {len(entry.pieces)} pieces of text"
+    if entry.flags and len(entry.flags) != steps:
+        return f"has {steps} steps and {len(entry.flags)} flags"
+    drawn = [len(run.tokens) for run in runs if run.request == entry.request]
+    if drawn and steps not in drawn:
+        return f"has {steps} steps, its run has {drawn[0]} tokens"
+    return None

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from sampler.checks.verdict import Verdict
 from sampler.config import SamplingConfig
@@ -18,8 +18,12 @@ from sampler.errors import ConfigError
 from sampler.requests import Steps
 from sampler.results.store.run_file import ReportError
 from sampler.runtime.files import output_errors, write_whole
+from sampler.runtime.reading.document import Document, named
+from sampler.runtime.reading.json_text import read_json
+from sampler.runtime.reading.source import Source
 
 FORMAT: Final = "sampler-crash/1"
+ROWS: Final = ("logits", "uncond_logits", "gumbel", "scores")
 FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
 
 
@@ -41,7 +45,7 @@ def remove_crashes(folder: Path, keep: Iterable[Path]) -> int:
     with output_errors(crashes):
         for path in crashes.iterdir() if crashes.is_dir() else ():
             ours = path.suffix == ".json" and FINGERPRINT.fullmatch(path.stem) and path not in kept
-            if ours and _has_the_format(path):
+            if ours and path.is_file() and _has_the_format(path):
                 path.unlink()
                 count += 1
     return count
@@ -63,15 +67,17 @@ def _write(crashes: Path, verdict: Verdict, step: Steps, write: Callable[[Path, 
         "config": str(step.config),
         "history": list(step.history[0]),
         "token": int(step.tokens[0]),
-        **{
-            name: None if (rows := getattr(step, name)) is None else _encode(rows[0])
-            for name in ("logits", "uncond_logits", "gumbel", "scores")
-        },
+        **{name: None if (rows := getattr(step, name)) is None else _encode(rows[0]) for name in ROWS},
     }
-    text = json.dumps(content, indent=1)
+    # A lone surrogate, as in a file name, cannot be read back.
+    readable = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
+    text = json.dumps(readable, indent=1)
     path = crashes / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     write(path, text)
     return path
+
+
+Id = Annotated[int, Field(ge=0)]
 
 
 class _Content(BaseModel):
@@ -79,13 +85,13 @@ class _Content(BaseModel):
 
     model_config = ConfigDict(strict=True)
     format: Literal["sampler-crash/1"]
-    case: str
+    case: Annotated[str, Field(pattern=r"^[^/]+/.+/[^/]+$")]
     check: str
     stage: str
     message: str
     config: str
-    history: list[Annotated[int, Field(ge=0)]]
-    token: Annotated[int, Field(ge=0)]
+    history: list[Id]
+    token: Id
     logits: str
     uncond_logits: str | None
     gumbel: str
@@ -94,28 +100,26 @@ class _Content(BaseModel):
 
 def read_crash(path: Path) -> tuple[dict[str, Any], Steps]:
     """Read a crash file: the description of the failure, and the step. Raises ReportError."""
-    try:
-        content = _Content.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ReportError(f"{path} cannot be read: {error.strerror}", hint="give a crash file") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        complaint = ": ".join(filter(None, [".".join(str(part) for part in first["loc"]), first["msg"]]))
-        raise ReportError(f"{path} is no crash file: {complaint}", hint="was it cut off?") from error
-    except UnicodeDecodeError as error:
-        raise ReportError(f"{path} is no crash file: {error.reason}", hint="give a file of a crashes folder") from error
-    size = len(_decode(path, content.logits))
-    uncond, gumbel, scores = (
-        None if text is None else _decode(path, text, size)[None]
-        for text in (content.uncond_logits, content.gumbel, content.scores)
-    )
-    if not content.token < size:
-        raise ReportError(f"{path}: token = {content.token}", hint=f"the logits have ids 0 to {size - 1}")
+    document = read_json(Source(path, ReportError, "give a file of a crashes folder"))
+    content = document.check(TypeAdapter(_Content))
+    rows = {name: _decode(document, name, text) for name in ROWS if (text := getattr(content, name)) is not None}
+    size = rows["logits"].size
+    for name, row in rows.items():
+        if row.size != size:
+            complaint = f"{name} has {row.size} values, logits have {size}"
+            raise document.refuse(complaint, "expected a value for each token", (name,))
+    for place, token in (
+        (("token",), content.token),
+        *((("history", index), id_) for index, id_ in enumerate(content.history)),
+    ):
+        if token >= size:
+            raise document.refuse(f"{named(place)} = {token}", f"the logits have ids 0 to {size - 1}", place)
     try:
         config = SamplingConfig.parse(content.config)
     except ConfigError as error:
-        raise ReportError(f"{path} is no crash file: config: {error.message}", hint=error.hint) from error
-    logits = _decode(path, content.logits)[None]
+        raise document.refuse(f"config: {error.message}", error.hint, ("config",)) from error
+    logits, uncond, gumbel, scores = (None if name not in rows else rows[name][None] for name in ROWS)
+    assert logits is not None  # noqa: S101 - the schema requires it
     tokens = np.array([content.token], dtype=np.int64)
     step = Steps(logits, [content.history], (config,), uncond, gumbel=gumbel, tokens=tokens, scores=scores)
     return content.model_dump(), step
@@ -126,13 +130,11 @@ def _encode(values: NDArray[np.float32]) -> str:
     return base64.b64encode(values.astype("<f4").tobytes()).decode()
 
 
-def _decode(path: Path, text: str, size: int | None = None) -> NDArray[np.float32]:
+def _decode(document: Document, name: str, text: str) -> NDArray[np.float32]:
     try:
         values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float32)
     except ValueError as error:
-        raise ReportError(f"{path} is no crash file: {error}", hint="was it cut off?") from error
+        raise document.refuse(f"{name} is no row of float32 in base64: {error}", "was it cut off?", (name,)) from error
     if not len(values):
-        raise ReportError(f"{path} is no crash file: a row of it is empty", hint="was it edited?")
-    if size not in (None, len(values)):
-        raise ReportError(f"{path} is no crash file: rows of {size} and {len(values)} values", hint="was it edited?")
+        raise document.refuse(f"{name} has no values", "was it edited?", (name,))
     return np.asarray(values)

@@ -19,7 +19,9 @@ from typing import Any, Final
 from sampler.errors import OutputError
 from sampler.results.store.attachments import ATTENTION, TOKENS
 from sampler.results.store.crash import FINGERPRINT, remove_crashes
+from sampler.results.store.run_file import MOST_BYTES, ReportError
 from sampler.runtime.files import output_errors, partial_of
+from sampler.runtime.reading.source import Source, open_file
 
 RUN: Final = "run.jsonl"
 PAGE: Final = "report.html"
@@ -102,9 +104,9 @@ class Kept:
     @classmethod
     def of(cls, folder: Path) -> "Kept":
         try:
-            content = (folder / RUN).read_bytes()
+            content = Source(folder / RUN, ReportError, "", MOST_BYTES).content()
             footer: Any = json.loads(content[content.rstrip().rfind(b"\n") + 1 :])
-        except (OSError, ValueError, RecursionError):
+        except (ReportError, ValueError, RecursionError):
             return cls()
         if not isinstance(footer, dict) or footer.get("kind") != "footer":
             return cls()
@@ -216,7 +218,7 @@ def unfinished(folder: Path) -> bool:
 def page_of(path: Path) -> str | None:
     """The SHA-256 of the run.jsonl that a page shows; None without a page that says so."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             found = PAGE_OF.search(file.read(4096))
     except OSError:
         return None
@@ -225,7 +227,7 @@ def page_of(path: Path) -> str | None:
 
 def _checksum(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None

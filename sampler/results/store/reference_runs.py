@@ -7,19 +7,23 @@ steps. `python -m tests.reference_runs` writes it.
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from sampler.checks.longform.runs import TokenRun
 from sampler.errors import TokensError
+from sampler.requests import StopReason
+from sampler.runtime.reading.document import Document
+from sampler.runtime.reading.json_text import JsonDocument, parse
+from sampler.runtime.reading.source import Source, short
+from sampler.runtime.reading.tensors import Tensors, open_tensors
 
 FORMAT = "sampler-reference-runs/1"
 
@@ -83,19 +87,54 @@ def shipped_reference(name: str) -> Path:
 @functools.lru_cache(maxsize=8)
 def read_reference(path: Path) -> ReferenceRuns:
     """Read a file. Raises TokensError if it is invalid."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise TokensError(f"{path} holds no reference runs of the format {FORMAT}", hint="write them again")
-            cells = [
-                ReferenceCell(**about, columns={name: file.get_tensor(f"{place}.{name}") for name in COLUMNS})
-                for place, about in enumerate(json.loads(metadata["cells"]))
-            ]
-            provenance = json.loads(metadata["provenance"])
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
-        raise TokensError(f"{path} cannot be read: {error}", hint="expected a file of reference runs") from error
-    return ReferenceRuns({cell.cell: cell for cell in cells}, provenance, hashlib.sha256(path.read_bytes()).hexdigest())
+    source = Source(path, TokensError, "expected a file of reference runs")
+    with open_tensors(source) as tensors:
+        if tensors.metadata.get("format") != FORMAT:
+            raise source.refuse(f"holds no reference runs of the format {FORMAT}", "write them again", join=" ")
+        provenance = _part(tensors, "provenance").check(TypeAdapter(dict[str, Any]))
+        document = _part(tensors, "cells")
+        document.check(TypeAdapter(list[_Cell]))
+        cells = [
+            ReferenceCell(**about, columns={name: tensors.get(f"{place}.{name}") for name in COLUMNS})
+            for place, about in enumerate(document.data)
+        ]
+    for cell in cells:
+        steps = sum(run["steps"] for run in cell.runs)
+        for name, column in cell.columns.items():
+            if column.shape != (steps,) or column.dtype != COLUMNS[name]:
+                shape = f"{short(cell.cell)}.{name} has shape {column.shape} of {column.dtype}"
+                raise source.refuse(shape, f"expected {steps} steps of {np.dtype(COLUMNS[name])}")
+        lengths = np.repeat([run["text_length"] or 1 << 16 for run in cell.runs], [run["steps"] for run in cell.runs])
+        beyond = cell.columns["position"] >= lengths
+        if beyond.any():
+            place = int(np.flatnonzero(beyond)[0])
+            complaint = f"{short(cell.cell)}.position[{place}] = {cell.columns['position'][place]}"
+            raise source.refuse(complaint, f"expected less than text_length = {lengths[place]}")
+    checksum = hashlib.sha256(source.content()).hexdigest()
+    return ReferenceRuns({cell.cell: cell for cell in cells}, provenance, checksum)
+
+
+def _part(tensors: Tensors, name: str) -> Document:
+    """JSON in a text of the metadata."""
+    text = tensors.metadata.get(name, "null")
+    return JsonDocument(tensors.source, text, parse(tensors.source, text), lambda text, place: None)
+
+
+class _RunOf(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    prompt: str
+    stop_reason: StopReason
+    expected: Annotated[float, Field(gt=0)] | None
+    text_length: Annotated[int, Field(gt=0)] | None
+    steps: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Cell(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    cell: str
+    source: str
+    config: str
+    runs: Annotated[list[_RunOf], Field(min_length=1)]
 
 
 def shipped_runs(name: str) -> list[TokenRun]:

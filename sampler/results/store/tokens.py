@@ -14,11 +14,23 @@ from sampler.checks.longform.runs import SCALARS, STEPS, TokenRun
 from sampler.errors import TokensError, nearest
 from sampler.requests import StopReason
 from sampler.runtime.files import write_whole
+from sampler.runtime.reading.document import Fault
+from sampler.runtime.reading.json_text import parse
+from sampler.runtime.reading.source import Source, short
 
 Array = NDArray[np.float64]
 HINT = "docs/tokens.md has an example"
 ROUNDING = 1e-3
 """Rounding may put a logarithm this far above 0, or an entropy this far below."""
+
+LARGEST = 3.5e38
+"""No float32 is larger."""
+
+MOST_BYTES = 256 << 20
+"""Of a file: 5 million steps with all their columns, for which Python takes 1.5 GB."""
+
+Id = Annotated[int, Field(ge=0, lt=2**31)]
+Place = Annotated[int, Field(ge=0)]
 
 
 class TokenLine(BaseModel):
@@ -31,19 +43,19 @@ class TokenLine(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     cell: str = ""
-    request: int | None = None
+    request: Place | None = None
     prompt: str | int
-    tokens: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(strict=False)]
+    tokens: Annotated[tuple[Id, ...], Field(strict=False)]
     stop_reason: StopReason
-    slot: int | None = None
-    width: int | None = None
-    logprobs: list[Annotated[float, Field(le=ROUNDING)]] | None = None
-    entropy: list[Annotated[float, Field(ge=-ROUNDING)]] | None = None
-    rank: list[Annotated[int, Field(ge=0)]] | None = None
-    margin: list[float | None] | None = None
-    position: list[Annotated[int, Field(ge=0)]] | None = None
-    text_length: Annotated[int, Field(gt=0)] | None = None
-    expected_length: Annotated[float, Field(gt=0)] | None = None
+    slot: Place | None = None
+    width: Place | None = None
+    logprobs: list[Annotated[float, Field(ge=-LARGEST, le=ROUNDING)]] | None = None
+    entropy: list[Annotated[float, Field(ge=-ROUNDING, le=LARGEST)]] | None = None
+    rank: list[Id] | None = None
+    margin: list[Annotated[float, Field(ge=-LARGEST, le=LARGEST)] | None] | None = None
+    position: list[Id] | None = None
+    text_length: Annotated[int, Field(gt=0, lt=2**31)] | None = None
+    expected_length: Annotated[float, Field(gt=0, lt=2**31)] | None = None
     seed: int | None = None
 
     @property
@@ -67,72 +79,53 @@ def read_lines(path: Path) -> list[TokenLine]:
     Raises TokensError naming file, line, key and value for an invalid run, for optional keys that only some lines have,
     for two lengths of one prompt, and for a prompt and seed that occur twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise TokensError(f"{path} cannot be read: {error.strerror}", hint="give a file of token runs") from error
-    except UnicodeDecodeError as error:
-        raise TokensError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}", hint=HINT) from error
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    source = Source(path, TokensError, HINT, MOST_BYTES)
+    lines = [(number, line) for number, line in enumerate(source.text().split("\n"), 1) if line.strip()]
     if not lines:
-        raise TokensError(f"{path} has no lines", hint=f"one run a line; {HINT}")
-    parsed = [(number, _parsed(f"{path}, line {number}", line)) for number, line in lines]
-    _check_together(path, parsed)
+        raise source.refuse("has no lines", f"one run a line; {HINT}", join=" ")
+    parsed = [(number, _parsed(source, number, line)) for number, line in lines]
+    _check_together(source, parsed)
     return [line for _, line in parsed]
 
 
-def _parsed(where: str, line: str) -> TokenLine:
-    try:
-        data = json.loads(line, object_pairs_hook=lambda pairs: _unique(where, pairs))
-    except ValueError as error:
-        raise TokensError(f"{where} is no JSON: {error}", hint=f"one run a line; {HINT}") from error
+def _parsed(source: Source, number: int, line: str) -> TokenLine:
+    data = parse(source, line, number)
     if not isinstance(data, dict):
-        raise TokensError(f"{where} is no object: {_short(data)}", hint=f"one run a line; {HINT}")
+        raise source.refuse(f"is no object: {short(data)}", f"one run a line; {HINT}", number, join=" ")
     try:
         run = TokenLine.model_validate(data)
     except ValidationError as error:
-        raise _schema_error(where, error) from error
+        raise source.refuse(*_explained(Fault.of(error)), number) from error
     for name in STEPS:
         values = getattr(run, name)
         if values is not None and len(values) != len(run.tokens):
-            raise TokensError(
-                f"{where}: {name} has {len(values)} values for {len(run.tokens)} tokens", hint="one value a token"
-            )
+            complaint = f"{name} has {len(values)} values for {len(run.tokens)} tokens"
+            raise source.refuse(complaint, "one value a token", number)
     if run.stop_reason in ("eos", "forced_eos") and not run.tokens:
-        raise TokensError(f"{where}: tokens = [] with stop_reason {run.stop_reason!r}", hint="tokens include EOS")
-    _check_positions(where, run)
+        raise source.refuse(f"tokens = [] with stop_reason {run.stop_reason!r}", "tokens include EOS", number)
+    _check_positions(source, number, run)
     return run
 
 
-def _check_positions(where: str, line: TokenLine) -> None:
+def _check_positions(source: Source, number: int, line: TokenLine) -> None:
     if not line.position:
         return
     if line.text_length is None:
-        raise TokensError(f"{where}: key 'text_length' is missing", hint="position needs the length of the text")
+        raise source.refuse("key 'text_length' is missing", "position needs the length of the text", number)
     last = max(line.position)
     if last >= line.text_length:
         place = line.position.index(last)
         hint = f"expected less than text_length = {line.text_length}"
-        raise TokensError(f"{where}: position[{place}] = {last}", hint=hint)
+        raise source.refuse(f"position[{place}] = {last}", hint, number)
 
 
-def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise TokensError(f"{where}: the key {twice!r} occurs twice", hint="leave one of them out")
-    return result
-
-
-def _schema_error(where: str, error: ValidationError) -> TokensError:
-    """The first error of the schema: key and value, and what was expected."""
-    first = error.errors()[0]
-    name, *places = (str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return TokensError(f"{where}: unknown key {name!r}", hint=nearest(name, TokenLine.model_fields))
-    if first["type"] == "missing":
-        return TokensError(f"{where}: key {name!r} is missing", hint=HINT)
+def _explained(fault: Fault) -> tuple[str, str]:
+    """What is wrong in a line, and what is expected."""
+    name, *places = (str(part) for part in fault.place)
+    if fault.kind == "extra_forbidden":
+        return f"unknown key {short(name)}", nearest(name, TokenLine.model_fields)
+    if fault.kind == "missing":
+        return f"key {name!r} is missing", HINT
     expected = {
         "prompt": "expected the id of a prompt, a text or a whole number",
         "tokens": "expected a list of whole numbers from 0",
@@ -146,19 +139,16 @@ def _schema_error(where: str, error: ValidationError) -> TokensError:
         "expected_length": "expected a number of tokens above 0",
         "seed": "expected a whole number",
         "cell": "expected the id of a cell, a text",
-        "request": "expected a whole number",
+        "request": "expected a whole number from 0",
+        "slot": "expected a whole number from 0",
+        "width": "expected a whole number from 0",
     }
     digits = [place for place in places if place.isdigit()]
     place = f"[{digits[0]}]" if digits else ""
-    return TokensError(f"{where}: {name}{place} = {_short(first['input'])}", hint=expected.get(name, first["msg"]))
+    return f"{name}{place} = {short(fault.value)}", expected.get(name, fault.says)
 
 
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
-
-
-def _check_together(path: Path, lines: Sequence[tuple[int, TokenLine]]) -> None:
+def _check_together(source: Source, lines: Sequence[tuple[int, TokenLine]]) -> None:
     """Check what no single line can show."""
     first_number, first = lines[0]
     lengths: dict[tuple[str, str], tuple[int, float | None]] = {}
@@ -167,24 +157,18 @@ def _check_together(path: Path, lines: Sequence[tuple[int, TokenLine]]) -> None:
         for name in STEPS:
             if (getattr(line, name) is None) != (getattr(first, name) is None):
                 has, lacks = (number, first_number) if getattr(first, name) is None else (first_number, number)
-                raise TokensError(
-                    f"{path}: line {has} has {name!r}, line {lacks} has not", hint="give it in all lines or in none"
-                )
+                complaint = f"line {has} has {name!r}, line {lacks} has not"
+                raise source.refuse(complaint, "give it in all lines or in none")
         prompt = line.text
         for name in ("expected_length", "text_length") if line.tokens else ("expected_length",):
             value = getattr(line, name)
             before, known = lengths.setdefault((prompt, name), (number, value))
             if value != known:
-                raise TokensError(
-                    f"{path}, line {number}: {name} = {value} of prompt {prompt!r}, line {before} has {known}",
-                    hint=f"a prompt has one {name.replace('_', ' ')}",
-                )
+                complaint = f"{name} = {value} of prompt {short(prompt)}, line {before} has {known}"
+                raise source.refuse(complaint, f"a prompt has one {name.replace('_', ' ')}", number)
         if line.seed is not None and seeds.setdefault((prompt, line.seed), number) != number:
-            raise TokensError(
-                f"{path}, line {number}: prompt {prompt!r} with seed {line.seed} is in line "
-                f"{seeds[prompt, line.seed]} too",
-                hint="were two files joined?",
-            )
+            complaint = f"prompt {short(prompt)} with seed {line.seed} is in line {seeds[prompt, line.seed]} too"
+            raise source.refuse(complaint, "were two files joined?", number)
 
 
 def _run(line: TokenLine) -> TokenRun:
@@ -208,6 +192,7 @@ def write_token_runs(path: Path, runs: Sequence[TokenRun]) -> None:
 
 
 def _lines(path: Path, runs: Sequence[TokenRun]) -> Iterator[str]:
+    source = Source(path, TokensError, HINT, unit="run")
     written, positions = [], any(run.position is not None for run in runs)
     for number, run in enumerate(runs, 1):
         data: dict[str, Any] = {"prompt": run.text, "tokens": list(run.tokens), "stop_reason": run.stop_reason}
@@ -227,11 +212,11 @@ def _lines(path: Path, runs: Sequence[TokenRun]) -> Iterator[str]:
         if run.expected is not None:
             data["expected_length"] = run.expected
         line = json.dumps(data)
-        written.append((number, _parsed(f"{path}, run {number}", line)))
+        written.append((number, _parsed(source, number, line)))
         yield line
     if not written:
-        raise TokensError(f"{path} would have no lines", hint="give at least one run")
-    _check_together(path, written)
+        raise source.refuse("would have no lines", "give at least one run", join=" ")
+    _check_together(source, written)
 
 
 def _float(value: float) -> float:

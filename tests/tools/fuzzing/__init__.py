@@ -1,0 +1,1 @@
+"""Spoiled files of every format that the commands read: each is refused in one line, or judged, and never more."""
