@@ -55,7 +55,7 @@ def test_unknown_names_and_files(ask, expected):
         ('analyzer = "upstream"', 'analyzer = "up"', ": variants.mtl-0.1.3.analyzer = 'up' is unknown (known: none, "),
         ("equal_tokens = 3", "equal_token = 3", ": analyzers.three-equal.constants: unknown key 'equal_token' (did"),
         ("equal_tokens = 3", "equal_tokens = 1", ": analyzers.three-equal.constants: equal_tokens = 1 is out of range"),
-        ("source = ", "sources = ", ": analyzers.upstream.source (Field required)"),
+        ("source = ", "sources = ", ": analyzers.upstream.sources (did you mean 'source'?)"),
         ("[analyzers.upstream]", "[analyzers.upstream", " is no TOML: "),
     ],
 )
