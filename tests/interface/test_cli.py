@@ -284,7 +284,7 @@ def test_every_command_has_help_with_an_example(command):
         ),
         (lambda lines: ["[1]\n", *lines[1:]], "line 1 is no object: [1]"),
         (lambda lines: lines[1:], "has no header of the format sampler-run/2"),
-        (lambda lines: [*lines[:2], *lines[1:]], "has 2 verdicts of quick/base/allowed (were two runs joined?)"),
+        (lambda lines: [*lines[:2], *lines[1:]], "has 2 verdicts of 'quick/base/allowed' (were two runs joined?)"),
         (lambda lines: [*lines[:-1], lines[-1][:10]], "is no JSON: "),
         (
             lambda lines: [lines[0], lines[1].replace('"passed"', '"fine"'), lines[-1]],
