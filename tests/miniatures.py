@@ -23,10 +23,12 @@ from sampler.requests import Batch, Generation, Noise, Request
 
 try:
     from tests.wrong_engines import FACTORIES
+    from tests.wrong_engines.own_noise import OWN_NOISE
     from tests.wrong_engines.repeating import REPEATING
     from tests.wrong_engines.tables import flat, named
 except ModuleNotFoundError:  # this file is loaded by its path, from another folder
     from wrong_engines import FACTORIES
+    from wrong_engines.own_noise import OWN_NOISE
     from wrong_engines.repeating import REPEATING
     from wrong_engines.tables import flat, named
 
@@ -328,5 +330,5 @@ put(
     "draws_with_its_own_generator: the seed decides, by another generator than the suite's.",
     lambda: with_noise(lambda request, count: of_key(request.seed, "its own")),
 )
-FINCH.update(REPEATING)
+FINCH.update(REPEATING | OWN_NOISE)
 globals().update({**FACTORIES, **FINCH})  # all of them are attributes of this module

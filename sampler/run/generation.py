@@ -26,6 +26,7 @@ from sampler.errors import SamplerError
 from sampler.matrix.matrix import Case, Matrix, Workload
 from sampler.requests import Request
 from sampler.run.events import CaseResult
+from sampler.run.pooled import alphas_of
 from sampler.run.prompts import prompts_of
 from sampler.run.report import BESIDE
 from sampler.run.session import Session
@@ -134,7 +135,7 @@ class GenerateRun:
                     yield finding.verdict(case, self.line(str(case))).doubted(self.rate)
 
     def _cells(self) -> Iterator[CaseResult]:
-        suite = StepSuite(self._session(self.engine), table=TABLE)
+        suite = StepSuite(self._session(self.engine), table=TABLE, rate=self.rate)
         groups = [group for group in suite.groups if group.scope == "cells" and self.wanted(f"{LEVEL}/{group.name}")]
         suite.generate(groups, ignore_event)
         for group in groups:
@@ -154,7 +155,9 @@ class GenerateRun:
             beside = Beside(runs, self.other.info, theirs)
             finding, reference = beside.compared()
             yield f"{BESIDE}/same", finding
-        answers = {name.partition("/")[2]: one for name, one in findings(runs.runs, reference, self.rate, self.limits)}
+        alphas = alphas_of(self.rate)
+        rate = alphas["looping"] + alphas["endless"]
+        answers = {name.partition("/")[2]: one for name, one in findings(runs.runs, reference, rate, self.limits)}
         yield from ((name, one) for name, one in answers.items() if reference or one.reason != "no_reference")
 
 

@@ -15,8 +15,16 @@ from sampler.statistics.budget import Budget
 RATE: Final = 1e-6
 """Of false alarms of a whole run."""
 
-ALPHAS: Final[Mapping[str, float]] = Budget(RATE).split({"looping": 1.0, "endless": 1.0, "tokens": 2.0})
-"""The shares of the limits, and of the questions about sampled tokens."""
+SHARES: Final[Mapping[str, float]] = {"looping": 1.0, "endless": 1.0, "tokens": 2.0}
+"""The shares of the limits, and of the questions about sampled tokens, in a budget."""
+
+
+def alphas_of(rate: float) -> dict[str, float]:
+    """How often each share of a budget may accuse a right engine."""
+    return Budget(rate).split(SHARES)
+
+
+ALPHAS: Final[Mapping[str, float]] = alphas_of(RATE)
 
 
 def spoken(case: Case, generations: Sequence[Generation]) -> list[TokenRun]:

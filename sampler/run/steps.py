@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from sampler.chain.noise import NoiseKey
 from sampler.checks.longform.absolute import ABSOLUTE
 from sampler.checks.longform.runs import TokenRun
 from sampler.checks.steps.evidence import Evidence
@@ -25,7 +26,7 @@ from sampler.requests import Generation, Record, Request
 from sampler.run.blocks import apart, block_of, count, shares
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
 from sampler.run.known_model import known_model
-from sampler.run.pooled import RATE, pooled, spoken
+from sampler.run.pooled import RATE, alphas_of, pooled, spoken
 from sampler.run.session import Session
 
 RECORDED_TOGETHER = 1_000_000_000
@@ -64,10 +65,14 @@ class Generated:
 
 @dataclass
 class StepSuite:
-    """Judges every cell alone; cells with the same variant are generated together if the engine allows it."""
+    """Judges every cell alone; cells with the same variant are generated together if the engine allows it.
+
+    rate: of false alarms of all questions together; of the share of sampled tokens each sampled cell has the same part.
+    """
 
     session: Session
     table: Sequence[StepCheck] = CHECKS
+    rate: float = RATE
     _generated: dict[str, Generated] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
     _runs: dict[str, Sequence[TokenRun]] = field(default_factory=dict)
@@ -133,14 +138,19 @@ class StepSuite:
 
     def _fitting(self, cases: Sequence[Case]) -> list[Case]:
         """As many of the first cells as may be recorded at the same time; tokens do not depend on how many."""
-        info, fitting, size = self.session.engine.info, list[Case](), 0
+        fitting, size = list[Case](), 0
         for case in cases:
-            rows = 2 if info.cfg and "cfg" in case.config.active_stages() else 1
-            size += 4 * rows * (info.vocab_size or 0) * case.workload.max_new_tokens * count(case)
+            size += self._bytes(case, count(case))
             if fitting and size > RECORDED_TOGETHER:
                 break
             fitting.append(case)
         return fitting
+
+    def _bytes(self, case: Case, runs: int) -> int:
+        """Size of what so many runs of a cell record, if each has its full length; at least 1."""
+        info = self.session.engine.info
+        rows = 2 if info.cfg and "cfg" in case.config.active_stages() else 1
+        return max(1, 4 * rows * (info.vocab_size or 0) * case.workload.max_new_tokens * runs)
 
     def result(self, group: Group, emit: Emit) -> CaseResult:
         if group.scope == "all":
@@ -188,9 +198,11 @@ class StepSuite:
 
     def _reseeded(self, case: Case, generated: Generated) -> Request:
         """Request 0 with another seed and other noise, for any slot."""
-        other = self.session.other_key(case)
-        request = self.session.with_noise(generated.request(0), other)
-        return replace(request, seed=int(other.words()[0] >> 1), slot=None)
+        return self._with_key(generated.request(0), self.session.other_key(case))
+
+    def _with_key(self, request: Request, key: NoiseKey) -> Request:
+        """The request with the seed and the noise of a key, for any slot."""
+        return replace(self.session.with_noise(request, key), seed=int(key.words()[0] >> 1), slot=None)
 
     def _evidence(self, case: Case, generated: Generated, on_step: OnStep) -> Evidence:
         engine, other = self.session.engine_for(case), self.session.other_key(case)
@@ -221,12 +233,27 @@ class StepSuite:
             model=known.model,
             model_name=known.name,
             analyzed=known.analyzed,
+            alpha=alphas_of(self.rate)["tokens"]
+            / max(1, sum(not one.config.greedy for one in self.session.matrix.cases)),
+            further=lambda first, count: self._further(case, engine, first, count, on_step),
         )
+
+    def _further(
+        self, case: Case, engine: Engine, first: int, wanted: int, on_step: OnStep
+    ) -> tuple[Sequence[Request], Sequence[Generation]]:
+        """Runs of the cell's texts in turn, with seeds that no other request has, as many as may be recorded."""
+        texts = self.session.requests(case)
+        most = max(1, RECORDED_TOGETHER // self._bytes(case, 1))
+        requests = [
+            self._with_key(texts[place % len(texts)], NoiseKey(self.session.seed, f"{case.id}/further", place))
+            for place in range(first, first + min(wanted, most))
+        ]
+        return requests, generate(engine, requests, lambda tokens, _: on_step(tokens, 0))
 
     def _verdicts(self, case: Case, findings: dict[str, Finding]) -> tuple[Verdict, ...]:
         ids = {name: CaseId(case.matrix, case.cell, name) for name in findings}
         return tuple(
-            finding.verdict(ids[name], self.session.reproduce(str(ids[name]))).doubted(RATE)
+            finding.verdict(ids[name], self.session.reproduce(str(ids[name]))).doubted(self.rate)
             for name, finding in findings.items()
         )
 

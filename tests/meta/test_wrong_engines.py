@@ -10,11 +10,12 @@ import pytest
 from sampler.checks.steps.table import CHECKS
 from sampler.checks.verdict import overall
 from sampler.engines.huggingface.chain import HuggingFaceEngine
-from sampler.matrix.matrix import load_matrix
+from sampler.matrix.matrix import find_matrix, load_matrix
 from sampler.results.store.run_file import read_run
 from sampler.run.session import Session
 from tests import sessions
 from tests.commands import ROOT, sampler
+from tests.wrong_engines.own_noise import OWN_NOISE, STAGES, UNNAMED
 from tests.wrong_engines.repeating import WRONG_STAGES
 
 MINIATURES = ROOT / "tests" / "miniatures.py"
@@ -137,11 +138,12 @@ def test_an_engine_of_one_order_is_judged_in_that_order(matrix_file, tmp_path):
         assert verdict.message == "core:finch does not offer the order temperature>min_p"
 
 
-def test_draws_from_another_generator_are_no_failure(matrix_file):
-    """The suite does not know which tokens come out; it checks that they were allowed."""
+def test_draws_from_another_generator_follow_the_chain(matrix_file):
+    """Runs with further seeds are generated until half the temperature would have been seen."""
     verdicts = verdicts_of(matrix_file, "draws_with_its_own_generator")
-    assert verdicts["draws"].outcome == "skipped"
-    assert "its own noise" in verdicts["draws"].message
+    assert verdicts["draws"].outcome == "passed"
+    assert "fit the chain's distribution" in verdicts["draws"].message
+    assert verdicts["draws"].alpha == pytest.approx(2.5e-7)
     others = ("allowed", "chain", "repeats", "records", "seeds", "stops")
     assert {verdicts[check].outcome for check in others} == {"passed"}
 
@@ -158,6 +160,20 @@ def test_lower_precision_is_judged_with_its_tolerance(matrix_file):
     for check, verdict in verdicts_of(matrix_file, "in_bfloat16").items():
         assert verdict.outcome == "passed", verdict.message
         assert ("bfloat16" in verdict.message) == (check in ("allowed", "draws", "chain", "records"))
+
+
+@pytest.mark.nightly("every engine speaks four sentences five times")
+@pytest.mark.parametrize("engine", OWN_NOISE)
+def test_an_engine_with_noise_of_its_own_is_judged_in_smoke(engine):
+    """By its sampled tokens alone: no greedy cell is asked."""
+    stage = STAGES.get(engine)
+    session = Session(load_matrix(find_matrix("smoke")), 0, f"{MINIATURES}:{engine}")
+    verdicts = sessions.verdicts_of(session, f"temperature:0.8+cfg_weight:{0.5 if session.engine.info.cfg else 0.0}")
+    failed = [verdict.stage for verdict in verdicts.values() if verdict.outcome == "failed"]
+    messages = [verdict.message for verdict in verdicts.values()]
+    assert bool(failed) == bool(stage), messages
+    assert engine in UNNAMED or failed[:1] == ([stage] if stage else []), messages
+    assert stage or verdicts["draws"].detectable <= verdicts["draws"].required
 
 
 def test_an_engine_that_leaves_the_program_is_errored(matrix_file, tmp_path):

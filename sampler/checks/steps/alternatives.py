@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
 from sampler.checks.steps.evidence import Evidence
+from sampler.checks.steps.named import Named
 from sampler.checks.steps.precision import SAID, Precision
 from sampler.checks.steps.teacher import Forced, distance, predicted
 from sampler.engines.base import Predicts
@@ -15,13 +15,6 @@ from sampler.stages import ALL_STAGES
 
 LEAST_SHARED = 4
 """Steps that an alternative must explain."""
-
-
-class Named(NamedTuple):
-    """stage: that a verdict names. text: what the record is."""
-
-    stage: str
-    text: str
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """The input of the checks of a cell: its runs, the reference, and functions that generate a run again."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ class Evidence:
     with noise of another key; other_seed: with another seed as well. exact: the engine promises equal bits, not only
     equal tokens, for equal requests. reseeded: what other_seed gave. model: predicts the logits of the engine's model:
     the engine itself or one of the suite's; None if neither is known. model_name: for messages. analyzed: whether the
-    engine has an alignment analyzer, None if it does not say.
+    engine has an alignment analyzer, None if it does not say. alpha: the false-alarm rate of a statistical check.
+    further: generates more runs of the cell's texts with other seeds, from the number of the first one and how many are
+    wanted; it may give fewer. own_noise: whether the engine is known to ignore the suite's noise.
     """
 
     engine: Engine
@@ -44,6 +47,9 @@ class Evidence:
     model: Predicts | None = None
     model_name: str = ""
     analyzed: bool | None = None
+    alpha: float = 1e-6
+    further: Callable[[int, int], tuple[Sequence[Request], Sequence[Generation]]] | None = None
+    own_noise: bool = False
     known: dict[tuple[int, int], tuple[NDArray[np.uint8], ...]] = field(default_factory=dict)
     """Cached bounds of the reference by request and length of the first history."""
 
@@ -56,6 +62,12 @@ class Evidence:
     findings: dict[str, Finding] = field(default_factory=dict)
     """Answers that another check needs, by check."""
 
+    def of_others(self, requests: Sequence[Request], generations: Sequence[Generation]) -> "Evidence":
+        """The same for other runs of an engine that is known to draw with noise of its own, and nothing cached."""
+        own: dict[str, Any] = {name: {} for name in ("known", "noise", "judged", "findings")}
+        own |= {"further": None, "other_seed": None, "own_noise": True}
+        return replace(self, requests=requests, generations=generations, **own)
+
     @cached_property
     def precision(self) -> Precision | None:
         """That of the recorded logits; None for a dtype without a known tolerance."""
@@ -67,13 +79,8 @@ class Evidence:
 
     def ignores_noise(self) -> bool:
         """Whether an engine that should draw at random ignores other noise."""
-        return self._same_with(self.other_noise)
-
-    def ignores_seed(self) -> bool:
-        """Whether an engine that should draw at random ignores another seed and other noise."""
-        return self._same_with(self.other_seed)
-
-    def _same_with(self, other: Callable[[], Generation] | None) -> bool:
-        if other is None or self.requests[0].config.greedy:
+        if self.own_noise:
+            return True
+        if self.other_noise is None or self.requests[0].config.greedy:
             return False
-        return other().tokens == (self.alone or self.generations[0]).tokens
+        return self.other_noise().tokens == (self.alone or self.generations[0]).tokens

@@ -1,7 +1,7 @@
 """Whether the drawn tokens are right: kept by the chain, and the same that the reference draws with the same noise."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtrc, log_softmax, softmax
 
+from sampler.checks.steps.coverage import gaps
 from sampler.checks.steps.evidence import Evidence
+from sampler.checks.steps.likelihood import Wagers, likeliest
+from sampler.checks.steps.named import Named
 from sampler.checks.steps.recorded import Mask, kept_bounds, nothing_recorded, one_step, recorded_steps
 from sampler.checks.verdict import Finding, some_ids
 from sampler.engines.base import Evaluation, Explains
@@ -22,15 +25,22 @@ COINCIDENCE = 1e-9
 RARE = 1e-3
 """A token counts as rare if it is among the least likely ones with this total probability."""
 
+ROUND, MOST_RUNS = 1_200, 64
+"""Tokens, and at most how many runs, that are generated at a time for an engine with noise of its own."""
+
+LEAST_ROUNDS, MOST_ROUNDS = 3, 16
+"""Rounds: the first ones for every engine, the others while a bet grows or too little is known."""
+
 FILTERS = of_kind("tail", "head")
 
 
 def allowed(evidence: Evidence) -> Finding:
     """Every drawn token is kept by the float64 reference, or is in its grey zone.
 
-    The named stage is the earliest one that, left out, would have produced exactly these tokens. If there is none, it
-    is `draw` if such tokens are too rare even without any filter, else the earliest stage that removes a drawn token,
-    since removals by later stages may follow from it.
+    The named stage is `stop` if only ends are wrong; with noise of the engine's own the one whose other value makes the
+    tokens likeliest; else the earliest one that, left out, would have produced exactly these tokens.
+    If there is none, it is `draw` if such tokens are too rare even without any filter, else the earliest stage that
+    removes a drawn token, since removals by later stages may follow from it.
     """
     checked = grey = 0
     wrong: list[_Removal] = []
@@ -49,15 +59,35 @@ def allowed(evidence: Evidence) -> Finding:
         message = f"{checked} tokens drawn, all kept by the float64 chain ({grey} in the grey zone)"
         return Finding("draw", "draw", "passed", checked, message, statistic=0, bound=0)
     first = min(wrong, key=lambda removal: removal.place)
-    missing = missing_stages(evidence)
-    rare = 0 if missing else _too_rare(evidence, checked)
-    message = f"{len(wrong)} of {checked} tokens drawn were not allowed; {first.message}{_as_if(missing)}"
+    message = f"{len(wrong)} of {checked} tokens drawn were not allowed; {first.message}"
+    ends = all(removal.ends for removal in wrong)
+    other = _other_value(evidence) if not ends and evidence.ignores_noise() else None
+    missing = [] if ends or other else missing_stages(evidence)
+    rare = 0 if ends or missing or other else _too_rare(evidence, checked)
+    message += f"; {other.text}" if other else _as_if(missing)
     if rare:
         message += f"; no filter is the cause: {rare} tokens are rarer than the rarest {RARE:.1%} without any of them"
-    stage = missing[0] if missing else "draw" if rare else first.stage
+    if ends:
+        message += "; each time EOS was drawn, or nothing else was allowed"
+    causes = ["stop"] if ends else [other.stage] if other else [*missing, *(["draw"] if rare else []), first.stage]
+    stage = causes[0]
     return Finding(
         "draw", stage, "failed", checked, message, statistic=len(wrong), bound=0, request=first.request, step=first.step
     )
+
+
+def _other_value(evidence: Evidence) -> Named | None:
+    """What an engine with noise of its own does otherwise: what bets are won on, else what can draw all its tokens."""
+    found = _follows(evidence)
+    if found.outcome == "failed":
+        return Named(found.stage, found.message)
+    other = likeliest(evidence)
+    return other and other._replace(text=f"with {other.text} all of them may be drawn")
+
+
+def _reseeded(evidence: Evidence) -> Evidence | None:
+    """Request 0 with another seed."""
+    return evidence.of_others([evidence.requests[0]], [evidence.other_seed()]) if evidence.other_seed else None
 
 
 def _too_rare(evidence: Evidence, checked: int) -> int:
@@ -74,13 +104,14 @@ def _too_rare(evidence: Evidence, checked: int) -> int:
 
 @dataclass(frozen=True)
 class _Removal:
-    """A drawn token that the reference removes. place: of the stage in the order."""
+    """A drawn token that the reference removes. place: of the stage. ends: it is EOS, or only EOS is kept."""
 
     stage: str
     place: int
     message: str
     request: int
     step: Steps | None
+    ends: bool = False
 
 
 def _removal(steps: Steps, states: Sequence[Evaluation], index: int) -> _Removal:
@@ -95,7 +126,9 @@ def _removal(steps: Steps, states: Sequence[Evaluation], index: int) -> _Removal
                 f"{steps.name(index)}: token {token} was drawn, {stage} removes it: {ratio:.3g} times as likely as "
                 f"the best; {len(kept)} tokens are kept, {some_ids(kept)}"
             )
-            return _Removal(stage, place, message, steps.request, one_step(steps, index))
+            eos_ids = set(steps.context.eos_ids if steps.context else ())
+            ends = token in eos_ids or set(np.flatnonzero(states[-1].kept[index]).tolist()) <= eos_ids
+            return _Removal(stage, place, message, steps.request, one_step(steps, index), ends)
     message = f"{steps.name(index)}: token {token} was drawn, whose logit is -inf"
     return _Removal("draw", -1, message, steps.request, one_step(steps, index))
 
@@ -110,7 +143,9 @@ def draws(evidence: Evidence) -> Finding:
     wrong: list[tuple[str, int, Steps | None]] = []
     for steps in recorded_steps(evidence):
         if steps.gumbel is None:
-            return Finding.skipped("draw", "draw", "unsupported", "the engine does not take the suite's noise")
+            if evidence.requests[0].config.greedy:
+                return Finding.skipped("draw", "draw", "unsupported", "the engine does not take the suite's noise")
+            return _noise_of_its_own(evidence, len(steps.tokens))
         race = _Race.of(evidence.reference, steps, *kept_bounds(evidence, steps))
         checked += len(race.lost)
         close += int(((race.best != steps.tokens) & ~race.lost).sum())
@@ -132,9 +167,9 @@ def draws(evidence: Evidence) -> Finding:
 
 def _noise_of_its_own(evidence: Evidence, checked: int) -> Finding:
     """The finding for an engine that ignores the suite's noise: another seed must change its tokens."""
-    if not evidence.ignores_seed():
-        message = "the engine draws with its own noise: other noise from the suite gives the same tokens"
-        return Finding.skipped("draw", "draw", "unsupported", message)
+    reseeded = _reseeded(evidence)
+    if reseeded is None or reseeded.generations[0].tokens != (evidence.alone or evidence.generations[0]).tokens:
+        return _follows(evidence)
     probability = float(np.exp(sum(_log_probabilities(evidence))))
     same = f"another seed and other noise gave the same {len(evidence.generations[0].tokens)} tokens"
     message = f"{same}, which the chain's distribution does with probability {probability:.1g}"
@@ -143,6 +178,47 @@ def _noise_of_its_own(evidence: Evidence, checked: int) -> Finding:
         return Finding("draw", "draw", "inconclusive", checked, message, reason="too_few")
     figures: dict[str, Any] = {"statistic": probability, "bound": COINCIDENCE, "alpha": COINCIDENCE, "request": 0}
     return Finding("draw", "draw", "failed", checked, message, **figures)
+
+
+def _follows(evidence: Evidence) -> Finding:
+    """The finding of bets, asked once."""
+    if "draws" not in evidence.findings:
+        evidence.findings["draws"] = _judged_by_bets(evidence)
+    return evidence.findings["draws"]
+
+
+def _judged_by_bets(evidence: Evidence) -> Finding:
+    """Bets on the cell's runs and on further ones: so many that they tell enough, and more while a bet grows.
+
+    That is right with bets alone, whose rate of false alarms does not depend on when one stops. A token of the cell's
+    own runs that may not be drawn is left to `allowed`; of further runs `allowed` is asked here.
+    """
+    wagers, reseeded = Wagers(evidence.requests[0].config, evidence.alpha), _reseeded(evidence)
+    parts = [] if reseeded is None else [reseeded]
+    drawn = [len(generation.tokens) for generation in evidence.generations]
+    wanted = min(MOST_RUNS, int(np.ceil(ROUND / max(1.0, float(np.mean(drawn))))))
+    wagers.add(evidence)
+    first = number = 0
+    wrong: Finding | None = None
+    while parts or evidence.further is not None:
+        if parts:
+            part = parts.pop()
+        elif number == MOST_ROUNDS or wagers.rejected or (number >= LEAST_ROUNDS and (wagers.settled or wrong)):
+            break
+        else:
+            assert evidence.further is not None  # noqa: S101 - for the type
+            part = evidence.of_others(*evidence.further(first, wanted))
+            first, number = first + len(part.generations), number + 1
+        if gaps(part):
+            message = f"in a further run: {'; '.join(gaps(part))}: any token may have been drawn there"
+            return replace(wagers.finding(), outcome="inconclusive", reason="not_recorded", message=message)
+        before = wagers.outside
+        wagers.add(part)
+        if wagers.outside > before and wrong is None:
+            wrong = allowed(part)
+    if wrong is None or wagers.rejected:
+        return wagers.finding()
+    return replace(wrong, message=f"of further runs with other seeds {wrong.message}")
 
 
 def _log_probabilities(evidence: Evidence) -> Iterator[float]:

@@ -32,7 +32,7 @@ CHECKS: Final = (
     ),
     StepCheck(
         "draws", within_records(draws), "draw", "draw",
-        "With the same noise the reference draws the same token at every step.",
+        "With the same noise the reference draws the same token; other noise gives the chain's distribution.",
     ),
     StepCheck(
         "chain", within_records(chain), "process", "order",

@@ -15,6 +15,7 @@ from sampler.checks.conformance.draw.cells import DRAWS
 from sampler.checks.conformance.draw.plan import SINGLE_DRAWS, DrawPlan
 from sampler.engines.reference.chain import ReferenceEngine
 from tests.tools.calibration import experiments, run_experiments
+from tests.tools.calibration.bet_experiments import BetsExperiment
 from tests.tools.calibration.distributions import DISTRIBUTIONS, Distribution
 from tests.tools.calibration.experiments import ConsecutiveExperiment, Experiment, MultinomialExperiment, Samples
 from tests.tools.calibration.rates import ALPHA, NOMINAL, Row
@@ -37,6 +38,7 @@ CHECKS = (
     Check("scalars (distribution function)", experiments.DistributionFunctionExperiment),
     Check("coincidences of consecutive draws", ConsecutiveExperiment, (500, 2_000)),
     Check("coincidences of two rows", experiments.RowsExperiment, (500, 2_000)),
+    Check("tokens in order (bets)", BetsExperiment, (200,)),
 )
 
 

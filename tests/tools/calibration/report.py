@@ -28,6 +28,8 @@ Seed {seed}, {replicates:,} replicates of each sample, Python {python}, NumPy {n
   that alpha: total variation for all tokens, mass outside for the support, difference of probabilities for one token
   and for coincidences, distance of distribution functions for scalars; where the unit is the run, the probability that
   a run of the one side is the larger of a pair, the share of runs, and the rise of the mean rate.
+- **Tokens in order** are bet on (docs/run.md): detectable is the total variation of the nearest alternative that is
+  missed with at most 1 %, none if these draws detect none of them.
 - **Missed at it**: replicates at exactly that discrepancy that were not rejected, in the worst of several directions,
   whose name follows; at most 1 % is promised. A dash where no distribution is that far away in any of them.
 - **n** is a number of draws; in the last rows, where the unit is the run, of runs of each text on either side.

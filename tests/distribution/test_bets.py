@@ -1,0 +1,118 @@
+"""Bets on tokens: exact expectation, false alarms, power as computed, and what tilts see of reused noise."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from scipy.stats import binom
+
+from sampler.checks.steps.draw_alternatives import TILTS, Memories, Memory, Step
+from sampler.statistics.bets import Bets, most_expected, payoffs
+
+SIZE, TOKENS, EOS = 60, 40, 59
+LATER = pytest.mark.nightly("draws thousands of tokens; another way of drawing is tested by day")
+LOGITS = np.random.default_rng(5).normal(0, 1.5, (TOKENS, SIZE))
+
+
+def alternatives(p):
+    return np.array([softmax(factor * np.log(p)) for factor in (0.5, 0.67, 1.5, 2.0)] + [np.roll(p, 1)])
+
+
+def test_a_bet_pays_one_on_average():
+    for logits in LOGITS:
+        p = softmax(logits)
+        assert p @ payoffs(p, alternatives(p)).T == pytest.approx(np.ones(5), abs=1e-12)
+        assert p @ payoffs(p, alternatives(p)[:, ::-1] / 3).T == pytest.approx(np.ones(5), abs=1e-12)
+        assert (payoffs(p, alternatives(p)) >= 0).all()
+
+
+def drawn(p, how, rng):
+    """A token: by inverting the distribution function, by Gumbel noise, or from scores in half precision."""
+    if how == "gumbel":
+        return int((np.log(p) + rng.gumbel(size=SIZE)).argmax())
+    if how == "float16":
+        p = softmax(np.log(p).astype(np.float16).astype(np.float64))
+    return int(min(np.searchsorted(p.cumsum(), rng.random()), SIZE - 1))
+
+
+def judged(alpha, how, rng, change=lambda p: p, error=1e-4):
+    bets = Bets(5)
+    for logits in LOGITS:
+        p = softmax(logits)
+        bets.place(p, alternatives(p), drawn(change(p), how, rng), error)
+    return bets, bets.judge(alpha)
+
+
+@pytest.mark.parametrize("how", ["by_id", *(pytest.param(how, marks=LATER) for how in ("float16", "gumbel"))])
+def test_right_draws_are_accused_at_most_as_often_as_announced(how):
+    rng, alpha, replicates = np.random.default_rng(3), 0.05, 100
+    accused = sum(judged(alpha, how, rng, error=2e-3)[1].rejected for _ in range(replicates))
+    assert binom.sf(accused - 1, replicates, alpha) > 1e-6
+
+
+def test_the_bound_on_misses_is_one():
+    """Draws of an alternative itself are missed at most as often as the bound says, which here is no triviality."""
+    rng, alpha, replicates = np.random.default_rng(4), 0.01, 80
+    results = [judged(alpha, "by_id", rng, lambda p: softmax(2 * np.log(p))) for _ in range(replicates)]
+    missed = sum(not result.rejected for _, result in results)
+    bound = results[0][0].misses(alpha)[3]
+    assert bound < 0.9
+    assert binom.sf(missed - 1, replicates, bound) > 1e-6
+    assert {bets.best for bets, result in results if result.rejected} <= {2, 3}
+
+
+@pytest.mark.parametrize("error", [0.3, np.linspace(0, 0.5, 7)])
+def test_no_distribution_within_the_error_pays_more_than_is_allowed_for(error):
+    """Beside random ones every corner is tried: each weight at either end."""
+    rng = np.random.default_rng(8)
+    p, q = softmax(rng.normal(size=7)), softmax(rng.normal(size=(3, 7)), axis=-1)
+    pays, most = payoffs(p, q), most_expected(p, payoffs(p, q), error)
+    corners = np.array(list(itertools.product((-1.0, 1.0), repeat=7)))
+    weights = p * np.exp(error * np.concatenate([corners, rng.uniform(-1, 1, (200, 7))]))
+    reached = (weights / weights.sum(axis=-1, keepdims=True)) @ pays.T
+    assert reached.max(axis=0) == pytest.approx(most, rel=1e-12)
+    assert most_expected(p, pays, 0.0) == pytest.approx(np.ones(3))
+
+
+def test_nothing_is_detected_before_the_first_token():
+    bets = Bets(3)
+    assert not bets.detected(1e-6).any()
+    assert not bets.judge(1e-6).rejected
+    assert bets.judge(1e-6).p_value == 1
+
+
+def test_the_expectation_of_the_wealth_is_at_most_one():
+    """Over all tokens of one step, by enumeration: the mean wealth is a martingale, less what rounding may gain."""
+    p = softmax(LOGITS[0])
+    wealth = []
+    for token in range(SIZE):
+        bets = Bets(5)
+        bets.place(p, alternatives(p), token)
+        wealth.append(np.exp(bets.logs).mean())
+    assert 0.999 < p @ wealth <= 1
+
+
+@pytest.mark.parametrize(
+    ("uniforms", "named"),
+    [
+        (lambda run, step, rng: (0.37 + 0.21 * run) % 1, "the uniform numbers of the steps before"),
+        (lambda run, step, rng: np.random.default_rng(step).random(), "the uniform numbers of other requests"),
+        (lambda run, step, rng: rng.random() ** 2, "by id|ids too often|other odds"),
+    ],
+)
+def test_uniform_numbers_that_are_reused_or_uneven_are_seen(uniforms, named):
+    bets, rng = Bets(len(TILTS)), np.random.default_rng(6)
+    others, cell = {step: Memory() for step in range(TOKENS)}, Memory()
+    for index in range(6):
+        before = Memories(cell=cell)
+        for step in range(TOKENS):
+            before.runs = others[step]
+            p = softmax(np.random.default_rng((index, step)).normal(0, 1.5, SIZE))
+            now = Step(np.arange(SIZE), p, np.arange(SIZE) == EOS)
+            token = int(min(np.searchsorted(p.cumsum(), uniforms(index, step, rng)), SIZE - 1))
+            bets.place(p, np.array([tilt(now, before) for _, tilt in TILTS]), token)
+            before.learn(now, token)
+    assert bets.judge(1e-6).rejected
+    assert re.search(named, TILTS[bets.best][0].text)
