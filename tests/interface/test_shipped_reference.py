@@ -94,6 +94,6 @@ def test_a_port_is_put_beside_runs_that_ship(tmp_path, port, cut, outcome, code)
         lines.append(json.dumps({"prompt": text, "tokens": list(tokens), "stop_reason": reason}))
     path = tmp_path / "port.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
-    result = sampler("check", path, "--against", "sentences/base")
+    result = sampler("check", path, "--against", "sentences/base", "--detect", "0.4")
     assert result.returncode == code, result.stdout + result.stderr
     assert f"{path} {outcome}" in result.stdout
