@@ -249,7 +249,7 @@ def test_a_plan_states_the_power_of_each_group():
     [
         ("[longform]\nleft_out = { cells = ['coverin'] }\n", r"left_out names 'coverin' \(did you mean 'covering'\?\)"),
         ("[longform]\nreferense = 'x'\n", r"unknown key 'longform.referense' \(did you mean 'reference'\?\)"),
-        ("[longform]\n[[known]]\ncell = 'base'\n", r"key 'known.0.check' is missing \(see matrices/longform.toml\)"),
+        ("[longform]\n[[known]]\ncell = 'base'\n", r"key 'known\[0\].check' is missing \(see matrices/longform.toml\)"),
         ("[[known]]\ncell='base'\ncheck='complete'\nshare=0.5\nfinding='x'\n", r"\[\[known\]\] without \[longform\]"),
     ],
 )

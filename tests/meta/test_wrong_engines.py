@@ -79,7 +79,11 @@ def test_a_wrong_engine_is_caught_and_its_stage_is_named(matrix_file, engine, to
     assert f"faults/top_p:{top_p}/{check} --seed 0 --engine" in verdicts[check].reproduce
 
 
-@pytest.mark.parametrize("engine", ["noise_by_row", *(later(name) for name in WRONG_STAGES if name != "noise_by_row")])
+ONE = "last_row_ignores_its_seed"
+"""By day; those with noise of their own speak thousands of tokens."""
+
+
+@pytest.mark.parametrize("engine", [ONE, *(later(name) for name in WRONG_STAGES if name != ONE)])
 def test_what_repeats_only_in_its_row_or_only_for_some_requests_is_caught(matrix_file, engine):
     verdict = verdicts_of(matrix_file, engine)["repeats"]
     assert (verdict.outcome, verdict.stage) == ("failed", WRONG_STAGES[engine])
@@ -138,6 +142,7 @@ def test_an_engine_of_one_order_is_judged_in_that_order(matrix_file, tmp_path):
         assert verdict.message == "core:finch does not offer the order temperature>min_p"
 
 
+@pytest.mark.nightly("by day other engines with noise of their own are judged, over 20 seeds")
 def test_draws_from_another_generator_follow_the_chain(matrix_file):
     """Runs with further seeds are generated until half the temperature would have been seen."""
     verdicts = verdicts_of(matrix_file, "draws_with_its_own_generator")
