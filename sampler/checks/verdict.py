@@ -1,7 +1,8 @@
 """The answer of a check: outcome, finding, verdict; the rule for the outcome of many, and the one for exit codes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, Final, Literal, Self
 
 import numpy as np
@@ -25,6 +26,14 @@ Reason = Literal["too_few", "suspicious"] | SkipReason
 SHARE_OF_RUNS: Final = "share of runs"
 SUPERIORITY_OF_RUNS: Final = "probability of superiority"
 """Units of what a question about whole runs detects."""
+
+ABSOLUTE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "looping": "Hardly any run loops, whatever a reference does.",
+        "endless": "Hardly any run reaches its maximum length without an end, whatever a reference does.",
+    }
+)
+"""The questions with an absolute limit, as sentences."""
 
 ESSENTIAL: Final = frozenset(
     {

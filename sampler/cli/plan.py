@@ -29,7 +29,7 @@ def plan(
     from sampler.results.report import conformance as check_report
     from sampler.results.report.console import plain_console
     from sampler.run.conformance import detectable
-    from sampler.run.plan import duration, pooled_share, prospects
+    from sampler.run.plan import duration, pooled_power, prospects
     from sampler.run.report import SHARES
 
     console = plain_console()
@@ -42,7 +42,7 @@ def plan(
             console.print(check_report.longform_plan(prospects(loaded)))
         else:
             console.print(check_report.matrix_plan(loaded))
-            console.print(check_report.pooled_plan(loaded, pooled_share(loaded)))
+            console.print(pooled_power(loaded))
         console.print(duration(loaded))
         return 0
     check_numbers(false_alarm_rate, 0.0, seed)

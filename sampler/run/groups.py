@@ -3,6 +3,7 @@
 from collections import Counter
 
 from sampler.chain.noise import NoiseKey
+from sampler.checks.longform.absolute import RunLimits
 from sampler.checks.longform.questions import ABSOLUTE_WEIGHTS, WEIGHTS
 from sampler.errors import MatrixError, nearest
 from sampler.matrix.matrix import ALL, Group, LongForm, Matrix, Scope
@@ -42,6 +43,12 @@ def questions_of(matrix: Matrix, group: Group) -> dict[str, float]:
     if group.name in looping_cells(matrix):
         left_out |= {"endless"}
     return {name: weight for name, weight in (*WEIGHTS.items(), *BY_ITSELF.items()) if name not in left_out}
+
+
+def limits_of(matrix: Matrix, scope: Scope) -> RunLimits:
+    """The absolute limits of a matrix, with what the runs of a scope must detect."""
+    limits = matrix.limits
+    return RunLimits(limits.looping, limits.missing, limits.detect.get(scope))
 
 
 def looping_cells(matrix: Matrix) -> set[str]:

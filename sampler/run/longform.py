@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sampler.checks.longform.absolute import Expectation, RunLimits, complete, endless, looping, within_limits
+from sampler.checks.longform.absolute import Expectation, complete, endless, looping, within_limits
 from sampler.checks.longform.questions import ALONE, QUESTIONS, WEIGHTS, two_sided
 from sampler.checks.longform.runs import TwoSides
 from sampler.checks.longform.same_noise import same
@@ -23,7 +23,7 @@ from sampler.run.blocks import block_of, count
 from sampler.run.cells import SHARED, CellRuns, Cells, shared_places
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, Progress, progress
 from sampler.run.executors import generate_blocks
-from sampler.run.groups import alphas_of, groups_of, longform_of, looping_cells
+from sampler.run.groups import alphas_of, groups_of, limits_of, longform_of, looping_cells
 from sampler.run.session import Session
 
 NO_REFERENCE = "no reference runs of these cells"
@@ -134,22 +134,20 @@ class LongformSuite:
         self, group: Group, cells: Sequence[CellRuns], alphas: Mapping[str, float]
     ) -> Iterator[tuple[str, Finding]]:
         """The absolute limits on the runs of several cells, without those that are known to loop."""
-        known, limits = looping_cells(self.matrix), self.matrix.limits
+        known = looping_cells(self.matrix)
         runs = [run for case, one in zip(group.cases, cells, strict=True) if case.cell not in known for run in one.runs]
         if runs:
-            allowed = RunLimits(limits.looping, limits.missing, limits.detect.get(group.scope))
-            yield from within_limits(runs, allowed, alphas).items()
+            yield from within_limits(runs, limits_of(self.matrix, group.scope), alphas).items()
 
     def _alone(self, case: Case, cell: CellRuns, alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
-        runs, limits = cell.runs, self.matrix.limits
-        required = limits.detect.get("cells")
+        runs, limits = cell.runs, limits_of(self.matrix, "cells")
         known: dict[str, Known] = {entry.check: entry for entry in self.matrix.known if entry.cell == case.cell}
         yield "same", self._same(case, cell)
         yield "ends", ends(runs, self.cells.references.of(case))
         for name, check, expected in (
             ("complete", complete, Expectation(longform_of(self.matrix).most_incomplete)),
-            ("looping", looping, Expectation(limits.looping, required=required)),
-            ("endless", endless, Expectation(limits.missing, required=required)),
+            ("looping", looping, Expectation(limits.looping, required=limits.detect)),
+            ("endless", endless, Expectation(limits.missing, required=limits.detect)),
         ):
             if name in alphas:
                 entry = known.get(name)

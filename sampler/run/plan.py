@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator
 
 from sampler.checks.longform.power import Prospect
-from sampler.matrix.matrix import Matrix
+from sampler.matrix.matrix import ALL, Matrix
 from sampler.results.store.reference_runs import read_reference, shipped_reference
 from sampler.run.blocks import count
 from sampler.run.groups import alphas_of, groups_of, longform_of, looping_cells
-from sampler.run.pooled import ALPHAS
+from sampler.run.pooled import RATE
+from sampler.run.pooled import alphas_of as pooled_alphas
 from sampler.run.prompts import prompts_of
 from sampler.statistics.ranks import RankSum
 from sampler.statistics.share import AtMost
@@ -41,9 +42,12 @@ def prospects(matrix: Matrix) -> Iterator[Prospect]:
         )
 
 
-def pooled_share(matrix: Matrix) -> float:
-    """The detectable share of runs that loop, of all cells of a matrix that is judged step by step."""
-    return AtMost(matrix.limits.looping, ALPHAS["looping"]).detectable(sum(map(count, matrix.cases)))
+def pooled_power(matrix: Matrix) -> str:
+    """What all runs of a matrix that is judged step by step detect together, in a sentence."""
+    runs = sum(map(count, matrix.cases))
+    share = AtMost(matrix.limits.looping, pooled_alphas(RATE)["looping"]).detectable(runs)
+    power = f"detect that {share:.0%} of them loop, or never end" if share < 1 else "are too few to detect loops"
+    return f"{matrix.name}/{ALL}: {runs:,} runs {power}"
 
 
 def expected_tokens(matrix: Matrix) -> float:

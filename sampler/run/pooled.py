@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sampler.checks.longform.absolute import ABSOLUTE, RunLimits, within_limits
+from sampler.checks.longform.absolute import RunLimits, within_limits
 from sampler.checks.longform.runs import TokenRun, token_run
-from sampler.checks.verdict import Finding
+from sampler.checks.verdict import ABSOLUTE, Finding
 from sampler.matrix.matrix import Case
-from sampler.matrix.schema import AbsoluteLimits
 from sampler.requests import Generation
 from sampler.run.prompts import prompts_of
 from sampler.statistics.budget import Budget
@@ -24,9 +23,6 @@ def alphas_of(rate: float) -> dict[str, float]:
     return Budget(rate).split(SHARES)
 
 
-ALPHAS: Final[Mapping[str, float]] = alphas_of(RATE)
-
-
 def spoken(case: Case, generations: Sequence[Generation]) -> list[TokenRun]:
     """The runs of a cell, named after the cell and its text."""
     prompts = [prompt for prompt in prompts_of(case.workload) for _ in range(case.workload.runs)]
@@ -36,11 +32,11 @@ def spoken(case: Case, generations: Sequence[Generation]) -> list[TokenRun]:
     ]
 
 
-def pooled(runs: Sequence[TokenRun], limits: AbsoluteLimits) -> dict[str, Finding]:
-    """Both absolute limits on all runs of a matrix; skipped if there are none."""
+def pooled(runs: Sequence[TokenRun], limits: RunLimits, rate: float) -> dict[str, Finding]:
+    """Both absolute limits on all runs of a matrix; skipped if there are none. rate: of the whole budget."""
     if not runs:
         return {
             name: Finding.skipped("generate", stage, "after_failure", "no cell of the matrix has runs")
             for name, stage in zip(ABSOLUTE, ("draw", "stop"), strict=True)
         }
-    return within_limits(runs, RunLimits(limits.looping, limits.missing, limits.detect.get("all")), ALPHAS)
+    return within_limits(runs, limits, alphas_of(rate))

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sampler.chain.noise import NoiseKey
-from sampler.checks.longform.absolute import ABSOLUTE
 from sampler.checks.longform.runs import TokenRun
 from sampler.checks.steps.evidence import Evidence
 from sampler.checks.steps.precision import precision_of
 from sampler.checks.steps.repeats import places_of
 from sampler.checks.steps.table import CHECKS, StepCheck
-from sampler.checks.verdict import CaseId, Finding, Verdict
+from sampler.checks.verdict import ABSOLUTE, CaseId, Finding, Verdict
 from sampler.engines.base import Engine
 from sampler.engines.calls import OnStep
 from sampler.engines.capabilities import generate, is_bitwise
@@ -25,6 +24,7 @@ from sampler.matrix.matrix import ALL, Case, Group
 from sampler.requests import Generation, Record, Request
 from sampler.run.blocks import apart, block_of, count, shares
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
+from sampler.run.groups import limits_of
 from sampler.run.known_model import known_model
 from sampler.run.pooled import RATE, alphas_of, pooled, spoken
 from sampler.run.session import Session
@@ -184,7 +184,7 @@ class StepSuite:
                 self._runs[case.cell] = spoken(case, generations)
                 tokens += sum(len(generation.tokens) for generation in generations)
         runs = [run for case in group.cases for run in self._runs.get(case.cell, ())]
-        findings = pooled(runs, matrix.limits)
+        findings = pooled(runs, limits_of(matrix, "all"), self.rate)
         case = Case(matrix.name, group.name, group.cases[0].config, group.cases[0].workload)
         return CaseResult(case, self._verdicts(case, findings), {}, tokens, time.perf_counter() - start)
 

@@ -4,7 +4,7 @@ Under the null hypothesis token t is a draw from p_t, given everything before. A
 f(x) = r(x) + 1 - sum p r with r = min(q / p, MOST), whose expectation under p is 1 exactly; staking a fraction of the
 wealth multiplies it by 1 + fraction (f - 1). So the wealth, and the mean wealth of many bets, is a martingale, and it
 ever reaches 1 / alpha with a probability of at most alpha (Ville 1939; Shafer 2021, "Testing by betting",
-doi:10.1111/rssa.12647). Where p is known but for rounding, a bet is divided by its largest expectation under any
+doi:10.1111/rssa.12647). Where rounding makes p uncertain, a bet is divided by its largest expectation under any
 distribution that rounding may give. Nothing here knows a model: distributions and tokens come from outside.
 """
 
@@ -117,5 +117,5 @@ class Bets:
         return np.asarray(bounds)
 
     def detected(self, alpha: float, miss_rate: float = MISS_RATE) -> NDArray[np.bool_]:
-        """Which alternatives would have been rejected, but for at most `miss_rate` of the time: (A,)."""
+        """Which alternatives would have been rejected with a probability of at least 1 - `miss_rate`: (A,)."""
         return np.asarray(self.misses(alpha) <= checked_rate("miss_rate", miss_rate))

@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 from sampler.checks.steps.draw_alternatives import FACTORS, other_configs
 from sampler.checks.steps.evidence import Evidence
-from sampler.checks.steps.likelihood import likelihood
+from sampler.checks.steps.likelihood import Wagers
 from sampler.checks.steps.precision import SAID
 from sampler.checks.steps.sampled import draws
 from sampler.config import SamplingConfig
@@ -35,6 +35,13 @@ class Speaks:
     @property
     def info(self) -> EngineInfo:
         return EngineInfo("speaks", "1", dtype=self.dtype, vocab_size=SIZE, eos_ids=(EOS,))
+
+
+def likelihood(evidence):
+    """The finding of the wagers on the runs of a cell alone."""
+    wagers = Wagers(evidence.requests[0].config, evidence.alpha)
+    wagers.add(evidence)
+    return wagers.finding()
 
 
 def by_choice(scores, rng):

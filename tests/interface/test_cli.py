@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sampler import finch
-from sampler.checks.longform.absolute import ABSOLUTE
+from sampler.checks.verdict import ABSOLUTE
 from sampler.results.store.run_file import ReportError, read_run
 from sampler.runtime import blas
 from sampler.t3.checkpoint import OWN_FILES

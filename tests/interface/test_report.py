@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sampler.checks.longform.absolute import ABSOLUTE
+from sampler.checks.verdict import ABSOLUTE
 from sampler.matrix.matrix import find_matrix, load_matrix
 from sampler.results.report import html
 from sampler.results.report.cells import cells_of

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from sampler.checks.longform.absolute import ABSOLUTE, Expectation, complete, looping
+from sampler.checks.longform.absolute import Expectation, complete, looping
 from sampler.checks.longform.questions import WEIGHTS
 from sampler.checks.longform.runs import TokenRun
+from sampler.checks.verdict import ABSOLUTE
 from sampler.engines.base import EngineInfo
 from sampler.errors import MatrixError, TokensError
 from sampler.matrix.matrix import ALL, find_matrix, load_matrix

@@ -3,29 +3,28 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sampler.config import SamplingConfig
-from sampler.engines.core import CoreEngine
 from sampler.requests import Noise, Request
 
-from .repeating import SIZE, Ask, Asking, of
+from .repeating import SIZE, Asking, of
+from .repeating import asking as asking_by_width
 from .speakers import BOS, Speaker
-from .tables import flat, named
+from .tables import put_into
 
 EOS = 2_049
 OWN_NOISE: dict[str, Any] = {}
 STAGES: dict[str, str] = {}
 """The stage that is to be named for each wrong one."""
 
+asking = partial(asking_by_width, width=16)
+
 UNNAMED = frozenset({"own_penalty_on_the_prompt"})
 """Wrong ones whose cause cannot be named: the suite does not know which ids the prompt of an engine has."""
-
-
-def asking(ask: Ask) -> Asking:
-    return Asking(CoreEngine.load(width=16), ask)
 
 
 def with_config(change: Callable[[SamplingConfig], SamplingConfig]) -> Asking:
@@ -90,11 +89,7 @@ class PenalisesThePrompt(Speaker):
         return super().speak(request)
 
 
-def put(stage: str, *rows: Any) -> None:
-    for name, text, (make,) in flat(*rows):
-        OWN_NOISE[name] = named(make, name, f"{'Fault' if stage else 'No fault'}: {text}")
-        STAGES.update({name: stage} if stage else {})
-
+put = partial(put_into, OWN_NOISE, STAGES)
 
 put(
     "temperature",

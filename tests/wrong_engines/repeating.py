@@ -16,7 +16,7 @@ from sampler.engines.base import EngineInfo
 from sampler.engines.core import CoreEngine
 from sampler.requests import Generation, Request
 
-from .tables import flat, named
+from .tables import put_into
 
 SIZE = 2_050
 Ask = Callable[[Sequence[Request]], list[Request]]
@@ -77,8 +77,8 @@ def of_the_first_row(requests: Sequence[Request]) -> list[Request]:
     return [of(replace(request, seed=requests[0].seed)) for request in requests]
 
 
-def asking(ask: Ask) -> Asking:
-    return Asking(CoreEngine.load(width=4), ask)
+def asking(ask: Ask, width: int = 4) -> Asking:
+    return Asking(CoreEngine.load(width=width), ask)
 
 
 REPEATING: dict[str, Any] = {}
@@ -86,11 +86,7 @@ WRONG_STAGES: dict[str, str] = {}
 """The stage of `repeats` for each wrong one."""
 
 
-def put(stage: str, *rows: Any) -> None:
-    for name, text, (make,) in flat(*rows):
-        REPEATING[name] = named(make, name, f"{'Fault' if stage else 'No fault'}: {text}")
-        WRONG_STAGES.update({name: stage} if stage else {})
-
+put = partial(put_into, REPEATING, WRONG_STAGES)
 
 put(
     "batch",

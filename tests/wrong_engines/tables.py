@@ -105,6 +105,13 @@ def named(factory: Callable[..., Any], name: str, sentence: str) -> Any:
     return made
 
 
+def put_into(engines: dict[str, Any], stages: dict[str, str], stage: str, *rows: Any) -> None:
+    """Rows of a flat table, each with one factory; stage: that of the fault, empty for right engines."""
+    for name, text, (make,) in flat(*rows):
+        engines[name] = named(make, name, f"{'Fault' if stage else 'No fault'}: {text}")
+        stages.update({name: stage} if stage else {})
+
+
 def wrong(
     stage: str,
     shows: Example | None = None,

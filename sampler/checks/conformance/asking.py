@@ -99,12 +99,11 @@ class Asker:
             self.width = None
 
     def _find_limits(self) -> None:
-        size = self.info.vocab_size
-        if size is not None and not self._answers([[1]]):
-            self.width = size
         if not self._answers([[1]]):
-            self.width = None
-            return
+            self.width = self.info.vocab_size
+            if self.width is None or not self._answers([[1]]):
+                self.width = None
+                return
         if not self._answers([[1], [1, 0]]):
             self.row_by_row = True
         self.fills = not (self._answers([[]]) and self._answers([[1], []]))

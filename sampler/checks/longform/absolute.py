@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from types import MappingProxyType
 from typing import Final
 
 from sampler.checks.longform.runs import TokenRun
@@ -21,14 +20,6 @@ NAMED = 3
 
 REQUIRED: Final = 0.2
 """Share of looping runs, or of runs without an end, that must be detectable to agree, unless the user says another."""
-
-ABSOLUTE: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "looping": "Hardly any run loops, whatever a reference does.",
-        "endless": "Hardly any run reaches its maximum length without an end, whatever a reference does.",
-    }
-)
-"""The questions with an absolute limit, as sentences."""
 
 Problem = Callable[[TokenRun], str]
 

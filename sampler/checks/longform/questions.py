@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from sampler.checks.longform.absolute import ABSOLUTE
 from sampler.checks.longform.distinct import distinct
 from sampler.checks.longform.drift import QUANTITIES, SUPERIORITY, drift, planned_drift
 from sampler.checks.longform.loop_rate import loops
 from sampler.checks.longform.reading import FAULTS, alignment
 from sampler.checks.longform.runs import TwoSides
 from sampler.checks.longform.stopping import SHARE, beyond, counted
-from sampler.checks.verdict import Finding
+from sampler.checks.verdict import ABSOLUTE, Finding
 from sampler.statistics.exceedances import Exceedances
 from sampler.statistics.stratified import StratifiedCounts
 

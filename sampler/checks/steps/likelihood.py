@@ -140,15 +140,6 @@ class Wagers:
         return smallest
 
 
-def likelihood(evidence: Evidence, more: Evidence | None = None) -> Finding:
-    """The finding of the wagers on the runs of a cell, and on further ones."""
-    wagers = Wagers(evidence.requests[0].config, evidence.alpha)
-    for part in (evidence, more):
-        if part is not None:
-            wagers.add(part)
-    return wagers.finding()
-
-
 def likeliest(evidence: Evidence) -> Named | None:
     """The other chain, of those that can draw every token, under which the runs are most likely; None if there is none.
 

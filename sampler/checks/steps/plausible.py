@@ -152,7 +152,7 @@ def _proven(evidence: Evidence) -> bool:
 
 
 def _equal_rows(logits: Logits) -> NDArray[np.bool_]:
-    """Steps at which two rows of (T, 2, V) are the same but for a constant."""
+    """Steps at which the two rows of (T, 2, V) differ by one constant at most, as equal distributions do: (T,)."""
     finite = np.isfinite(logits)
     alike = (finite[:, 0] == finite[:, 1]).all(axis=1)
     both = np.where(finite, logits, 0.0)

@@ -155,13 +155,6 @@ def matrix_plan(matrix: Matrix) -> Table:
     return result
 
 
-def pooled_plan(matrix: Matrix, pooled: float) -> str:
-    """What all runs together detect. pooled: the share of runs."""
-    runs = sum(case.workload.count * case.workload.runs for case in matrix.cases)
-    power = f"detect that {pooled:.0%} of them loop, or never end" if pooled < 1 else "are too few to detect loops"
-    return f"{matrix.name}/all: {runs:,} runs {power}"
-
-
 def token_plan(questions: Iterable[Announced]) -> Table:
     """Every question about token runs: its alpha, what it detects, and whether that is enough for `passed`."""
     result = plain_table("question", "detects", "required", "alpha", "of what", left=("question", "of what"))

@@ -12,13 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from sampler.checks.verdict import OUTCOMES, SHARE_OF_RUNS, SUPERIORITY_OF_RUNS, Outcome, Verdict
+from sampler.checks.verdict import ABSOLUTE, OUTCOMES, SHARE_OF_RUNS, SUPERIORITY_OF_RUNS, Outcome, Verdict
 from sampler.matrix.matrix import ALL
 from sampler.results.report.cells import cell_of, cells_of, open_questions
 from sampler.runtime.text import LONG, SHORT, visible
-
-ABSOLUTE = ("looping", "endless")
-"""Checks with an absolute limit."""
 
 WHOLE_RUNS = ("same", "complete", "loops")
 """Checks that only matrices of whole runs have."""

@@ -28,8 +28,6 @@ PAGE: Final = "report.html"
 PAGE_OF: Final = re.compile(rb'<meta name="run" content="([0-9a-f]{64})">')
 """The SHA-256 of its run.jsonl, in the head of a page."""
 
-CRASH: Final = re.compile(rf"crashes/{FINGERPRINT.pattern}\.json")
-
 
 @contextmanager
 def claimed(folder: Path, *, create: bool = True) -> Iterator[None]:
