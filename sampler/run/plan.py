@@ -43,11 +43,14 @@ def prospects(matrix: Matrix) -> Iterator[Prospect]:
 
 
 def pooled_power(matrix: Matrix) -> str:
-    """What all runs of a matrix that is judged step by step detect together, in a sentence."""
+    """What all runs of a matrix that is judged step by step detect together, and its false alarms, in sentences."""
     runs = sum(map(count, matrix.cases))
     share = AtMost(matrix.limits.looping, pooled_alphas(RATE)["looping"]).detectable(runs)
     power = f"detect that {share:.0%} of them loop, or never end" if share < 1 else "are too few to detect loops"
-    return f"{matrix.name}/{ALL}: {runs:,} runs {power}"
+    return (
+        f"{matrix.name}/{ALL}: {runs:,} runs {power}. Checks of steps are exact; those of runs, and of tokens sampled "
+        f"with noise of the engine's own, raise at most {RATE:g} false alarms a run."
+    )
 
 
 def expected_tokens(matrix: Matrix) -> float:

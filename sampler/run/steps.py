@@ -216,7 +216,7 @@ class StepSuite:
         bos = self.session.engine.info.bos_id
         return Evidence(
             engine=engine,
-            reference=ReferenceEngine(precision.rounding if precision else 0.0, rules),
+            reference=ReferenceEngine(precision.rounding, rules),
             oracle=oracle,
             oracle_missing=missing,
             requests=generated.requests,

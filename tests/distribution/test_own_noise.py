@@ -12,7 +12,7 @@ from scipy.stats import binom
 from sampler.checks.steps.draw_alternatives import FACTORS, other_configs
 from sampler.checks.steps.evidence import Evidence
 from sampler.checks.steps.likelihood import Wagers
-from sampler.checks.steps.precision import SAID
+from sampler.checks.steps.precision import precision_of
 from sampler.checks.steps.sampled import draws
 from sampler.config import SamplingConfig
 from sampler.engines.base import EngineInfo
@@ -106,7 +106,7 @@ def spoken(
         record = Record(empty, empty.astype(np.int32), empty, empty, 0, 1, logits=np.array(logits))
         generations.append(Generation(tuple(tokens), "length", record))
     requests = [Request((), CONFIG, 0, length)] * runs
-    reference = ReferenceEngine(SAID[dtype].rounding)
+    reference = ReferenceEngine(precision_of(dtype, []).rounding)
     return Evidence(Speaks(dtype), reference, None, "", requests, generations, alpha=ALPHA)
 
 
@@ -135,10 +135,10 @@ def test_right_engines_are_accused_as_rarely_as_announced(seeds):
         assert binom.sf(count - 1, len(p_values), rate) > 1e-6, f"{count} p-values are at most {rate}"
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=LATER)])
-def test_half_precision_is_judged_within_its_tolerance(dtype):
-    """A right engine is left alone, even over many tokens; half the temperature is not."""
-    how = {"chain": in_half(HALF[dtype]), "dtype": dtype}
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=LATER), "int8"])
+def test_another_precision_is_judged_within_its_tolerance(dtype):
+    """A right engine is left alone, even over many tokens; half the temperature is not, whatever precision it names."""
+    how = {"chain": in_half(HALF.get(dtype, np.asarray)), "dtype": dtype}
     right = likelihood(spoken(CONFIG, 1, 12, **how))
     assert right.outcome == "passed", right.message
     wrong = likelihood(spoken(replace(CONFIG, temperature=0.4), 1, 12, **how))

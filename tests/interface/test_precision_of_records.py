@@ -32,5 +32,7 @@ def test_the_precision_is_that_of_the_values_or_what_info_says(logits, said, nam
     assert name == "float32" or worst.max() <= rounding
 
 
-def test_a_dtype_without_a_tolerance_has_none():
-    assert precision_of("int8", []) is None
+def test_a_dtype_without_a_tolerance_is_judged_with_the_widest():
+    found = precision_of("int8", [])
+    assert (found.name, found.rounding) == ("bfloat16", 2**-6)
+    assert "int8 has no tolerance of its own" in found.note

@@ -44,7 +44,7 @@ def chain(evidence: Evidence) -> Finding:
         return Finding.skipped("process", stage, "unsupported", message)
     checked = grey = 0
     largest, bound, failure, rounded = 0.0, LARGEST_VARIATION, None, Rounded()
-    slack = evidence.precision is not None and evidence.precision.said and evidence.precision.rounding > 0
+    slack = evidence.precision.said and evidence.precision.rounding > 0
     for steps in recorded_steps(evidence):
         bounds = kept_bounds(evidence, steps)
         compared = ChainComparison(evidence.engine, oracle, evidence.reference, steps, bounds, slack=slack)

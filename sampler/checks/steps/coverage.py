@@ -99,7 +99,7 @@ def within_records(check: Callable[[Evidence], Finding]) -> Callable[[Evidence],
         if finding.outcome != "passed":
             return finding
         missing = gaps(evidence)
-        note = evidence.precision.note if evidence.precision else ""
+        note = evidence.precision.note
         if not missing:
             return replace(finding, message=finding.message + note)
         message = f"{finding.message}{note}; but {'; '.join(missing)}: any token may have been drawn there"

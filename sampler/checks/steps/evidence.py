@@ -69,8 +69,8 @@ class Evidence:
         return replace(self, requests=requests, generations=generations, **own)
 
     @cached_property
-    def precision(self) -> Precision | None:
-        """That of the recorded logits; None for a dtype without a known tolerance."""
+    def precision(self) -> Precision:
+        """That of the recorded logits."""
         return precision_of(self.engine.info.dtype, self.generations)
 
     def guided(self, index: int) -> bool:

@@ -81,7 +81,7 @@ class Wagers:
         final = evidence.reference.evaluate(steps)[-1]
         chains = OtherChains.of(steps, np.where(must, final.scores, -np.inf), evidence.reference)
         others, ids = [chains.scores(config) for config in self._configs], chains.ids
-        rounding = evidence.precision.rounding if evidence.precision else 0.0
+        rounding = evidence.precision.rounding
         for row, token in enumerate(steps.tokens.tolist()):
             sure = must[row, ids[row]]
             kept = ids[row, sure]

@@ -85,7 +85,6 @@ def chain_applied(evidence: Evidence) -> Finding | None:
 def follows_the_prompt(evidence: Evidence) -> Finding | None:
     """Two runs of one prompt have the same logits up to the step after the first token that differs."""
     precision = evidence.precision
-    assert precision is not None  # noqa: S101 - the caller has looked
     for name, left, right in _pairs(evidence):
         shared = common_start(left.tokens, right.tokens) + 1
         rows = [one.record.logits[:shared] for one in (left, right) if one.record and one.record.logits is not None]

@@ -17,7 +17,8 @@ class Precision(NamedTuple):
 
     rounding: relative error of a recorded logit. typical, largest: total variation between the distributions of two
     right computations of a row in this format: the median over steps, and any step (docs/decisions.md, "Half
-    precision", has the figures they are set from). said: False if the engine's info says float32.
+    precision", has the figures they are set from). said: False if the engine's info says float32. instead_of: what
+    info says, where that has no tolerance of its own.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Precision(NamedTuple):
     typical: float
     largest: float
     said: bool = True
+    instead_of: str = ""
 
     def covers(self, distances: NDArray[np.float64]) -> bool:
         """Whether total variations of the steps of one computation from another one are within it."""
@@ -35,6 +37,8 @@ class Precision(NamedTuple):
         """What a verdict has to say of it; empty for single precision."""
         if self.name in ("float32", "float64"):
             return ""
+        if self.instead_of:
+            return f"; {self.instead_of} has no tolerance of its own, judged with that of {self.name}"
         if self.said:
             return f"; judged with the tolerance of {self.name}"
         return f"; the records are {self.name} though info says float32, and are judged with the tolerance of that"
@@ -49,14 +53,16 @@ SAID: Final = {
 }
 """By dtype of an engine's info. A relative error of eight half units in the last place, as at the other levels."""
 
+WIDEST: Final = SAID["bfloat16"]
+
 HALF: Final = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Half a unit in the last place, relative: the error of logits that were rounded for the record alone."""
 
 
-def precision_of(dtype: str, generations: Sequence[Generation]) -> Precision | None:
-    """The precision that records are judged in; None for a dtype without a known tolerance."""
-    said = SAID.get(dtype)
-    if said is None or said.rounding:
+def precision_of(dtype: str, generations: Sequence[Generation]) -> Precision:
+    """The precision that records are judged in; for a dtype without a known tolerance the widest one."""
+    said = SAID.get(dtype, WIDEST._replace(instead_of=dtype))
+    if said.rounding:
         return said
     logits = [one.record.logits for one in generations if one.record is not None and one.record.logits is not None]
     # bfloat16 first: of ordinary size its values are values of float16, too.

@@ -11,7 +11,6 @@ from sampler.checks.steps.evidence import Evidence
 from sampler.checks.steps.forced import FORCING
 from sampler.checks.verdict import Finding
 from sampler.engines.base import Explains, Level
-from sampler.errors import Unsupported
 from sampler.requests import Context, Logits, Steps
 
 STEPS_AT_ONCE = 64
@@ -30,12 +29,7 @@ Mask = NDArray[np.bool_]
 
 
 def recorded_steps(evidence: Evidence) -> Iterator[Steps]:
-    """All recorded steps that can be judged, in blocks; none for an engine that records no logits.
-
-    Raises Unsupported for records of a precision whose tolerance is not known.
-    """
-    if evidence.precision is None:
-        raise Unsupported(f"it computes in {evidence.engine.info.dtype}, for which no tolerance is known yet")
+    """All recorded steps that can be judged, in blocks; none for an engine that records no logits."""
     for index, (request, generation) in enumerate(zip(evidence.requests, evidence.generations, strict=True)):
         record = generation.record
         if record is None or record.logits is None:

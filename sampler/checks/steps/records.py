@@ -45,8 +45,6 @@ def _records(evidence: Evidence) -> Finding:
     if not any(len(logits) for _, logits in recorded_logits(evidence)):
         return nothing_recorded(evidence, LEVEL, STAGE)
     precision = evidence.precision
-    if precision is None:
-        raise Unsupported(f"it computes in {evidence.engine.info.dtype}, for which no tolerance is known yet")
     broken = _broken(evidence)
     if broken is not None:
         return broken

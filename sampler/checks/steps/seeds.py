@@ -94,8 +94,6 @@ def _log_probabilities(evidence: Evidence, generation: Generation) -> NDArray[np
     own = replace(
         evidence, requests=evidence.requests[:1], generations=[generation], known={}, noise={}, judged={}, findings={}
     )
-    if own.precision is None:
-        return result
     for steps in recorded_steps(own):
         rows = np.arange(len(steps.tokens))
         values = log_softmax(evidence.reference.evaluate(steps)[-1].scores, axis=-1)[rows, steps.tokens]

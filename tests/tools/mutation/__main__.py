@@ -17,14 +17,12 @@ from tests.tools.mutation import report, session
 from tests.tools.mutation.areas import AREAS, Area
 from tests.tools.mutation.survivors import faults, read_arguments, unseen
 
-SHARE = 0.35  # what is judged without an option, so that a run takes half an hour
-
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.tools.mutation", description="One-line mutations of sampler/.")
     parser.add_argument("--area", choices=list(AREAS), help="only this part of the package")
     parser.add_argument("--file", action="append", default=[], help="only this module; may be repeated")
-    parser.add_argument("--share", type=float, default=SHARE, help="of all mutations, chosen by a hash of their names")
+    parser.add_argument("--share", type=float, help="of all mutations, chosen by a hash of their names")
     parser.add_argument("--jobs", type=int, default=2, help="copies of the tree at work")
     parser.add_argument("--results", type=Path, help="a file for results; what stands there is not redone")
     parser.add_argument("--write", action="store_true", help="write the report of each area")
@@ -46,7 +44,8 @@ def main() -> int:
 
 
 def judge(area: Area, options: argparse.Namespace, console: Console, say: Callable[[str], None]) -> list[str]:
-    mutations = session.all_mutations(area, options.file, options.share)
+    share = area.share if options.share is None else options.share
+    mutations = session.all_mutations(area, options.file, share)
     arguments = read_arguments(area.arguments)
     say(f"{len(mutations)} mutations of {area.name}")
     if not mutations:
@@ -61,12 +60,12 @@ def judge(area: Area, options: argparse.Namespace, console: Console, say: Callab
     with session.copies(options.jobs) as copies:
         known = [] if options.results is None else session.read(options.results)
         results = session.run(copies, area, mutations, known, told)
-        found = list(faults(results, arguments, everything=not options.file and options.share >= SHARE))
+        found = list(faults(results, arguments, everything=not options.file and share >= area.share))
         found += unseen(copies, mutations, arguments, say)
     console.print(report.table(area, report.tallies(area, mutations, results, arguments)))
     if options.write and not options.file:
         version = importlib.metadata.version("cosmic-ray")
-        text = report.markdown(area, mutations, results, arguments, version, options.share)
+        text = report.markdown(area, mutations, results, arguments, version, share)
         area.report.write_text(text, encoding="utf-8")
     return found
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Level = Literal["process", "draw", "longform"]
+Level = Literal["process", "draw", "longform", "tests"]
 ROOT = Path(__file__).parents[3]
 
 
@@ -13,13 +13,17 @@ ROOT = Path(__file__).parents[3]
 class Area:
     """Some modules of the package. patterns: their paths in `sampler/`; no two modules of all areas share a name.
 
-    levels: the cheap one first. arguments: the hand-written file about survivors; report: what a run writes.
+    levels: the cheap one first. tests: of level `tests`, the files of tests that judge. share: of all mutations, what
+    is judged without an option, so that a run takes half an hour. arguments: the hand-written file about survivors;
+    report: what a run writes.
     """
 
     name: str
     patterns: tuple[str, ...]
     levels: tuple[Level, ...]
     suffix: str = ""
+    tests: tuple[str, ...] = ()
+    share: float = 0.35
 
     @property
     def arguments(self) -> Path:
@@ -37,7 +41,15 @@ class Area:
 CHAIN = Area("chain", ("chain/*.py",), ("process", "draw"))
 GENERATION = ("alignment.py", "generation/[!_]*.py", "t3/cache.py", "t3/slot_cache.py")
 LONGFORM = Area("longform", GENERATION, ("longform",), "-longform")
-AREAS: Mapping[str, Area] = {area.name: area for area in (CHAIN, LONGFORM)}
+VERDICTS = ("checks/verdict.py", "checks/longform/absolute.py", "checks/steps/likelihood.py", "run/pooled.py")
+DISTRIBUTION = ("bets", "bounds", "draw", "own_noise", "power", "runs", "sets", "statistics", "stratified")
+TESTS = (
+    *(f"tests/distribution/test_{name}.py" for name in DISTRIBUTION),
+    "tests/interface/test_absolute_limits.py",
+    "tests/longform/test_token_runs.py",
+)
+JUDGES = Area("judges", ("statistics/[!_]*.py", *VERDICTS), ("tests",), "-judges", TESTS, share=0.1)
+AREAS: Mapping[str, Area] = {area.name: area for area in (CHAIN, LONGFORM, JUDGES)}
 
 
 def path_of(file: str, root: Path = ROOT) -> Path:

@@ -1,6 +1,7 @@
 """One mutated copy of the package under a level, in a process that has never seen another copy.
 
-Levels process and draw are those of `sampler check core`; level longform are the cases of `tests/tools/mutation/cases`.
+Levels process and draw are those of `sampler check core`; level longform are the cases of `tests/tools/mutation/cases`;
+level tests are the unit tests of an area.
 
 Nothing of `sampler` may be imported at the top: the process that is forked for a mutation must not know the package.
 """
@@ -20,10 +21,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tests.tools.mutation import memory
+from tests.tools.mutation import memory, unit_tests
 from tests.tools.mutation.areas import Area, Level
 
-SECONDS: Mapping[Level, int] = {"process": 60, "draw": 60, "longform": 30}
+SECONDS: Mapping[Level, int] = {"process": 60, "draw": 60, "longform": 30, "tests": 300}
 """Processor time of a level, so that a busy machine kills nothing; a mutation that takes longer is killed."""
 
 PATIENCE = 900.0  # seconds without an answer after which a copy hangs, which takes no processor time
@@ -48,7 +49,7 @@ Hints = Sequence[str]  # cases that are asked first, since they saw the mutation
 
 @dataclass(frozen=True)
 class Baseline:
-    """What an unharmed copy gives: lines that each level and, of level longform, each case runs, imports included.
+    """What an unharmed copy gives: lines that each level and, of longform and tests, each case runs, imports included.
 
     questions: pickled, what is asked and what the oracle says of it: of levels process and draw the cells with the
     reference's scores, of level longform `Questions`. None of it knows of the mutated modules.
@@ -61,7 +62,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done with a copy. mutated: the changed file; cases: those of level longform that run the change."""
+    """What is to be done with a copy. mutated: the changed file; cases: of longform and tests, those that run it."""
 
     tree: str
     level: Level
@@ -89,11 +90,12 @@ def baseline(tree: Path, area: Area, levels: Sequence[Level] = ()) -> Baseline:
     for level in levels or area.levels:
         names = {str(path): name for name, path in area.files(tree).items()}
         end = ("its process died", {}, b"")
-        fault, lines, asked = answer_of(_trace, str(tree), level, names, questions, seconds=None, silent=end, dead=end)
+        given = (str(tree), level, area.tests, names, questions)
+        fault, lines, asked = answer_of(_trace, *given, seconds=None, silent=end, dead=end)
         if fault:
             raise RuntimeError(f"the unharmed {area.name} does not pass: {fault}")
         reached[level] = frozenset().union(*lines.values())
-        by_case |= lines if level == "longform" else {}
+        by_case |= lines if level in ("longform", "tests") else {}
         questions = questions or asked
     return Baseline(reached, questions, by_case)
 
@@ -150,6 +152,10 @@ def _ask(order: Order) -> Answer:
         if order.level == "longform":
             seen = _cases(order.tree).first_objection(order.questions, order.hints, order.cases)
             return Answer(order.level, bool(seen), seen)
+        if order.level == "tests":
+            asked = [*(hint for hint in order.hints if hint in order.cases), *order.cases]
+            seen = unit_tests.first_failure(order.tree, sorted({_file_of(each) for each in asked}), asked)
+            return Answer(order.level, bool(seen), seen)
         examination = _examination(order.tree, order.level)
         cells, known = pickle.loads(order.questions)  # made by `baseline`
         importlib.import_module("sampler.run.conformance").all_cells = lambda seed: cells
@@ -197,7 +203,13 @@ def _objection(examination: Any) -> str:
     return objections[0].case if objections else f"{examination.levels[0]} {report.outcome}"
 
 
-def _trace(tree: str, level: Level, names: Mapping[str, str], questions: bytes, pipe: Connection) -> None:
+def _file_of(test: str) -> str:
+    return test.partition("::")[0]
+
+
+def _trace(
+    tree: str, level: Level, tests: Sequence[str], names: Mapping[str, str], questions: bytes, pipe: Connection
+) -> None:
     seen: set[tuple[str, int]] = set()
 
     def look(frame: Any, _event: str, _argument: Any) -> Any:
@@ -212,6 +224,8 @@ def _trace(tree: str, level: Level, names: Mapping[str, str], questions: bytes, 
         sys.settrace(look)
         if level == "longform":
             objection, lines = _case_by_case(_cases(tree), questions, seen)
+        elif level == "tests":
+            objection, lines = unit_tests.lines_by_test(tree, tests, seen)
         else:
             examination = _examination(tree, level)
             objection, lines = _objection(examination), {level: frozenset(seen)}

@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.tools.mutation.areas import ROOT, Area
+from tests.tools.mutation.areas import JUDGES, ROOT, Area
 from tests.tools.mutation.judge import SECONDS
 from tests.tools.mutation.mutations import Mutation
 from tests.tools.mutation.session import Result
@@ -45,6 +45,11 @@ them (chatterbox-tts 0.1.0, 0.1.2 and 0.1.7, recorded once for each run of the m
 with attention by its definition; slots, seeds, caps, refusals, room and memory are tested at their very limits.
 """
 
+JUDGES_LEVELS = """Each mutated copy of the package runs the unit tests that run the mutated statement, as
+found by tracing every one of {tests}.
+Powers and false alarms are compared there with oracles of their own: whole numbers, enumeration, the definition.
+"""
+
 WORDS = {
     "chain": {
         "title": "the chain",
@@ -54,6 +59,12 @@ WORDS = {
         "recorded measures, which noise it is",
     },
     "longform": {"title": "the long-form modules", "other": "mutation.md", "levels": LONGFORM_LEVELS, "outside": ""},
+    "judges": {
+        "title": "statistics and verdicts",
+        "other": "mutation.md",
+        "levels": JUDGES_LEVELS.format(tests=", ".join(f"`{test}`" for test in JUDGES.tests)),
+        "outside": "",
+    },
 }
 
 
@@ -102,7 +113,7 @@ def sentence(area: Area, total: Tally) -> str:
     )
 
 
-LOOKERS = {"chain": "the two levels", "longform": "the cases"}  # who judges an area, in words
+LOOKERS = {"chain": "the two levels", "longform": "the cases", "judges": "these tests"}  # who judges an area, in words
 
 
 def table(area: Area, found: Sequence[Tally]) -> str:

@@ -141,7 +141,7 @@ def run(
         answer = copy.judge(mutation, level, cases[:HINTS], base)
         with lock:
             result = results[mutation.name] = results[mutation.name].after(answer)
-            if result.by.startswith(f"{level}/"):
+            if result.by.startswith((f"{level}/", "tests/")):
                 cases[:] = dict.fromkeys((result.by, *cases))
             told(result)
 

@@ -1,7 +1,5 @@
 """The hand-written arguments about survivors, a file for each area, beside what a run and the named unit tests find."""
 
-import os
-import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Literal
 from tests.tools.mutation.judge import answer_of, settled
 from tests.tools.mutation.mutations import Mutation
 from tests.tools.mutation.session import Copy, Result, on_copies
+from tests.tools.mutation.unit_tests import first_failure
 
 Kind = Literal["equivalent", "outside"]
 KINDS: tuple[Kind, ...] = ("equivalent", "outside")
@@ -72,26 +71,22 @@ def faults(results: Sequence[Result], arguments: Sequence[Argument], everything:
 
 
 SECONDS = 300.0
-FAILED, PASSED = 1, 0
 
 
 def fails(copy: Copy, test: str) -> bool:
     """Run a unit test on a copy as it stands. Raises RuntimeError where pytest can neither pass nor fail it."""
-    code = answer_of(_run, str(copy.tree), test, seconds=SECONDS, silent=FAILED, dead=FAILED)
-    if code not in (PASSED, FAILED):
-        raise RuntimeError(f"pytest ended with {code} on {test}")
-    return code == FAILED
+    failed = answer_of(_failure, str(copy.tree), test, seconds=SECONDS, silent="it hangs", dead="its process died")
+    if isinstance(failed, RuntimeError):
+        raise failed
+    return bool(failed)
 
 
-def _run(tree: str, test: str, pipe: Connection) -> None:
+def _failure(tree: str, test: str, pipe: Connection) -> None:
     with settled(tree):
-        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-            del sys.modules[name]  # the copy has tests of its own
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        import pytest
-
-        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", "", "--rootdir", tree]
-        pipe.send(int(pytest.main([*options, test])))
+        try:
+            pipe.send(first_failure(tree, [test]))
+        except RuntimeError as error:
+            pipe.send(error)
 
 
 def unseen(
