@@ -8,7 +8,7 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import binom
 
-from sampler.checks.steps.draw_alternatives import TILTS, Memories, Memory, Step
+from sampler.checks.scoring.alternatives import TILTS, Memories, Memory, Step
 from sampler.statistics.bets import Bets, most_expected, payoffs
 
 SIZE, TOKENS, EOS = 60, 40, 59

@@ -9,11 +9,10 @@ import torch
 from scipy.special import softmax
 from scipy.stats import binom
 
-from sampler.checks.steps.draw_alternatives import FACTORS, other_configs
+from sampler.checks.scoring.alternatives import FACTORS, other_configs
 from sampler.checks.steps.evidence import Evidence
-from sampler.checks.steps.likelihood import Wagers
 from sampler.checks.steps.precision import precision_of
-from sampler.checks.steps.sampled import draws
+from sampler.checks.steps.sampled import add_runs, draws, wagers_of
 from sampler.config import SamplingConfig
 from sampler.engines.base import EngineInfo
 from sampler.engines.reference.chain import ReferenceEngine
@@ -39,8 +38,8 @@ class Speaks:
 
 def likelihood(evidence):
     """The finding of the wagers on the runs of a cell alone."""
-    wagers = Wagers(evidence.requests[0].config, evidence.alpha)
-    wagers.add(evidence)
+    wagers = wagers_of(evidence)
+    add_runs(wagers, evidence)
     return wagers.finding()
 
 

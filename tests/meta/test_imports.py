@@ -51,7 +51,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "matrix": GROUND,
     "checks.verdict": CHECKED,
     "checks.sentences": (),
-    "checks.steps": CHECKED,
+    "checks.steps": (*CHECKED, "checks.scoring"),
     "checks.conformance": CHECKED,
     "checks.longform": CHECKED,
     "checks.scoring": CHECKED,

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sampler.checks.scoring.named import Named
 from sampler.checks.steps.evidence import Evidence
-from sampler.checks.steps.named import Named
 from sampler.checks.steps.precision import SAID, Precision
 from sampler.checks.steps.teacher import Forced, distance, predicted
 from sampler.engines.base import Predicts

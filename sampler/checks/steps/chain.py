@@ -7,15 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from sampler.checks.scoring.bounds import seen_bounds
 from sampler.checks.steps.evidence import Evidence
 from sampler.checks.steps.recorded import (
-    UNSEEN,
     Mask,
     kept_bounds,
     nothing_recorded,
     one_step,
     recorded_steps,
-    seen_bounds,
 )
 from sampler.checks.verdict import Finding, some_ids
 from sampler.engines.base import Evaluation, Explains, Processes, call_process
@@ -24,7 +23,7 @@ from sampler.engines.rules import rules_of, written
 from sampler.errors import Unsupported
 from sampler.requests import Logits, Steps
 from sampler.stages import ALL_STAGES
-from sampler.statistics.distance import drawable, total_variation
+from sampler.statistics.distance import UNSEEN, drawable, total_variation
 
 LARGEST_VARIATION = 1e-5
 """Total variation that float32 rounding may cause between two correct chains."""

@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler.checks.scoring.bounds import seen_bounds
 from sampler.checks.steps.coverage import gaps, judged_steps
 from sampler.checks.steps.evidence import Evidence
 from sampler.checks.steps.forced import FORCING
 from sampler.checks.verdict import Finding
-from sampler.engines.base import Explains, Level
+from sampler.engines.base import Level
 from sampler.requests import Context, Logits, Steps
 
 STEPS_AT_ONCE = 64
@@ -18,9 +19,6 @@ DECIDED = 32768.0
 """The score, positive or negative, that the alignment analyzer writes in place of a logit."""
 
 EXACT_DTYPES = ("float32", "float64")
-
-UNSEEN = 80.0
-"""A token this far below the best has a probability under the smallest normal float32: no draw reaches it."""
 
 MOST_NOISE = 2**24
 """Values of noise that are kept for all checks of a cell; what is beyond is made again."""
@@ -83,12 +81,6 @@ def decided(logits: Logits, flags: Sequence[str], eos_ids: Sequence[int]) -> Log
         elif "suppressed" in some:
             row[:, eos] = -DECIDED
     return result
-
-
-def seen_bounds(reference: Explains, steps: Steps) -> tuple[Mask, Mask]:
-    """Which tokens must and may be kept, (T, V) each; a token that no draw can reach need not be."""
-    must, may, final = reference.bounds(steps)
-    return must & (final.scores >= final.scores.max(axis=-1, keepdims=True) - UNSEEN), may
 
 
 def kept_bounds(evidence: Evidence, steps: Steps) -> tuple[Mask, Mask]:

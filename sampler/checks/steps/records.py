@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from sampler.checks.scoring.named import Named
 from sampler.checks.steps.alternatives import Suspect, explained
 from sampler.checks.steps.coverage import broken_steps, gaps, recorded_logits
 from sampler.checks.steps.evidence import Evidence
-from sampler.checks.steps.named import Named
 from sampler.checks.steps.plausible import (
     chain_applied,
     follows_the_prompt,

@@ -1,21 +1,22 @@
 """Whether the drawn tokens are right: kept by the chain, and the same that the reference draws with the same noise."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import bdtrc, log_softmax, softmax
 
+from sampler.checks.scoring.named import Named
+from sampler.checks.scoring.wagers import Block, Wagers, likeliest
 from sampler.checks.steps.coverage import gaps
 from sampler.checks.steps.evidence import Evidence
-from sampler.checks.steps.likelihood import Wagers, likeliest
-from sampler.checks.steps.named import Named
-from sampler.checks.steps.recorded import Mask, kept_bounds, nothing_recorded, one_step, recorded_steps
+from sampler.checks.steps.race import Race
+from sampler.checks.steps.recorded import kept_bounds, nothing_recorded, one_step, recorded_steps
 from sampler.checks.verdict import Finding, some_ids
-from sampler.engines.base import Evaluation, Explains
+from sampler.engines.base import Evaluation
 from sampler.requests import Steps
 from sampler.stages import Stage, of_kind
 
@@ -81,7 +82,7 @@ def _other_value(evidence: Evidence) -> Named | None:
     found = _follows(evidence)
     if found.outcome == "failed":
         return Named(found.stage, found.message)
-    other = likeliest(evidence)
+    other = likeliest(evidence.requests[0].config, recorded_steps(evidence), evidence.reference)
     return other and other._replace(text=f"with {other.text} all of them may be drawn")
 
 
@@ -146,7 +147,7 @@ def draws(evidence: Evidence) -> Finding:
             if evidence.requests[0].config.greedy:
                 return Finding.skipped("draw", "draw", "unsupported", "the engine does not take the suite's noise")
             return _noise_of_its_own(evidence, len(steps.tokens))
-        race = _Race.of(evidence.reference, steps, *kept_bounds(evidence, steps))
+        race = Race.of(evidence.reference, steps, *kept_bounds(evidence, steps))
         checked += len(race.lost)
         close += int(((race.best != steps.tokens) & ~race.lost).sum())
         lost = np.flatnonzero(race.lost).tolist()
@@ -193,11 +194,11 @@ def _judged_by_bets(evidence: Evidence) -> Finding:
     That is right with bets alone, whose rate of false alarms does not depend on when one stops. A token of the cell's
     own runs that may not be drawn is left to `allowed`; of further runs `allowed` is asked here.
     """
-    wagers, reseeded = Wagers(evidence.requests[0].config, evidence.alpha), _reseeded(evidence)
+    wagers, reseeded = wagers_of(evidence), _reseeded(evidence)
     parts = [] if reseeded is None else [reseeded]
     drawn = [len(generation.tokens) for generation in evidence.generations]
     wanted = min(MOST_RUNS, int(np.ceil(ROUND / max(1.0, float(np.mean(drawn))))))
-    wagers.add(evidence)
+    add_runs(wagers, evidence)
     first = number = 0
     wrong: Finding | None = None
     while parts or evidence.further is not None:
@@ -213,12 +214,24 @@ def _judged_by_bets(evidence: Evidence) -> Finding:
             message = f"in a further run: {'; '.join(gaps(part))}: any token may have been drawn there"
             return replace(wagers.finding(), outcome="inconclusive", reason="not_recorded", message=message)
         before = wagers.outside
-        wagers.add(part)
+        add_runs(wagers, part)
         if wagers.outside > before and wrong is None:
             wrong = allowed(part)
     if wrong is None or wagers.rejected:
         return wagers.finding()
     return replace(wrong, message=f"of further runs with other seeds {wrong.message}")
+
+
+def wagers_of(evidence: Evidence) -> Wagers:
+    """Bets on the tokens of a cell."""
+    rounding = evidence.precision.rounding
+    return Wagers(evidence.requests[0].config, evidence.alpha, evidence.reference, rounding)
+
+
+def add_runs(wagers: Wagers, evidence: Evidence) -> None:
+    """Every recorded run of a cell, one after the other."""
+    for _, steps in itertools.groupby(recorded_steps(evidence), key=lambda steps: steps.request):
+        wagers.add(Block(some, *kept_bounds(evidence, some)) for some in steps)
 
 
 def _log_probabilities(evidence: Evidence) -> Iterator[float]:
@@ -229,39 +242,6 @@ def _log_probabilities(evidence: Evidence) -> Iterator[float]:
             rows = np.arange(len(steps.tokens))
             values = log_softmax(final, axis=-1)[rows, steps.tokens]
             yield float(np.where(np.isfinite(values), values, 0.0).sum())
-
-
-@dataclass(frozen=True)
-class _Race:
-    """Score plus noise at T steps. best: of the tokens that must be kept; gap: its lead over the drawn token.
-
-    reach: the largest effect of rounding; lost: whether the drawn token cannot have won; all (T,).
-    """
-
-    best: NDArray[np.int64]
-    gap: NDArray[np.float64]
-    reach: NDArray[np.float64]
-    lost: Mask
-
-    @classmethod
-    def of(cls, reference: Explains, steps: Steps, must: Mask, may: Mask) -> "_Race":
-        final = reference.evaluate(steps, "generous")[-1]
-        rows = np.arange(len(steps.tokens))
-        raced = final.scores + np.asarray(steps.gumbel)
-        best = np.where(must, raced, -np.inf).argmax(axis=-1)
-        with np.errstate(invalid="ignore"):
-            gap = raced[rows, best] - raced[rows, steps.tokens]
-        reach = final.error[rows, best] + final.error[rows, steps.tokens] + 1e-6 * np.abs(raced[rows, best])
-        ran = must.any(axis=-1) & final.kept[rows, steps.tokens]
-        lost = ~may[rows, steps.tokens] | (ran & (gap > reach))
-        return cls(best, gap, reach, lost)
-
-    def describe(self, steps: Steps, index: int) -> str:
-        lead = f"ahead by {self.gap[index]:.3g} (rounding explains {self.reach[index]:.1g})"
-        return (
-            f"{steps.name(index)}: token {steps.tokens[index]} was drawn, the reference draws {self.best[index]} "
-            f"with the same noise, {lead if np.isfinite(self.gap[index]) else 'and removes the other'}"
-        )
 
 
 def missing_stages(evidence: Evidence) -> list[Stage]:
@@ -282,7 +262,7 @@ def _explains(evidence: Evidence, stage: Stage) -> bool:
         if steps.gumbel is None:
             explained = bool(may[np.arange(len(steps.tokens)), steps.tokens].all())
         else:
-            explained = not _Race.of(evidence.reference, steps, must, may).lost.any()
+            explained = not Race.of(evidence.reference, steps, must, may).lost.any()
         if not explained:
             return False
     return True

@@ -37,10 +37,12 @@ class ReferenceEngine:
 
     input_rounding: relative error of the other engine's logits and probabilities; 0 for float32. Its sums must be as
     exact as in float32. rules: those by which the other engine differs from HuggingFace (engines/rules.py).
+    input_error: by how much, in nats, each of the other engine's logits may be off beside that.
     """
 
     input_rounding: float = 0.0
     rules: Rules = field(default_factory=dict, hash=False)
+    input_error: float = 0.0
 
     @property
     def info(self) -> EngineInfo:
@@ -89,9 +91,7 @@ class ReferenceEngine:
         """The state of (B, V) before and after every stage, the last one final."""
         batch = rewritten(batch, self.rules)
         scores = np.asarray(batch.logits, dtype=np.float64)
-        states = [
-            Evaluation("logits", scores, self.input_rounding * np.where(np.isfinite(scores), np.abs(scores), 0.0))
-        ]
+        states = [Evaluation("logits", scores, self._error(scores))]
         check_history(batch)
         for stage in batch.config.order:
             if stage in OPTIONAL:
@@ -105,11 +105,15 @@ class ReferenceEngine:
             states.append(without(states[-1], "greedy", ~kept))
         return states
 
+    def _error(self, logits: Array) -> Array:
+        return np.where(np.isfinite(logits), self.input_rounding * np.abs(logits) + self.input_error, 0.0)
+
     def _apply(self, stage: Stage, state: Evaluation, batch: Batch, sign: float) -> Evaluation:
         """Apply a stage of the default order."""
         config, uncond = batch.config, batch.uncond_logits
         if stage == "cfg" and uncond is not None:
-            return _guide(state, np.asarray(uncond, dtype=np.float64), config, self.input_rounding)
+            other = np.asarray(uncond, dtype=np.float64)
+            return _guide(state, other, config, self._error(other))
         if stage == "repetition_penalty" and config.repetition_penalty != 1:
             return _penalize(state, penalized_ids(batch, self.rules), config.repetition_penalty, self.rules)
         if stage == "temperature" and config.temperature not in (0, 1):
@@ -142,10 +146,10 @@ class ReferenceEngine:
         return must, may, runs[0][-1]
 
 
-def _guide(state: Evaluation, uncond: Array, config: SamplingConfig, rounding: float) -> Evaluation:
+def _guide(state: Evaluation, uncond: Array, config: SamplingConfig, uncertain: Array) -> Evaluation:
     """Mix c + w (c - u) or u + w (c - u), on logits; removed conditional logits stay removed.
 
-    rounding: relative error of the unconditional logits as read; the errors of both inputs are multiplied too.
+    uncertain: errors of the unconditional logits as read, (B, V); the errors of both inputs are multiplied too.
     """
     logits = state.scores
     with np.errstate(invalid="ignore"):
@@ -156,7 +160,7 @@ def _guide(state: Evaluation, uncond: Array, config: SamplingConfig, rounding: f
         error = size * ROUNDING + UNDERFLOW * (1 + np.abs(logits - uncond))
         weight = abs(config.cfg_weight)
         own, other = (1 + weight, weight) if config.cfg_convention == "conditional" else (weight, 1 + weight)
-        error += own * state.error + other * rounding * np.abs(uncond)
+        error += own * state.error + other * uncertain
     return Evaluation("cfg", mixed, np.where(np.isfinite(error), error, 0.0))
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.checks.steps.draw_alternatives import TILTS, Memories, Step
+from sampler.checks.scoring.alternatives import TILTS, Memories, Step
 from sampler.statistics.bets import Bets
 from tests.tools.calibration.distributions import Array, Distribution
 from tests.tools.calibration.experiments import TILTED_DRAWS, Rng, Samples, tokens_of

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.checks.steps.named import Named
+from sampler.checks.scoring.named import Named
 from sampler.config import CfgConvention, SamplingConfig
 from sampler.stages import Stage
 

@@ -1,14 +1,15 @@
-"""Whether tokens that an engine drew with noise of its own follow the chain's distribution of its recorded logits."""
+"""Whether drawn tokens follow the distribution that the chain makes of given logits: bets on other ways to draw."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
-from sampler.checks.steps.draw_alternatives import (
+from sampler.checks.scoring.alternatives import (
     FACTORS,
     LIFTS,
     TILTS,
@@ -18,14 +19,15 @@ from sampler.checks.steps.draw_alternatives import (
     looser_configs,
     other_configs,
 )
-from sampler.checks.steps.evidence import Evidence
-from sampler.checks.steps.named import Named
-from sampler.checks.steps.other_chains import OtherChains
-from sampler.checks.steps.recorded import kept_bounds, recorded_steps
+from sampler.checks.scoring.named import Named
+from sampler.checks.scoring.other_chains import OtherChains
 from sampler.checks.verdict import Finding
 from sampler.config import SamplingConfig
+from sampler.engines.base import Explains
 from sampler.requests import Steps
 from sampler.statistics.bets import LEAST_ERROR, Bets
+
+Mask = NDArray[np.bool_]
 
 REQUIRED = 0.5
 """The relative change of the temperature that `passed` has to detect: half of it, or twice."""
@@ -33,18 +35,35 @@ REQUIRED = 0.5
 UNIT = "relative change of the temperature"
 
 
+class Block(NamedTuple):
+    """Steps of one run, and which tokens each of them must and may keep, bool (T, V).
+
+    networks: the same steps with the logits of each network that is bet on.
+    """
+
+    steps: Steps
+    must: Mask
+    may: Mask
+    networks: Sequence[Steps] = ()
+
+
 @dataclass
 class Wagers:
     """Bets on other temperatures, penalties, filters, EOS and reused noise: right draws make none of them rich.
 
-    runs, outside: of the runs so far, and of their tokens that no reading of the chain keeps.
+    config: of all runs. rounding: relative error of the logits beyond float32, which widens what a right engine may
+    draw (Bets.place). networks: what each further network is. said: how the tokens were drawn, for messages. runs,
+    outside: of the runs so far, and of their tokens that no reading of the chain keeps.
 
-    Each bet is on the token given that it is one that the chain keeps for sure; of others `allowed` tells. In half
-    precision the tolerance of the records widens what a right engine may draw (Bets.place).
+    Each bet is on the token given that it is one that the chain keeps for sure; others are not for bets to judge.
     """
 
     config: SamplingConfig
     alpha: float
+    reference: Explains
+    rounding: float = 0.0
+    networks: Sequence[Named] = ()
+    said: str = "it draws with noise of its own"
     runs: int = 0
     outside: int = 0
     names: list[Named] = field(init=False)
@@ -56,41 +75,39 @@ class Wagers:
     def __post_init__(self) -> None:
         others = list(other_configs(self.config))
         self._configs = [config for _, config in others]
-        self.names = [*(named for named, _ in others), *(named for named, _ in TILTS)]
+        self.names = [*(named for named, _ in others), *self.networks, *(named for named, _ in TILTS)]
         self.bets = Bets(len(self.names))
 
-    def add(self, evidence: Evidence) -> None:
-        """Further runs, all with the same config."""
-        memories, request = Memories(cell=self._cell), -1
-        for steps in recorded_steps(evidence):
-            if steps.request != request:
-                memories, request = Memories(cell=self._cell), steps.request
-            _, may = kept_bounds(evidence, steps)
+    def add(self, run: Iterable[Block]) -> None:
+        """A further run, with the same config."""
+        memories = Memories(cell=self._cell)
+        for block in run:
+            steps, may = block.steps, block.may
             self.outside += int((~may[np.arange(len(steps.tokens)), steps.tokens]).sum())
-            for row, step, others in self._sure(evidence, steps):
+            for row, step, others in self._sure(block):
                 memories.runs = self._steps[len(steps.history[row])]
                 drawn = int(np.searchsorted(step.ids, steps.tokens[row]))
                 q = np.array([*others, *(tilt(step, memories) for _, tilt in TILTS)])
                 self.bets.place(step.p, q, drawn, step.error)
                 memories.learn(step, drawn)
-        self.runs += len(evidence.generations)
+        self.runs += 1
 
-    def _sure(self, evidence: Evidence, steps: Steps) -> Iterator[tuple[int, Step, list[np.ndarray]]]:
+    def _sure(self, block: Block) -> Iterator[tuple[int, Step, list[np.ndarray]]]:
         """The steps at which the drawn token is surely kept, and so is another one: row, step, the other chains' p."""
-        must, _ = kept_bounds(evidence, steps)
-        final = evidence.reference.evaluate(steps)[-1]
-        chains = OtherChains.of(steps, np.where(must, final.scores, -np.inf), evidence.reference)
+        steps, must = block.steps, block.must
+        final = self.reference.evaluate(steps)[-1]
+        chains = OtherChains.of(steps, np.where(must, final.scores, -np.inf), self.reference)
         others, ids = [chains.scores(config) for config in self._configs], chains.ids
-        rounding = evidence.precision.rounding
+        others += [chains.of_network(network).scores(self.config) for network in block.networks]
+        ends = steps.context.eos_ids if steps.context else ()
         for row, token in enumerate(steps.tokens.tolist()):
             sure = must[row, ids[row]]
             kept = ids[row, sure]
             if len(kept) < 2 or token not in kept:
                 continue
             p = softmax(final.scores[row, kept])
-            error = final.error[row, kept] + max(LEAST_ERROR, rounding)
-            eos = np.isin(kept, evidence.engine.info.eos_ids)
-            yield row, Step(kept, p, eos, error), chains.among(row, sure, others, p)
+            error = final.error[row, kept] + max(LEAST_ERROR, self.rounding)
+            yield row, Step(kept, p, np.isin(kept, ends), error), chains.among(row, sure, others, p)
 
     @property
     def rejected(self) -> bool:
@@ -104,7 +121,7 @@ class Wagers:
     def finding(self) -> Finding:
         judged, best = self.bets.judge(self.alpha), self.names[self.bets.best]
         factor, lift = self._smallest("temperature", FACTORS), self._smallest("EOS", LIFTS)
-        said = "it draws with noise of its own"
+        said = self.said
         if judged.rejected:
             message = (
                 f"{said}, not from the chain's distribution: with {best.text} its {judged.n} tokens are "
@@ -140,16 +157,15 @@ class Wagers:
         return smallest
 
 
-def likeliest(evidence: Evidence) -> Named | None:
+def likeliest(config: SamplingConfig, runs: Iterable[Steps], reference: Explains) -> Named | None:
     """The other chain, of those that can draw every token, under which the runs are most likely; None if there is none.
 
     Among the others are those that keep more, and those that lack one stage.
     """
-    config = evidence.requests[0].config
     totals = dict.fromkeys([*looser_configs(config), *other_configs(config)], 0.0)
-    for steps in recorded_steps(evidence):
+    for steps in runs:
         for name, other in list(totals):
-            scores = evidence.reference.evaluate(steps.with_config(other), "generous")[-1].scores
+            scores = reference.evaluate(steps.with_config(other), "generous")[-1].scores
             own = log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens].sum()
             totals[name, other] += float(own)
     best = max(totals, key=lambda pair: totals[pair], default=None)

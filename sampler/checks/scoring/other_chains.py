@@ -5,7 +5,7 @@ a threshold are not told apart. What a right engine draws comes from the referen
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,15 @@ class OtherChains:
         )
         assert logits is not None  # noqa: S101 - for the type
         return cls(steps, ids, reference, logits, uncond, np.take_along_axis(seen, ids, axis=-1))
+
+    def of_network(self, steps: Steps) -> "OtherChains":
+        """The same tokens of the same steps with other logits."""
+        logits, uncond = (
+            None if values is None else np.take_along_axis(np.asarray(values, dtype=np.float64), self.ids, axis=-1)
+            for values in (steps.logits, steps.uncond_logits)
+        )
+        assert logits is not None  # noqa: S101 - for the type
+        return replace(self, steps=steps, logits=logits, uncond=uncond)
 
     def scores(self, config: SamplingConfig) -> Array:
         """(T, C), from the reference itself where an optional stage or a declared rule has a say."""

@@ -1,0 +1,51 @@
+"""Tokens that no right engine can draw: a proof, which needs no budget of false alarms."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from sampler.engines.base import Evaluation, Explains
+from sampler.requests import Steps
+
+
+class Impossible(NamedTuple):
+    """A token that the chain removes. depth: how many nats it lies below the least likely token that is kept.
+
+    run: its name. stage: which one removes it; `draw` if its logit is -inf.
+    """
+
+    run: str
+    step: int
+    token: int
+    stage: str
+    depth: float
+
+    def __str__(self) -> str:
+        edge = f"{self.depth:.2g} nats below the edge" if np.isfinite(self.depth) else "which the model never gives"
+        removed = "" if self.stage == "draw" else f"; {self.stage} removes it"
+        return f"token {self.token} at step {self.step} of {self.run}, {edge}{removed}"
+
+
+def impossible_tokens(run: str, steps: Steps, may: np.ndarray, reference: Explains) -> list[Impossible]:
+    """The drawn tokens outside of `may` (T, V), each with the stage that removes it."""
+    rows = np.flatnonzero(~may[np.arange(len(steps.tokens)), steps.tokens])
+    if not len(rows):
+        return []
+    chosen = steps.only(rows.tolist())
+    states = reference.evaluate(chosen)
+    places = chosen.context.step if chosen.context else rows
+    return [
+        Impossible(run, int(places[index]), int(token), *_removed(states, index, int(token)))
+        for index, token in enumerate(chosen.tokens.tolist())
+    ]
+
+
+def _removed(states: Sequence[Evaluation], row: int, token: int) -> tuple[str, float]:
+    for before, after in pairwise(states):
+        if before.kept[row, token] and not after.kept[row, token]:
+            kept = before.scores[row][after.kept[row]]
+            depth = float(kept.min() - before.scores[row, token]) if len(kept) else float("inf")
+            return ("temperature" if after.stage == "greedy" else after.stage), depth
+    return "draw", float("inf")

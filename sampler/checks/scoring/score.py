@@ -1,0 +1,195 @@
+"""Tokens scored under a reference: whether each is possible and drawn from its distribution, and how runs end.
+
+A right engine draws token t from p_t, what the chain makes of the reference's logits for the run's own earlier tokens.
+So a token outside of the support is a proof, and the bets of `wagers.py` hold however many runs are scored, and
+whenever one stops: their mean wealth reaches 1 / alpha with a probability of at most alpha. Nothing here knows a model.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+from scipy.special import log_softmax
+
+from sampler.checks.scoring.alternatives import looser_configs, other_configs
+from sampler.checks.scoring.bounds import seen_bounds
+from sampler.checks.scoring.impossible import Impossible, impossible_tokens
+from sampler.checks.scoring.named import Named
+from sampler.checks.scoring.wagers import Block, Wagers
+from sampler.checks.verdict import Finding
+from sampler.config import SamplingConfig
+from sampler.engines.base import Explains
+from sampler.requests import Steps, StopReason
+
+LEVEL: Final = "generate"
+
+Scorer = Callable[[SamplingConfig], Iterable[Steps]]
+"""The steps of a run with their logits, in order, under a config."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run to score. name: for messages. tokens: with EOS where it ended. steps: its steps under a config."""
+
+    name: str
+    tokens: Sequence[int]
+    stop_reason: StopReason
+    steps: Scorer = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """By how much a right engine's logits may differ from the reference's, in nats.
+
+    edge: before a token counts as impossible. logit: for what bets are paid.
+    """
+
+    name: str
+    edge: float
+    logit: float
+
+
+CANDIDATES = 3
+"""The likeliest causes, each of which is named only if the runs do not reject it."""
+
+MOST_TOKENS = 600
+"""Tokens from which the likeliest cause is chosen."""
+
+SINGLE = Tolerance("float32", edge=2e-3, logit=5e-5)
+"""Right float32 implementations of Finch differ by at most 1.4e-5 (docs/decisions.md, "Scoring")."""
+
+
+@dataclass
+class Score:
+    """The tokens of runs with one config, judged run by run.
+
+    references: with the tolerance of the edge, and of the logits. vocabulary: number of ids. enough: how many tokens
+    were scored when the bets were decided, None if they are not. wrong: what is wrong with how runs end.
+    """
+
+    config: SamplingConfig
+    alpha: float
+    edges: Explains
+    reference: Explains
+    vocabulary: int
+    eos_ids: Sequence[int]
+    checked: int = 0
+    enough: int | None = None
+    impossible: list[Impossible] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    wagers: Wagers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wagers = Wagers(self.config, self.alpha, self.reference, said="the tokens were drawn by the engine itself")
+
+    @property
+    def decided(self) -> bool:
+        """Whether further runs cannot change the outcome."""
+        return bool(self.impossible) or self.wagers.rejected
+
+    def add(self, run: Run) -> None:
+        """Score a further run. Its tokens up to the first that is no id of the vocabulary are scored."""
+        self.runs.append(run)
+        self.wrong += protocol(run, self.vocabulary, self.eos_ids)
+        self.wagers.add(self._blocks(run))
+        if self.enough is None and self.decided:
+            self.enough = self.checked
+
+    def _blocks(self, run: Run) -> Iterator[Block]:
+        for steps in run.steps(self.config):
+            must, may = seen_bounds(self.edges, steps)
+            self.impossible += impossible_tokens(run.name, steps, may, self.edges)
+            self.checked += len(steps.tokens)
+            yield Block(steps, must, may)
+
+    def findings(self) -> dict[str, Finding]:
+        """The answers by check, in the order of the contract."""
+        cause = self.cause() if self.decided else None
+        return {"impossible": self._support(cause), "evidence": self._evidence(cause), "protocol": self._protocol()}
+
+    def _support(self, cause: Named | None) -> Finding:
+        if not self.checked:
+            return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token")
+        if not self.impossible:
+            message = f"each of the {self.checked:,} tokens is one that the reference can draw"
+            return Finding(LEVEL, "draw", "passed", self.checked, message, statistic=0, bound=0)
+        first = self.impossible[0]
+        message = f"impossible: {first}; {len(self.impossible)} of {self.checked:,} tokens are"
+        stage = cause.stage if cause else first.stage
+        count = len(self.impossible)
+        return Finding(LEVEL, stage, "failed", self.checked, message + _named(cause), statistic=count, bound=0)
+
+    def _evidence(self, cause: Named | None) -> Finding:
+        if not self.checked:
+            return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token")
+        found = self.wagers.finding()
+        if found.outcome != "failed":
+            return found
+        stage = cause.stage if cause else found.stage
+        return replace(found, stage=stage, message=found.message + _named(cause))
+
+    def _protocol(self) -> Finding:
+        if not self.wrong:
+            message = f"all {len(self.runs)} runs end as they say"
+            return Finding(LEVEL, "stop", "passed", len(self.runs), message, statistic=0, bound=0)
+        more = f", and {len(self.wrong) - 1} more" if len(self.wrong) > 1 else ""
+        count = len(self.wrong)
+        return Finding(LEVEL, "stop", "failed", len(self.runs), self.wrong[0] + more, statistic=count, bound=0)
+
+    def cause(self) -> Named | None:
+        """What an engine does otherwise that makes these tokens likeliest and is not rejected itself."""
+        others = [*looser_configs(self.config), *other_configs(self.config)]
+        likelihoods = {named: self._likelihood(config) for named, config in others}
+        best, bets = max(likelihoods.values()), self.wagers.bets
+        if not self.impossible and bets.logs.max() > best - self._likelihood(self.config):
+            return self.wagers.names[bets.best]
+        configs = dict(others)
+        for named in sorted(likelihoods, key=lambda named: -likelihoods[named])[:CANDIDATES]:
+            if math.isfinite(likelihoods[named]) and not self._under(configs[named]).decided:
+                return named
+        return None
+
+    def _likelihood(self, config: SamplingConfig) -> float:
+        """The log-likelihood of the first tokens under another config, -inf if it cannot draw one of them."""
+        total, left = 0.0, MOST_TOKENS
+        for run in self.runs:
+            for steps in run.steps(config):
+                scores = self.edges.evaluate(steps, "generous")[-1].scores
+                total += float(log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens].sum())
+                left -= len(steps.tokens)
+            if left <= 0 or total == -math.inf:
+                break
+        return total
+
+    def _under(self, config: SamplingConfig) -> "Score":
+        """The same runs scored under another config."""
+        other = replace(self, config=config, checked=0, enough=None, impossible=[], wrong=[], runs=[])
+        for run in self.runs:
+            other.add(run)
+            if other.decided:
+                break
+        return other
+
+
+def _named(cause: Named | None) -> str:
+    if cause is None:
+        return "; none of the known causes explains it"
+    return f"; it looks like {cause.text}"
+
+
+def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int]) -> Iterator[str]:
+    """What contradicts the contract of runs: ids, EOS and the stop reason."""
+    outside = next((token for token in run.tokens if not 0 <= token < vocabulary), None)
+    if outside is not None:
+        yield f"{run.name} has token {outside}; the model has {vocabulary:,} ids, from 0"
+    early = next((step for step, token in enumerate(run.tokens[:-1]) if token in eos_ids), None)
+    if early is not None:
+        yield f"{run.name} goes on after EOS at step {early}"
+    last = run.tokens[-1] if run.tokens else None
+    if run.stop_reason in ("eos", "forced_eos") and last not in eos_ids:
+        yield f"{run.name} says {run.stop_reason}, but its last token is {last}"
+    if run.stop_reason == "length" and last in eos_ids:
+        yield f"{run.name} ends with EOS, but says length"
