@@ -106,7 +106,8 @@ class ReferenceEngine:
         return states
 
     def _error(self, logits: Array) -> Array:
-        return np.where(np.isfinite(logits), self.input_rounding * np.abs(logits) + self.input_error, 0.0)
+        finite = np.isfinite(logits)
+        return self.input_rounding * np.where(finite, np.abs(logits), 0.0) + self.input_error * finite
 
     def _apply(self, stage: Stage, state: Evaluation, batch: Batch, sign: float) -> Evaluation:
         """Apply a stage of the default order."""
