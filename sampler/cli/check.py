@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sampler.checks.longform.absolute import RunLimits
     from sampler.engines.base import EngineInfo, Level
     from sampler.run.report import Report
+    from sampler.run.scoring import Bounds
 
 
 def check(
@@ -40,7 +41,8 @@ def check(
         str | None,
         typer.Option(
             "--against",
-            help="Another engine, to compare at predict and generate; for token runs, the file of the reference runs.",
+            help="Another engine, to compare at predict and generate; for token runs, the file of the reference runs, "
+            "or the model that made them: core, a folder of weights, or an engine with predict().",
         ),
     ] = None,
     level: Annotated[
@@ -57,6 +59,8 @@ def check(
     limit_looping: LimitLooping = 0.02,
     limit_missing: LimitMissing = 0.02,
     detect: Detect = 0.2,
+    runs: Annotated[int | None, typer.Option("--runs", help="Of token runs, score so many at most.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Score token runs for so long at most.")] = None,
     *,
     strict: Strict = False,
 ) -> int:
@@ -64,7 +68,9 @@ def check(
     check_numbers(false_alarm_rate, tolerance, seed)
     run_limits = check_limits(limit_looping, limit_missing, detect)
     if engine.endswith(".jsonl"):
-        return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate, run_limits)
+        bounds = _bounds(against, runs, minutes)
+        return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate, run_limits, bounds)
+    _bounds(None, runs, minutes)
     levels = _levels(level)
     _check_against(against, levels)
     settings = {"levels": levels, "seed": seed, "rate": false_alarm_rate, "tolerance": tolerance, "strict": strict}
@@ -113,6 +119,19 @@ def _check_against(against: str | None, levels: "tuple[Level, ...]") -> None:
         raise ConfigError(f"--against is not for --level {levels[0]}", hint=hint)
 
 
+def _bounds(against: str | None, runs: int | None, minutes: float | None) -> "Bounds":
+    """The bounds of scoring. Raises ConfigError where nothing is scored, or for a bound out of range."""
+    from sampler.run.scoring import Bounds, is_model
+
+    for name, value in (("--runs", runs), ("--minutes", minutes)):
+        if value is not None and (against is None or not is_model(against)):
+            hint = "it bounds the scoring of token runs under a model: sampler check TOKENS.jsonl --against core"
+            raise ConfigError(f"{name} {value:g} without a model", hint=hint)
+        if value is not None and not 0 < value < float("inf"):
+            raise ConfigError(f"{name} {value:g}", hint="expected more than 0")
+    return Bounds(runs, minutes)
+
+
 def _check_tokens(
     path: Path,
     against: str | None,
@@ -121,6 +140,7 @@ def _check_tokens(
     json: Path | None,
     rate: float,
     limits: "RunLimits",
+    bounds: "Bounds",
 ) -> int:
     from sampler.results.report import conformance as check_report
     from sampler.results.report import terminal
@@ -132,10 +152,11 @@ def _check_tokens(
     if tolerance:
         raise ConfigError(f"--tolerance {tolerance} is not for token runs", hint="leave it out")
     console = plain_console()
-    examination = TokenFileRun(path, against, rate, limits)
+    examination = TokenFileRun(path, against, rate, limits, bounds)
     runs, reference = examination.read()
     with check_report.written_at_the_end(json) as write:
-        for line in check_report.token_header(str(path), runs, against, reference, rate):
+        scored = None if examination.model is None else _named(examination.model.info)
+        for line in check_report.token_header(str(path), runs, against, reference, rate, scored):
             console.print(line)
         start = time.perf_counter()
         with terminal.check_progress(console) as progress:

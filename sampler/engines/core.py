@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler import chain, finch
+from sampler.alignment import AlignmentStreamAnalyzer
 from sampler.config import SamplingConfig
 from sampler.engines.base import EVERYTHING, EngineInfo
 from sampler.generation.generator import Generator
@@ -120,10 +121,33 @@ class CoreEngine:
         """Teacher-forced logits, conditional and unconditional: (2, len + 1, V); (len + 1, V) without guidance."""
         checkpoint = self.generator.checkpoint
         guided = guided and checkpoint.config.guidance
-        text = checkpoint.tokenizer.encode(prompt, language) if isinstance(prompt, str) else prompt
-        model, voice, bos_count = checkpoint.model, checkpoint.voice, self.generator.bos_count
-        logits = np.array(model.teacher_forced(text, voice, tokens, bos_count=bos_count, guided=guided))
+        text, model, bos_count = self._ids(prompt, language), checkpoint.model, self.generator.bos_count
+        logits = np.array(model.teacher_forced(text, checkpoint.voice, tokens, bos_count=bos_count, guided=guided))
         return logits if guided else logits[0]
+
+    def decided(
+        self, prompt: str | tuple[int, ...], tokens: Sequence[int], language: str = "en", *, guided: bool = True
+    ) -> tuple[Logits, tuple[str, ...]]:
+        """As `predict`, and the flags that the alignment analyzer sets at each of the len + 1 steps."""
+        checkpoint, analyzer = self.generator.checkpoint, self.generator.analyzer
+        if analyzer is None:
+            return self.predict(prompt, tokens, language, guided=guided), ()
+        guided = guided and checkpoint.config.guidance
+        text, model, bos_count = self._ids(prompt, language), checkpoint.model, self.generator.bos_count
+        forced, attention = model.forced_with_attention(
+            text, checkpoint.voice, tokens, bos_count=bos_count, guided=guided
+        )
+        state = AlignmentStreamAnalyzer(analyzer, 1, checkpoint.config.eos_id)
+        state.start(0, len(text))
+        heads, drawn = [np.array(rows, dtype=np.float32) for rows in attention], [checkpoint.config.bos_id, *tokens]
+        flags = tuple(
+            state.step([0], [[rows[step] for rows in heads]], [token]).flags(0) for step, token in enumerate(drawn)
+        )
+        logits = np.array(forced)
+        return logits if guided else logits[0], flags
+
+    def _ids(self, prompt: str | tuple[int, ...], language: str) -> Sequence[int]:
+        return self.generator.checkpoint.tokenizer.encode(prompt, language) if isinstance(prompt, str) else prompt
 
     def generate(
         self, requests: Sequence[Request], on_step: Callable[[int, int], None] = lambda tokens, finished: None

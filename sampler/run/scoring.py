@@ -1,84 +1,235 @@
-"""Token runs under a model: the logits of teacher forcing for `checks.scoring`."""
+"""Token runs under a model: the logits of teacher forcing, for `checks.scoring`."""
 
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from sampler import finch
 from sampler.checks.scoring.score import SINGLE, Run, Score, Tolerance
+from sampler.checks.steps.recorded import decided
 from sampler.checks.steps.teacher import predicted
+from sampler.checks.verdict import OUTCOMES, Finding
 from sampler.config import SamplingConfig
-from sampler.engines.base import EngineInfo, Predicts
+from sampler.engines.base import Engine, EngineInfo, Predicts
+from sampler.engines.capabilities import following
+from sampler.engines.core import CoreEngine
+from sampler.engines.limits import DEFAULT_LIMITS
+from sampler.engines.load import load_engine
 from sampler.engines.reference.chain import ReferenceEngine
-from sampler.requests import Context, Logits, Request, Steps, StopReason
+from sampler.engines.registry import ENGINES
+from sampler.engines.remote import RemoteEngine
+from sampler.errors import EngineError, TokensError, Unsupported
+from sampler.requests import Context, Logits, Request, Steps
+from sampler.results.store.tokens import TokenLine
 
 STEPS_AT_ONCE = 64
 
+NAMING = 600
+"""Tokens that are scored, if there are so many, although the outcome is known: they tell the cause."""
 
-@dataclass(frozen=True)
-class ScoredRun:
-    """What is known of a run. request: its text and config. prefix: ids before the drawn ones in the history."""
-
-    name: str
-    request: Request
-    tokens: tuple[int, ...]
-    stop_reason: StopReason
+CHECKS = ("impossible", "evidence", "protocol")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model that predicts. prefix: ids that histories begin with."""
+    """A model that predicts the next token, as an engine. follows: the variant whose rules it follows, if any."""
 
-    predictor: Predicts
-    info: EngineInfo
+    engine: Engine
+    follows: str = ""
 
     @property
-    def prefix(self) -> tuple[int, ...]:
-        return () if self.info.bos_id is None else (self.info.bos_id,)
+    def info(self) -> EngineInfo:
+        return self.engine.info
+
+    def variant(self, name: str) -> "Model":
+        """The model with a variant's rules. Raises Unsupported where it has no others."""
+        return replace(self, engine=following(self.engine, name, self.follows), follows=name)
+
+    def history(self, tokens: Sequence[int]) -> list[int]:
+        """The ids for the repetition penalty before the next token."""
+        rule = self.engine.generator.penalty_history if isinstance(self.engine, CoreEngine) else "bos_and_generated"
+        first = self.info.bos_id is not None and (
+            rule == "bos_and_generated" or (rule == "bos_at_first" and not tokens)
+        )
+        return [self.info.bos_id, *tokens] if first and self.info.bos_id is not None else list(tokens)
 
     def score(self, config: SamplingConfig, alpha: float, tolerance: Tolerance = SINGLE) -> Score:
         """An empty score for runs of this config."""
-        assert self.info.vocab_size is not None  # noqa: S101 - a model that predicts has one
         edges, reference = (ReferenceEngine(input_error=size) for size in (tolerance.edge, tolerance.logit))
-        return Score(config, alpha, edges, reference, self.info.vocab_size, self.info.eos_ids)
+        return Score(config, alpha, edges, reference, self.info.vocab_size or 0, self.info.eos_ids)
 
-    def run(self, run: ScoredRun) -> Run:
+    def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: Any) -> Run:
         """A run whose logits are computed when they are asked for, and kept."""
-        return Run(run.name, run.tokens, run.stop_reason, _Forced(self, run))
+        return Run(name, tokens, stop_reason, _Forced(self, request, tokens))
 
 
 @dataclass(frozen=True)
 class _Forced:
-    """The steps of a run, up to its first token that is no id."""
+    """The steps of a run, up to its first token that is no id of the vocabulary."""
 
     model: Model
-    run: ScoredRun
+    request: Request
+    given: tuple[int, ...]
 
     @cached_property
-    def tokens(self) -> Sequence[int]:
+    def tokens(self) -> tuple[int, ...]:
         size = self.model.info.vocab_size or 0
-        wrong = next((step for step, token in enumerate(self.run.tokens) if not 0 <= token < size), None)
-        return self.run.tokens[:wrong]
+        wrong = next((step for step, token in enumerate(self.given) if not 0 <= token < size), None)
+        return self.given[:wrong]
 
     @cached_property
     def logits(self) -> Logits:
-        """(T, 2 with guidance else 1, V)."""
-        request, guided = self.run.request, self.model.info.cfg and "cfg" in self.run.request.config.active_stages()
-        return predicted(self.model.predictor, request, self.tokens[:-1], guided=guided)
+        """After the analyzer's decisions, where the model has one: (T, 2 with guidance else 1, V)."""
+        engine, request = self.model.engine, self.request
+        guided = self.model.info.cfg and "cfg" in request.config.active_stages()
+        if isinstance(engine, CoreEngine) and engine.analyzes and "alignment" in request.config.order:
+            rows, flags = engine.decided(request.prompt, self.tokens[:-1], request.language, guided=guided)
+            logits = np.ascontiguousarray((rows if rows.ndim == 3 else rows[None]).transpose(1, 0, 2))
+            return decided(logits, flags, self.model.info.eos_ids)
+        assert isinstance(engine, Predicts)  # noqa: S101 - as `reference_model` has made sure
+        return predicted(engine, request, self.tokens[:-1], guided=guided)
 
     def __call__(self, config: SamplingConfig) -> Iterator[Steps]:
         if not self.tokens:
             return
-        prefix, tokens, logits = self.model.prefix, self.tokens, self.logits
+        tokens, logits = self.tokens, self.logits
         for start in range(0, len(tokens), STEPS_AT_ONCE):
             steps = range(start, min(start + STEPS_AT_ONCE, len(tokens)))
             part = logits[start : start + STEPS_AT_ONCE]
+            histories = [self.model.history(tokens[:step]) for step in steps]
+            before = np.array([len(history) - step for history, step in zip(histories, steps, strict=True)])
             yield Steps(
                 part[:, 0],
-                [[*prefix, *tokens[:step]] for step in steps],
+                histories,
                 (config,) * len(steps),
                 part[:, 1] if part.shape[1] == 2 else None,
-                Context(np.full(len(steps), len(prefix)), np.array(steps, dtype=np.int64), self.model.info.eos_ids),
+                Context(before, np.array(steps, dtype=np.int64), self.model.info.eos_ids),
                 tokens=np.array(tokens[start : start + STEPS_AT_ONCE], dtype=np.int64),
             )
+
+
+def is_model(name: str) -> bool:
+    """Whether --against names a model that scores tokens: a known engine, `file.py:factory`, or a folder of weights."""
+    return name in ENGINES or (":" in name and not name.endswith(".jsonl")) or _weights(name)
+
+
+def _weights(name: str) -> bool:
+    return Path(name).is_dir() and any(Path(name).glob("*.safetensors"))
+
+
+def reference_model(name: str) -> Model:
+    """The model of --against. Raises EngineError for an engine that cannot score tokens."""
+    if _weights(name):
+        engine: Engine = CoreEngine.load(Path(name), width=1)
+    elif name in ENGINES:
+        engine = CoreEngine.load(width=1) if name == "core" else load_engine(name, ENGINES)
+    else:
+        engine = RemoteEngine.load(partial(load_engine, name, {}), DEFAULT_LIMITS)
+    if not isinstance(engine, Predicts):
+        raise EngineError(f"{name} has no predict()", hint="tokens are scored under a model that predicts the next one")
+    if engine.info.vocab_size is None:
+        raise EngineError(f"{name} names no vocab_size", hint="set it in its info")
+    return Model(engine)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where scoring ends at the latest: after so many runs, or minutes; None: no limit."""
+
+    runs: int | None = None
+    minutes: float | None = None
+
+    @property
+    def options(self) -> list[str]:
+        """As options of the command."""
+        given = {"--runs": self.runs, "--minutes": self.minutes}
+        return [text for name, value in given.items() if value is not None for text in (name, f"{value:g}")]
+
+
+NO_BOUNDS = Bounds()
+
+
+@dataclass
+class TokenScoring:
+    """The lines of a token file, scored run by run: a Score for each config and variant, which share alpha equally."""
+
+    model: Model
+    lines: Sequence[TokenLine]
+    alpha: float
+    bounds: Bounds = NO_BOUNDS
+    scored: int = field(default=0, init=False)
+
+    def findings(self) -> dict[str, Finding]:
+        """The answers by check, the worst of all groups; with the name of its group if there are others."""
+        groups = self._groups()
+        answers: dict[str, list[Finding]] = {name: [] for name in CHECKS}
+        start = time.monotonic()
+        for (variant, config), lines in groups.items():
+            try:
+                score = self._score(variant, config, lines, self.alpha / len(groups), start)
+            except Unsupported as error:
+                found = {name: Finding.skipped("generate", "draw", error) for name in CHECKS}
+            else:
+                found = score.findings()
+            where = f"{variant + ': ' if variant else ''}{config}: " if len(groups) > 1 else ""
+            for name, finding in found.items():
+                answers[name].append(replace(finding, message=where + finding.message))
+        return {name: _together(found) for name, found in answers.items()}
+
+    def _groups(self) -> dict[tuple[str, SamplingConfig], list[tuple[int, TokenLine]]]:
+        groups: dict[tuple[str, SamplingConfig], list[tuple[int, TokenLine]]] = {}
+        for number, line in enumerate(self.lines, 1):
+            groups.setdefault((line.variant or "", line.sampling), []).append((number, line))
+        return groups
+
+    def _score(
+        self,
+        variant: str,
+        config: SamplingConfig,
+        lines: Sequence[tuple[int, TokenLine]],
+        alpha: float,
+        start: float,
+    ) -> Score:
+        model = self.model.variant(variant) if variant else self.model
+        score = model.score(config, alpha)
+        for number, line in lines:
+            if score.decided and score.checked >= NAMING:
+                break
+            if self.bounds.runs is not None and len(score.runs) >= self.bounds.runs:
+                break
+            if self.bounds.minutes is not None and time.monotonic() - start > 60 * self.bounds.minutes:
+                break
+            name = f"run {number} ({line.group})"
+            score.add(model.run(name, request_of(line, number, config), line.tokens, line.stop_reason))
+            self.scored += 1
+        return score
+
+
+def _together(found: Sequence[Finding]) -> Finding:
+    worst = min(found, key=lambda finding: OUTCOMES.index(finding.outcome))
+    return replace(worst, n=sum(finding.n for finding in found))
+
+
+def request_of(line: TokenLine, number: int, config: SamplingConfig) -> Request:
+    """What a run was asked for. Raises TokensError if nobody says its text."""
+    if line.text_ids is not None:
+        prompt, language = line.text_ids, line.language or "en"
+        return Request(prompt, config, 0, len(line.tokens))
+    known = texts().get(str(line.prompt))
+    text = line.text or (known.text if known else None)
+    if text is None:
+        hint = "scoring needs its `text` or `text_ids`, or the id of one of Finch's texts"
+        raise TokensError(f"line {number}: the text of prompt {line.prompt!r} is unknown", hint=hint)
+    language = line.language or (known.language if known and line.text is None else "en")
+    return Request(text, config, 0, max(1, len(line.tokens)), language=language)
+
+
+@cache
+def texts() -> dict[str, finch.Prompt]:
+    """Finch's texts by id."""
+    return {prompt.id: prompt for group in ("sentences", "paragraphs", "long") for prompt in finch.prompts(group)}

@@ -1,8 +1,9 @@
 """`sampler check TOKENS.jsonl`: judge an engine by a file of token runs."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,14 +18,18 @@ from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo
 from sampler.results.store.folder import settle
 from sampler.results.store.reference_runs import as_kept, shipped_runs
-from sampler.results.store.tokens import read_token_runs
+from sampler.results.store.tokens import TokenLine, read_lines, read_token_runs, run_of
 from sampler.run.report import DEFAULT_RATE, OnVerdict, Report
+from sampler.run.scoring import NO_BOUNDS, Bounds, Model, TokenScoring, is_model, reference_model
 from sampler.statistics.budget import Budget
 
 NO_REFERENCE = "no reference runs: give some with --against (docs/tokens.md explains how to generate them)"
 
 ENDLESS, LOOPING = {"tokens/stopping/missing", "tokens/stopping/endless"}, {"tokens/loops/rate", "tokens/loops/looping"}
 """Cases of runs without an end, and of runs that loop."""
+
+SCORING_WEIGHT = 4.0
+"""The share of scoring in the budget, beside those of the questions about whole runs."""
 
 Findings = Iterator[tuple[str, Finding]]
 
@@ -34,19 +39,31 @@ class TokenFileRun:
     """Token runs with reference runs, or alone. rate: of false alarms, of all checks together.
 
     against: a TOKENS.jsonl, or shipped reference runs: `longform/base` for those of a cell, whose texts have the names
-    of Finch's prompts, `longform` for a tokens.jsonl of `sampler run longform`.
+    of Finch's prompts, `longform` for a tokens.jsonl of `sampler run longform`; or a model that scores the tokens: a
+    folder of weights, or an engine. bounds: of scoring.
     """
 
     path: Path
     against: str | None = None
     rate: float = DEFAULT_RATE
     limits: RunLimits = USUAL
+    bounds: Bounds = NO_BOUNDS
+
+    @cached_property
+    def lines(self) -> list[TokenLine]:
+        """The lines of the file. Raises TokensError for the first error."""
+        settle(self.path.parent)
+        return read_lines(self.path)
+
+    @cached_property
+    def model(self) -> Model | None:
+        """The model that tokens are scored under. Raises SamplerError if it cannot be loaded."""
+        return reference_model(self.against) if self.against is not None and is_model(self.against) else None
 
     def read(self) -> tuple[list[TokenRun], list[TokenRun]]:
         """The runs of both sides. Raises TokensError for the first error in either."""
-        settle(self.path.parent)
-        runs = read_token_runs(self.path)
-        if self.against is None:
+        runs = [run_of(line) for line in self.lines]
+        if self.against is None or self.model is not None:
             return runs, []
         if self.against.endswith(".jsonl"):
             return runs, read_token_runs(Path(self.against))
@@ -57,7 +74,7 @@ class TokenFileRun:
     ) -> Report:
         """Run every check; on_verdict gets each answer."""
         verdicts = []
-        for name, finding in findings(runs, reference, self.rate, self.limits):
+        for name, finding in findings(runs, reference, self.rate, self.limits, self._scored if self.model else None):
             verdicts.append(finding.verdict(CaseId.parse(name), self.reproduce).doubted(self.rate))
             on_verdict(verdicts[-1])
         info = EngineInfo(name=str(self.path), version=sha256(self.path.read_bytes()).hexdigest()[:12])
@@ -69,6 +86,10 @@ class TokenFileRun:
             against=self.against,
         )
 
+    def _scored(self, alpha: float) -> Mapping[str, Finding]:
+        assert self.model is not None  # noqa: S101 - asked with a model alone
+        return TokenScoring(self.model, self.lines, alpha, self.bounds).findings()
+
     @property
     def reproduce(self) -> str:
         parts = ["sampler", "check", str(self.path)]
@@ -76,7 +97,7 @@ class TokenFileRun:
             parts += ["--against", self.against]
         if self.rate != DEFAULT_RATE:
             parts += ["--false-alarm-rate", str(self.rate)]
-        return shlex.join([*parts, *self.limits.options])
+        return shlex.join([*parts, *self.limits.options, *self.bounds.options])
 
 
 def findings(
@@ -84,13 +105,22 @@ def findings(
     reference: Sequence[TokenRun],
     rate: float = DEFAULT_RATE,
     limits: RunLimits = USUAL,
+    scored: Callable[[float], Mapping[str, Finding]] | None = None,
 ) -> Findings:
-    """Every question with its name, `tokens/cell/check`. reference: empty if there is none."""
-    alphas = Budget(rate).split({**WEIGHTS, **ABSOLUTE_WEIGHTS})
+    """Every question with its name, `tokens/cell/check`. reference: empty if there is none.
+
+    scored: the answers of scoring under a model at an alpha; None: there is no model.
+    """
+    weights = {**WEIGHTS, **ABSOLUTE_WEIGHTS}
+    alphas = Budget(rate).split(weights if scored is None else {**weights, "scoring": SCORING_WEIGHT})
+    if scored is not None:
+        yield from ((f"tokens/scoring/{name}", finding) for name, finding in scored(alphas["scoring"]).items())
     yield "tokens/stopping/ends", ends(runs, reference)
     absolute = within_limits(runs, limits, alphas)
     yield from ((f"tokens/{ABSOLUTE_CASES[name]}", finding) for name, finding in absolute.items())
     answers = two_sided(TwoSides.of(runs, reference), alphas) if reference else _alone(runs, alphas)
+    if scored is not None and not reference:  # the model is the reference
+        answers = ((name, finding) for name, finding in answers if finding.reason != "no_reference")
     cases = {question.name: question.case for question in QUESTIONS}
     for name, finding in answers:
         yield f"tokens/{cases[name]}", finding
@@ -106,7 +136,7 @@ def _alone(runs: Sequence[TokenRun], alphas: Mapping[str, float]) -> Iterator[tu
 
 
 def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Cause]:
-    """One entry per stage, the most likely cause first: repeated runs, then reading, then tokens, then ends.
+    """One entry per stage, the most likely cause first: scoring, then repeated runs, reading, tokens and ends.
 
     Each may be a consequence of those before. If runs never end, the tokens after the missing end explain other tokens
     and places, so `stop` comes first, unless runs loop, since a loop has no end.
@@ -115,8 +145,10 @@ def diagnosis(verdicts: Sequence[Verdict]) -> Iterator[Cause]:
     names_failed = {verdict.case for verdict in failed}
     endless = bool(names_failed & ENDLESS) and not names_failed & LOOPING
     stages = ("seed", "stop", "alignment", "draw") if endless else ("seed", "alignment", "draw", "stop")
+    for verdict in (verdict for verdict in failed if verdict.id.cell == "scoring"):
+        yield Cause(verdict.stage, f"{verdict.stage}: {verdict.message}", (verdict.case,))
     for stage in stages:
-        of_stage = [verdict for verdict in failed if verdict.stage == stage]
+        of_stage = [verdict for verdict in failed if verdict.stage == stage and verdict.id.cell != "scoring"]
         if of_stage:
             names = ", ".join(verdict.check for verdict in of_stage)
             clearest = max(of_stage, key=_clearness)

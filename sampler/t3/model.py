@@ -7,7 +7,7 @@ import numpy as np
 
 from sampler.errors import ConfigError, TextError
 from sampler.t3.activations import compiled
-from sampler.t3.backbone import Backbone
+from sampler.t3.backbone import AttentionRequest, Backbone
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.conditioning import Conditioning, Voice
 from sampler.t3.config import T3Config
@@ -98,17 +98,38 @@ class T3:
         TextError for an id that is no speech token and for more tokens than positions, since MLX would read beyond a
         table without an error.
         """
+        prefix = self.prefix(text, voice, bos_count=bos_count, guided=guided)
+        return self._forced(prefix, tokens, ())[0]
+
+    def forced_with_attention(
+        self,
+        text: Sequence[int],
+        voice: Voice,
+        tokens: Sequence[int],
+        *,
+        bos_count: int | None = None,
+        guided: bool | None = None,
+    ) -> tuple[mx.array, list[mx.array]]:
+        """As `teacher_forced`, and each aligned head's attention to the text at every step: (len(tokens) + 1, S)."""
+        prefix = self.prefix(text, voice, bos_count=bos_count, guided=guided)
+        logits, attention = self._forced(prefix, tokens, self.config.aligned_heads)
+        return logits, [rows[:, self.text_columns(text, voice)] for rows in attention]
+
+    def _forced(
+        self, prefix: mx.array, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
+    ) -> tuple[mx.array, list[mx.array]]:
         outside = [token for token in tokens if not 0 <= token < self.config.speech_vocab_size]
         if outside:
             raise TextError(f"speech id {outside[0]} is no token", hint=f"0 to {self.config.speech_vocab_size - 1}")
         if len(tokens) >= self.config.speech_positions:
             raise TextError(f"{len(tokens)} speech tokens", hint=f"at most {self.config.speech_positions - 1}")
-        prefix = self.prefix(text, voice, bos_count=bos_count, guided=guided)
         if tokens:
             speech = self.embed_speech(tokens, range(1, len(tokens) + 1))[None]
             prefix = mx.concatenate([prefix, mx.repeat(speech, prefix.shape[0], axis=0)], axis=1)
-        hidden, _ = self.backbone.prefill(prefix, KeyValueCache(self.config, prefix.shape[0]))
-        return self.logits(hidden[:, -(len(tokens) + 1) :])
+        count = len(tokens) + 1
+        cache = KeyValueCache(self.config, prefix.shape[0])
+        hidden, attention = self.backbone.prefill(prefix, cache, AttentionRequest(heads, count), last=count)
+        return self.logits(hidden), attention
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Speech-token logits of normed hidden states: (..., D) -> float32 (..., V)."""

@@ -83,7 +83,7 @@ class Score:
     wagers: Wagers = field(init=False)
 
     def __post_init__(self) -> None:
-        self.wagers = Wagers(self.config, self.alpha, self.reference, said="the tokens were drawn by the engine itself")
+        self.wagers = Wagers(self.config, self.alpha, self.reference, said="scored under the reference")
 
     @property
     def decided(self) -> bool:
@@ -125,11 +125,19 @@ class Score:
     def _evidence(self, cause: Named | None) -> Finding:
         if not self.checked:
             return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token")
-        found = self.wagers.finding()
+        found = replace(self.wagers.finding(), level=LEVEL)
+        if self.impossible and found.outcome != "failed":
+            message = "the impossible tokens decide; bets on the others are not decided yet"
+            return Finding.skipped(LEVEL, "draw", "after_failure", message, found.n)
         if found.outcome != "failed":
-            return found
+            return replace(found, message=found.message + self._excluded())
         stage = cause.stage if cause else found.stage
         return replace(found, stage=stage, message=found.message + _named(cause))
+
+    def _excluded(self) -> str:
+        """The alternatives whose own draws would have been rejected, in words."""
+        found = [named.text for named, seen in zip(self.wagers.names, self.wagers.detected, strict=True) if seen]
+        return f"; excluded: {', '.join(found)}" if found else "; nothing is excluded yet"
 
     def _protocol(self) -> Finding:
         if not self.wrong:

@@ -114,6 +114,11 @@ class Wagers:
         return self.bets.judge(self.alpha).rejected
 
     @property
+    def detected(self) -> NDArray[np.bool_]:
+        """Which alternatives, in the order of `names`, would have been rejected 99 times in 100."""
+        return self.bets.detected(self.alpha)
+
+    @property
     def settled(self) -> bool:
         """Whether more runs are not worth while: the required change is detected, and no bet has grown."""
         return bool(self.bets.wealth <= 0) and 1 - 1 / (self._smallest("temperature", FACTORS) or np.inf) <= REQUIRED
@@ -142,13 +147,12 @@ class Wagers:
 
     def _smallest(self, family: str, sizes: Sequence[float]) -> float:
         """The smallest size that is detected in both directions, as are all above it; 0 if there is none."""
-        detected = self.bets.detected(self.alpha)
         smallest = 0.0
         for size in sorted(sizes, reverse=True):
             both = (1 / size, size) if family == "temperature" else (-size, size)
             found = [
                 bool(seen)
-                for named, seen in zip(self.names, detected, strict=True)
+                for named, seen in zip(self.names, self.detected, strict=True)
                 if named.family == family and any(np.isclose(named.size, one) for one in both)
             ]
             if len(found) < 2 or not all(found):

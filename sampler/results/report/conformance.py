@@ -19,7 +19,7 @@ from sampler.checks.verdict import OUTCOMES, Verdict, worst
 from sampler.matrix.matrix import Matrix
 from sampler.results.report.terminal import STYLES, plain_table, verdict_notes
 from sampler.runtime.files import whole_file
-from sampler.runtime.text import LONG, visible
+from sampler.runtime.text import LONG, SHORT, visible
 
 TOGETHER = ("properties", "itself")
 """Cells whose checks are one line of the table."""
@@ -50,12 +50,21 @@ def table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def token_header(
-    name: str, runs: Sequence[TokenRun], against: str | None, reference: Sequence[TokenRun], rate: float
+    name: str,
+    runs: Sequence[TokenRun],
+    against: str | None,
+    reference: Sequence[TokenRun],
+    rate: float,
+    model: str | None = None,
 ) -> Iterator[str]:
-    """What was read, what it is compared with, and which texts only one file has."""
+    """What was read, what it is compared with, and which texts only one file has.
+
+    model: that of `against`, which scores the tokens.
+    """
     compared = f", compared with {against}: {_amount(reference)}" if against else ", without reference runs"
+    compared = f", scored under {visible(model, SHORT)}" if model else compared
     yield f"{name}: {_amount(runs)}{compared}; at most {rate:g} false alarms in all checks together"
-    others = TwoSides.of(runs, reference).others if against else ()
+    others = TwoSides.of(runs, reference).others if against and model is None else ()
     if others:
         yield f"left out, because only one of the files has them: {len(others)} texts, {shown_texts(others)}"
 

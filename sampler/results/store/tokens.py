@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sampler.checks.longform.runs import SCALARS, STEPS, TokenRun
-from sampler.errors import TokensError, nearest
+from sampler.config import SamplingConfig
+from sampler.errors import ConfigError, TokensError, nearest
 from sampler.requests import StopReason
 from sampler.runtime.files import write_whole
 from sampler.runtime.reading.document import Fault
@@ -29,6 +30,8 @@ LARGEST = 3.5e38
 MOST_BYTES = 256 << 20
 """Of a file: 5 million steps with all their columns, for which Python takes 1.5 GB."""
 
+FIELDS = tuple(SamplingConfig.__dataclass_fields__)
+
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 Place = Annotated[int, Field(ge=0)]
 
@@ -37,7 +40,8 @@ class TokenLine(BaseModel):
     """One run. prompt: id of the text. margin: null where only one token was left. position: places from 0.
 
     cell (matrix/cell), request, slot, width: of `sampler run`, None if unknown; runs of one text in two cells count as
-    runs of two texts.
+    runs of two texts. text or text_ids, language, config, variant: what the run was asked for, to score it under a
+    model; config has the fields of SamplingConfig that differ from its defaults.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -57,9 +61,24 @@ class TokenLine(BaseModel):
     text_length: Annotated[int, Field(gt=0, lt=2**31)] | None = None
     expected_length: Annotated[float, Field(gt=0, lt=2**31)] | None = None
     seed: int | None = None
+    text: Annotated[str, Field(min_length=1)] | None = None
+    text_ids: Annotated[tuple[Id, ...], Field(strict=False, min_length=1)] | None = None
+    language: Annotated[str, Field(min_length=1)] | None = None
+    config: dict[str, Any] | None = None
+    variant: Annotated[str, Field(min_length=1)] | None = None
 
     @property
-    def text(self) -> str:
+    def sampling(self) -> SamplingConfig:
+        """What the run was drawn with. Raises ConfigError for an unknown field or a value out of range."""
+        given = dict(self.config or {})
+        unknown = [name for name in given if name not in FIELDS]
+        if unknown:
+            raise ConfigError(f"{short(unknown[0])} is no field of a config", hint=nearest(unknown[0], FIELDS))
+        tuples = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        return SamplingConfig(**{**given, **tuples})
+
+    @property
+    def group(self) -> str:
         """Name of the text within which runs are compared."""
         return f"{self.cell} {self.prompt}" if self.cell else str(self.prompt)
 
@@ -70,7 +89,7 @@ class TokenLine(BaseModel):
 
 def read_token_runs(path: Path) -> list[TokenRun]:
     """Read a file of token runs. Raises TokensError as `read_lines` does."""
-    return [_run(line) for line in read_lines(path)]
+    return [run_of(line) for line in read_lines(path)]
 
 
 def read_lines(path: Path) -> list[TokenLine]:
@@ -103,6 +122,12 @@ def _parsed(source: Source, number: int, line: str) -> TokenLine:
             raise source.refuse(complaint, "one value a token", number)
     if run.stop_reason in ("eos", "forced_eos") and not run.tokens:
         raise source.refuse(f"tokens = [] with stop_reason {run.stop_reason!r}", "tokens include EOS", number)
+    if run.text is not None and run.text_ids is not None:
+        raise source.refuse("text and text_ids", "expected one of them", number, join=": ")
+    try:
+        _ = run.sampling
+    except (ConfigError, TypeError) as error:
+        raise source.refuse(f"config: {error}", "docs/processors.md has the fields", number) from error
     _check_positions(source, number, run)
     return run
 
@@ -142,6 +167,11 @@ def _explained(fault: Fault) -> tuple[str, str]:
         "request": "expected a whole number from 0",
         "slot": "expected a whole number from 0",
         "width": "expected a whole number from 0",
+        "text": "expected the text that was spoken",
+        "text_ids": "expected a list of whole numbers from 0, ids of the text",
+        "language": "expected the code of a language",
+        "config": "expected an object with fields of SamplingConfig",
+        "variant": "expected the name of a variant (sampler list)",
     }
     digits = [place for place in places if place.isdigit()]
     place = f"[{digits[0]}]" if digits else ""
@@ -159,7 +189,7 @@ def _check_together(source: Source, lines: Sequence[tuple[int, TokenLine]]) -> N
                 has, lacks = (number, first_number) if getattr(first, name) is None else (first_number, number)
                 complaint = f"line {has} has {name!r}, line {lacks} has not"
                 raise source.refuse(complaint, "give it in all lines or in none")
-        prompt = line.text
+        prompt = line.group
         for name in ("expected_length", "text_length") if line.tokens else ("expected_length",):
             value = getattr(line, name)
             before, known = lengths.setdefault((prompt, name), (number, value))
@@ -171,7 +201,8 @@ def _check_together(source: Source, lines: Sequence[tuple[int, TokenLine]]) -> N
             raise source.refuse(complaint, "were two files joined?", number)
 
 
-def _run(line: TokenLine) -> TokenRun:
+def run_of(line: TokenLine) -> TokenRun:
+    """The run of a line, for the questions about whole runs."""
     columns: dict[str, Any] = {
         name: np.array([math.inf if value is None else value for value in values], dtype=np.float64)
         for name in SCALARS
@@ -180,7 +211,7 @@ def _run(line: TokenLine) -> TokenRun:
     if line.position is not None:
         columns["position"] = np.array(line.position, dtype=np.int64)
     columns |= {"expected": line.expected_length, "text_length": line.text_length}
-    return TokenRun(line.text, line.tokens, line.stop_reason, **columns)
+    return TokenRun(line.group, line.tokens, line.stop_reason, **columns)
 
 
 def write_token_runs(path: Path, runs: Sequence[TokenRun]) -> None:

@@ -1,0 +1,118 @@
+"""Files of tokens scored under the model that made them: `sampler check TOKENS.jsonl --against core`."""
+
+import json
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from sampler import finch
+from sampler.config import SamplingConfig
+from sampler.engines.core import CoreEngine
+from sampler.requests import Request
+from sampler.variants import variant
+from tests.commands import assert_one_clear_line, sampler
+
+ASKED = SamplingConfig()
+TEXTS = finch.prompts("sentences")[:3]
+
+
+@cache
+def core():
+    return CoreEngine.load(width=6).recording(logits=False, attention=False)
+
+
+@cache
+def lines(runs=1, name="", **made):
+    """Runs of Finch with other parameters than those that a line without config stands for."""
+    rules = variant(name) if name else None
+    engine = core().following(name) if name else core()
+    config = replace(rules.config if rules else ASKED, **made)
+    texts = [text for text in TEXTS for _ in range(runs)]
+    requests = [Request(text.text, config, seed, 250, language=text.language) for seed, text in enumerate(texts)]
+    answers = zip(texts, engine.generate(requests), strict=True)
+    return [
+        {"prompt": text.id, "tokens": list(one.tokens), "stop_reason": one.stop_reason, "seed": seed}
+        for seed, (text, one) in enumerate(answers)
+    ]
+
+
+def checked(path, given, *options):
+    """Exit code, verdicts by check, and the report."""
+    file, report = path / "port.jsonl", path / "report.json"
+    file.write_text("".join(json.dumps(line) + "\n" for line in given), encoding="utf-8")
+    result = sampler("check", file, "--against", "core", "--json", report, *options)
+    if not report.exists():
+        return result.returncode, {}, result
+    data = json.loads(report.read_text(encoding="utf-8"))
+    return result.returncode, {verdict["check"]: verdict for verdict in data["verdicts"]}, data
+
+
+def test_tokens_of_the_model_are_possible_and_too_few_to_agree(tmp_path):
+    code, verdicts, report = checked(tmp_path, lines())
+    assert [verdicts[name]["outcome"] for name in ("impossible", "evidence", "protocol")] == [
+        "passed",
+        "inconclusive",
+        "passed",
+    ]
+    assert (code, report["outcome"]) == (3, "inconclusive")
+    assert "excluded: " in verdicts["evidence"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("made", "stage", "words"),
+    [
+        ({"min_p": 0.0}, "min_p", "it looks like no min_p"),
+        ({"repetition_penalty": 1.0}, "repetition_penalty", "it looks like no repetition_penalty"),
+    ],
+    ids=["min_p dropped", "penalty off"],
+)
+def test_another_chain_is_proved_and_named(tmp_path, made, stage, words):
+    code, verdicts, report = checked(tmp_path, lines(2, **made))
+    assert (code, verdicts["impossible"]["outcome"], report["diagnosis"][0]["stage"]) == (1, "failed", stage)
+    assert words in report["diagnosis"][0]["explanation"]
+
+
+def test_what_a_line_says_of_its_config_is_what_it_is_scored_under(tmp_path):
+    given = [line | {"config": {"min_p": 0.0}} for line in lines(min_p=0.0)]
+    assert checked(tmp_path, given)[1]["impossible"]["outcome"] == "passed"
+
+
+def test_an_analyzer_forces_ends_and_is_computed_again(tmp_path):
+    given = lines(2, "mtl-0.1.6", repetition_penalty=1.1)
+    told = [line | {"variant": "mtl-0.1.6", "config": {"repetition_penalty": 1.1}} for line in given]
+    _, verdicts, _ = checked(tmp_path, told)
+    assert verdicts["impossible"]["outcome"] == "passed", verdicts["impossible"]["message"]
+    assert any(line["stop_reason"] == "forced_eos" for line in given)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda tokens: [*tokens, 17], "goes on after EOS"),
+        (lambda tokens: tokens[:-1], "says eos, but its last token is"),
+        (lambda tokens: [*tokens[:5], 999_999, *tokens[5:]], "has token 999999; the model has 2,050 ids"),
+    ],
+    ids=["beyond EOS", "EOS stripped", "no id"],
+)
+def test_ends_that_contradict_the_contract_are_failures(tmp_path, change, says):
+    given = [line | {"tokens": change(line["tokens"])} for line in lines()]
+    code, verdicts, _ = checked(tmp_path, given)
+    assert (code, verdicts["protocol"]["outcome"]) == (1, "failed")
+    assert says in verdicts["protocol"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"prompt": "unknown"}, "the text of prompt 'unknown' is unknown"),
+        ({"config": {"temprature": 1.0}}, "did you mean 'temperature'?"),
+        ({"config": {"temperature": -1.0}}, "temperature = -1.0"),
+        ({"text": "a", "text_ids": [1]}, "expected one of them"),
+        ({"text_ids": [10**6]}, "text id 1000000 is no token"),
+        ({"variant": "mtl"}, "there is no variant 'mtl'"),
+    ],
+    ids=["text", "field", "range", "both", "text id", "variant"],
+)
+def test_what_cannot_be_scored_is_refused_in_a_line(tmp_path, change, says):
+    assert_one_clear_line(checked(tmp_path, [lines()[0] | change])[2], says)
