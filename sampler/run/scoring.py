@@ -216,7 +216,7 @@ def _together(found: Sequence[Finding]) -> Finding:
 
 
 def request_of(line: TokenLine, number: int, config: SamplingConfig) -> Request:
-    """What a run was asked for. Raises TokensError if nobody says its text."""
+    """What a run was asked for. Raises TokensError if its text is unknown."""
     if line.text_ids is not None:
         prompt, language = line.text_ids, line.language or "en"
         return Request(prompt, config, 0, len(line.tokens))
