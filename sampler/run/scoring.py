@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from sampler.engines.reference.chain import ReferenceEngine
 from sampler.engines.registry import ENGINES
 from sampler.engines.remote import RemoteEngine
 from sampler.errors import EngineError, TokensError, Unsupported
-from sampler.requests import Context, Logits, Request, Steps
+from sampler.requests import Context, Logits, Request, Steps, StopReason
 from sampler.results.store.tokens import TokenLine
 
 STEPS_AT_ONCE = 64
@@ -63,7 +63,7 @@ class Model:
         edges, reference = (ReferenceEngine(input_error=size) for size in (tolerance.edge, tolerance.logit))
         return Score(config, alpha, edges, reference, self.info.vocab_size or 0, self.info.eos_ids)
 
-    def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: Any) -> Run:
+    def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:
         """A run whose logits are computed when they are asked for, and kept."""
         return Run(name, tokens, stop_reason, _Forced(self, request, tokens))
 
@@ -154,59 +154,53 @@ class Bounds:
 NO_BOUNDS = Bounds()
 
 
-@dataclass
-class TokenScoring:
-    """The lines of a token file, scored run by run: a Score for each config and variant, which share alpha equally."""
+class Spoken(NamedTuple):
+    """A run to score. name: for messages. variant: whose rules it follows, or empty."""
+
+    name: str
+    request: Request
+    tokens: tuple[int, ...]
+    stop_reason: StopReason
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Runs scored one after the other: a Score for each config and variant, which share alpha equally."""
 
     model: Model
-    lines: Sequence[TokenLine]
+    runs: Sequence[Spoken]
     alpha: float
     bounds: Bounds = NO_BOUNDS
-    scored: int = field(default=0, init=False)
 
     def findings(self) -> dict[str, Finding]:
         """The answers by check, the worst of all groups; with the name of its group if there are others."""
-        groups = self._groups()
+        groups: dict[tuple[str, SamplingConfig], list[Spoken]] = {}
+        for run in self.runs:
+            groups.setdefault((run.variant, run.request.config), []).append(run)
         answers: dict[str, list[Finding]] = {name: [] for name in CHECKS}
         start = time.monotonic()
-        for (variant, config), lines in groups.items():
+        for (variant, config), runs in groups.items():
             try:
-                score = self._score(variant, config, lines, self.alpha / len(groups), start)
+                found = self._score(variant, config, runs, self.alpha / len(groups), start).findings()
             except Unsupported as error:
                 found = {name: Finding.skipped("generate", "draw", error) for name in CHECKS}
-            else:
-                found = score.findings()
             where = f"{variant + ': ' if variant else ''}{config}: " if len(groups) > 1 else ""
             for name, finding in found.items():
                 answers[name].append(replace(finding, message=where + finding.message))
         return {name: _together(found) for name, found in answers.items()}
 
-    def _groups(self) -> dict[tuple[str, SamplingConfig], list[tuple[int, TokenLine]]]:
-        groups: dict[tuple[str, SamplingConfig], list[tuple[int, TokenLine]]] = {}
-        for number, line in enumerate(self.lines, 1):
-            groups.setdefault((line.variant or "", line.sampling), []).append((number, line))
-        return groups
-
-    def _score(
-        self,
-        variant: str,
-        config: SamplingConfig,
-        lines: Sequence[tuple[int, TokenLine]],
-        alpha: float,
-        start: float,
-    ) -> Score:
+    def _score(self, variant: str, config: SamplingConfig, runs: Sequence[Spoken], alpha: float, start: float) -> Score:
         model = self.model.variant(variant) if variant else self.model
         score = model.score(config, alpha)
-        for number, line in lines:
+        for run in runs:
             if score.decided and score.checked >= NAMING:
                 break
             if self.bounds.runs is not None and len(score.runs) >= self.bounds.runs:
                 break
             if self.bounds.minutes is not None and time.monotonic() - start > 60 * self.bounds.minutes:
                 break
-            name = f"run {number} ({line.group})"
-            score.add(model.run(name, request_of(line, number, config), line.tokens, line.stop_reason))
-            self.scored += 1
+            score.add(model.run(run.name, run.request, run.tokens, run.stop_reason))
         return score
 
 
@@ -215,11 +209,18 @@ def _together(found: Sequence[Finding]) -> Finding:
     return replace(worst, n=sum(finding.n for finding in found))
 
 
-def request_of(line: TokenLine, number: int, config: SamplingConfig) -> Request:
-    """What a run was asked for. Raises TokensError if its text is unknown."""
+def spoken(lines: Sequence[TokenLine]) -> list[Spoken]:
+    """The runs of a file. Raises TokensError for a run whose text is unknown."""
+    return [
+        Spoken(f"run {at} ({one.group})", _request(one, at), one.tokens, one.stop_reason, one.variant or "")
+        for at, one in enumerate(lines, 1)
+    ]
+
+
+def _request(line: TokenLine, number: int) -> Request:
+    config = line.sampling
     if line.text_ids is not None:
-        prompt, language = line.text_ids, line.language or "en"
-        return Request(prompt, config, 0, len(line.tokens))
+        return Request(line.text_ids, config, 0, max(1, len(line.tokens)))
     known = texts().get(str(line.prompt))
     text = line.text or (known.text if known else None)
     if text is None:
