@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sampler.config import SamplingConfig
 from sampler.engines.base import EVERYTHING, EngineInfo, Evaluation, Reading
 from sampler.engines.reference.filters import FILTERS, without
+from sampler.engines.reference.near import Near
 from sampler.engines.reference.optional import OPTIONAL, ROUNDING, check_history, disturbed_after
 from sampler.engines.reference.rules import greedy_choice, penalized_ids, rewritten, with_eos_spared
 from sampler.engines.rules import Rules
@@ -37,12 +38,14 @@ class ReferenceEngine:
 
     input_rounding: relative error of the other engine's logits and probabilities; 0 for float32. Its sums must be as
     exact as in float32. rules: those by which the other engine differs from HuggingFace (engines/rules.py).
-    input_error: by how much, in nats, each of the other engine's logits may be off beside that.
+    input_error: by how much, in nats, each of the other engine's logits may be off beside that. vocabulary: the number
+    of ids where rows have only some of them (near.py); 0 if they have all.
     """
 
     input_rounding: float = 0.0
     rules: Rules = field(default_factory=dict, hash=False)
     input_error: float = 0.0
+    vocabulary: int = 0
 
     @property
     def info(self) -> EngineInfo:
@@ -119,31 +122,70 @@ class ReferenceEngine:
         if stage == "temperature" and config.temperature not in (0, 1):
             scores = state.scores / config.temperature
             # An engine that works on log-probabilities has rounded them; those of small logits are about log V.
-            own = 2.0**-23 * np.log(scores.shape[-1])
+            own = 2.0**-23 * np.log(self.vocabulary or scores.shape[-1])
             return Evaluation("temperature", scores, (state.error + own) / config.temperature + _rounding(scores))
         if stage in FILTERS and stage in config.active_stages():
-            return without(state, stage, ~FILTERS[stage](state, config, sign, self.input_rounding, self.rules))
+            size = self.vocabulary or state.scores.shape[-1]
+            return without(state, stage, ~FILTERS[stage](state, config, sign, self.input_rounding, self.rules, size))
         return Evaluation(stage, state.scores, state.error)
+
+    def last(self, batch: Batch, reading: Reading = "defined") -> Evaluation:
+        """The last state of `evaluate`; the error of a removed token may be told as 0."""
+        near = None if reading == "strict" else self._near(batch)
+        if near is None:
+            return self.evaluate(batch, reading)[-1]
+        states = replace(self, vocabulary=near.size).evaluate(near.batch, reading)
+        final, rows = near.spread_state(states[-1]), near.unproven(states)
+        if len(rows):
+            _write(final, rows, self.evaluate(batch.only(rows.tolist()), reading)[-1])
+        return final
 
     def bounds(self, batch: Batch) -> tuple[Mask, Mask, Evaluation]:
         """Which tokens must be kept, which may be kept, and the last state as defined.
 
         A token must be kept if all readings keep it, and may be kept if any does; between the two is the grey zone. If
         a stage that changes the ranking (cfg, penalty) follows a filter with an open outcome, nothing is required of
-        the row.
+        the row. The error of a token that no reading keeps may be told as 0.
         """
-        readings: list[Reading] = ["defined", "generous", "strict"]
-        runs = [self.evaluate(batch, reading) for reading in readings]
-        kept = [run[-1].kept for run in runs]
-        must, may = np.logical_and.reduce(kept), np.logical_or.reduce(kept)
-        stages = [state.stage for state in runs[0]]
-        for place, stage in enumerate(stages):
-            if disturbed_after(stage) & set(stages[place + 1 :]):
-                generous, strict = runs[1][place].kept, runs[2][place].kept
-                open_rows = (generous != strict).any(axis=-1)
-                must[open_rows] = False
-                may[open_rows] |= generous[open_rows]
-        return must, may, runs[0][-1]
+        near = self._near(batch)
+        if near is None:
+            return _bounds(_readings(self, batch))
+        runs = _readings(replace(self, vocabulary=near.size), near.batch)
+        few_must, few_may, few = _bounds(runs)
+        final, rows = near.spread_state(few), near.unproven(runs[1])
+        must, may = (near.spread(mask, fill=False).astype(np.bool_, copy=False) for mask in (few_must, few_may))
+        if len(rows):
+            must[rows], may[rows], full = _bounds(_readings(self, batch.only(rows.tolist())))
+            _write(final, rows, full)
+        return must, may, final
+
+    def _near(self, batch: Batch) -> Near | None:
+        return None if self.rules else Near.of(batch, self.input_rounding, self.input_error)
+
+
+def _readings(reference: ReferenceEngine, batch: Batch) -> list[list[Evaluation]]:
+    """The states as defined, generously and strictly."""
+    readings: list[Reading] = ["defined", "generous", "strict"]
+    return [reference.evaluate(batch, reading) for reading in readings]
+
+
+def _write(state: Evaluation, rows: NDArray[np.int64], other: Evaluation) -> None:
+    """Put the rows of another state in place of some."""
+    state.scores[rows], state.error[rows] = other.scores, other.error
+
+
+def _bounds(runs: list[list[Evaluation]]) -> tuple[Mask, Mask, Evaluation]:
+    """See `ReferenceEngine.bounds`; runs: as defined, generously, strictly."""
+    kept = [run[-1].kept for run in runs]
+    must, may = np.logical_and.reduce(kept), np.logical_or.reduce(kept)
+    stages = [state.stage for state in runs[0]]
+    for place, stage in enumerate(stages):
+        if disturbed_after(stage) & set(stages[place + 1 :]):
+            generous, strict = runs[1][place].kept, runs[2][place].kept
+            open_rows = (generous != strict).any(axis=-1)
+            must[open_rows] = False
+            may[open_rows] |= generous[open_rows]
+    return must, may, runs[0][-1]
 
 
 def _guide(state: Evaluation, uncond: Array, config: SamplingConfig, uncertain: Array) -> Evaluation:
@@ -166,18 +208,20 @@ def _guide(state: Evaluation, uncond: Array, config: SamplingConfig, uncertain: 
 
 def _penalize(state: Evaluation, history: Sequence[Sequence[int]], penalty: float, rules: Rules) -> Evaluation:
     """Once per distinct id: multiply negative scores by the penalty, divide others; ignore ids beyond the scores."""
-    scores, error = state.scores.copy(), state.error.copy()
+    scores, error, found = state.scores.copy(), state.error.copy(), []
     for row, ids in enumerate(history):
         counts = Counter(token for token in ids if token < scores.shape[-1])
-        seen = sorted(counts)
-        if seen and seen[0] < 0:
-            raise LogitsError(f"the history of row {row} contains {seen[0]}", hint="token ids are 0 or more")
-        times = np.array([counts[token] if "penalty_counts" in rules else 1 for token in seen], dtype=np.float64)
+        if counts and min(counts) < 0:
+            raise LogitsError(f"the history of row {row} contains {min(counts)}", hint="token ids are 0 or more")
+        found += [(row, token, count) for token, count in counts.items()]
+    if found:
+        rows, seen, times = np.array(found, dtype=np.int64).T
+        times = times if "penalty_counts" in rules else np.ones_like(times)
         with np.errstate(over="ignore", under="ignore"):
-            factor = penalty**times
-            scores[row, seen] *= np.where(scores[row, seen] < 0, factor, 1 / factor)
-            error[row, seen] *= np.maximum(factor, 1 / factor)
-        error[row, seen] += (times - 1) * _rounding(scores[row, seen])
+            factor = penalty ** times.astype(np.float64)
+            scores[rows, seen] *= np.where(scores[rows, seen] < 0, factor, 1 / factor)
+            error[rows, seen] *= np.maximum(factor, 1 / factor)
+        error[rows, seen] += (times - 1) * _rounding(scores[rows, seen])
     return Evaluation("repetition_penalty", scores, error + _rounding(scores))
 
 
