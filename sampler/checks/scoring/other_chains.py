@@ -4,8 +4,8 @@ Bets may be placed on any distribution, so these need not be exact: only the lik
 a threshold are not told apart. What a right engine draws comes from the reference, which is exact.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
 from sampler.requests import Steps
-from sampler.stages import OPTIONAL_STAGES
+from sampler.stages import NEUTRAL, OPTIONAL_STAGES
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 TOKENS = 256
 """Tokens of each step that other chains are evaluated on."""
@@ -26,70 +27,81 @@ ABOVE = 1e9
 
 @dataclass(frozen=True)
 class OtherChains:
-    """Steps with the ids (T, C) of some of their tokens; `scores` evaluates another config on these."""
+    """Steps with the ids (T, C) of some of their tokens; `scores` evaluates another config on these.
+
+    known: the scores after the first stages of the configs so far, most of which begin alike.
+    """
 
     steps: Steps
     ids: NDArray[np.int64]
     reference: Explains
     logits: Array
     uncond: Array | None
-    seen: NDArray[np.bool_]
+    seen: Mask
+    known: dict[tuple[Any, ...], Array] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, steps: Steps, scores: Array, reference: Explains) -> "OtherChains":
-        """On the tokens with the best scores (T, V), then those with the best logits, and EOS."""
+    def of(cls, steps: Steps, must: Mask, scores: Array, reference: Explains) -> "OtherChains":
+        """On the tokens of `must` with the best scores (T, V), then those with the best logits, and EOS."""
         count, size = steps.logits.shape
-        key = np.where(scores > -np.inf, scores + ABOVE, steps.logits)
-        key[:, [token for token in (steps.context.eos_ids if steps.context else ()) if token < size]] = np.inf
         ids = np.broadcast_to(np.arange(size), (count, size))
         if size > TOKENS:
+            key = np.where(must, scores + ABOVE, steps.logits)
+            key[:, [token for token in (steps.context.eos_ids if steps.context else ()) if token < size]] = np.inf
             ids = np.sort(np.argpartition(-key, TOKENS - 1, axis=-1)[:, :TOKENS], axis=-1)
-        seen = np.zeros((count, size), dtype=np.bool_)
-        for row, history in enumerate(steps.history):
-            seen[row, [token for token in set(history) if token < size]] = True
-        logits, uncond = (
-            None if values is None else np.take_along_axis(np.asarray(values, dtype=np.float64), ids, axis=-1)
-            for values in (steps.logits, steps.uncond_logits)
-        )
-        assert logits is not None  # noqa: S101 - for the type
-        return cls(steps, ids, reference, logits, uncond, np.take_along_axis(seen, ids, axis=-1))
+        logits, uncond = _logits_of(steps, ids)
+        return cls(steps, ids, reference, logits, uncond, np.take_along_axis(steps.in_history, ids, axis=-1))
 
     def of_network(self, steps: Steps) -> "OtherChains":
         """The same tokens of the same steps with other logits."""
-        logits, uncond = (
-            None if values is None else np.take_along_axis(np.asarray(values, dtype=np.float64), self.ids, axis=-1)
-            for values in (steps.logits, steps.uncond_logits)
-        )
-        assert logits is not None  # noqa: S101 - for the type
-        return replace(self, steps=steps, logits=logits, uncond=uncond)
+        logits, uncond = _logits_of(steps, self.ids)
+        return replace(self, steps=steps, logits=logits, uncond=uncond, known={})
 
     def scores(self, config: SamplingConfig) -> Array:
         """(T, C), from the reference itself where an optional stage or a declared rule has a say."""
         if getattr(self.reference, "rules", None) or config.active_stages() & set(OPTIONAL_STAGES):
             exact = self.reference.evaluate(self.steps.with_config(config))[-1].scores
             return np.take_along_axis(exact, self.ids, axis=-1)
-        scores, on = self.logits, config.active_stages()
+        scores, on, done = self.logits, config.active_stages(), ()
         for stage in (stage for stage in config.order if stage in on):
-            if stage == "cfg" and self.uncond is not None:
-                scores = _guided(scores, self.uncond, config)
-            elif stage == "repetition_penalty":
-                factor = np.where(scores < 0, config.repetition_penalty, 1 / config.repetition_penalty)
-                scores = np.where(self.seen, scores * factor, scores)
-            elif stage == "temperature" and config.temperature:
-                scores = scores / config.temperature
-            elif stage in ("top_k", "min_p", "top_p"):
-                scores = np.where(_kept(stage, scores, config), scores, -np.inf)
-        return np.asarray(scores)
+            done = (*done, stage, *(getattr(config, knob) for knob in NEUTRAL[stage]))
+            if done not in self.known:
+                self.known[done] = self._after(stage, scores, config)
+            scores = self.known[done]
+        return scores
 
-    def among(self, row: int, places: NDArray[np.bool_], configs: Sequence[Array], p: Array) -> list[Array]:
-        """The probabilities (K,) of other chains' scores at some places of a row; p for one that keeps none of them."""
-        found = []
-        for scores in configs:
-            own = scores[row, places]
-            top = own.max()
-            weights = np.exp(own - top) if top > -np.inf else p
-            found.append(weights / weights.sum())
-        return found
+    def _after(self, stage: str, scores: Array, config: SamplingConfig) -> Array:
+        """The scores (T, C) after a stage that is on."""
+        if stage == "cfg" and self.uncond is not None:
+            return _guided(scores, self.uncond, config)
+        if stage == "repetition_penalty":
+            factor = np.where(scores < 0, config.repetition_penalty, 1 / config.repetition_penalty)
+            return np.where(self.seen, scores * factor, scores)
+        if stage == "temperature" and config.temperature:
+            return scores / config.temperature
+        if stage in ("top_k", "min_p", "top_p"):
+            return np.where(_kept(stage, scores, config), scores, -np.inf)
+        return scores
+
+
+def among(scores: Array, places: NDArray[np.int64], p: Array) -> Array:
+    """The probabilities (A, T, K) of other chains' scores (A, T, C) at some places (T, K); p > 0 tells which count.
+
+    p for a chain that keeps none of them.
+    """
+    own = np.where(p > 0, np.take_along_axis(scores, places[None], axis=-1), -np.inf)
+    top = own.max(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        weights = np.where(top > -np.inf, np.exp(own - top), p)
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def _logits_of(steps: Steps, ids: NDArray[np.int64]) -> tuple[Array, Array | None]:
+    """The logits of some ids (T, C), and those without the text."""
+    logits = np.take_along_axis(steps.logits, ids, axis=-1).astype(np.float64)
+    if steps.uncond_logits is None:
+        return logits, None
+    return logits, np.take_along_axis(steps.uncond_logits, ids, axis=-1).astype(np.float64)
 
 
 def _guided(logits: Array, uncond: Array, config: SamplingConfig) -> Array:
@@ -98,8 +110,10 @@ def _guided(logits: Array, uncond: Array, config: SamplingConfig) -> Array:
         return np.where(logits == -np.inf, -np.inf, base + config.cfg_weight * (logits - uncond))
 
 
-def _kept(stage: str, scores: Array, config: SamplingConfig) -> NDArray[np.bool_]:
+def _kept(stage: str, scores: Array, config: SamplingConfig) -> Mask:
     best = scores.max(axis=-1, keepdims=True)
+    if stage == "min_p" and config.min_tokens_to_keep == 1:
+        return np.asarray(scores >= best + np.log(config.min_p))
     descending = -np.sort(-scores, axis=-1)
     least = min(config.min_tokens_to_keep, scores.shape[-1]) - 1
     if stage == "top_k":
