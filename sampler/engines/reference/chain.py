@@ -109,7 +109,9 @@ class ReferenceEngine:
         return states
 
     def _error(self, logits: Array) -> Array:
-        return np.where(np.isfinite(logits), self.input_rounding * np.abs(logits) + self.input_error, 0.0)
+        finite = np.isfinite(logits)
+        sizes = np.abs(logits, out=np.zeros_like(logits), where=finite)
+        return np.where(finite, self.input_rounding * sizes + self.input_error, 0.0)
 
     def _apply(self, stage: Stage, state: Evaluation, batch: Batch, sign: float) -> Evaluation:
         """Apply a stage of the default order."""
