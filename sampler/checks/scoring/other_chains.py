@@ -14,6 +14,7 @@ from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
 from sampler.requests import Steps
 from sampler.stages import NEUTRAL, OPTIONAL_STAGES
+from sampler.statistics.largest import largest
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -46,9 +47,13 @@ class OtherChains:
         count, size = steps.logits.shape
         ids = np.broadcast_to(np.arange(size), (count, size))
         if size > TOKENS:
-            key = np.where(must, scores + ABOVE, steps.logits)
-            key[:, [token for token in (steps.context.eos_ids if steps.context else ()) if token < size]] = np.inf
-            ids = np.sort(np.argpartition(-key, TOKENS - 1, axis=-1)[:, :TOKENS], axis=-1)
+            first = must.copy()
+            first[:, [token for token in (steps.context.eos_ids if steps.context else ()) if token < size]] = True
+            # The order among these has no say unless there are too many of them.
+            crowded = first.sum(axis=-1).max() > TOKENS
+            key = np.where(must, scores + ABOVE if crowded else np.float32(ABOVE), steps.logits)
+            key[first & ~must] = np.inf
+            ids = largest(key, TOKENS)
         logits, uncond = _logits_of(steps, ids)
         return cls(steps, ids, reference, logits, uncond, np.take_along_axis(steps.in_history, ids, axis=-1))
 

@@ -113,16 +113,17 @@ class Wagers:
             return None
         places = np.argsort(~sure[rows], axis=-1, kind="stable")[:, : counts[rows].max()]
         real = np.arange(places.shape[-1]) < counts[rows, None]
-        ids = np.take_along_axis(chains.ids[rows], places, axis=-1)
-        scores, error = (np.take_along_axis(values[rows], ids, axis=-1) for values in (final.scores, final.error))
+        scores, error = (np.take_along_axis(values, chains.ids, axis=-1) for values in (final.scores, final.error))
+        ids, scores, error, is_drawn = (
+            np.take_along_axis(values[rows], places, axis=-1) for values in (chains.ids, scores, error, is_drawn)
+        )
         p = softmax(np.where(real, scores, -np.inf), axis=-1)
         ends = steps.context.eos_ids if steps.context else ()
         error = error + max(LEAST_ERROR, self.rounding)
         step = Step(ids, p, np.isin(ids, ends) & real, error)
-        drawn = (np.take_along_axis(is_drawn[rows], places, axis=-1)).argmax(axis=-1)
         others = [chains.scores(config)[rows] for config in self._configs]
         others += [chains.of_network(network).scores(self.config)[rows] for network in block.networks]
-        return _Sure(rows, step, drawn, among(np.array(others), places, p))
+        return _Sure(rows, step, is_drawn.argmax(axis=-1), among(np.array(others), places, p))
 
     @property
     def rejected(self) -> bool:

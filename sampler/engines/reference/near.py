@@ -15,6 +15,7 @@ from sampler.config import SamplingConfig
 from sampler.engines.base import Evaluation
 from sampler.requests import Batch
 from sampler.stages import STAGES, Stage
+from sampler.statistics.largest import largest
 
 Array = NDArray[np.float64]
 
@@ -29,7 +30,7 @@ REMOVING: tuple[Stage, ...] = ("top_k", "min_p", "top_p")
 
 @dataclass(frozen=True)
 class Near:
-    """Rows of `NEAR` ids each. ids: int64 (B, C), ascending. batch: with these ids alone, the history by their places.
+    """Rows of `NEAR` ids each. ids: int64 (B, C), ascending. batch: with these ids alone.
 
     size: of the vocabulary. first: the first filter. ceiling: no other token of a row has a score plus its error above
     it when that filter acts, (B,); inf or NaN where nothing is known.
@@ -50,11 +51,11 @@ class Near:
         before = config.order[: config.order.index(first)]
         guided = "cfg" in before and batch.uncond_logits is not None
         penalty = config.repetition_penalty if "repetition_penalty" in before else 1.0
-        key, largest, grown = _guided(batch) if guided else _alone(batch)
-        order = np.argpartition(-key, NEAR, axis=-1)
-        ids = np.sort(order[:, :NEAR], axis=-1)
-        highest = np.take_along_axis(key, order[:, NEAR : NEAR + 1], axis=-1)[:, 0].astype(np.float64)
-        reach = grown * penalty * (input_error + (input_rounding + COARSE) * largest + COARSE)
+        key, sizes, grown = _guided(batch) if guided else _alone(batch)
+        ids = largest(key, NEAR)
+        np.put_along_axis(key, ids, -np.inf, axis=-1)
+        highest = key.max(axis=-1).astype(np.float64)
+        reach = grown * penalty * (input_error + (input_rounding + COARSE) * sizes + COARSE)
         ceiling = (highest + reach) / (config.temperature if "temperature" in before else 1.0)
         return cls(ids, _only(batch, ids), size, first, ceiling)
 
@@ -92,25 +93,27 @@ def first_filter(config: SamplingConfig) -> Stage | None:
 
 def _alone(batch: Batch) -> tuple[NDArray[np.float32], Array, float]:
     """See `_guided`."""
-    logits = np.asarray(batch.logits, dtype=np.float32)
-    return logits, _largest(logits, logits == -np.inf), 1.0
+    key = np.array(batch.logits, dtype=np.float32)
+    return key, _largest(key, key > -np.inf), 1.0
 
 
 def _guided(batch: Batch) -> tuple[NDArray[np.float32], Array, float]:
     """Scores after guidance (B, V) in float32, what no term of them exceeds (B,), by how much errors of logits grow."""
     logits, uncond = (np.asarray(values, dtype=np.float32) for values in (batch.logits, batch.uncond_logits))
-    weight, removed = batch.config.cfg_weight, logits == -np.inf
+    weight, left = batch.config.cfg_weight, logits > -np.inf
     with np.errstate(invalid="ignore", over="ignore"):
-        base = logits if batch.config.cfg_convention == "conditional" else uncond
-        key = base + np.float32(weight) * (logits - uncond)
-    key[removed] = -np.inf
+        key = logits - uncond
+        key *= np.float32(weight)
+        key += logits if batch.config.cfg_convention == "conditional" else uncond
+    np.copyto(key, -np.inf, where=~left)
     grown = 1 + 2 * abs(weight)
-    return key, grown * (_largest(logits, removed) + _largest(uncond, removed)), grown
+    return key, grown * (_largest(logits, left) + _largest(uncond, left)), grown
 
 
-def _largest(logits: NDArray[np.float32], removed: NDArray[np.bool_]) -> Array:
-    """The largest size among the tokens that are not removed, (B,)."""
-    return np.asarray(np.where(removed, np.float32(0), np.abs(logits)).max(axis=-1), dtype=np.float64)
+def _largest(logits: NDArray[np.float32], left: NDArray[np.bool_]) -> Array:
+    """The largest size among the tokens that are left, (B,)."""
+    highest, lowest = (of(logits, axis=-1, where=left, initial=0) for of in (np.max, np.min))
+    return np.asarray(np.maximum(highest, -lowest), dtype=np.float64)
 
 
 def _only(batch: Batch, ids: NDArray[np.int64]) -> Batch:
@@ -119,7 +122,5 @@ def _only(batch: Batch, ids: NDArray[np.int64]) -> Batch:
         None if values is None else np.take_along_axis(np.asarray(values), ids, axis=-1)
         for values in (batch.logits, batch.uncond_logits)
     )
-    history: list[list[int]] = [[]] * len(ids)
-    if "repetition_penalty" in batch.config.active_stages():
-        history = [np.flatnonzero(row).tolist() for row in np.take_along_axis(batch.in_history, ids, axis=-1)]
-    return Batch(np.asarray(logits), history, batch.configs, uncond)
+    seen = np.take_along_axis(batch.in_history, ids, axis=-1)
+    return Batch(np.asarray(logits), (), batch.configs, uncond, seen=seen)
