@@ -9,6 +9,7 @@ from scipy.special import softmax
 
 from sampler.checks.scoring.alternatives import TILTS, other_configs
 from sampler.checks.scoring.memory import BINS, Memories, Memory, Step
+from sampler.checks.scoring.other_chains import TOKENS, OtherChains
 from sampler.checks.scoring.wagers import Block, Wagers
 from sampler.config import SamplingConfig
 from sampler.engines.reference.chain import ReferenceEngine
@@ -305,6 +306,17 @@ def test_the_bets_of_a_run_are_those_of_the_references_probabilities(name):
     np.testing.assert_allclose(wagers.bets.logs, plain.logs, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(wagers.bets._misses, plain.misses, rtol=1e-9, atol=1e-9)
     assert wagers.bets.n == kept > 10
+
+
+@pytest.mark.parametrize("kept", [30, TOKENS - 1, TOKENS, 350])
+def test_other_chains_look_at_the_kept_tokens_then_at_those_with_the_best_logits_and_at_eos(kept):
+    steps, rng = run_of(TRUE, 3), np.random.default_rng(3)
+    must = rng.permuted(np.broadcast_to(np.arange(SIZE) < kept, (ROWS, SIZE)), axis=-1)
+    scores = rng.normal(size=must.shape)
+    chains = OtherChains.of(steps, must, scores, ReferenceEngine())
+    for row, ids in enumerate(chains.ids):
+        order = np.lexsort((np.where(must, scores, steps.logits)[row], must[row], np.arange(SIZE) == SIZE - 1))
+        assert ids.tolist() == sorted(order[-TOKENS:])
 
 
 def part_of(steps, size):

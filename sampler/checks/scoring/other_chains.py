@@ -4,8 +4,9 @@ Bets may be placed on any distribution, so these need not be exact: only the lik
 a threshold are not told apart. What a right engine draws comes from the reference, which is exact.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
 from sampler.requests import Steps
-from sampler.stages import NEUTRAL, OPTIONAL_STAGES
+from sampler.stages import NEUTRAL, OPTIONAL_STAGES, Stage
 from sampler.statistics.largest import largest
 
 Array = NDArray[np.float64]
@@ -26,12 +27,23 @@ ABOVE = 1e9
 """Puts every score above every logit."""
 
 
+class _Act(NamedTuple):
+    """A stage that is on, with the values of its parameters."""
+
+    stage: Stage
+    values: tuple[Any, ...]
+
+
+def _acts(config: SamplingConfig) -> tuple[_Act, ...]:
+    """What a config does, in order."""
+    on, least = config.active_stages(), config.min_tokens_to_keep
+    stages = [stage for stage in config.order if stage in on]
+    return tuple(_Act(stage, (least, *(getattr(config, knob) for knob in NEUTRAL[stage]))) for stage in stages)
+
+
 @dataclass(frozen=True)
 class OtherChains:
-    """Steps with the ids (T, C) of some of their tokens; `scores` evaluates another config on these.
-
-    known: the scores after the first stages of the configs so far, most of which begin alike.
-    """
+    """Steps with the ids (T, C) of some of their tokens; `scores` evaluates another config on these."""
 
     steps: Steps
     ids: NDArray[np.int64]
@@ -39,7 +51,6 @@ class OtherChains:
     logits: Array
     uncond: Array | None
     seen: Mask
-    known: dict[tuple[Any, ...], Array] = field(default_factory=dict)
 
     @classmethod
     def of(cls, steps: Steps, must: Mask, scores: Array, reference: Explains) -> "OtherChains":
@@ -47,12 +58,11 @@ class OtherChains:
         count, size = steps.logits.shape
         ids = np.broadcast_to(np.arange(size), (count, size))
         if size > TOKENS:
-            first = must.copy()
-            first[:, [token for token in (steps.context.eos_ids if steps.context else ()) if token < size]] = True
-            # The order among these has no say unless there are too many of them.
-            crowded = first.sum(axis=-1).max() > TOKENS
+            ends = [token for token in (steps.context.eos_ids if steps.context else ()) if token < size]
+            # The order among the tokens of `must` has no say unless there are too many of them.
+            crowded = must.sum(axis=-1).max() + len(ends) > TOKENS
             key = np.where(must, scores + ABOVE if crowded else np.float32(ABOVE), steps.logits)
-            key[first & ~must] = np.inf
+            key[:, ends] = np.inf
             ids = largest(key, TOKENS)
         logits, uncond = _logits_of(steps, ids)
         return cls(steps, ids, reference, logits, uncond, np.take_along_axis(steps.in_history, ids, axis=-1))
@@ -60,20 +70,27 @@ class OtherChains:
     def of_network(self, steps: Steps) -> "OtherChains":
         """The same tokens of the same steps with other logits."""
         logits, uncond = _logits_of(steps, self.ids)
-        return replace(self, steps=steps, logits=logits, uncond=uncond, known={})
+        return replace(self, steps=steps, logits=logits, uncond=uncond)
 
     def scores(self, config: SamplingConfig) -> Array:
         """(T, C), from the reference itself where an optional stage or a declared rule has a say."""
         if getattr(self.reference, "rules", None) or config.active_stages() & set(OPTIONAL_STAGES):
             exact = self.reference.evaluate(self.steps.with_config(config))[-1].scores
             return np.take_along_axis(exact, self.ids, axis=-1)
-        scores, on, done = self.logits, config.active_stages(), ()
-        for stage in (stage for stage in config.order if stage in on):
-            done = (*done, stage, *(getattr(config, knob) for knob in NEUTRAL[stage]))
-            if done not in self.known:
-                self.known[done] = self._after(stage, scores, config)
-            scores = self.known[done]
+        acts, scores = _acts(config), self.logits
+        for place, act in enumerate(acts):
+            known = self._own.get(acts[: place + 1])
+            scores = self._after(act.stage, scores, config) if known is None else known
         return scores
+
+    @cached_property
+    def _own(self) -> dict[tuple[_Act, ...], Array]:
+        """The scores after each stage of the steps' own config, with which most others begin."""
+        config, scores, own = self.steps.config, self.logits, {}
+        acts = _acts(config)
+        for place, act in enumerate(acts):
+            own[acts[: place + 1]] = scores = self._after(act.stage, scores, config)
+        return own
 
     def _after(self, stage: str, scores: Array, config: SamplingConfig) -> Array:
         """The scores (T, C) after a stage that is on."""
@@ -89,12 +106,12 @@ class OtherChains:
         return scores
 
 
-def among(scores: Array, places: NDArray[np.int64], p: Array) -> Array:
-    """The probabilities (A, T, K) of other chains' scores (A, T, C) at some places (T, K); p > 0 tells which count.
+def among(scores: Array, p: Array) -> Array:
+    """The probabilities (A, T, K) of other chains' scores at some tokens; where p (T, K) is 0 there is no token.
 
     p for a chain that keeps none of them.
     """
-    own = np.where(p > 0, np.take_along_axis(scores, places[None], axis=-1), -np.inf)
+    own = np.where(p > 0, scores, -np.inf)
     top = own.max(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore"):
         weights = np.where(top > -np.inf, np.exp(own - top), p)

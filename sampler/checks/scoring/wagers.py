@@ -1,5 +1,6 @@
 """Whether drawn tokens follow the distribution that the chain makes of given logits: bets on other ways to draw."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -121,9 +122,12 @@ class Wagers:
         ends = steps.context.eos_ids if steps.context else ()
         error = error + max(LEAST_ERROR, self.rounding)
         step = Step(ids, p, np.isin(ids, ends) & real, error)
-        others = [chains.scores(config)[rows] for config in self._configs]
-        others += [chains.of_network(network).scores(self.config)[rows] for network in block.networks]
-        return _Sure(rows, step, is_drawn.argmax(axis=-1), among(np.array(others), places, p))
+        found = itertools.chain(
+            (chains.scores(config) for config in self._configs),
+            (chains.of_network(network).scores(self.config) for network in block.networks),
+        )
+        others = np.array([np.take_along_axis(of[rows], places, axis=-1) for of in found])
+        return _Sure(rows, step, is_drawn.argmax(axis=-1), among(others, p))
 
     @property
     def rejected(self) -> bool:
