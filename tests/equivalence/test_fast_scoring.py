@@ -81,6 +81,19 @@ def same_state(found, full):
     np.testing.assert_array_equal(np.where(full.kept, found.error, 0), np.where(full.kept, full.error, 0))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_with_broken_logits_are_read_in_full(value):
+    """A removed token is not broken."""
+    steps, engine = run_of(TRUE, 0), ReferenceEngine()
+    steps.logits[5, 7], steps.logits[6, 8] = value, -np.inf
+    with np.errstate(invalid="ignore"):
+        near = Near.of(steps, 0.0, 0.0)
+        unproven = near.unproven(engine.read(near.batch, ["generous"])[0])
+        same_state(engine.last(steps), engine.evaluate(steps)[-1])
+    assert 5 in unproven
+    assert 6 not in unproven
+
+
 def test_few_ids_are_enough_for_most_rows():
     """And for none whose threshold the few do not reach."""
     engine, steps = ReferenceEngine(input_error=2e-3), run_of(TRUE, 0)

@@ -175,7 +175,7 @@ class ReferenceEngine:
         runs = self._few(near, READINGS)
         few_must, few_may, few = _bounds(runs)
         final, rows = near.spread_state(few), near.unproven(runs[1])
-        must, may = (near.spread(mask, fill=False).astype(np.bool_, copy=False) for mask in (few_must, few_may))
+        must, may = (near.spread(mask, fill=False) for mask in (few_must, few_may))
         if len(rows):
             must[rows], may[rows], full = _bounds(self.read(batch.only(rows.tolist())))
             _write(final, rows, full)
@@ -236,7 +236,7 @@ class _Penalized(NamedTuple):
 
 
 def _penalized(batch: Batch, rules: Rules) -> _Penalized:
-    """Once per distinct id, ids beyond the scores left out; as often as it came if a rule says so."""
+    """Those of `seen`, or of the history without ids beyond the scores: each once, or as often as it came by a rule."""
     if batch.seen is not None:
         rows, ids = np.nonzero(batch.seen)
         return _Penalized(rows, ids, np.ones(len(rows)))

@@ -7,6 +7,7 @@ they are -inf for all later stages, whose thresholds and sums do not depend on t
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from sampler.stages import STAGES, Stage
 from sampler.statistics.largest import largest
 
 Array = NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 NEAR = 64
 """Ids of each row that are evaluated, if the vocabulary has at least four times as many."""
@@ -64,9 +66,9 @@ class Near:
         place = next(place for place, state in enumerate(states) if state.stage == self.first)
         removed = states[place - 1].kept & ~states[place].kept
         highest = np.where(removed, states[place - 1].scores, -np.inf).max(axis=-1)
-        return np.flatnonzero(~(highest >= self.ceiling))
+        return np.flatnonzero(~((highest >= self.ceiling) & (self.ceiling < np.inf)))
 
-    def spread(self, values: NDArray[np.generic], fill: float) -> NDArray[np.generic]:
+    def spread(self, values: NDArray[Scalar], fill: float) -> NDArray[Scalar]:
         """Values (B, C) in the places of their ids, (B, V)."""
         result = np.full((len(values), self.size), fill, dtype=values.dtype)
         np.put_along_axis(result, self.ids, values, axis=-1)
@@ -74,8 +76,7 @@ class Near:
 
     def spread_state(self, state: Evaluation) -> Evaluation:
         """A state of these ids as one of all; others are removed, their errors are told as 0."""
-        scores, error = self.spread(state.scores, -np.inf), self.spread(state.error, 0.0)
-        return Evaluation(state.stage, scores.astype(np.float64, copy=False), error.astype(np.float64, copy=False))
+        return Evaluation(state.stage, self.spread(state.scores, -np.inf), self.spread(state.error, 0.0))
 
 
 def first_filter(config: SamplingConfig) -> Stage | None:
@@ -94,13 +95,13 @@ def first_filter(config: SamplingConfig) -> Stage | None:
 def _alone(batch: Batch) -> tuple[NDArray[np.float32], Array, float]:
     """See `_guided`."""
     key = np.array(batch.logits, dtype=np.float32)
-    return key, _largest(key, key > -np.inf), 1.0
+    return key, _largest(key, key != -np.inf), 1.0
 
 
 def _guided(batch: Batch) -> tuple[NDArray[np.float32], Array, float]:
     """Scores after guidance (B, V) in float32, what no term of them exceeds (B,), by how much errors of logits grow."""
     logits, uncond = (np.asarray(values, dtype=np.float32) for values in (batch.logits, batch.uncond_logits))
-    weight, left = batch.config.cfg_weight, logits > -np.inf
+    weight, left = batch.config.cfg_weight, logits != -np.inf
     with np.errstate(invalid="ignore", over="ignore"):
         key = logits - uncond
         key *= np.float32(weight)
@@ -122,5 +123,6 @@ def _only(batch: Batch, ids: NDArray[np.int64]) -> Batch:
         None if values is None else np.take_along_axis(np.asarray(values), ids, axis=-1)
         for values in (batch.logits, batch.uncond_logits)
     )
-    seen = np.take_along_axis(batch.in_history, ids, axis=-1)
+    penalized = batch.config.repetition_penalty != 1
+    seen = np.take_along_axis(batch.in_history, ids, axis=-1) if penalized else None
     return Batch(np.asarray(logits), (), batch.configs, uncond, seen=seen)
