@@ -130,8 +130,7 @@ class ReferenceEngine:
 
     def _error(self, logits: Array) -> Array:
         finite = np.isfinite(logits)
-        sizes = np.abs(logits, out=np.zeros_like(logits), where=finite)
-        return np.where(finite, self.input_rounding * sizes + self.input_error, 0.0)
+        return self.input_rounding * np.where(finite, np.abs(logits), 0.0) + self.input_error * finite
 
     def _apply(self, stage: Stage, state: Evaluation, batch: Batch, sign: float) -> Evaluation:
         """Apply a stage of the default order."""
