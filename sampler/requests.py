@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sampler.config import SamplingConfig
+from sampler.errors import LogitsError
 from sampler.stages import ALL_STAGES, Stage
 
 Logits = NDArray[np.float32]
@@ -49,6 +51,22 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.configs)
+
+    @cached_property
+    def in_history(self) -> NDArray[np.bool_]:
+        """Which ids the history of each row has, (B, V). Raises LogitsError for negative ones."""
+        size = self.logits.shape[-1]
+        found = np.zeros((len(self.history), size), dtype=np.bool_)
+        before: list[int] = []
+        for row, history in enumerate(self.history):
+            ids = further = list(history)
+            if row and ids[: len(before)] == before:  # as in the steps of a run
+                found[row], further = found[row - 1], ids[len(before) :]
+            if further and min(further) < 0:
+                raise LogitsError(f"the history of row {row} contains {min(further)}", hint="token ids are 0 or more")
+            found[row, [token for token in further if token < size]] = True
+            before = ids
+        return found
 
     def with_config(self, config: SamplingConfig) -> Self:
         return replace(self, configs=(config,) * len(self))

@@ -210,6 +210,9 @@ class Explains(Processes, Protocol):
     def evaluate(self, batch: Batch, reading: Reading = "defined") -> list[Evaluation]:
         """The state before and after every stage."""
 
+    def last(self, batch: Batch, reading: Reading = "defined") -> Evaluation:
+        """The last state, in less time; it may tell the error of a removed token as 0."""
+
     def bounds(self, batch: Batch) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Evaluation]:
         """Which tokens must be kept, which may be kept, and the last state as defined."""
 

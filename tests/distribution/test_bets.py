@@ -8,7 +8,8 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import binom
 
-from sampler.checks.scoring.alternatives import TILTS, Memories, Memory, Step
+from sampler.checks.scoring.alternatives import TILTS
+from sampler.checks.scoring.memory import Memories, Memory, Step
 from sampler.statistics.bets import Bets, most_expected, payoffs
 
 SIZE, TOKENS, EOS = 60, 40, 59
@@ -108,11 +109,11 @@ def test_uniform_numbers_that_are_reused_or_uneven_are_seen(uniforms, named):
     for index in range(6):
         before = Memories(cell=cell)
         for step in range(TOKENS):
-            before.runs = others[step]
+            before.runs = [others[step]]
             p = softmax(np.random.default_rng((index, step)).normal(0, 1.5, SIZE))
-            now = Step(np.arange(SIZE), p, np.arange(SIZE) == EOS)
+            now = Step(np.arange(SIZE)[None], p[None], np.arange(SIZE)[None] == EOS)
             token = int(min(np.searchsorted(p.cumsum(), uniforms(index, step, rng)), SIZE - 1))
-            bets.place(p, np.array([tilt(now, before) for _, tilt in TILTS]), token)
-            before.learn(now, token)
+            pasts = before.follow(now, np.array([token]))
+            bets.place(p, np.array([tilt(now, pasts) for _, tilt in TILTS]), token)
     assert bets.judge(1e-6).rejected
     assert re.search(named, TILTS[bets.best][0].text)

@@ -1,27 +1,21 @@
 """What an engine may do otherwise when it draws: distributions of the next token that bets are placed on."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sampler.checks.scoring.memory import BINS, Array, Past, Pasts, Step
 from sampler.checks.scoring.named import Named
 from sampler.config import CfgConvention, SamplingConfig
 from sampler.stages import Stage
-
-Array = NDArray[np.float64]
 
 FACTORS = (1.25, 1.5, 2.0)
 """By how much a temperature may be wrong, up and down."""
 
 LIFTS = (1.0, 2.0, 4.0)
 """Nats by which EOS may be lifted or lowered."""
-
-BINS = 64
-"""Parts of the unit interval in which uniform numbers are counted."""
 
 
 def other_configs(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfig]]:
@@ -66,124 +60,48 @@ def _filters(
             yield Named(stage, f"a {stage} of {changed[stage]:.3g}"), replace(config, **changed)
 
 
-@dataclass
-class Memory:
-    """What the tokens so far say of the noise. drawn, expected: by id, how often it came and should have come.
-
-    by_rank, by_id: how often the uniform number that an inverted distribution function takes lay in each bin, tokens in
-    the order of their probability or of their ids.
-    """
-
-    drawn: dict[int, float] = field(default_factory=dict)
-    expected: dict[int, float] = field(default_factory=dict)
-    by_rank: Array = field(default_factory=lambda: np.zeros(BINS))
-    by_id: Array = field(default_factory=lambda: np.zeros(BINS))
-
-    def learn(self, step: "Step", drawn: int) -> None:
-        ids = step.ids.tolist()
-        self.drawn[ids[drawn]] = self.drawn.get(ids[drawn], 0.0) + 1
-        for token, share in zip(ids, step.p.tolist(), strict=True):
-            self.expected[token] = self.expected.get(token, 0.0) + share
-        self.by_rank = self.by_rank + step.landed(step.rank_edges, drawn)
-        self.by_id = self.by_id + step.landed(step.id_edges, drawn)
-
-    def counts(self, step: "Step") -> tuple[Array, Array]:
-        """How often each token of a step (K,) came so far, and should have come."""
-        drawn, expected = (
-            [kept.get(token, 0.0) for token in step.ids.tolist()] for kept in (self.drawn, self.expected)
-        )
-        return np.array(drawn), np.array(expected)
+Tilt = Callable[[Step, Pasts], Array]
+"""From T steps and what came before each of them to probabilities (T, K)."""
 
 
-@dataclass
-class Memories:
-    """run: of this run. runs: of the same step of earlier runs. cell: of every step of every run."""
-
-    run: Memory = field(default_factory=Memory)
-    runs: Memory = field(default_factory=Memory)
-    cell: Memory = field(default_factory=Memory)
-
-    def learn(self, step: "Step", drawn: int) -> None:
-        for memory in (self.run, self.runs, self.cell):
-            memory.learn(step, drawn)
-
-
-@dataclass(frozen=True)
-class Step:
-    """The tokens that one step can draw: ids (K,) in ascending order, p (K,), and which of them is EOS.
-
-    error: by how much rounding may change the logarithms of p, (K,) or one number.
-    """
-
-    ids: NDArray[np.int64]
-    p: Array
-    is_eos: NDArray[np.bool_]
-    error: Array | float = 0.0
-
-    @cached_property
-    def id_edges(self) -> tuple[Array, Array]:
-        """Where the interval of each token begins and ends, tokens in the order of their ids: two (K,)."""
-        ends = np.cumsum(self.p)
-        return ends - self.p, ends
-
-    @cached_property
-    def rank_edges(self) -> tuple[Array, Array]:
-        """The same, the likeliest token first."""
-        order = np.argsort(-self.p, kind="stable")
-        ends = np.empty_like(self.p)
-        ends[order] = np.cumsum(self.p[order])
-        return ends - self.p, ends
-
-    def landed(self, edges: tuple[Array, Array], drawn: int) -> Array:
-        """For each bin the probability that the uniform number of a drawn token lay in it: (BINS,)."""
-        begin, end = (edge[drawn : drawn + 1] for edge in edges)
-        return np.asarray(_shares(begin, end)[0] / self.p[drawn])
-
-    def shares(self, edges: tuple[Array, Array]) -> Array:
-        """How much of each token's interval lies in each bin: (K, BINS)."""
-        return _shares(*edges)
-
-
-def _shares(begin: Array, end: Array) -> Array:
-    borders = np.arange(BINS + 1) / BINS
-    low, high = begin[:, None], end[:, None]
-    return np.asarray(np.maximum(np.minimum(high, borders[1:]) - np.maximum(low, borders[:-1]), 0.0))
+def _normalised(q: Array) -> Array:
+    return np.asarray(q / q.sum(axis=-1, keepdims=True))
 
 
 def _tilted(p: Array, by: Array) -> Array:
-    q = p * np.exp(by)
-    return np.asarray(q / q.sum())
+    return _normalised(p * np.exp(by))
 
 
-def _density(step: Step, edges: tuple[Array, Array], seen: Array, prior: float) -> Array:
-    """The probabilities if uniform numbers come where they came before: (K,)."""
-    density = (prior + seen) * BINS / (BINS * prior + seen.sum())
-    q = step.shares(edges) @ density
-    return np.asarray(q / q.sum())
+def _density(edges: tuple[Array, Array], seen: Array, prior: float) -> Array:
+    """The probabilities (T, K) if uniform numbers come where they came before, seen (T, BINS)."""
+    density = (prior + seen) * BINS / (BINS * prior + seen.sum(axis=-1, keepdims=True))
+    below = np.cumsum(density, axis=-1) / BINS
+    begin, end = edges
+    first, last = (np.clip((edge * BINS).astype(np.int64), 0, BINS - 1) for edge in edges)
+    in_first, in_last, until_first = (
+        np.take_along_axis(values, places, axis=-1)
+        for values, places in ((density, first), (density, last), (below, first))
+    )
+    until_last = np.take_along_axis(below, np.maximum(last - 1, 0), axis=-1)
+    across = in_first * ((first + 1) / BINS - begin) + (until_last - until_first) + in_last * (end - last / BINS)
+    return _normalised(np.where(first == last, in_first * (end - begin), across))
 
 
-Tilt = Callable[[Step, Memories], Array]
-"""From a step and what came before it to probabilities (K,)."""
+def _surplus(past: Past) -> Array:
+    return np.asarray(np.clip(past.drawn - past.expected, -3, 3))
 
 
-def _surplus(memory: Memory, step: Step) -> Array:
-    drawn, expected = memory.counts(step)
-    return np.asarray(np.clip(drawn - expected, -3, 3))
-
-
-def _other_odds(step: Step, before: Memories) -> Array:
+def _other_odds(step: Step, before: Pasts) -> Array:
     """Each token as much more or less likely as it was so far."""
-    drawn, expected = before.cell.counts(step)
-    return _tilted(step.p, np.log((drawn + 2) / (expected + 2)))
+    return _normalised(step.p * (before.cell.drawn + 2) / (before.cell.expected + 2))
 
 
 def _ranked(power: int, edges: Callable[[Step], tuple[Array, Array]], *, low: bool) -> Tilt:
     """The uniform number has the density of the smallest or the largest of `power` uniform ones."""
 
-    def tilt(step: Step, before: Memories) -> Array:  # noqa: ARG001
+    def tilt(step: Step, before: Pasts) -> Array:  # noqa: ARG001
         begin, end = (np.clip(edge, 0, 1) for edge in edges(step))
-        q = (1 - begin) ** power - (1 - end) ** power if low else end**power - begin**power
-        return np.asarray(q / q.sum())
+        return _normalised((1 - begin) ** power - (1 - end) ** power if low else end**power - begin**power)
 
     return tilt
 
@@ -192,8 +110,9 @@ def _lift(size: float) -> Tilt:
     return lambda step, before: _tilted(step.p, size * step.is_eos.astype(np.float64))
 
 
-def _sometimes_best(step: Step, before: Memories) -> Array:  # noqa: ARG001
-    return np.asarray(0.9 * step.p + 0.1 * (np.arange(len(step.p)) == step.p.argmax()))
+def _sometimes_best(step: Step, before: Pasts) -> Array:  # noqa: ARG001
+    best = step.p.argmax(axis=-1)[..., None]
+    return np.asarray(0.9 * step.p + 0.1 * (np.arange(step.p.shape[-1]) == best))
 
 
 TILTS: tuple[tuple[Named, Tilt], ...] = (
@@ -208,26 +127,26 @@ TILTS: tuple[tuple[Named, Tilt], ...] = (
     (Named("draw", "high ids too often"), _ranked(2, lambda step: step.id_edges, low=False)),
     (Named("draw", "the likeliest token in place of one draw in ten"), _sometimes_best),
     (Named("draw", "other odds of the tokens that came too often or too rarely before"), _other_odds),
-    (Named("draw", "the noise of the steps before"), lambda step, before: _tilted(step.p, _surplus(before.run, step))),
+    (Named("draw", "the noise of the steps before"), lambda step, before: _tilted(step.p, _surplus(before.run))),
     (
         Named("seed", "the noise of other requests"),
-        lambda step, before: _tilted(step.p, 2 * _surplus(before.runs, step)),
+        lambda step, before: _tilted(step.p, 2 * _surplus(before.runs)),
     ),
     (
         Named("draw", "the uniform numbers of the steps before"),
-        lambda step, before: _density(step, step.rank_edges, before.run.by_rank, 0.5),
+        lambda step, before: _density(step.rank_edges, before.run.by_rank, 0.5),
     ),
     (
         Named("draw", "the uniform numbers of the steps before, by id"),
-        lambda step, before: _density(step, step.id_edges, before.run.by_id, 0.5),
+        lambda step, before: _density(step.id_edges, before.run.by_id, 0.5),
     ),
     (
         Named("seed", "the uniform numbers of other requests"),
-        lambda step, before: _density(step, step.rank_edges, before.runs.by_rank, 1 / BINS),
+        lambda step, before: _density(step.rank_edges, before.runs.by_rank, 1 / BINS),
     ),
     (
         Named("seed", "the uniform numbers of other requests, by id"),
-        lambda step, before: _density(step, step.id_edges, before.runs.by_id, 1 / BINS),
+        lambda step, before: _density(step.id_edges, before.runs.by_id, 1 / BINS),
     ),
 )
 """Alternatives that need no other chain: they tilt the probabilities of the tokens that may be drawn."""

@@ -4,8 +4,9 @@ Bets may be placed on any distribution, so these need not be exact: only the lik
 a threshold are not told apart. What a right engine draws comes from the reference, which is exact.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +14,31 @@ from numpy.typing import NDArray
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
 from sampler.requests import Steps
-from sampler.stages import OPTIONAL_STAGES
+from sampler.stages import NEUTRAL, OPTIONAL_STAGES, Stage
+from sampler.statistics.largest import largest
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 TOKENS = 256
 """Tokens of each step that other chains are evaluated on."""
 
 ABOVE = 1e9
 """Puts every score above every logit."""
+
+
+class _Act(NamedTuple):
+    """A stage that is on, with the values of its parameters."""
+
+    stage: Stage
+    values: tuple[Any, ...]
+
+
+def _acts(config: SamplingConfig) -> tuple[_Act, ...]:
+    """What a config does, in order."""
+    on, least = config.active_stages(), config.min_tokens_to_keep
+    stages = [stage for stage in config.order if stage in on]
+    return tuple(_Act(stage, (least, *(getattr(config, knob) for knob in NEUTRAL[stage]))) for stage in stages)
 
 
 @dataclass(frozen=True)
@@ -33,34 +50,26 @@ class OtherChains:
     reference: Explains
     logits: Array
     uncond: Array | None
-    seen: NDArray[np.bool_]
+    seen: Mask
 
     @classmethod
-    def of(cls, steps: Steps, scores: Array, reference: Explains) -> "OtherChains":
-        """On the tokens with the best scores (T, V), then those with the best logits, and EOS."""
+    def of(cls, steps: Steps, must: Mask, scores: Array, reference: Explains) -> "OtherChains":
+        """On the tokens of `must` with the best scores (T, V), then those with the best logits, and EOS."""
         count, size = steps.logits.shape
-        key = np.where(scores > -np.inf, scores + ABOVE, steps.logits)
-        key[:, [token for token in (steps.context.eos_ids if steps.context else ()) if token < size]] = np.inf
         ids = np.broadcast_to(np.arange(size), (count, size))
         if size > TOKENS:
-            ids = np.sort(np.argpartition(-key, TOKENS - 1, axis=-1)[:, :TOKENS], axis=-1)
-        seen = np.zeros((count, size), dtype=np.bool_)
-        for row, history in enumerate(steps.history):
-            seen[row, [token for token in set(history) if token < size]] = True
-        logits, uncond = (
-            None if values is None else np.take_along_axis(np.asarray(values, dtype=np.float64), ids, axis=-1)
-            for values in (steps.logits, steps.uncond_logits)
-        )
-        assert logits is not None  # noqa: S101 - for the type
-        return cls(steps, ids, reference, logits, uncond, np.take_along_axis(seen, ids, axis=-1))
+            ends = [token for token in (steps.context.eos_ids if steps.context else ()) if token < size]
+            # The order among the tokens of `must` has no say unless there are too many of them.
+            crowded = must.sum(axis=-1).max() + len(ends) > TOKENS
+            key = np.where(must, scores + ABOVE if crowded else np.float32(ABOVE), steps.logits)
+            key[:, ends] = np.inf
+            ids = largest(key, TOKENS)
+        logits, uncond = _logits_of(steps, ids)
+        return cls(steps, ids, reference, logits, uncond, np.take_along_axis(steps.in_history, ids, axis=-1))
 
     def of_network(self, steps: Steps) -> "OtherChains":
         """The same tokens of the same steps with other logits."""
-        logits, uncond = (
-            None if values is None else np.take_along_axis(np.asarray(values, dtype=np.float64), self.ids, axis=-1)
-            for values in (steps.logits, steps.uncond_logits)
-        )
-        assert logits is not None  # noqa: S101 - for the type
+        logits, uncond = _logits_of(steps, self.ids)
         return replace(self, steps=steps, logits=logits, uncond=uncond)
 
     def scores(self, config: SamplingConfig) -> Array:
@@ -68,28 +77,53 @@ class OtherChains:
         if getattr(self.reference, "rules", None) or config.active_stages() & set(OPTIONAL_STAGES):
             exact = self.reference.evaluate(self.steps.with_config(config))[-1].scores
             return np.take_along_axis(exact, self.ids, axis=-1)
-        scores, on = self.logits, config.active_stages()
-        for stage in (stage for stage in config.order if stage in on):
-            if stage == "cfg" and self.uncond is not None:
-                scores = _guided(scores, self.uncond, config)
-            elif stage == "repetition_penalty":
-                factor = np.where(scores < 0, config.repetition_penalty, 1 / config.repetition_penalty)
-                scores = np.where(self.seen, scores * factor, scores)
-            elif stage == "temperature" and config.temperature:
-                scores = scores / config.temperature
-            elif stage in ("top_k", "min_p", "top_p"):
-                scores = np.where(_kept(stage, scores, config), scores, -np.inf)
-        return np.asarray(scores)
+        acts, scores = _acts(config), self.logits
+        for place, act in enumerate(acts):
+            known = self._own.get(acts[: place + 1])
+            scores = self._after(act.stage, scores, config) if known is None else known
+        return scores
 
-    def among(self, row: int, places: NDArray[np.bool_], configs: Sequence[Array], p: Array) -> list[Array]:
-        """The probabilities (K,) of other chains' scores at some places of a row; p for one that keeps none of them."""
-        found = []
-        for scores in configs:
-            own = scores[row, places]
-            top = own.max()
-            weights = np.exp(own - top) if top > -np.inf else p
-            found.append(weights / weights.sum())
-        return found
+    @cached_property
+    def _own(self) -> dict[tuple[_Act, ...], Array]:
+        """The scores after each stage of the steps' own config, with which most others begin."""
+        config, scores, own = self.steps.config, self.logits, {}
+        acts = _acts(config)
+        for place, act in enumerate(acts):
+            own[acts[: place + 1]] = scores = self._after(act.stage, scores, config)
+        return own
+
+    def _after(self, stage: str, scores: Array, config: SamplingConfig) -> Array:
+        """The scores (T, C) after a stage that is on."""
+        if stage == "cfg" and self.uncond is not None:
+            return _guided(scores, self.uncond, config)
+        if stage == "repetition_penalty":
+            factor = np.where(scores < 0, config.repetition_penalty, 1 / config.repetition_penalty)
+            return np.where(self.seen, scores * factor, scores)
+        if stage == "temperature" and config.temperature:
+            return scores / config.temperature
+        if stage in ("top_k", "min_p", "top_p"):
+            return np.where(_kept(stage, scores, config), scores, -np.inf)
+        return scores
+
+
+def among(scores: Array, p: Array) -> Array:
+    """The probabilities (A, T, K) of other chains' scores at some tokens; where p (T, K) is 0 there is no token.
+
+    p for a chain that keeps none of them.
+    """
+    own = np.where(p > 0, scores, -np.inf)
+    top = own.max(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        weights = np.where(top > -np.inf, np.exp(own - top), p)
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def _logits_of(steps: Steps, ids: NDArray[np.int64]) -> tuple[Array, Array | None]:
+    """The logits of some ids (T, C), and those without the text."""
+    logits = np.take_along_axis(steps.logits, ids, axis=-1).astype(np.float64)
+    if steps.uncond_logits is None:
+        return logits, None
+    return logits, np.take_along_axis(steps.uncond_logits, ids, axis=-1).astype(np.float64)
 
 
 def _guided(logits: Array, uncond: Array, config: SamplingConfig) -> Array:
@@ -98,8 +132,10 @@ def _guided(logits: Array, uncond: Array, config: SamplingConfig) -> Array:
         return np.where(logits == -np.inf, -np.inf, base + config.cfg_weight * (logits - uncond))
 
 
-def _kept(stage: str, scores: Array, config: SamplingConfig) -> NDArray[np.bool_]:
+def _kept(stage: str, scores: Array, config: SamplingConfig) -> Mask:
     best = scores.max(axis=-1, keepdims=True)
+    if stage == "min_p" and config.min_tokens_to_keep == 1:
+        return np.asarray(scores >= best + np.log(config.min_p))
     descending = -np.sort(-scores, axis=-1)
     least = min(config.min_tokens_to_keep, scores.shape[-1]) - 1
     if stage == "top_k":

@@ -1,7 +1,8 @@
 """Whether drawn tokens follow the distribution that the chain makes of given logits: bets on other ways to draw."""
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,14 +14,12 @@ from sampler.checks.scoring.alternatives import (
     FACTORS,
     LIFTS,
     TILTS,
-    Memories,
-    Memory,
-    Step,
     looser_configs,
     other_configs,
 )
+from sampler.checks.scoring.memory import Memories, Memory, Step
 from sampler.checks.scoring.named import Named
-from sampler.checks.scoring.other_chains import OtherChains
+from sampler.checks.scoring.other_chains import OtherChains, among
 from sampler.checks.verdict import Finding
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
@@ -45,6 +44,18 @@ class Block(NamedTuple):
     must: Mask
     may: Mask
     networks: Sequence[Steps] = ()
+
+
+class _Sure(NamedTuple):
+    """Steps that are bet on: their rows in the block, and the places in `step` of the drawn tokens, (T,) each.
+
+    others: the probabilities that other chains give, (A, T, K).
+    """
+
+    rows: NDArray[np.int64]
+    step: Step
+    drawn: NDArray[np.int64]
+    others: NDArray[np.float64]
 
 
 @dataclass
@@ -84,30 +95,39 @@ class Wagers:
         for block in run:
             steps, may = block.steps, block.may
             self.outside += int((~may[np.arange(len(steps.tokens)), steps.tokens]).sum())
-            for row, step, others in self._sure(block):
-                memories.runs = self._steps[len(steps.history[row])]
-                drawn = int(np.searchsorted(step.ids, steps.tokens[row]))
-                q = np.array([*others, *(tilt(step, memories) for _, tilt in TILTS)])
-                self.bets.place(step.p, q, drawn, step.error)
-                memories.learn(step, drawn)
+            sure = self._sure(block)
+            if sure is not None:
+                memories.runs = [self._steps[len(steps.history[row])] for row in sure.rows.tolist()]
+                pasts = memories.follow(sure.step, sure.drawn)
+                q = np.concatenate([sure.others, [tilt(sure.step, pasts) for _, tilt in TILTS]])
+                self.bets.place(sure.step.p, q, sure.drawn, sure.step.error)
         self.runs += 1
 
-    def _sure(self, block: Block) -> Iterator[tuple[int, Step, list[np.ndarray]]]:
-        """The steps at which the drawn token is surely kept, and so is another one: row, step, the other chains' p."""
-        steps, must = block.steps, block.must
-        final = self.reference.evaluate(steps)[-1]
-        chains = OtherChains.of(steps, np.where(must, final.scores, -np.inf), self.reference)
-        others, ids = [chains.scores(config) for config in self._configs], chains.ids
-        others += [chains.of_network(network).scores(self.config) for network in block.networks]
+    def _sure(self, block: Block) -> "_Sure | None":
+        """The steps at which the drawn token is surely kept, and so is another one; None if there are none."""
+        steps, final = block.steps, self.reference.last(block.steps)
+        chains = OtherChains.of(steps, block.must, final.scores, self.reference)
+        sure = np.take_along_axis(block.must, chains.ids, axis=-1)
+        counts, is_drawn = sure.sum(axis=-1), sure & (chains.ids == steps.tokens[:, None])
+        rows = np.flatnonzero((counts > 1) & is_drawn.any(axis=-1))
+        if not len(rows):
+            return None
+        places = np.argsort(~sure[rows], axis=-1, kind="stable")[:, : counts[rows].max()]
+        real = np.arange(places.shape[-1]) < counts[rows, None]
+        scores, error = (np.take_along_axis(values, chains.ids, axis=-1) for values in (final.scores, final.error))
+        ids, scores, error, is_drawn = (
+            np.take_along_axis(values[rows], places, axis=-1) for values in (chains.ids, scores, error, is_drawn)
+        )
+        p = softmax(np.where(real, scores, -np.inf), axis=-1)
         ends = steps.context.eos_ids if steps.context else ()
-        for row, token in enumerate(steps.tokens.tolist()):
-            sure = must[row, ids[row]]
-            kept = ids[row, sure]
-            if len(kept) < 2 or token not in kept:
-                continue
-            p = softmax(final.scores[row, kept])
-            error = final.error[row, kept] + max(LEAST_ERROR, self.rounding)
-            yield row, Step(kept, p, np.isin(kept, ends), error), chains.among(row, sure, others, p)
+        error = error + max(LEAST_ERROR, self.rounding)
+        step = Step(ids, p, np.isin(ids, ends) & real, error)
+        found = itertools.chain(
+            (chains.scores(config) for config in self._configs),
+            (chains.of_network(network).scores(self.config) for network in block.networks),
+        )
+        others = np.array([np.take_along_axis(of[rows], places, axis=-1) for of in found])
+        return _Sure(rows, step, is_drawn.argmax(axis=-1), among(others, p))
 
     @property
     def rejected(self) -> bool:
@@ -169,7 +189,7 @@ def likeliest(config: SamplingConfig, runs: Iterable[Steps], reference: Explains
     totals = dict.fromkeys([*looser_configs(config), *other_configs(config)], 0.0)
     for steps in runs:
         for name, other in list(totals):
-            scores = reference.evaluate(steps.with_config(other), "generous")[-1].scores
+            scores = reference.last(steps.with_config(other), "generous").scores
             own = log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens].sum()
             totals[name, other] += float(own)
     best = max(totals, key=lambda pair: totals[pair], default=None)

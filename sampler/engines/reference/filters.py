@@ -73,8 +73,8 @@ def _ranked(state: Evaluation, rank: int) -> tuple[Array, Array]:
     return np.take_along_axis(state.scores, at, axis=-1), np.take_along_axis(state.error, at, axis=-1)
 
 
-def nucleus(scores: Array, error: Array, top_p: float, sign: float, rounding: float, rules: Rules) -> Mask:
-    """Tokens with less than top_p of the mass before them; (V,) -> bool (V,).
+def nucleus(scores: Array, error: Array, top_p: float, sign: float, rounding: float, rules: Rules, size: int) -> Mask:
+    """Tokens with less than top_p of the mass before them; (V,) -> bool (V,). size: terms of an engine's sums.
 
     Read strictly, ties count as before each other; read generously, not. So any subset of the right size among equal
     scores lies between the two. As defined, the lower id comes first.
@@ -102,12 +102,7 @@ def nucleus(scores: Array, error: Array, top_p: float, sign: float, rounding: fl
     # Each probability may be off by the error of its score, and a float32 sum of V terms by about sqrt(V) roundings if
     # it is added in parts. Added term by term the errors accumulate on one side, since less than half a unit of the sum
     # is lost: MLX's softmax and NumPy's cumsum are 1.3e-4 off at V = 151,936 (normal logits, deviation 2.5), V x 2^-30.
-    slack = (
-        2 * float(np.sum(weights * error) / total)
-        + ROUNDING * (2 + len(scores) ** 0.5 / 4)
-        + len(scores) * SERIAL
-        + rounding
-    )
+    slack = 2 * float(np.sum(weights * error) / total) + ROUNDING * (2 + size**0.5 / 4) + size * SERIAL + rounding
     return np.asarray(finite & ((before + own) / total < top_p + sign * slack))
 
 
@@ -117,12 +112,16 @@ def of_equals(scores: Array, weights: Array) -> Array:
     return np.asarray(np.bincount(group, weights=weights)[group])
 
 
-def _keep_top_k(state: Evaluation, config: SamplingConfig, sign: float, _rounding: float, rules: Rules) -> Mask:
+def _keep_top_k(
+    state: Evaluation, config: SamplingConfig, sign: float, _rounding: float, rules: Rules, _size: int
+) -> Mask:
     count = max(config.top_k, config.min_tokens_to_keep)
     return spared(state, count, sign) if rules.get("top_k_ties") == "exact" else top_k(state, count, sign)
 
 
-def _keep_min_p(state: Evaluation, config: SamplingConfig, sign: float, rounding: float, rules: Rules) -> Mask:
+def _keep_min_p(
+    state: Evaluation, config: SamplingConfig, sign: float, rounding: float, rules: Rules, size: int
+) -> Mask:
     best = state.scores.argmax(axis=-1)[:, None]
     top, error = (np.take_along_axis(values, best, axis=-1) for values in (state.scores, state.error))
     if rules.get("min_p_relative_to") == "total":
@@ -130,7 +129,6 @@ def _keep_min_p(state: Evaluation, config: SamplingConfig, sign: float, rounding
             weights = np.exp(state.scores - top)
         total = np.nansum(weights, axis=-1, keepdims=True)
         share = np.nan_to_num(weights) / np.maximum(total, 1.0)
-        size = state.scores.shape[-1]
         error = error + 2 * (share * state.error).sum(axis=-1, keepdims=True) + ROUNDING * (2 + size**0.5 / 4)
         top = top + np.log(np.maximum(total, 1.0))
     threshold = top + np.log(config.min_p)
@@ -139,15 +137,17 @@ def _keep_min_p(state: Evaluation, config: SamplingConfig, sign: float, rounding
     return np.asarray(kept | spared(state, config.min_tokens_to_keep, sign))
 
 
-def _keep_top_p(state: Evaluation, config: SamplingConfig, sign: float, rounding: float, rules: Rules) -> Mask:
+def _keep_top_p(
+    state: Evaluation, config: SamplingConfig, sign: float, rounding: float, rules: Rules, size: int
+) -> Mask:
     rows = zip(state.scores, state.error, strict=True)
-    kept = np.stack([nucleus(*row, config.top_p, sign, rounding, rules) for row in rows])
+    kept = np.stack([nucleus(*row, config.top_p, sign, rounding, rules, size) for row in rows])
     return kept | spared(state, config.min_tokens_to_keep, sign)
 
 
-FILTERS: Final[dict[Stage, Callable[[Evaluation, SamplingConfig, float, float, Rules], Mask]]] = {
+FILTERS: Final[dict[Stage, Callable[[Evaluation, SamplingConfig, float, float, Rules, int], Mask]]] = {
     "top_k": _keep_top_k,
     "min_p": _keep_min_p,
     "top_p": _keep_top_p,
 }
-"""What each filter keeps, (B, V), where it is on."""
+"""What each filter keeps, (B, V), where it is on. The last argument: of how many ids an engine's rows are."""

@@ -6,7 +6,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler.checks.scoring.alternatives import TILTS, Memories, Step
+from sampler.checks.scoring.alternatives import TILTS
+from sampler.checks.scoring.memory import Past, Pasts, Step
 from sampler.statistics.bets import Bets
 from tests.tools.calibration.distributions import Array, Distribution
 from tests.tools.calibration.experiments import TILTED_DRAWS, Rng, Samples, tokens_of
@@ -24,9 +25,12 @@ class BetsExperiment:
     def __init__(self, distribution: Distribution, n: int):
         self.pmf, self.n = distribution.pmf, n
         size = len(self.pmf)
-        step = Step(np.arange(size), self.pmf, np.zeros(size, dtype=np.bool_))
+        step = Step(np.arange(size)[None], self.pmf[None], np.zeros((1, size), dtype=np.bool_))
+        nothing = Past.of(step)
         self.others = {f"temperature x {factor:g}": _tempered(self.pmf, factor) for factor in FACTORS}
-        self.others |= {named.text: tilt(step, Memories()) for named, tilt in TILTS if named.text in STEADY}
+        self.others |= {
+            named.text: tilt(step, Pasts(nothing, nothing, nothing))[0] for named, tilt in TILTS if named.text in STEADY
+        }
         self._q = np.array(list(self.others.values()))
 
     @cached_property
