@@ -1,7 +1,7 @@
 """The level `generate` of `sampler check`: a small fixed plan of requests, judged step by step and as whole runs.
 
 The cells of the plan are cells of a matrix, so the suite of `sampler run` judges them. The whole runs get the questions
-that a file of token runs gets; scoring of their tokens belongs beside these.
+that a file of token runs gets, and their tokens are scored where the model is known.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,13 @@ from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.config import SamplingConfig
 from sampler.engines.base import Engine, EngineInfo
 from sampler.engines.capabilities import generate, recording, reduced
+from sampler.engines.rules import rules_of
 from sampler.errors import SamplerError
 from sampler.matrix.matrix import Case, Matrix, Workload
 from sampler.requests import Request
+from sampler.run import scoring
 from sampler.run.events import CaseResult
+from sampler.run.known_model import known_model
 from sampler.run.pooled import alphas_of
 from sampler.run.prompts import prompts_of
 from sampler.run.report import BESIDE
@@ -66,7 +69,10 @@ TABLE: Final = (*(check for check in CHECKS if check.name != "stops"), ENDS)
 """The checks of each cell. A run that reaches its maximum length is counted among the whole runs."""
 
 
-WHOLE: Final = (BESIDE, *dict.fromkeys(question.case.partition("/")[0] for question in QUESTIONS))
+SCORING: Final = 0.25
+"""The part of scoring in the budget of the level."""
+
+WHOLE: Final = (BESIDE, "scoring", *dict.fromkeys(question.case.partition("/")[0] for question in QUESTIONS))
 """Cells of the whole runs."""
 
 
@@ -135,7 +141,7 @@ class GenerateRun:
                     yield finding.verdict(case, self.line(str(case))).doubted(self.rate)
 
     def _cells(self) -> Iterator[CaseResult]:
-        suite = StepSuite(self._session(self.engine), table=TABLE, rate=self.rate)
+        suite = StepSuite(self._session(self.engine), table=TABLE, rate=self.rate * (1 - SCORING))
         groups = [group for group in suite.groups if group.scope == "cells" and self.wanted(f"{LEVEL}/{group.name}")]
         suite.generate(groups, ignore_event)
         for group in groups:
@@ -149,16 +155,36 @@ class GenerateRun:
             problem = Finding.of_error(LEVEL, "draw", error)
             yield from ((name, problem) for name in ("loops/looping", "stopping/endless"))
             return
+        yield from ((f"scoring/{name}", finding) for name, finding in self._scored(runs).items())
         reference: Sequence[TokenRun] = ()
         if self.other is not None:
             theirs = partial(Runs.of, self._session(self.other), self._plan[1], len(runs.runs))
             beside = Beside(runs, self.other.info, theirs)
             finding, reference = beside.compared()
             yield f"{BESIDE}/same", finding
-        alphas = alphas_of(self.rate)
+        alphas = alphas_of(self.rate * (1 - SCORING))
         rate = alphas["looping"] + alphas["endless"]
         answers = {name.partition("/")[2]: one for name, one in findings(runs.runs, reference, rate, self.limits)}
         yield from ((name, one) for name, one in answers.items() if reference or one.reason != "no_reference")
+
+    def _scored(self, runs: "Runs") -> dict[str, Finding]:
+        """The tokens of the runs under the engine's model, where the suite has it or the engine predicts."""
+        session, info = runs.session, runs.session.engine.info
+        known = known_model(session, runs.case, session.engine_for(runs.case))
+        if known.model is None or info.vocab_size is None:
+            return {}
+        if info.dtype not in EXACT_DTYPES:
+            why = f"{info.name} computes in {info.dtype}, for which scoring has no tolerance yet"
+            return {name: Finding.skipped(LEVEL, "draw", "unsupported", why) for name in scoring.CHECKS}
+        model = scoring.Model(known.model, rules=rules_of(info.dialect, info.rules))
+        spoken = [
+            scoring.Spoken(f"run {place} ({run.text})", request, run.tokens, run.stop_reason)
+            for place, (request, run) in enumerate(zip(runs.requests, runs.runs, strict=True))
+        ]
+        try:
+            return scoring.Scoring(model, spoken, self.rate * SCORING).findings()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything
+            return {"impossible": Finding.of_error(LEVEL, "draw", error)}
 
 
 @dataclass(frozen=True)

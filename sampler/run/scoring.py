@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from sampler.engines.load import load_engine
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.engines.registry import ENGINES
 from sampler.engines.remote import RemoteEngine
+from sampler.engines.rules import Rules
 from sampler.errors import EngineError, TokensError, Unsupported
 from sampler.requests import Context, Logits, Request, Steps, StopReason
 from sampler.results.store.tokens import TokenLine
@@ -37,10 +38,14 @@ CHECKS = ("impossible", "evidence", "protocol")
 
 @dataclass(frozen=True)
 class Model:
-    """A model that predicts the next token, as an engine. follows: the variant whose rules it follows, if any."""
+    """A model that predicts the next token, as an engine. follows: the variant whose rules it follows, if any.
+
+    rules: those by which the chain of the engine under test differs from HuggingFace's (engines/rules.py).
+    """
 
     engine: Engine
     follows: str = ""
+    rules: Rules = field(default_factory=dict)
 
     @property
     def info(self) -> EngineInfo:
@@ -60,7 +65,9 @@ class Model:
 
     def score(self, config: SamplingConfig, alpha: float, tolerance: Tolerance = SINGLE) -> Score:
         """An empty score for runs of this config."""
-        edges, reference = (ReferenceEngine(input_error=size) for size in (tolerance.edge, tolerance.logit))
+        edges, reference = (
+            ReferenceEngine(rules=self.rules, input_error=size) for size in (tolerance.edge, tolerance.logit)
+        )
         return Score(config, alpha, edges, reference, self.info.vocab_size or 0, self.info.eos_ids)
 
     def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:

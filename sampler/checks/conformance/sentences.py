@@ -32,6 +32,9 @@ SENTENCES: Final[Mapping[str, str]] = {
     "causal": "Later tokens do not change earlier logits.",
     "prefixes": "Fewer tokens give the first of the same logits.",
     "empty": "No tokens at all give the first row of logits.",
+    "impossible": "Under the model, no run has a token that the chain removes.",
+    "evidence": "The tokens of the runs are draws from the chain's distribution of the model's logits.",
+    "protocol": "All ids are of the model's vocabulary, and a run has EOS at its end if and only if it says so.",
 }
 """The pairs of draws at several distances share a sentence."""
 

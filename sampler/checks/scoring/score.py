@@ -165,7 +165,7 @@ class Score:
         total, left = 0.0, MOST_TOKENS
         for run in self.runs:
             for steps in run.steps(config):
-                scores = self.edges.evaluate(steps, "generous")[-1].scores
+                scores = self.edges.last(steps, "generous").scores
                 total += float(log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens].sum())
                 left -= len(steps.tokens)
             if left <= 0 or total == -math.inf:
