@@ -8,7 +8,7 @@ whenever one stops: their mean wealth reaches 1 / alpha with a probability of at
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from scipy.special import log_softmax
@@ -16,6 +16,7 @@ from scipy.special import log_softmax
 from sampler.checks.scoring.alternatives import looser_configs, other_configs
 from sampler.checks.scoring.bounds import seen_bounds
 from sampler.checks.scoring.impossible import Impossible, impossible_tokens
+from sampler.checks.scoring.knobs import Knob, difference, differing, estimated
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.wagers import Block, Wagers
 from sampler.checks.verdict import Finding
@@ -53,6 +54,15 @@ class Tolerance:
 
 CANDIDATES = 3
 """The likeliest causes, each of which is named only if the runs do not reject it."""
+
+FITTED = 3.0
+"""Nats by which a fitted value has to be likelier than one that was in the table before."""
+
+LEAST_TOKENS = 200
+"""Tokens from which sampling parameters are estimated, at least."""
+
+TEMPERATURE, BY_EDGE, EDGE = "temperature", "temperature by the edge", "edge of the support"
+"""Names of estimates."""
 
 MOST_TOKENS = 600
 """Tokens from which the likeliest cause is chosen."""
@@ -107,10 +117,10 @@ class Score:
 
     def findings(self) -> dict[str, Finding]:
         """The answers by check, in the order of the contract."""
-        cause = self.cause() if self.decided else None
-        return {"impossible": self._support(cause), "evidence": self._evidence(cause), "protocol": self._protocol()}
+        causes = self._explained() if self.decided else NO_EXPLANATION
+        return {"impossible": self._support(causes), "evidence": self._evidence(causes), "protocol": self._protocol()}
 
-    def _support(self, cause: Named | None) -> Finding:
+    def _support(self, causes: "Explanation") -> Finding:
         if not self.checked:
             return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token")
         if not self.impossible:
@@ -118,11 +128,11 @@ class Score:
             return Finding(LEVEL, "draw", "passed", self.checked, message, statistic=0, bound=0)
         first = self.impossible[0]
         message = f"impossible: {first}; {len(self.impossible)} of {self.checked:,} tokens are"
-        stage = cause.stage if cause else first.stage
+        stage = causes.cause.stage if causes.cause else first.stage
         count = len(self.impossible)
-        return Finding(LEVEL, stage, "failed", self.checked, message + _named(cause), statistic=count, bound=0)
+        return Finding(LEVEL, stage, "failed", self.checked, message + causes.text, statistic=count, bound=0)
 
-    def _evidence(self, cause: Named | None) -> Finding:
+    def _evidence(self, causes: "Explanation") -> Finding:
         if not self.checked:
             return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token")
         found = replace(self.wagers.finding(), level=LEVEL)
@@ -131,8 +141,8 @@ class Score:
             return Finding.skipped(LEVEL, "draw", "after_failure", message, found.n)
         if found.outcome != "failed":
             return replace(found, message=found.message + self._excluded())
-        stage = cause.stage if cause else found.stage
-        return replace(found, stage=stage, message=found.message + _named(cause))
+        stage = causes.cause.stage if causes.cause else found.stage
+        return replace(found, stage=stage, message=found.message + causes.text)
 
     def _excluded(self) -> str:
         """The alternatives whose own draws would have been rejected, in words."""
@@ -147,10 +157,18 @@ class Score:
         count = len(self.wrong)
         return Finding(LEVEL, "stop", "failed", len(self.runs), self.wrong[0] + more, statistic=count, bound=0)
 
-    def cause(self) -> Named | None:
+    def _explained(self) -> "Explanation":
+        steps = (steps for run in self.runs for steps in run.steps(self.config))
+        knobs = plain(estimated(self.config, steps)) if self.checked >= LEAST_TOKENS else ()
+        return Explanation(self._cause(knobs), difference(knobs), self.checked)
+
+    def _cause(self, knobs: Sequence[Knob]) -> Named | None:
         """What an engine does otherwise that makes these tokens likeliest and is not rejected itself."""
         others = [*looser_configs(self.config), *other_configs(self.config)]
         likelihoods = {named: self._likelihood(config) for named, config in others}
+        for named, config in estimated_configs(self.config, knobs):
+            others.append((named, config))
+            likelihoods[named] = self._likelihood(config) - FITTED
         best, bets = max(likelihoods.values()), self.wagers.bets
         if not self.impossible and bets.logs.max() > best - self._likelihood(self.config):
             return self.wagers.names[bets.best]
@@ -182,10 +200,47 @@ class Score:
         return other
 
 
-def _named(cause: Named | None) -> str:
-    if cause is None:
-        return "; none of the known causes explains it"
-    return f"; it looks like {cause.text}"
+class Explanation(NamedTuple):
+    """The cause, if one is known. knobs: the parameters that differ, in a sentence. tokens: from how many of them."""
+
+    cause: Named | None = None
+    knobs: str = ""
+    tokens: int = 0
+
+    @property
+    def text(self) -> str:
+        said = f"it looks like {self.cause.text}" if self.cause else "none of the known causes explains it"
+        return f"; {said}" + (f"; estimated from {self.tokens:,} tokens: {self.knobs}" if self.knobs else "")
+
+
+NO_EXPLANATION = Explanation()
+
+
+def plain(knobs: Sequence[Knob]) -> tuple[Knob, ...]:
+    """The estimates with one temperature: that of the edge, which is sharper, if the other tokens agree with it.
+
+    If they do not, min_p may be another one, and the edge itself is told.
+    """
+    found = {knob.name: knob for knob in knobs}
+    one, other = found.get(TEMPERATURE), found.get(BY_EDGE)
+    agree = one is not None and other is not None and one.low <= other.high and other.low <= one.high
+    left_out = {TEMPERATURE, EDGE} if agree else {BY_EDGE}
+    kept = (knob for knob in knobs if knob.name not in left_out)
+    return tuple(replace(knob, name=TEMPERATURE) if knob.name == BY_EDGE else knob for knob in kept)
+
+
+def estimated_configs(config: SamplingConfig, knobs: Sequence[Knob]) -> Iterator[tuple[Named, SamplingConfig]]:
+    """The same chain with one estimated parameter that differs from what was asked for."""
+    for knob in differing(knobs):
+        value = round(knob.estimate, 3)
+        match knob.name:
+            case "CFG weight":
+                yield Named("cfg", f"a guidance weight near {value:.3g}"), replace(config, cfg_weight=value)
+            case "penalty":
+                named = Named("repetition_penalty", f"a penalty near {value:.3g}")
+                yield named, replace(config, repetition_penalty=value)
+            case "temperature":
+                yield Named("temperature", f"a temperature near {value:.3g}"), replace(config, temperature=value)
 
 
 def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int]) -> Iterator[str]:
