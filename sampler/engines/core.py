@@ -121,7 +121,7 @@ class CoreEngine:
         """Teacher-forced logits, conditional and unconditional: (2, len + 1, V); (len + 1, V) without guidance."""
         checkpoint = self.generator.checkpoint
         guided = guided and checkpoint.config.guidance
-        text, model, bos_count = self._ids(prompt, language), checkpoint.model, self.generator.bos_count
+        text, model, bos_count = self.ids(prompt, language), checkpoint.model, self.generator.bos_count
         logits = np.array(model.teacher_forced(text, checkpoint.voice, tokens, bos_count=bos_count, guided=guided))
         return logits if guided else logits[0]
 
@@ -133,7 +133,7 @@ class CoreEngine:
         if analyzer is None:
             return self.predict(prompt, tokens, language, guided=guided), ()
         guided = guided and checkpoint.config.guidance
-        text, model, bos_count = self._ids(prompt, language), checkpoint.model, self.generator.bos_count
+        text, model, bos_count = self.ids(prompt, language), checkpoint.model, self.generator.bos_count
         forced, attention = model.forced_with_attention(
             text, checkpoint.voice, tokens, bos_count=bos_count, guided=guided
         )
@@ -146,7 +146,8 @@ class CoreEngine:
         logits = np.array(forced)
         return logits if guided else logits[0], flags
 
-    def _ids(self, prompt: str | tuple[int, ...], language: str) -> Sequence[int]:
+    def ids(self, prompt: str | tuple[int, ...], language: str) -> Sequence[int]:
+        """The text's ids, with start and stop if the model has them."""
         return self.generator.checkpoint.tokenizer.encode(prompt, language) if isinstance(prompt, str) else prompt
 
     def generate(

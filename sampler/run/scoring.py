@@ -1,7 +1,7 @@
 """Token runs under a model: the logits of teacher forcing, for `checks.scoring`."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sampler import finch
-from sampler.checks.scoring.score import SINGLE, Run, Score, Tolerance
+from sampler.checks.scoring.named import Named
+from sampler.checks.scoring.score import SINGLE, Run, Score, Scorer, Tolerance
 from sampler.checks.steps.recorded import decided
 from sampler.checks.steps.teacher import predicted
 from sampler.checks.verdict import OUTCOMES, Finding
@@ -27,6 +28,7 @@ from sampler.engines.rules import Rules
 from sampler.errors import EngineError, TokensError, Unsupported
 from sampler.requests import Context, Logits, Request, Steps, StopReason
 from sampler.results.store.tokens import TokenLine
+from sampler.run.networks import other_logits
 
 STEPS_AT_ONCE = 64
 
@@ -72,7 +74,8 @@ class Model:
 
     def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:
         """A run whose logits are computed when they are asked for, and kept."""
-        return Run(name, tokens, stop_reason, _Forced(self, request, tokens))
+        forced = _Forced(self, request, tokens)
+        return Run(name, tokens, stop_reason, forced, forced.networks)
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,14 @@ class _Forced:
         wrong = next((step for step, token in enumerate(self.given) if not 0 <= token < size), None)
         return self.given[:wrong]
 
+    @property
+    def guided(self) -> bool:
+        return self.model.info.cfg and "cfg" in self.request.config.active_stages()
+
     @cached_property
     def logits(self) -> Logits:
         """After the analyzer's decisions, where the model has one: (T, 2 with guidance else 1, V)."""
-        engine, request = self.model.engine, self.request
-        guided = self.model.info.cfg and "cfg" in request.config.active_stages()
+        engine, request, guided = self.model.engine, self.request, self.guided
         if isinstance(engine, CoreEngine) and engine.analyzes and "alignment" in request.config.order:
             rows, flags = engine.decided(request.prompt, self.tokens[:-1], request.language, guided=guided)
             logits = np.ascontiguousarray((rows if rows.ndim == 3 else rows[None]).transpose(1, 0, 2))
@@ -101,10 +107,23 @@ class _Forced:
         assert isinstance(engine, Predicts)  # noqa: S101 - as `reference_model` has made sure
         return predicted(engine, request, self.tokens[:-1], guided=guided)
 
+    @property
+    def networks(self) -> dict[Named, Scorer]:
+        """The steps with the logits of other networks; those of the core without an analyzer alone are known."""
+        engine = self.model.engine
+        if not isinstance(engine, CoreEngine) or engine.analyzes or not self.tokens:
+            return {}
+        others = other_logits(engine, self.request, self.tokens, guided=self.guided)
+        return {named: partial(self._others, logits) for named, logits in others.items()}
+
+    def _others(self, logits: Callable[[], Logits], config: SamplingConfig) -> Iterator[Steps]:
+        return self._steps(logits(), config)
+
     def __call__(self, config: SamplingConfig) -> Iterator[Steps]:
-        if not self.tokens:
-            return
-        tokens, logits = self.tokens, self.logits
+        return self._steps(self.logits, config) if self.tokens else iter(())
+
+    def _steps(self, logits: Logits, config: SamplingConfig) -> Iterator[Steps]:
+        tokens = self.tokens
         for start in range(0, len(tokens), STEPS_AT_ONCE):
             steps = range(start, min(start + STEPS_AT_ONCE, len(tokens)))
             part = logits[start : start + STEPS_AT_ONCE]

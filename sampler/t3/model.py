@@ -91,15 +91,17 @@ class T3:
         *,
         bos_count: int | None = None,
         guided: bool | None = None,
+        first: int = 1,
     ) -> mx.array:
         """Logits of every step of given speech, in one pass: (2 if guided else 1, len(tokens) + 1, V).
 
-        Row t predicts tokens[t]; the last row predicts the next token. bos_count, guided: as in `prefix`. Raises
-        TextError for an id that is no speech token and for more tokens than positions, since MLX would read beyond a
-        table without an error.
+        Row t predicts tokens[t]; the last row predicts the next token. bos_count, guided: as in `prefix`. first: the
+        position of the first token, another one than the model's only to see what that does. Raises TextError for an id
+        that is no speech token and for more tokens than positions, since MLX would read beyond a table without an
+        error.
         """
         prefix = self.prefix(text, voice, bos_count=bos_count, guided=guided)
-        return self._forced(prefix, tokens, ())[0]
+        return self._forced(prefix, tokens, (), first)[0]
 
     def forced_with_attention(
         self,
@@ -116,7 +118,7 @@ class T3:
         return logits, [rows[:, self.text_columns(text, voice)] for rows in attention]
 
     def _forced(
-        self, prefix: mx.array, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
+        self, prefix: mx.array, tokens: Sequence[int], heads: Sequence[tuple[int, int]], first: int = 1
     ) -> tuple[mx.array, list[mx.array]]:
         outside = [token for token in tokens if not 0 <= token < self.config.speech_vocab_size]
         if outside:
@@ -124,7 +126,7 @@ class T3:
         if len(tokens) >= self.config.speech_positions:
             raise TextError(f"{len(tokens)} speech tokens", hint=f"at most {self.config.speech_positions - 1}")
         if tokens:
-            speech = self.embed_speech(tokens, range(1, len(tokens) + 1))[None]
+            speech = self.embed_speech(tokens, range(first, len(tokens) + first))[None]
             prefix = mx.concatenate([prefix, mx.repeat(speech, prefix.shape[0], axis=0)], axis=1)
         count = len(tokens) + 1
         cache = KeyValueCache(self.config, prefix.shape[0])

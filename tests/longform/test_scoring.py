@@ -10,10 +10,12 @@ from sampler import finch
 from sampler.config import SamplingConfig
 from sampler.engines.core import CoreEngine
 from sampler.requests import Request
+from sampler.run.networks import NETWORKS, Input
 from sampler.variants import variant
 from tests.commands import assert_one_clear_line, sampler
 
 ASKED = SamplingConfig()
+FIRST_HALF = "the first half of the text"
 TEXTS = finch.prompts("sentences")[:3]
 
 
@@ -64,13 +66,31 @@ def test_tokens_of_the_model_are_possible_and_too_few_to_agree(tmp_path):
     [
         ({"min_p": 0.0}, "min_p", "it looks like no min_p"),
         ({"repetition_penalty": 1.0}, "repetition_penalty", "it looks like no repetition_penalty"),
+        ({"temperature": 1.1}, "temperature", "it looks like a temperature near 1."),
     ],
-    ids=["min_p dropped", "penalty off"],
+    ids=["min_p dropped", "penalty off", "temperature"],
 )
 def test_another_chain_is_proved_and_named(tmp_path, made, stage, words):
     code, verdicts, report = checked(tmp_path, lines(2, **made))
     assert (code, verdicts["impossible"]["outcome"], report["diagnosis"][0]["stage"]) == (1, "failed", stage)
     assert words in report["diagnosis"][0]["explanation"]
+
+
+@pytest.mark.parametrize(
+    "named", [pytest.param(named, id=named.text) for named in NETWORKS if named.text in ("no voice prompt", FIRST_HALF)]
+)
+def test_another_input_of_the_network_is_named(tmp_path, named):
+    """Tokens that the core spoke with another input, as a port with that fault would."""
+    given = [NETWORKS[named](Input(core(), tuple(core().ids(text.text, text.language)), None)) for text in TEXTS]
+    engine = CoreEngine(replace(given[0].engine.generator, bos_count=given[0].bos_count))
+    requests = [Request(tuple(one.text), ASKED, seed, 250) for seed, one in enumerate(given)]
+    port = [
+        {"prompt": text.id, "tokens": list(one.tokens), "stop_reason": one.stop_reason}
+        for text, one in zip(TEXTS, engine.generate(requests), strict=True)
+    ]
+    code, _, report = checked(tmp_path, port)
+    assert (code, report["diagnosis"][0]["stage"]) == (1, "position")
+    assert f"it looks like {named.text}" in report["diagnosis"][0]["explanation"]
 
 
 def test_what_a_line_says_of_its_config_is_what_it_is_scored_under(tmp_path):

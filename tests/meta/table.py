@@ -13,9 +13,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sampler.engines.base import Engine, Level
+from sampler.engines.base import Level
 from sampler.engines.calls import Answer, Call, EngineClient, Offer, OnStep, ignore_step
 from sampler.engines.isolation import Isolated, Local
+from sampler.engines.load import load_engine
 from sampler.run.conformance import ConformanceRun
 from sampler.run.report import Report
 from tests.wrong_engines import AT_TIES, FACTORIES, RIGHT, WRONG
@@ -99,7 +100,11 @@ def look(name: str) -> Row:
 
 def _examined(name: str, level: Level) -> tuple[Report, int]:
     """The report of a new engine at one level, and how many calls it got."""
-    client = Isolated(functools.partial(load, name)) if name in ENDLESS else Local(load(name))
+    if name in ENDLESS:
+        # By file, since the process of an engine knows nothing of the module that this one was started with.
+        client: EngineClient = Isolated(functools.partial(load_engine, f"tests/miniatures.py:{name}", {}))
+    else:
+        client = Local(FACTORIES[name]())
     counted = Counted(client)
     try:
         return ConformanceRun(counted, name, (level,), strict=name in AT_TIES).run(), counted.calls
@@ -122,11 +127,6 @@ class Counted:
     def ask(self, call: Call, on_step: OnStep = ignore_step) -> Answer:
         self.calls += 1
         return self.client.ask(call, on_step)
-
-
-def load(name: str) -> Engine:
-    """An engine of the tables, by its name: picklable with functools.partial."""
-    return FACTORIES[name]()
 
 
 def _explained(report: Report) -> str:

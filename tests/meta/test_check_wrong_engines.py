@@ -1,7 +1,10 @@
 """`sampler check` detects faults of eight kinds and names them; `tox -e meta` checks every wrong engine."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,8 @@ from sampler.engines.isolation import Local
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.run.report import Report
 from tests.wrong_engines import AT_TIES, RIGHT, WRONG
+
+ROOT = Path(__file__).parents[2]
 
 CAUGHT = [
     ("top_p_drops_the_crossing_token", "top_p", "drops the token that crosses the threshold"),
@@ -150,3 +155,12 @@ def test_no_right_engine_is_accused(name):
     assert failing(report) == {}
     assert (report.outcome, exit_code(report.outcome)) == ("agrees", 0)
     assert report.diagnosis == ()
+
+
+@pytest.mark.nightly("starts the command that makes the page, and an engine that ends its process")
+def test_the_command_of_the_page_asks_an_engine_that_ends_its_process():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.meta.table", "exits"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "| `exits` | process, draw | yes |" in done.stdout

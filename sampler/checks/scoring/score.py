@@ -6,7 +6,7 @@ whenever one stops: their mean wealth reaches 1 / alpha with a probability of at
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -32,12 +32,20 @@ Scorer = Callable[[SamplingConfig], Iterable[Steps]]
 
 @dataclass(frozen=True)
 class Run:
-    """One run to score. name: for messages. tokens: with EOS where it ended. steps: its steps under a config."""
+    """One run to score. name: for messages. tokens: with EOS where it ended. steps: its steps under a config.
+
+    networks: the same with the logits of networks that do something else.
+    """
 
     name: str
     tokens: Sequence[int]
     stop_reason: StopReason
     steps: Scorer = field(repr=False)
+    networks: Mapping[Named, Scorer] = field(default_factory=dict, repr=False)
+
+    def under(self, network: Named | None) -> "Run":
+        """The run as one of another network; None: as it is."""
+        return self if network is None else replace(self, steps=self.networks[network], networks={})
 
 
 @dataclass(frozen=True)
@@ -160,44 +168,59 @@ class Score:
     def _explained(self) -> "Explanation":
         steps = (steps for run in self.runs for steps in run.steps(self.config))
         knobs = plain(estimated(self.config, steps)) if self.checked >= LEAST_TOKENS else ()
-        return Explanation(self._cause(knobs), difference(knobs), self.checked)
+        cause = self._cause(knobs)
+        known = self.runs[0].networks if self.runs else {}
+        return Explanation(cause, "" if cause in known else difference(knobs), self.checked)
 
     def _cause(self, knobs: Sequence[Knob]) -> Named | None:
         """What an engine does otherwise that makes these tokens likeliest and is not rejected itself."""
-        others = [*looser_configs(self.config), *other_configs(self.config)]
-        likelihoods = {named: self._likelihood(config) for named, config in others}
-        for named, config in estimated_configs(self.config, knobs):
-            others.append((named, config))
-            likelihoods[named] = self._likelihood(config) - FITTED
-        best, bets = max(likelihoods.values()), self.wagers.bets
-        if not self.impossible and bets.logs.max() > best - self._likelihood(self.config):
+        ways = [Way(*other) for other in (*looser_configs(self.config), *other_configs(self.config))]
+        ways += [Way(named, config, fitted=True) for named, config in estimated_configs(self.config, knobs)]
+        ways += [Way(named, self.config, named) for named in (self.runs[0].networks if self.runs else ())]
+        likelihoods = [self._likelihood(way) for way in ways]
+        bets = self.wagers.bets
+        gained = max(likelihoods) - self._likelihood(Way(NOTHING, self.config)) if not self.impossible else math.inf
+        if bets.logs.max() > gained:
             return self.wagers.names[bets.best]
-        configs = dict(others)
-        for named in sorted(likelihoods, key=lambda named: -likelihoods[named])[:CANDIDATES]:
-            if math.isfinite(likelihoods[named]) and not self._under(configs[named]).decided:
-                return named
-        return None
+        best = sorted(zip(likelihoods, range(len(ways)), strict=True), reverse=True)[:CANDIDATES]
+        return next(
+            (ways[at].named for size, at in best if size > -math.inf and not self._under(ways[at]).decided), None
+        )
 
-    def _likelihood(self, config: SamplingConfig) -> float:
-        """The log-likelihood of the first tokens under another config, -inf if it cannot draw one of them."""
-        total, left = 0.0, MOST_TOKENS
+    def _likelihood(self, way: "Way") -> float:
+        """The log-likelihood of the first tokens if they were drawn in another way, -inf if one cannot be."""
+        total, left = -FITTED if way.fitted else 0.0, MOST_TOKENS
         for run in self.runs:
-            for steps in run.steps(config):
+            for steps in run.under(way.network).steps(way.config):
                 scores = self.edges.last(steps, "generous").scores
                 total += float(log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens].sum())
                 left -= len(steps.tokens)
-            if left <= 0 or total == -math.inf:
+                if total == -math.inf:
+                    return total
+            if left <= 0:
                 break
         return total
 
-    def _under(self, config: SamplingConfig) -> "Score":
-        """The same runs scored under another config."""
-        other = replace(self, config=config, checked=0, enough=None, impossible=[], wrong=[], runs=[])
+    def _under(self, way: "Way") -> "Score":
+        """The same runs scored as if they had been drawn in another way."""
+        other = replace(self, config=way.config, checked=0, enough=None, impossible=[], wrong=[], runs=[])
         for run in self.runs:
-            other.add(run)
+            other.add(run.under(way.network))
             if other.decided:
                 break
         return other
+
+
+class Way(NamedTuple):
+    """Something that an engine may do otherwise. fitted: its value comes from the same tokens."""
+
+    named: Named
+    config: SamplingConfig
+    network: Named | None = None
+    fitted: bool = False
+
+
+NOTHING = Named("", "nothing")
 
 
 class Explanation(NamedTuple):

@@ -1,0 +1,93 @@
+"""What a port of the core may do otherwise before the chain: the logits of other prompts, positions and steps."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sampler.checks.scoring.named import Named
+from sampler.engines.core import CoreEngine
+from sampler.requests import Logits, Request
+
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Input:
+    """What teacher forcing gets. first: the position of the first drawn token."""
+
+    engine: CoreEngine
+    text: Ids
+    bos_count: int | None
+    first: int = 1
+
+
+def _with_voice(**changes: object) -> Callable[[Input], Input]:
+    def change(given: Input) -> Input:
+        checkpoint = given.engine.generator.checkpoint
+        voice = replace(checkpoint.voice, **changes)  # type: ignore[arg-type] # fields of Voice
+        generator = replace(given.engine.generator, checkpoint=replace(checkpoint, voice=voice))
+        return replace(given, engine=replace(given.engine, generator=generator))
+
+    return change
+
+
+def _with_text(change: Callable[[Ids], Ids]) -> Callable[[Input], Input]:
+    return lambda given: replace(given, text=tuple(change(given.text)))
+
+
+NETWORKS: Mapping[Named, Callable[[Input], Input]] = {
+    Named("position", "one BOS in place of two"): lambda given: replace(given, bos_count=1),
+    Named("position", "two BOS in place of one"): lambda given: replace(given, bos_count=2),
+    Named("position", "no start id of the text"): _with_text(lambda text: text[1:]),
+    Named("position", "no stop id of the text"): _with_text(lambda text: text[:-1]),
+    Named("position", "a text without its last mark"): _with_text(lambda text: [*text[:-2], text[-1]]),
+    Named("position", "a text without its first id"): _with_text(lambda text: [text[0], *text[2:]]),
+    Named("position", "the first half of the text"): _with_text(lambda text: [*text[: len(text) // 2], text[-1]]),
+    Named("position", "speech positions one behind"): lambda given: replace(given, first=0),
+    Named("position", "speech positions one ahead"): lambda given: replace(given, first=2),
+    Named("position", "no voice prompt"): _with_voice(prompt=np.zeros(0, np.int64)),
+    Named("position", "no emotion"): _with_voice(emotion=0.0),
+    Named("position", "full emotion"): _with_voice(emotion=1.0),
+    Named("position", "a voice of zeros"): _with_voice(speaker=np.zeros(256, np.float32)),
+}
+"""By what is done otherwise, as a change of the input."""
+
+STALE = Named("cache", "the logits of the step before")
+
+
+def other_logits(
+    engine: CoreEngine, request: Request, tokens: Ids, *, guided: bool
+) -> Mapping[Named, Callable[[], Logits]]:
+    """For each row of the table the logits (T, 2 if guided else 1, V), computed when they are called for."""
+    text = tuple(engine.ids(request.prompt, request.language))
+    given = Input(engine, text, engine.generator.bos_count)
+
+    def forced(change: Callable[[Input], Input]) -> Callable[[], Logits]:
+        return lambda: _forced(change(given), tokens, guided=guided)
+
+    found = {named: forced(change) for named, change in NETWORKS.items() if _differs(change(given), given)}
+    return {**found, STALE: lambda: _stale(_forced(given, tokens, guided=guided))}
+
+
+def _differs(other: Input, given: Input) -> bool:
+    """Whether an input is another one, and can be computed."""
+    config = given.engine.generator.checkpoint.config
+    usual = config.bos_count if given.bos_count is None else given.bos_count
+    if other.first != given.first:
+        return config.backbone == "llama"  # GPT-2 has no speech positions
+    if other.bos_count != given.bos_count:
+        return other.bos_count != usual
+    return other.engine is not given.engine or (other.text != given.text and len(other.text) > 1)
+
+
+def _forced(given: Input, tokens: Ids, *, guided: bool) -> Logits:
+    checkpoint = given.engine.generator.checkpoint
+    logits = checkpoint.model.teacher_forced(
+        given.text, checkpoint.voice, tokens[:-1], bos_count=given.bos_count, guided=guided, first=given.first
+    )
+    return np.ascontiguousarray(np.array(logits).transpose(1, 0, 2))
+
+
+def _stale(logits: Logits) -> Logits:
+    return np.concatenate([logits[:1], logits[:-1]])
