@@ -91,7 +91,7 @@ def baseline(tree: Path, area: Area, levels: Sequence[Level] = ()) -> Baseline:
         names = {str(path): name for name, path in area.files(tree).items()}
         end = ("its process died", {}, b"")
         given = (str(tree), level, area.tests, names, questions)
-        fault, lines, asked = answer_of(_trace, *given, seconds=None, silent=end, dead=end)
+        fault, lines, asked = answer_of(_look, *given, seconds=None, silent=end, dead=end)
         if fault:
             raise RuntimeError(f"the unharmed {area.name} does not pass: {fault}")
         reached[level] = frozenset().union(*lines.values())
@@ -207,9 +207,20 @@ def _file_of(test: str) -> str:
     return test.partition("::")[0]
 
 
-def _trace(
+def _look(
     tree: str, level: Level, tests: Sequence[str], names: Mapping[str, str], questions: bytes, pipe: Connection
 ) -> None:
+    """Send the first objection to an unharmed copy, the lines that run, by case, and what is asked."""
+    with settled(tree):
+        if level == "tests":
+            pipe.send((*unit_tests.lines_by_test(tree, tests, names), questions))
+        else:
+            pipe.send(_trace(tree, level, names, questions))
+
+
+def _trace(
+    tree: str, level: Level, names: Mapping[str, str], questions: bytes
+) -> tuple[str, Mapping[str, Lines], bytes]:
     seen: set[tuple[str, int]] = set()
 
     def look(frame: Any, _event: str, _argument: Any) -> Any:
@@ -219,20 +230,17 @@ def _trace(
         seen.add((name, frame.f_lineno))
         return look
 
-    with settled(tree):
-        threading.settrace(look)
-        sys.settrace(look)
-        if level == "longform":
-            objection, lines = _case_by_case(_cases(tree), questions, seen)
-        elif level == "tests":
-            objection, lines = unit_tests.lines_by_test(tree, tests, seen)
-        else:
-            examination = _examination(tree, level)
-            objection, lines = _objection(examination), {level: frozenset(seen)}
-            cells = importlib.import_module("sampler.checks.conformance.probe_sets").all_cells(examination.seed)
-            questions = pickle.dumps((cells, examination.judge.known))
-        sys.settrace(None)
-        pipe.send((objection, lines, questions))
+    threading.settrace(look)
+    sys.settrace(look)
+    if level == "longform":
+        objection, lines = _case_by_case(_cases(tree), questions, seen)
+    else:
+        examination = _examination(tree, level)
+        objection, lines = _objection(examination), {level: frozenset(seen)}
+        cells = importlib.import_module("sampler.checks.conformance.probe_sets").all_cells(examination.seed)
+        questions = pickle.dumps((cells, examination.judge.known))
+    sys.settrace(None)
+    return objection, lines, questions
 
 
 def _see_compiled(frame: Any, names: Mapping[str, str], seen: set[tuple[str, int]]) -> None:

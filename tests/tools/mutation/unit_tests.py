@@ -1,6 +1,6 @@
 """Unit tests of a mutated copy, run in this process, which must not have seen another copy: the first one that fails.
 
-Level `tests` asks those that run the mutated statement, as found by tracing each of them on an unharmed copy.
+Level `tests` asks those of the day that run the mutated statement, as found by tracing each on an unharmed copy.
 """
 
 import functools
@@ -11,10 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
+from coverage import Coverage
 
 Lines = frozenset[tuple[str, int]]
+IMPORTED = "imported"
 LOOKED_AT = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", "", "--rootdir")
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0")
 
 
 class Chosen:
@@ -39,43 +41,48 @@ class Chosen:
 
 
 class Tracer:
-    """A pytest plugin that notes which lines of `seen`, filled by a trace, each test runs, from the quickest on."""
+    """A pytest plugin that measures which lines of some files each test runs.
 
-    def __init__(self, seen: set[tuple[str, int]]) -> None:
-        self.seen, self.imported = seen, frozenset[tuple[str, int]]()
-        self.by_test: dict[str, set[tuple[str, int]]] = {}
-        self.by_file: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    Lines that run when files are imported, or in a fixture, count for every test of their file, which share them.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        """names: of the files, by path."""
+        self.names, self.coverage = names, Coverage(data_file=None, include=[*names], config_file=False)
         self.seconds: dict[str, float] = defaultdict(float)
-
-    def pytest_collection_finish(self) -> None:
-        self.imported = frozenset(self.seen)
+        self.coverage.start()
+        self.coverage.switch_context(IMPORTED)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
-        """What fixtures run counts for every test of the file, which may share them."""
         _forget_answers()
-        self.seen.clear()
+        self.coverage.switch_context(item.nodeid.partition("::")[0])
         yield
-        self.by_file[item.nodeid.partition("::")[0]] |= self.seen
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        self.seen.clear()
+        self.coverage.switch_context(item.nodeid)
         yield
-        self.by_test[item.nodeid] = set(self.seen)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] += report.duration
 
-    def lines(self) -> Mapping[str, Lines]:
-        quick = sorted(self.by_test, key=lambda name: self.seconds[name])
-        return {name: self.imported | self.by_test[name] | self.by_file[name.partition("::")[0]] for name in quick}
+    def lines(self) -> dict[str, Lines]:
+        """By test, the quickest first."""
+        self.coverage.stop()
+        data, found = self.coverage.get_data(), defaultdict[str, set[tuple[str, int]]](set)
+        for path, name in self.names.items():
+            for line, contexts in data.contexts_by_lineno(path).items():
+                for context in contexts:
+                    found[context].add((name, line))
+        tests = sorted(self.seconds, key=lambda test: self.seconds[test])
+        return {test: frozenset(found[IMPORTED] | found[test.partition("::")[0]] | found[test]) for test in tests}
 
 
 def _forget_answers() -> None:
     """Else a test that finds an answer kept by an earlier one would seem not to need the lines that give it."""
     for each in gc.get_objects():
-        if isinstance(each, functools._lru_cache_wrapper) and str(each.__module__).startswith("sampler"):
+        if type(each) is functools._lru_cache_wrapper and str(each.__module__).startswith("sampler"):
             each.cache_clear()
 
 
@@ -85,21 +92,21 @@ def first_failure(tree: str, files: Sequence[str], order: Sequence[str] = ()) ->
     Raises RuntimeError where pytest can neither pass nor fail them.
     """
     chosen = Chosen(order)
-    _run(tree, files, chosen)
+    _run(tree, files, chosen, marks="not nightly" if order else "")
     return chosen.failed
 
 
-def lines_by_test(tree: str, files: Sequence[str], seen: set[tuple[str, int]]) -> tuple[str, Mapping[str, Lines]]:
-    """The first failure and, of each test that passes, the lines it runs; a trace adds to `seen` what is run."""
-    tracer, chosen = Tracer(seen), Chosen()
-    _run(tree, files, chosen, tracer)
+def lines_by_test(tree: str, files: Sequence[str], names: Mapping[str, str]) -> tuple[str, Mapping[str, Lines]]:
+    """The first failure and, of each test of the day, the lines that it runs. names: of the files, by path."""
+    tracer, chosen = Tracer(names), Chosen()
+    _run(tree, files, chosen, tracer, marks="not nightly")
     return chosen.failed, tracer.lines()
 
 
-def _run(tree: str, files: Sequence[str], *plugins: object) -> None:
+def _run(tree: str, files: Sequence[str], *plugins: object, marks: str) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests" and name != __name__]:
         del sys.modules[name]  # the copy has tests of its own
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    code = pytest.main([*OPTIONS, tree, *files], plugins=list(plugins))
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_PROFILE": "mutation"}
+    code = pytest.main([*OPTIONS, "-m", marks, "--rootdir", tree, *files], plugins=list(plugins))
     if code not in LOOKED_AT:
         raise RuntimeError(f"pytest ended with {code} on {', '.join(files)}")
