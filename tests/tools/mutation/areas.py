@@ -42,7 +42,7 @@ CHAIN = Area("chain", ("chain/*.py",), ("process", "draw"))
 GENERATION = ("alignment.py", "generation/[!_]*.py", "t3/cache.py", "t3/slot_cache.py")
 LONGFORM = Area("longform", GENERATION, ("longform",), "-longform")
 VERDICTS = ("checks/verdict.py", "checks/longform/absolute.py", "checks/scoring/wagers.py", "run/pooled.py")
-DISTRIBUTION = ("bets", "bounds", "draw", "own_noise", "power", "runs", "sets", "statistics", "stratified")
+DISTRIBUTION = ("bets", "bounds", "draw", "own_noise", "power", "runs", "sets", "statistics", "stratified", "verdicts")
 TESTS = (
     *(f"tests/distribution/test_{name}.py" for name in DISTRIBUTION),
     "tests/interface/test_absolute_limits.py",
