@@ -316,6 +316,14 @@ def test_exceedances_of_one_text_announce_what_counting_gives(runs, calibration)
     assert Exceedances(alpha).planned(calibration, 1) >= Exceedances(alpha).detectable([sides[1][0] + 0.5], sides[1])
 
 
+def test_too_few_runs_for_a_bound_detect_nothing():
+    """Of 18 reference runs none lies beyond the bound that 5 % of all runs cross, so that there is no bound."""
+    few = [np.arange(18.0)]
+    assert Exceedances(1e-3).detectable(few, few) == 1.0
+    assert Exceedances(1e-3).planned(18, 1) == 1.0
+    assert Exceedances(0.4).planned(19, 1) < 1.0
+
+
 def test_exceedances_are_planned_from_the_worst_order():
     alpha, count, rank = 1e-6, 200, 10
     most = max(
