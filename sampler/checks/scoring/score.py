@@ -174,7 +174,10 @@ class Score:
 
     def _cause(self, knobs: Sequence[Knob]) -> Named | None:
         """What an engine does otherwise that makes these tokens likeliest and is not rejected itself."""
-        ways = [Way(*other) for other in (*looser_configs(self.config), *other_configs(self.config))]
+        chains: dict[SamplingConfig, Way] = {}  # two rows of the tables may be one chain
+        for named, config in (*looser_configs(self.config), *other_configs(self.config)):
+            chains.setdefault(config, Way(named, config))
+        ways = [*chains.values()]
         ways += [Way(named, config, fitted=True) for named, config in estimated_configs(self.config, knobs)]
         ways += [Way(named, self.config, named) for named in (self.runs[0].networks if self.runs else ())]
         likelihoods = [self._likelihood(way) for way in ways]
