@@ -65,12 +65,14 @@ class Model:
         )
         return [self.info.bos_id, *tokens] if first and self.info.bos_id is not None else list(tokens)
 
-    def score(self, config: SamplingConfig, alpha: float, tolerance: Tolerance = SINGLE) -> Score:
-        """An empty score for runs of this config."""
+    def score(
+        self, config: SamplingConfig, alpha: float, tolerance: Tolerance = SINGLE, *, stripped: bool = False
+    ) -> Score:
+        """An empty score for runs of this config. stripped: they have lost their EOS."""
         edges, reference = (
             ReferenceEngine(rules=self.rules, input_error=size) for size in (tolerance.edge, tolerance.logit)
         )
-        return Score(config, alpha, edges, reference, self.info.vocab_size or 0, self.info.eos_ids)
+        return Score(config, alpha, edges, reference, self.info.vocab_size or 0, self.info.eos_ids, stripped)
 
     def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:
         """A run whose logits are computed when they are asked for, and kept."""
@@ -216,9 +218,15 @@ class Scoring:
                 answers[name].append(replace(finding, message=where + finding.message))
         return {name: _together(found) for name, found in answers.items()}
 
+    @property
+    def _stripped(self) -> bool:
+        """Whether runs say that they ended with EOS, and none of them has one."""
+        ended = [run.tokens[-1:] for run in self.runs if run.stop_reason in ("eos", "forced_eos")]
+        return bool(ended) and not {token for last in ended for token in last} & set(self.model.info.eos_ids)
+
     def _score(self, variant: str, config: SamplingConfig, runs: Sequence[Spoken], alpha: float, start: float) -> Score:
         model = self.model.variant(variant) if variant else self.model
-        score = model.score(config, alpha)
+        score = model.score(config, alpha, stripped=self._stripped)
         for run in runs:
             if score.decided and score.checked >= NAMING:
                 break

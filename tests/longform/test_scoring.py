@@ -116,10 +116,17 @@ def test_an_analyzer_forces_ends_and_is_computed_again(tmp_path):
     ids=["beyond EOS", "EOS stripped", "no id"],
 )
 def test_ends_that_contradict_the_contract_are_failures(tmp_path, change, says):
-    given = [line | {"tokens": change(line["tokens"])} for line in lines()]
-    code, verdicts, _ = checked(tmp_path, given)
+    first, *others = lines()
+    code, verdicts, _ = checked(tmp_path, [first | {"tokens": change(first["tokens"])}, *others])
     assert (code, verdicts["protocol"]["outcome"]) == (1, "failed")
     assert says in verdicts["protocol"]["message"]
+
+
+def test_tokens_without_any_eos_are_scored_given_that(tmp_path):
+    given = [line | {"tokens": line["tokens"][:-1]} for line in lines()]
+    _, verdicts, _ = checked(tmp_path, given)
+    assert [verdicts[name]["outcome"] for name in ("impossible", "protocol")] == ["passed", "passed"]
+    assert "EOS is missing from all runs" in verdicts["protocol"]["message"]
 
 
 @pytest.mark.parametrize(

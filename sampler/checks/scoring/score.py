@@ -84,7 +84,8 @@ class Score:
     """The tokens of runs with one config, judged run by run.
 
     references: with the tolerance of the edge, and of the logits. vocabulary: number of ids. enough: how many tokens
-    were scored when the bets were decided, None if they are not. wrong: what is wrong with how runs end.
+    were scored when the bets were decided, None if they are not. wrong: what is wrong with how runs end. stripped: the
+    runs have lost their EOS, so that each token is scored given that it is no EOS.
     """
 
     config: SamplingConfig
@@ -93,6 +94,7 @@ class Score:
     reference: Explains
     vocabulary: int
     eos_ids: Sequence[int]
+    stripped: bool = False
     checked: int = 0
     enough: int | None = None
     impossible: list[Impossible] = field(default_factory=list)
@@ -111,7 +113,7 @@ class Score:
     def add(self, run: Run) -> None:
         """Score a further run. Its tokens up to the first that is no id of the vocabulary are scored."""
         self.runs.append(run)
-        self.wrong += protocol(run, self.vocabulary, self.eos_ids)
+        self.wrong += protocol(run, self.vocabulary, () if self.stripped else self.eos_ids)
         self.wagers.add(self._blocks(run))
         if self.enough is None and self.decided:
             self.enough = self.checked
@@ -121,6 +123,8 @@ class Score:
             must, may = seen_bounds(self.edges, steps)
             self.impossible += impossible_tokens(run.name, steps, may, self.edges)
             self.checked += len(steps.tokens)
+            if self.stripped:
+                must[:, list(self.eos_ids)] = False
             yield Block(steps, must, may)
 
     def findings(self) -> dict[str, Finding]:
@@ -160,6 +164,8 @@ class Score:
     def _protocol(self) -> Finding:
         if not self.wrong:
             message = f"all {len(self.runs)} runs end as they say"
+            if self.stripped:
+                message = "EOS is missing from all runs: tokens are scored given that none of them is EOS"
             return Finding(LEVEL, "stop", "passed", len(self.runs), message, statistic=0, bound=0)
         more = f", and {len(self.wrong) - 1} more" if len(self.wrong) > 1 else ""
         count = len(self.wrong)
@@ -270,7 +276,7 @@ def estimated_configs(config: SamplingConfig, knobs: Sequence[Knob]) -> Iterator
 
 
 def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int]) -> Iterator[str]:
-    """What contradicts the contract of runs: ids, EOS and the stop reason."""
+    """What contradicts the contract of runs: ids, EOS and the stop reason. eos_ids: empty if EOS was stripped."""
     outside = next((token for token in run.tokens if not 0 <= token < vocabulary), None)
     if outside is not None:
         yield f"{run.name} has token {outside}; the model has {vocabulary:,} ids, from 0"
@@ -278,7 +284,7 @@ def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int]) -> Iterator[str]
     if early is not None:
         yield f"{run.name} goes on after EOS at step {early}"
     last = run.tokens[-1] if run.tokens else None
-    if run.stop_reason in ("eos", "forced_eos") and last not in eos_ids:
+    if eos_ids and run.stop_reason in ("eos", "forced_eos") and last not in eos_ids:
         yield f"{run.name} says {run.stop_reason}, but its last token is {last}"
     if run.stop_reason == "length" and last in eos_ids:
         yield f"{run.name} ends with EOS, but says length"
