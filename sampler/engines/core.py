@@ -119,11 +119,17 @@ class CoreEngine:
         self, prompt: str | tuple[int, ...], tokens: Sequence[int], language: str = "en", *, guided: bool = True
     ) -> Logits:
         """Teacher-forced logits, conditional and unconditional: (2, len + 1, V); (len + 1, V) without guidance."""
+        return self._forced(self.ids(prompt, language), tokens, (), guided=guided)[0]
+
+    def _forced(
+        self, text: Sequence[int], tokens: Sequence[int], heads: Sequence[tuple[int, int]], *, guided: bool
+    ) -> tuple[Logits, list[mx.array]]:
         checkpoint = self.generator.checkpoint
         guided = guided and checkpoint.config.guidance
-        text, model, bos_count = self.ids(prompt, language), checkpoint.model, self.generator.bos_count
-        logits = np.array(model.teacher_forced(text, checkpoint.voice, tokens, bos_count=bos_count, guided=guided))
-        return logits if guided else logits[0]
+        model, bos_count = checkpoint.model, self.generator.bos_count
+        prefix = model.prefix(text, checkpoint.voice, bos_count=bos_count, guided=guided)
+        logits, attention = model.forced(prefix, tokens, heads)
+        return np.array(logits if guided else logits[0]), attention
 
     def decided(
         self, prompt: str | tuple[int, ...], tokens: Sequence[int], language: str = "en", *, guided: bool = True
@@ -132,19 +138,17 @@ class CoreEngine:
         checkpoint, analyzer = self.generator.checkpoint, self.generator.analyzer
         if analyzer is None:
             return self.predict(prompt, tokens, language, guided=guided), ()
-        guided = guided and checkpoint.config.guidance
-        text, model, bos_count = self.ids(prompt, language), checkpoint.model, self.generator.bos_count
-        forced, attention = model.forced_with_attention(
-            text, checkpoint.voice, tokens, bos_count=bos_count, guided=guided
-        )
+        text = self.ids(prompt, language)
+        logits, attention = self._forced(text, tokens, checkpoint.config.aligned_heads, guided=guided)
+        columns = checkpoint.model.text_columns(text, checkpoint.voice)
         state = AlignmentStreamAnalyzer(analyzer, 1, checkpoint.config.eos_id)
         state.start(0, len(text))
-        heads, drawn = [np.array(rows, dtype=np.float32) for rows in attention], [checkpoint.config.bos_id, *tokens]
+        heads = [np.array(rows[:, columns], dtype=np.float32) for rows in attention]
+        drawn = [checkpoint.config.bos_id, *tokens]
         flags = tuple(
             state.step([0], [[rows[step] for rows in heads]], [token]).flags(0) for step, token in enumerate(drawn)
         )
-        logits = np.array(forced)
-        return logits if guided else logits[0], flags
+        return logits, flags
 
     def ids(self, prompt: str | tuple[int, ...], language: str) -> Sequence[int]:
         """The text's ids, with start and stop if the model has them."""

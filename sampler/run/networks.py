@@ -82,10 +82,9 @@ def _differs(other: Input, given: Input) -> bool:
 
 
 def _forced(given: Input, tokens: Ids, *, guided: bool) -> Logits:
-    checkpoint = given.engine.generator.checkpoint
-    logits = checkpoint.model.teacher_forced(
-        given.text, checkpoint.voice, tokens[:-1], bos_count=given.bos_count, guided=guided, first=given.first
-    )
+    model, voice = given.engine.generator.checkpoint.model, given.engine.generator.checkpoint.voice
+    prefix = model.prefix(given.text, voice, bos_count=given.bos_count, guided=guided)
+    logits, _ = model.forced(prefix, tokens[:-1], first=given.first)
     return np.ascontiguousarray(np.array(logits).transpose(1, 0, 2))
 
 

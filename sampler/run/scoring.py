@@ -12,7 +12,7 @@ import numpy as np
 from sampler import finch
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import SINGLE, Run, Score, Scorer, Tolerance
-from sampler.checks.steps.recorded import decided
+from sampler.checks.steps.recorded import STEPS_AT_ONCE, decided
 from sampler.checks.steps.teacher import predicted
 from sampler.checks.verdict import OUTCOMES, Finding
 from sampler.config import SamplingConfig
@@ -25,12 +25,10 @@ from sampler.engines.reference.chain import ReferenceEngine
 from sampler.engines.registry import ENGINES
 from sampler.engines.remote import RemoteEngine
 from sampler.engines.rules import Rules
-from sampler.errors import EngineError, TokensError, Unsupported
+from sampler.errors import EngineError, TokensError
 from sampler.requests import Context, Logits, Request, Steps, StopReason
 from sampler.results.store.tokens import TokenLine
 from sampler.run.networks import other_logits
-
-STEPS_AT_ONCE = 64
 
 NAMING = 600
 """Tokens that are scored, if there are so many, although the outcome is known: they tell the cause."""
@@ -60,10 +58,8 @@ class Model:
     def history(self, tokens: Sequence[int]) -> list[int]:
         """The ids for the repetition penalty before the next token."""
         rule = self.engine.generator.penalty_history if isinstance(self.engine, CoreEngine) else "bos_and_generated"
-        first = self.info.bos_id is not None and (
-            rule == "bos_and_generated" or (rule == "bos_at_first" and not tokens)
-        )
-        return [self.info.bos_id, *tokens] if first and self.info.bos_id is not None else list(tokens)
+        begins = rule == "bos_and_generated" or (rule == "bos_at_first" and not tokens)
+        return [self.info.bos_id, *tokens] if begins and self.info.bos_id is not None else list(tokens)
 
     def score(
         self, config: SamplingConfig, alpha: float, tolerance: Tolerance = SINGLE, *, stripped: bool = False
@@ -109,7 +105,6 @@ class _Forced:
         assert isinstance(engine, Predicts)  # noqa: S101 - as `reference_model` has made sure
         return predicted(engine, request, self.tokens[:-1], guided=guided)
 
-    @property
     def networks(self) -> dict[Named, Scorer]:
         """The steps with the logits of other networks; those of the core without an analyzer alone are known."""
         engine = self.model.engine
@@ -194,7 +189,10 @@ class Spoken(NamedTuple):
 
 @dataclass(frozen=True)
 class Scoring:
-    """Runs scored one after the other: a Score for each config and variant, which share alpha equally."""
+    """Runs scored one after the other: a Score for each config and variant, which share alpha equally.
+
+    A variant that the model cannot follow raises Unsupported: its runs would pass without having been looked at.
+    """
 
     model: Model
     runs: Sequence[Spoken]
@@ -209,10 +207,7 @@ class Scoring:
         answers: dict[str, list[Finding]] = {name: [] for name in CHECKS}
         start = time.monotonic()
         for (variant, config), runs in groups.items():
-            try:
-                found = self._score(variant, config, runs, self.alpha / len(groups), start).findings()
-            except Unsupported as error:
-                found = {name: Finding.skipped("generate", "draw", error) for name in CHECKS}
+            found = self._score(variant, config, runs, self.alpha / len(groups), start).findings()
             where = f"{variant + ': ' if variant else ''}{config}: " if len(groups) > 1 else ""
             for name, finding in found.items():
                 answers[name].append(replace(finding, message=where + finding.message))

@@ -91,35 +91,24 @@ class T3:
         *,
         bos_count: int | None = None,
         guided: bool | None = None,
-        first: int = 1,
     ) -> mx.array:
         """Logits of every step of given speech, in one pass: (2 if guided else 1, len(tokens) + 1, V).
 
-        Row t predicts tokens[t]; the last row predicts the next token. bos_count, guided: as in `prefix`. first: the
+        Row t predicts tokens[t]; the last row predicts the next token. bos_count, guided: as in `prefix`. Raises what
+        `forced` does.
+        """
+        return self.forced(self.prefix(text, voice, bos_count=bos_count, guided=guided), tokens)[0]
+
+    def forced(
+        self, prefix: mx.array, tokens: Sequence[int], heads: Sequence[tuple[int, int]] = (), first: int = 1
+    ) -> tuple[mx.array, list[mx.array]]:
+        """Logits (rows, len(tokens) + 1, V) of every step after a prefix (rows, L, D), in one pass.
+
+        heads: (layer, head) pairs whose attention is returned, (len(tokens) + 1, all positions) each. first: the
         position of the first token, another one than the model's only to see what that does. Raises TextError for an id
         that is no speech token and for more tokens than positions, since MLX would read beyond a table without an
         error.
         """
-        prefix = self.prefix(text, voice, bos_count=bos_count, guided=guided)
-        return self._forced(prefix, tokens, (), first)[0]
-
-    def forced_with_attention(
-        self,
-        text: Sequence[int],
-        voice: Voice,
-        tokens: Sequence[int],
-        *,
-        bos_count: int | None = None,
-        guided: bool | None = None,
-    ) -> tuple[mx.array, list[mx.array]]:
-        """As `teacher_forced`, and each aligned head's attention to the text at every step: (len(tokens) + 1, S)."""
-        prefix = self.prefix(text, voice, bos_count=bos_count, guided=guided)
-        logits, attention = self._forced(prefix, tokens, self.config.aligned_heads)
-        return logits, [rows[:, self.text_columns(text, voice)] for rows in attention]
-
-    def _forced(
-        self, prefix: mx.array, tokens: Sequence[int], heads: Sequence[tuple[int, int]], first: int = 1
-    ) -> tuple[mx.array, list[mx.array]]:
         outside = [token for token in tokens if not 0 <= token < self.config.speech_vocab_size]
         if outside:
             raise TextError(f"speech id {outside[0]} is no token", hint=f"0 to {self.config.speech_vocab_size - 1}")

@@ -143,3 +143,10 @@ def test_tokens_without_any_eos_are_scored_given_that(tmp_path):
 )
 def test_what_cannot_be_scored_is_refused_in_a_line(tmp_path, change, says):
     assert_one_clear_line(checked(tmp_path, [lines()[0] | change])[2], says)
+
+
+def test_a_variant_that_the_model_cannot_follow_is_refused_and_not_passed_over(tmp_path):
+    file = tmp_path / "port.jsonl"
+    file.write_text(json.dumps(lines()[0] | {"variant": "mtl-0.1.6"}) + "\n", encoding="utf-8")
+    result = sampler("check", file, "--against", "tests/miniatures.py:right_speaker")
+    assert_one_clear_line(result, "cannot follow the variant mtl-0.1.6")

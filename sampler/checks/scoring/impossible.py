@@ -42,10 +42,26 @@ def impossible_tokens(run: str, steps: Steps, may: np.ndarray, reference: Explai
     ]
 
 
-def _removed(states: Sequence[Evaluation], row: int, token: int) -> tuple[str, float]:
-    for before, after in pairwise(states):
+class Removal(NamedTuple):
+    """Where the chain removes a token. place, stage: which stage does; before, after: the states around it."""
+
+    place: int
+    stage: str
+    before: Evaluation
+    after: Evaluation
+
+
+def removal(states: Sequence[Evaluation], row: int, token: int) -> Removal | None:
+    """Where a token of a row is removed; None if its logit is -inf."""
+    for place, (before, after) in enumerate(pairwise(states)):
         if before.kept[row, token] and not after.kept[row, token]:
-            kept = before.scores[row][after.kept[row]]
-            depth = float(kept.min() - before.scores[row, token]) if len(kept) else float("inf")
-            return ("temperature" if after.stage == "greedy" else after.stage), depth
-    return "draw", float("inf")
+            return Removal(place, "temperature" if after.stage == "greedy" else after.stage, before, after)
+    return None
+
+
+def _removed(states: Sequence[Evaluation], row: int, token: int) -> tuple[str, float]:
+    found = removal(states, row, token)
+    if found is None:
+        return "draw", float("inf")
+    kept = found.before.scores[row][found.after.kept[row]]
+    return found.stage, float(kept.min() - found.before.scores[row, token]) if len(kept) else float("inf")

@@ -4,7 +4,7 @@ Bets may be placed on any distribution, so these need not be exact: only the lik
 a threshold are not told apart. What a right engine draws comes from the reference, which is exact.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -66,11 +66,6 @@ class OtherChains:
             ids = largest(key, TOKENS)
         logits, uncond = _logits_of(steps, ids)
         return cls(steps, ids, reference, logits, uncond, np.take_along_axis(steps.in_history, ids, axis=-1))
-
-    def of_network(self, steps: Steps) -> "OtherChains":
-        """The same tokens of the same steps with other logits."""
-        logits, uncond = _logits_of(steps, self.ids)
-        return replace(self, steps=steps, logits=logits, uncond=uncond)
 
     def scores(self, config: SamplingConfig) -> Array:
         """(T, C), from the reference itself where an optional stage or a declared rule has a say."""

@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-import numpy as np
-from scipy.special import log_softmax
-
 from sampler.checks.scoring.alternatives import looser_configs, other_configs
 from sampler.checks.scoring.bounds import seen_bounds
 from sampler.checks.scoring.impossible import Impossible, impossible_tokens
 from sampler.checks.scoring.knobs import Knob, difference, differing, estimated
 from sampler.checks.scoring.named import Named
-from sampler.checks.scoring.wagers import Block, Wagers
+from sampler.checks.scoring.wagers import Block, Wagers, log_likelihood
 from sampler.checks.verdict import Finding
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
@@ -34,18 +31,18 @@ Scorer = Callable[[SamplingConfig], Iterable[Steps]]
 class Run:
     """One run to score. name: for messages. tokens: with EOS where it ended. steps: its steps under a config.
 
-    networks: the same with the logits of networks that do something else.
+    networks: gives the same with the logits of networks that do something else, for a run that is to be explained.
     """
 
     name: str
     tokens: Sequence[int]
     stop_reason: StopReason
     steps: Scorer = field(repr=False)
-    networks: Mapping[Named, Scorer] = field(default_factory=dict, repr=False)
+    networks: Callable[[], Mapping[Named, Scorer]] = field(default=dict, repr=False)
 
     def under(self, network: Named | None) -> "Run":
         """The run as one of another network; None: as it is."""
-        return self if network is None else replace(self, steps=self.networks[network], networks={})
+        return self if network is None else replace(self, steps=self.networks()[network], networks=dict)
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,8 @@ SINGLE = Tolerance("float32", edge=2e-3, logit=5e-5)
 class Score:
     """The tokens of runs with one config, judged run by run.
 
-    references: with the tolerance of the edge, and of the logits. vocabulary: number of ids. enough: how many tokens
-    were scored when the bets were decided, None if they are not. wrong: what is wrong with how runs end. stripped: the
-    runs have lost their EOS, so that each token is scored given that it is no EOS.
+    references: with the tolerance of the edge, and of the logits. vocabulary: number of ids. wrong: what is
+    wrong with how runs end. stripped: the runs have lost their EOS, so that each token is scored given that it is none.
     """
 
     config: SamplingConfig
@@ -96,7 +92,6 @@ class Score:
     eos_ids: Sequence[int]
     stripped: bool = False
     checked: int = 0
-    enough: int | None = None
     impossible: list[Impossible] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
@@ -115,8 +110,6 @@ class Score:
         self.runs.append(run)
         self.wrong += protocol(run, self.vocabulary, () if self.stripped else self.eos_ids)
         self.wagers.add(self._blocks(run))
-        if self.enough is None and self.decided:
-            self.enough = self.checked
 
     def _blocks(self, run: Run) -> Iterator[Block]:
         for steps in run.steps(self.config):
@@ -175,8 +168,7 @@ class Score:
         steps = (steps for run in self.runs for steps in run.steps(self.config))
         knobs = plain(estimated(self.config, steps)) if self.checked >= LEAST_TOKENS else ()
         cause = self._cause(knobs)
-        known = self.runs[0].networks if self.runs else {}
-        return Explanation(cause, "" if cause in known else difference(knobs), self.checked)
+        return Explanation(cause, "" if cause in self.runs[0].networks() else difference(knobs), self.checked)
 
     def _cause(self, knobs: Sequence[Knob]) -> Named | None:
         """What an engine does otherwise that makes these tokens likeliest and is not rejected itself."""
@@ -185,24 +177,22 @@ class Score:
             chains.setdefault(config, Way(named, config))
         ways = [*chains.values()]
         ways += [Way(named, config, fitted=True) for named, config in estimated_configs(self.config, knobs)]
-        ways += [Way(named, self.config, named) for named in (self.runs[0].networks if self.runs else ())]
+        ways += [Way(named, self.config, named) for named in self.runs[0].networks()]
         likelihoods = [self._likelihood(way) for way in ways]
         bets = self.wagers.bets
         gained = max(likelihoods) - self._likelihood(Way(NOTHING, self.config)) if not self.impossible else math.inf
         if bets.logs.max() > gained:
             return self.wagers.names[bets.best]
-        best = sorted(zip(likelihoods, range(len(ways)), strict=True), reverse=True)[:CANDIDATES]
-        return next(
-            (ways[at].named for size, at in best if size > -math.inf and not self._under(ways[at]).decided), None
-        )
+        best = sorted(range(len(ways)), key=lambda at: -likelihoods[at])[:CANDIDATES]
+        likely = (ways[at] for at in best if likelihoods[at] > -math.inf)
+        return next((way.named for way in likely if not self._under(way).decided), None)
 
     def _likelihood(self, way: "Way") -> float:
         """The log-likelihood of the first tokens if they were drawn in another way, -inf if one cannot be."""
         total, left = -FITTED if way.fitted else 0.0, MOST_TOKENS
         for run in self.runs:
             for steps in run.under(way.network).steps(way.config):
-                scores = self.edges.last(steps, "generous").scores
-                total += float(log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens].sum())
+                total += log_likelihood(steps, self.edges)
                 left -= len(steps.tokens)
                 if total == -math.inf:
                     return total
@@ -212,7 +202,7 @@ class Score:
 
     def _under(self, way: "Way") -> "Score":
         """The same runs scored as if they had been drawn in another way."""
-        other = replace(self, config=way.config, checked=0, enough=None, impossible=[], wrong=[], runs=[])
+        other = replace(self, config=way.config, checked=0, impossible=[], wrong=[], runs=[])
         for run in self.runs:
             other.add(run.under(way.network))
             if other.decided:

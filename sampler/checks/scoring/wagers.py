@@ -1,6 +1,5 @@
 """Whether drawn tokens follow the distribution that the chain makes of given logits: bets on other ways to draw."""
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -35,15 +34,11 @@ UNIT = "relative change of the temperature"
 
 
 class Block(NamedTuple):
-    """Steps of one run, and which tokens each of them must and may keep, bool (T, V).
-
-    networks: the same steps with the logits of each network that is bet on.
-    """
+    """Steps of one run, and which tokens each of them must and may keep, bool (T, V)."""
 
     steps: Steps
     must: Mask
     may: Mask
-    networks: Sequence[Steps] = ()
 
 
 class _Sure(NamedTuple):
@@ -63,7 +58,7 @@ class Wagers:
     """Bets on other temperatures, penalties, filters, EOS and reused noise: right draws make none of them rich.
 
     config: of all runs. rounding: relative error of the logits beyond float32, which widens what a right engine may
-    draw (Bets.place). networks: what each further network is. said: how the tokens were drawn, for messages. runs,
+    draw (Bets.place). said: how the tokens were drawn, for messages. runs,
     outside: of the runs so far, and of their tokens that no reading of the chain keeps.
 
     Each bet is on the token given that it is one that the chain keeps for sure; others are not for bets to judge.
@@ -73,7 +68,6 @@ class Wagers:
     alpha: float
     reference: Explains
     rounding: float = 0.0
-    networks: Sequence[Named] = ()
     said: str = "it draws with noise of its own"
     runs: int = 0
     outside: int = 0
@@ -86,7 +80,7 @@ class Wagers:
     def __post_init__(self) -> None:
         others = list(other_configs(self.config))
         self._configs = [config for _, config in others]
-        self.names = [*(named for named, _ in others), *self.networks, *(named for named, _ in TILTS)]
+        self.names = [*(named for named, _ in others), *(named for named, _ in TILTS)]
         self.bets = Bets(len(self.names))
 
     def add(self, run: Iterable[Block]) -> None:
@@ -122,10 +116,7 @@ class Wagers:
         ends = steps.context.eos_ids if steps.context else ()
         error = error + max(LEAST_ERROR, self.rounding)
         step = Step(ids, p, np.isin(ids, ends) & real, error)
-        found = itertools.chain(
-            (chains.scores(config) for config in self._configs),
-            (chains.of_network(network).scores(self.config) for network in block.networks),
-        )
+        found = (chains.scores(config) for config in self._configs)
         others = np.array([np.take_along_axis(of[rows], places, axis=-1) for of in found])
         return _Sure(rows, step, is_drawn.argmax(axis=-1), among(others, p))
 
@@ -181,6 +172,12 @@ class Wagers:
         return smallest
 
 
+def log_likelihood(steps: Steps, reference: Explains) -> float:
+    """Of the drawn tokens, every threshold read generously; -inf if one of them cannot be drawn."""
+    scores = reference.last(steps, "generous").scores
+    return float(log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens].sum())
+
+
 def likeliest(config: SamplingConfig, runs: Iterable[Steps], reference: Explains) -> Named | None:
     """The other chain, of those that can draw every token, under which the runs are most likely; None if there is none.
 
@@ -189,8 +186,6 @@ def likeliest(config: SamplingConfig, runs: Iterable[Steps], reference: Explains
     totals = dict.fromkeys([*looser_configs(config), *other_configs(config)], 0.0)
     for steps in runs:
         for name, other in list(totals):
-            scores = reference.last(steps.with_config(other), "generous").scores
-            own = log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens].sum()
-            totals[name, other] += float(own)
+            totals[name, other] += log_likelihood(steps.with_config(other), reference)
     best = max(totals, key=lambda pair: totals[pair], default=None)
     return best[0] if best is not None and np.isfinite(totals[best]) else None

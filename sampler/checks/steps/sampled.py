@@ -3,12 +3,12 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.special import bdtrc, log_softmax, softmax
 
+from sampler.checks.scoring.impossible import removal
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.wagers import Block, Wagers, likeliest
 from sampler.checks.steps.coverage import gaps
@@ -118,20 +118,19 @@ class _Removal:
 def _removal(steps: Steps, states: Sequence[Evaluation], index: int) -> _Removal:
     """The stage of the reference that removed the token of one step, with a message."""
     token = int(steps.tokens[index])
-    for place, (before, after) in enumerate(pairwise(states)):
-        if before.kept[index, token] and not after.kept[index, token]:
-            ratio = np.exp(before.scores[index, token] - before.scores[index].max())
-            stage = "temperature" if after.stage == "greedy" else after.stage
-            kept = np.flatnonzero(after.kept[index])
-            message = (
-                f"{steps.name(index)}: token {token} was drawn, {stage} removes it: {ratio:.3g} times as likely as "
-                f"the best; {len(kept)} tokens are kept, {some_ids(kept)}"
-            )
-            eos_ids = set(steps.context.eos_ids if steps.context else ())
-            ends = token in eos_ids or set(np.flatnonzero(states[-1].kept[index]).tolist()) <= eos_ids
-            return _Removal(stage, place, message, steps.request, one_step(steps, index), ends)
-    message = f"{steps.name(index)}: token {token} was drawn, whose logit is -inf"
-    return _Removal("draw", -1, message, steps.request, one_step(steps, index))
+    found = removal(states, index, token)
+    if found is None:
+        message = f"{steps.name(index)}: token {token} was drawn, whose logit is -inf"
+        return _Removal("draw", -1, message, steps.request, one_step(steps, index))
+    ratio = np.exp(found.before.scores[index, token] - found.before.scores[index].max())
+    kept = np.flatnonzero(found.after.kept[index])
+    message = (
+        f"{steps.name(index)}: token {token} was drawn, {found.stage} removes it: {ratio:.3g} times as likely as "
+        f"the best; {len(kept)} tokens are kept, {some_ids(kept)}"
+    )
+    eos_ids = set(steps.context.eos_ids if steps.context else ())
+    ends = token in eos_ids or set(np.flatnonzero(states[-1].kept[index]).tolist()) <= eos_ids
+    return _Removal(found.stage, found.place, message, steps.request, one_step(steps, index), ends)
 
 
 def draws(evidence: Evidence) -> Finding:
