@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sampler import finch
+from sampler.checks.scoring.findings import findings
 from sampler.checks.scoring.named import Named
-from sampler.checks.scoring.score import SINGLE, Run, Score, Scorer, Tolerance
+from sampler.checks.scoring.score import Run, Score, Scorer
+from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.checks.steps.recorded import STEPS_AT_ONCE, decided
 from sampler.checks.steps.teacher import predicted
 from sampler.checks.verdict import OUTCOMES, Finding
@@ -207,7 +209,7 @@ class Scoring:
         answers: dict[str, list[Finding]] = {name: [] for name in CHECKS}
         start = time.monotonic()
         for (variant, config), runs in groups.items():
-            found = self._score(variant, config, runs, self.alpha / len(groups), start).findings()
+            found = findings(self._score(variant, config, runs, self.alpha / len(groups), start))
             where = f"{variant + ': ' if variant else ''}{config}: " if len(groups) > 1 else ""
             for name, finding in found.items():
                 answers[name].append(replace(finding, message=where + finding.message))

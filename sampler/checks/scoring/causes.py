@@ -1,0 +1,133 @@
+"""What makes the tokens of runs likeliest, of all that an engine may do otherwise."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from sampler.checks.scoring.alternatives import looser_configs, other_configs
+from sampler.checks.scoring.knobs import Knob, difference, differing, estimated
+from sampler.checks.scoring.named import Named
+from sampler.checks.scoring.score import Score
+from sampler.checks.scoring.wagers import log_likelihood
+from sampler.config import SamplingConfig
+
+CANDIDATES = 3
+"""The likeliest causes, each of which is named only if the runs do not reject it."""
+
+FITTED = 3.0
+"""Nats by which a fitted value has to be likelier than one that was in the table before."""
+
+LEAST_TOKENS = 200
+"""Tokens from which sampling parameters are estimated, at least."""
+
+TEMPERATURE, BY_EDGE, EDGE = "temperature", "temperature by the edge", "edge of the support"
+"""Names of estimates."""
+
+MOST_TOKENS = 600
+"""Tokens from which the likeliest cause is chosen."""
+
+
+class Way(NamedTuple):
+    """Something that an engine may do otherwise. fitted: its value comes from the same tokens."""
+
+    named: Named
+    config: SamplingConfig
+    network: Named | None = None
+    fitted: bool = False
+
+
+NOTHING = Named("", "nothing")
+
+
+class Explanation(NamedTuple):
+    """The cause, if one is known. knobs: the parameters that differ, in a sentence. tokens: from how many of them."""
+
+    cause: Named | None = None
+    knobs: str = ""
+    tokens: int = 0
+
+    @property
+    def text(self) -> str:
+        said = f"it looks like {self.cause.text}" if self.cause else "none of the known causes explains it"
+        return f"; {said}" + (f"; estimated from {self.tokens:,} tokens: {self.knobs}" if self.knobs else "")
+
+
+NO_EXPLANATION = Explanation()
+
+
+def plain(knobs: Sequence[Knob]) -> tuple[Knob, ...]:
+    """The estimates with one temperature: that of the edge, which is sharper, if the other tokens agree with it.
+
+    If they do not, min_p may be another one, and the edge itself is told.
+    """
+    found = {knob.name: knob for knob in knobs}
+    one, other = found.get(TEMPERATURE), found.get(BY_EDGE)
+    agree = one is not None and other is not None and one.low <= other.high and other.low <= one.high
+    left_out = {TEMPERATURE, EDGE} if agree else {BY_EDGE}
+    kept = (knob for knob in knobs if knob.name not in left_out)
+    return tuple(replace(knob, name=TEMPERATURE) if knob.name == BY_EDGE else knob for knob in kept)
+
+
+def estimated_configs(config: SamplingConfig, knobs: Sequence[Knob]) -> Iterator[tuple[Named, SamplingConfig]]:
+    """The same chain with one estimated parameter that differs from what was asked for."""
+    for knob in differing(knobs):
+        value = round(knob.estimate, 3)
+        match knob.name:
+            case "CFG weight":
+                yield Named("cfg", f"a guidance weight near {value:.3g}"), replace(config, cfg_weight=value)
+            case "penalty":
+                named = Named("repetition_penalty", f"a penalty near {value:.3g}")
+                yield named, replace(config, repetition_penalty=value)
+            case "temperature":
+                yield Named("temperature", f"a temperature near {value:.3g}"), replace(config, temperature=value)
+
+
+def explained(score: Score) -> Explanation:
+    """Why the runs are no draws of the reference."""
+    steps = (steps for run in score.runs for steps in run.steps(score.config))
+    knobs = plain(estimated(score.config, steps)) if score.checked >= LEAST_TOKENS else ()
+    cause = _cause(score, knobs)
+    return Explanation(cause, "" if cause in score.runs[0].networks() else difference(knobs), score.checked)
+
+
+def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
+    """What an engine does otherwise that makes these tokens likeliest and is not rejected itscore."""
+    chains: dict[SamplingConfig, Way] = {}  # two rows of the tables may be one chain
+    for named, config in (*looser_configs(score.config), *other_configs(score.config)):
+        chains.setdefault(config, Way(named, config))
+    ways = [*chains.values()]
+    ways += [Way(named, config, fitted=True) for named, config in estimated_configs(score.config, knobs)]
+    ways += [Way(named, score.config, named) for named in score.runs[0].networks()]
+    likelihoods = [_likelihood(score, way) for way in ways]
+    bets = score.wagers.bets
+    gained = max(likelihoods) - _likelihood(score, Way(NOTHING, score.config)) if not score.impossible else math.inf
+    if bets.logs.max() > gained:
+        return score.wagers.names[bets.best]
+    best = sorted(range(len(ways)), key=lambda at: -likelihoods[at])[:CANDIDATES]
+    likely = (ways[at] for at in best if likelihoods[at] > -math.inf)
+    return next((way.named for way in likely if not _under(score, way).decided), None)
+
+
+def _likelihood(score: Score, way: Way) -> float:
+    """The log-likelihood of the first tokens if they were drawn in another way, -inf if one cannot be."""
+    total, left = -FITTED if way.fitted else 0.0, MOST_TOKENS
+    for run in score.runs:
+        for steps in run.under(way.network).steps(way.config):
+            total += log_likelihood(steps, score.edges)
+            left -= len(steps.tokens)
+            if total == -math.inf:
+                return total
+        if left <= 0:
+            break
+    return total
+
+
+def _under(score: Score, way: Way) -> Score:
+    """The same runs scored as if they had been drawn in another way."""
+    other = replace(score, config=way.config, checked=0, impossible=[], wrong=[], runs=[])
+    for run in score.runs:
+        other.add(run.under(way.network))
+        if other.decided:
+            break
+    return other

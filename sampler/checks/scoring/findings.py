@@ -1,0 +1,59 @@
+"""The answers of scoring, in words."""
+
+from dataclasses import replace
+from typing import Final
+
+from sampler.checks.scoring.causes import NO_EXPLANATION, Explanation, explained
+from sampler.checks.scoring.score import Score
+from sampler.checks.verdict import Finding
+
+LEVEL: Final = "generate"
+
+
+def findings(score: Score) -> dict[str, Finding]:
+    """The answers by check, in the order of the contract."""
+    causes = explained(score) if score.decided else NO_EXPLANATION
+    return {"impossible": _support(score, causes), "evidence": _evidence(score, causes), "protocol": _protocol(score)}
+
+
+def _support(score: Score, causes: Explanation) -> Finding:
+    if not score.checked:
+        return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token")
+    if not score.impossible:
+        message = f"each of the {score.checked:,} tokens is one that the reference can draw"
+        return Finding(LEVEL, "draw", "passed", score.checked, message, statistic=0, bound=0)
+    first = score.impossible[0]
+    message = f"impossible: {first}; {len(score.impossible)} of {score.checked:,} tokens are"
+    stage = causes.cause.stage if causes.cause else first.stage
+    count = len(score.impossible)
+    return Finding(LEVEL, stage, "failed", score.checked, message + causes.text, statistic=count, bound=0)
+
+
+def _evidence(score: Score, causes: Explanation) -> Finding:
+    if not score.checked:
+        return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token")
+    found = replace(score.wagers.finding(), level=LEVEL)
+    if score.impossible and found.outcome != "failed":
+        message = "the impossible tokens decide; bets on the others are not decided yet"
+        return Finding.skipped(LEVEL, "draw", "after_failure", message, found.n)
+    if found.outcome != "failed":
+        return replace(found, message=found.message + _excluded(score))
+    stage = causes.cause.stage if causes.cause else found.stage
+    return replace(found, stage=stage, message=found.message + causes.text)
+
+
+def _excluded(score: Score) -> str:
+    """The alternatives whose own draws would have been rejected, in words."""
+    found = [named.text for named, seen in zip(score.wagers.names, score.wagers.detected, strict=True) if seen]
+    return f"; excluded: {', '.join(found)}" if found else "; nothing is excluded yet"
+
+
+def _protocol(score: Score) -> Finding:
+    if not score.wrong:
+        message = f"all {len(score.runs)} runs end as they say"
+        if score.stripped:
+            message = "EOS is missing from all runs: tokens are scored given that none of them is EOS"
+        return Finding(LEVEL, "stop", "passed", len(score.runs), message, statistic=0, bound=0)
+    more = f", and {len(score.wrong) - 1} more" if len(score.wrong) > 1 else ""
+    count = len(score.wrong)
+    return Finding(LEVEL, "stop", "failed", len(score.runs), score.wrong[0] + more, statistic=count, bound=0)
