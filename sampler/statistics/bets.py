@@ -9,6 +9,7 @@ distribution that rounding may give. Nothing here knows a model: distributions a
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,11 +63,13 @@ def most_expected(p: Array, pays: Array, error: Array | float) -> Array:
 
 @dataclass
 class Bets:
-    """The wealth of `count` bets, each with several fractions, and how surely each would have won."""
+    """The wealth of `count` bets, each with several fractions, and how surely each would have won.
+
+    highs: the logarithm of the largest mean wealth that was ever reached, after each step.
+    """
 
     count: int
-    n: int = 0
-    highest: float = 0.0
+    highs: list[float] = field(default_factory=list)
     logs: Array = field(init=False)
     _misses: Array = field(init=False)
 
@@ -88,10 +91,19 @@ class Bets:
             real = slice(counts[rows].max())
             gains[..., rows], misses = _outcomes(p[rows, real], q[:, rows, real], drawn[rows], error[rows, real])
             self._misses += misses
-        self.n += len(p)
         logs = self.logs[..., None] + np.cumsum(gains, axis=-1)
         self.logs = logs[..., -1].copy()
-        self.highest = max(self.highest, float(_mean_wealth(logs).max()))
+        self.highs += np.maximum(np.maximum.accumulate(_mean_wealth(logs)), self.highest).tolist()
+
+    @property
+    def n(self) -> int:
+        """The number of steps."""
+        return len(self.highs)
+
+    @property
+    def highest(self) -> float:
+        """The logarithm of the largest mean wealth, which was 1 at first."""
+        return self.highs[-1] if self.highs else 0.0
 
     @property
     def wealth(self) -> float:
@@ -105,8 +117,12 @@ class Bets:
 
     def judge(self, alpha: float) -> Judgement:
         """Rejected if the logarithm of the mean wealth ever exceeded ln(1 / alpha)."""
-        bound = -math.log(checked_rate("alpha", alpha))
-        return Judgement(self.highest, bound, self.n, math.exp(-self.highest))
+        return Judgement(self.highest, _bound(alpha), self.n, math.exp(-self.highest))
+
+    def enough(self, alpha: float) -> int | None:
+        """After how many steps it was rejected; None if it is not."""
+        below = bisect_right(self.highs, _bound(alpha))
+        return below + 1 if below < self.n else None
 
     def misses(self, alpha: float) -> Array:
         """For each alternative (A,) a bound on the probability that its own draws are not rejected.
@@ -116,13 +132,17 @@ class Bets:
         """
         if not self.n:
             return np.ones(self.count)
-        needed = math.log(self.logs.size) - math.log(checked_rate("alpha", alpha))
+        needed = math.log(self.logs.size) + _bound(alpha)
         bounds = np.exp(np.minimum(self._misses + needed * _POWERS, 0.0)).min(axis=(-2, -1))
         return np.asarray(bounds)
 
     def detected(self, alpha: float, miss_rate: float = MISS_RATE) -> NDArray[np.bool_]:
         """Which alternatives would have been rejected with a probability of at least 1 - `miss_rate`: (A,)."""
         return np.asarray(self.misses(alpha) <= checked_rate("miss_rate", miss_rate))
+
+
+def _bound(alpha: float) -> float:
+    return -math.log(checked_rate("alpha", alpha))
 
 
 def _outcomes(p: Array, q: Array, drawn: NDArray[np.int64], error: Array) -> tuple[Array, Array]:

@@ -84,6 +84,23 @@ def test_nothing_is_detected_before_the_first_token():
     assert bets.judge(1e-6).p_value == 1
 
 
+def test_what_was_enough_is_the_step_of_the_first_rejection():
+    """However the steps are placed; what comes later, here draws that are right, changes nothing."""
+    p, rng = softmax(LOGITS, axis=-1), np.random.default_rng(2)
+    q = np.array([alternatives(row) for row in p]).swapaxes(0, 1)
+    tokens = np.array([drawn(alternatives(row)[3] if step < 30 else row, "by_id", rng) for step, row in enumerate(p)])
+    slow, rejected = Bets(5), []
+    for step, token in enumerate(tokens):
+        slow.place(p[step], q[:, step], token)
+        rejected.append(slow.judge(1e-2).rejected)
+    fast = Bets(5)
+    for part in (slice(0, 8), slice(8, None)):
+        fast.place(p[part], q[:, part], tokens[part])
+    assert slow.enough(1e-2) == fast.enough(1e-2) == rejected.index(True) + 1
+    assert 8 < rejected.index(True) < 30
+    assert slow.enough(1e-30) is None
+
+
 def test_the_expectation_of_the_wealth_is_at_most_one():
     """Over all tokens of one step, by enumeration: the mean wealth is a martingale, less what rounding may gain."""
     p = softmax(LOGITS[0])

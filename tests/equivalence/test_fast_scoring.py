@@ -294,6 +294,26 @@ def test_a_block_is_bet_on_as_its_steps_are_one_by_one(ties):
     assert 10 < wagers[0].bets.n < 4 * ROWS
 
 
+def test_tokens_without_a_bet_count_in_what_was_enough():
+    """The tokens are the likeliest ones, except some that are impossible; those of a run one by one or all at once."""
+    reference = ReferenceEngine(input_error=5e-5)
+    whole, single = (Wagers(TRUE, 1e-3, reference) for _ in range(2))
+    rejected = []
+    for seed in (1, 0, 2, 4):
+        steps = run_of(TRUE, seed)
+        whole.add([Block(steps, *reference.bounds(steps)[:2])])
+
+        def one_by_one(steps=steps):
+            for row in range(ROWS):
+                part = steps.only([row])
+                yield Block(part, *reference.bounds(part)[:2])
+                rejected.append(single.rejected)
+
+        single.add(one_by_one())
+    assert whole.enough == single.enough == rejected.index(True) + 1
+    assert whole.bets.enough(1e-3) < whole.enough < whole.tokens == 4 * ROWS
+
+
 @pytest.mark.parametrize("name", ["default", "top_p after min_p", "top_k", "temperature last"])
 def test_the_bets_of_a_run_are_those_of_the_references_probabilities(name):
     """Of a vocabulary of which every token is looked at, so that the other chains are the reference's."""

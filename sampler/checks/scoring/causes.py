@@ -92,7 +92,7 @@ def explained(score: Score) -> Explanation:
 
 
 def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
-    """What an engine does otherwise that makes these tokens likeliest and is not rejected itscore."""
+    """What an engine does otherwise that makes these tokens likeliest and is not rejected itself."""
     chains: dict[SamplingConfig, Way] = {}  # two rows of the tables may be one chain
     for named, config in (*looser_configs(score.config), *other_configs(score.config)):
         chains.setdefault(config, Way(named, config))
@@ -125,7 +125,7 @@ def _likelihood(score: Score, way: Way) -> float:
 
 def _under(score: Score, way: Way) -> Score:
     """The same runs scored as if they had been drawn in another way."""
-    other = replace(score, config=way.config, checked=0, impossible=[], wrong=[], runs=[])
+    other = replace(score, config=way.config, checked=0, impossible=[], proof=None, wrong=[], runs=[])
     for run in score.runs:
         other.add(run.under(way.network))
         if other.decided:

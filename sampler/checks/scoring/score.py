@@ -42,8 +42,8 @@ class Run:
 class Score:
     """The tokens of runs with one config, judged run by run.
 
-    references: with the tolerance of the edge, and of the logits. vocabulary: number of ids. wrong: what is
-    wrong with how runs end. stripped: the runs have lost their EOS, so that each token is scored given that it is none.
+    references: with the tolerance of the edge, and of the logits. vocabulary: number of ids. proof: the number of
+    tokens up to the first impossible one. wrong: what is wrong with how runs end. stripped: the runs have lost their EOS, so that each token is scored given that it is none.
     """
 
     config: SamplingConfig
@@ -55,6 +55,7 @@ class Score:
     stripped: bool = False
     checked: int = 0
     impossible: list[Impossible] = field(default_factory=list)
+    proof: int | None = None
     wrong: list[str] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     wagers: Wagers = field(init=False)
@@ -67,11 +68,19 @@ class Score:
         """Whether further runs cannot change the outcome."""
         return bool(self.impossible) or self.wagers.rejected
 
+    @property
+    def enough(self) -> int | None:
+        """How many tokens had been enough to decide; None if all are not."""
+        return min((n for n in (self.proof, self.wagers.enough) if n is not None), default=None)
+
     def add(self, run: Run) -> None:
         """Score a further run. Its tokens up to the first that is no id of the vocabulary are scored."""
         self.runs.append(run)
+        before = self.checked
         self.wrong += protocol(run, self.vocabulary, () if self.stripped else self.eos_ids)
         self.wagers.add(self._blocks(run))
+        if self.impossible and self.proof is None:
+            self.proof = before + self.impossible[0].step + 1
 
     def _blocks(self, run: Run) -> Iterator[Block]:
         for steps in run.steps(self.config):

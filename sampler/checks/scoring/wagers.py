@@ -58,8 +58,8 @@ class Wagers:
     """Bets on other temperatures, penalties, filters, EOS and reused noise: right draws make none of them rich.
 
     config: of all runs. rounding: relative error of the logits beyond float32, which widens what a right engine may
-    draw (Bets.place). said: how the tokens were drawn, for messages. runs,
-    outside: of the runs so far, and of their tokens that no reading of the chain keeps.
+    draw (Bets.place). said: how the tokens were drawn, for messages. runs, tokens: numbers of those so far. outside: of
+    the tokens that no reading of the chain keeps.
 
     Each bet is on the token given that it is one that the chain keeps for sure; others are not for bets to judge.
     """
@@ -71,9 +71,11 @@ class Wagers:
     said: str = "it draws with noise of its own"
     runs: int = 0
     outside: int = 0
+    tokens: int = 0
     names: list[Named] = field(init=False)
     bets: Bets = field(init=False)
     _configs: list[SamplingConfig] = field(init=False)
+    _places: list[int] = field(default_factory=list)
     _steps: dict[int, Memory] = field(default_factory=lambda: defaultdict(Memory))
     _cell: Memory = field(default_factory=Memory)
 
@@ -95,6 +97,8 @@ class Wagers:
                 pasts = memories.follow(sure.step, sure.drawn)
                 q = np.concatenate([sure.others, [tilt(sure.step, pasts) for _, tilt in TILTS]])
                 self.bets.place(sure.step.p, q, sure.drawn, sure.step.error)
+                self._places += (self.tokens + sure.rows).tolist()
+            self.tokens += len(steps.tokens)
         self.runs += 1
 
     def _sure(self, block: Block) -> "_Sure | None":
@@ -123,6 +127,12 @@ class Wagers:
     @property
     def rejected(self) -> bool:
         return self.bets.judge(self.alpha).rejected
+
+    @property
+    def enough(self) -> int | None:
+        """How many of the tokens had been enough to reject; None if all are not. Those without a bet count too."""
+        steps = self.bets.enough(self.alpha)
+        return None if steps is None else self._places[steps - 1] + 1
 
     @property
     def detected(self) -> NDArray[np.bool_]:
