@@ -55,6 +55,8 @@ NETWORKS: Mapping[Named, Callable[[Input], Input]] = {
 
 STALE = Named("cache", "the logits of the step before")
 
+OTHER_NETWORKS = (*NETWORKS, STALE)
+
 
 def other_logits(
     engine: CoreEngine, request: Request, tokens: Ids, *, guided: bool

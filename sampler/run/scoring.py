@@ -30,7 +30,7 @@ from sampler.engines.rules import Rules
 from sampler.errors import EngineError, TokensError
 from sampler.requests import Context, Logits, Request, Steps, StopReason
 from sampler.results.store.tokens import TokenLine
-from sampler.run.networks import other_logits
+from sampler.run.networks import OTHER_NETWORKS, other_logits
 
 NAMING = 600
 """Tokens that are scored, if there are so many, although the outcome is known: they tell the cause."""
@@ -70,7 +70,8 @@ class Model:
         edges, reference = (
             ReferenceEngine(rules=self.rules, input_error=size) for size in (tolerance.edge, tolerance.logit)
         )
-        return Score(config, alpha, edges, reference, self.info.vocab_size or 0, self.info.eos_ids, stripped)
+        networks = OTHER_NETWORKS if isinstance(self.engine, CoreEngine) else ()
+        return Score(config, alpha, edges, reference, self.info.vocab_size or 0, self.info.eos_ids, stripped, networks)
 
     def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:
         """A run whose logits are computed when they are asked for, and kept."""
@@ -97,26 +98,33 @@ class _Forced:
         return self.model.info.cfg and "cfg" in self.request.config.active_stages()
 
     @cached_property
-    def logits(self) -> Logits:
-        """After the analyzer's decisions, where the model has one: (T, 2 with guidance else 1, V)."""
+    def _predicted(self) -> tuple[Logits, Sequence[str]]:
+        """The logits (T, 2 with guidance else 1, V), and what the analyzer says at each step, if the model has one."""
         engine, request, guided = self.model.engine, self.request, self.guided
         if isinstance(engine, CoreEngine) and engine.analyzes and "alignment" in request.config.order:
             rows, flags = engine.decided(request.prompt, self.tokens[:-1], request.language, guided=guided)
-            logits = np.ascontiguousarray((rows if rows.ndim == 3 else rows[None]).transpose(1, 0, 2))
-            return decided(logits, flags, self.model.info.eos_ids)
+            return np.ascontiguousarray((rows if rows.ndim == 3 else rows[None]).transpose(1, 0, 2)), flags
         assert isinstance(engine, Predicts)  # noqa: S101 - as `reference_model` has made sure
-        return predicted(engine, request, self.tokens[:-1], guided=guided)
+        return predicted(engine, request, self.tokens[:-1], guided=guided), ()
+
+    @cached_property
+    def logits(self) -> Logits:
+        """After the analyzer's decisions: (T, 2 with guidance else 1, V)."""
+        logits, flags = self._predicted
+        return decided(logits, flags, self.model.info.eos_ids)
 
     def networks(self) -> dict[Named, Scorer]:
-        """The steps with the logits of other networks; those of the core without an analyzer alone are known."""
+        """The steps with the logits of other networks; those of the core alone are known."""
         engine = self.model.engine
-        if not isinstance(engine, CoreEngine) or engine.analyzes or not self.tokens:
+        if not isinstance(engine, CoreEngine) or not self.tokens:
             return {}
         others = other_logits(engine, self.request, self.tokens, guided=self.guided)
         return {named: partial(self._others, logits) for named, logits in others.items()}
 
     def _others(self, logits: Callable[[], Logits], config: SamplingConfig) -> Iterator[Steps]:
-        return self._steps(logits(), config)
+        """As if the analyzer decided what it decides with the right network."""
+        _, flags = self._predicted
+        return self._steps(decided(logits(), flags, self.model.info.eos_ids), config)
 
     def __call__(self, config: SamplingConfig) -> Iterator[Steps]:
         return self._steps(self.logits, config) if self.tokens else iter(())

@@ -10,7 +10,9 @@ distribution that rounding may give. Nothing here knows a model: distributions a
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,36 +63,67 @@ def most_expected(p: Array, pays: Array, error: Array | float) -> Array:
         most = np.maximum(most, higher)
 
 
+class Shares(NamedTuple):
+    """How likely the tokens are that an alternative draws, (A, T) each or one number.
+
+    own: that p can draw, among which q is normalised. unjudged: of others that may be right. The rest proves it wrong.
+    """
+
+    own: Array | float = 1.0
+    unjudged: Array | float = 0.0
+
+
+EVERYTHING = Shares()
+
+
 @dataclass
 class Bets:
     """The wealth of `count` bets, each with several fractions, and how surely each would have won.
 
-    highs: the logarithm of the largest mean wealth that was ever reached, after each step.
+    highs: the logarithm of the largest mean wealth that was ever reached, after each step. placed: steps of each bet.
     """
 
     count: int
     highs: list[float] = field(default_factory=list)
+    placed: NDArray[np.int64] = field(init=False)
     logs: Array = field(init=False)
     _misses: Array = field(init=False)
 
     def __post_init__(self) -> None:
         self.logs = np.zeros((self.count, len(FRACTIONS)))
+        self.placed = np.zeros(self.count, dtype=np.int64)
         self._misses = np.zeros((self.count, len(FRACTIONS), len(_POWERS)))
 
-    def place(self, p: Array, q: Array, drawn: int | NDArray[np.int64], error: Array | float = LEAST_ERROR) -> None:
+    def place(
+        self,
+        p: Array,
+        q: Array,
+        drawn: int | NDArray[np.int64],
+        error: Array | float = LEAST_ERROR,
+        *,
+        shares: Shares = EVERYTHING,
+        bets: Sequence[int] | None = None,
+    ) -> None:
         """One step: the probabilities p (K,) > 0, those of the alternatives (A, K), the place of the drawn token.
 
         Or T steps in order: (T, K), (A, T, K), (T,); those of fewer tokens have p = q = 0 at their end. error: by how
         much rounding may change the logarithm of each probability, before they are normalised, as p or one number.
+        shares: of what the alternatives draw. bets: the A that q is about, if not all; the others keep their wealth.
         """
         p, drawn = np.atleast_2d(p), np.atleast_1d(drawn)
-        q, error = q.reshape(self.count, *p.shape), np.broadcast_to(error, p.shape)
-        counts, gains = (p > 0).sum(axis=-1), np.empty((*self.logs.shape, len(p)))
+        some = np.arange(self.count) if bets is None else np.asarray(bets, dtype=np.int64)
+        q, error = q.reshape(len(some), *p.shape), np.broadcast_to(error, p.shape)
+        counts, gains = (p > 0).sum(axis=-1), np.zeros((*self.logs.shape, len(p)))
+        own, unjudged = (np.broadcast_to(share, q.shape[:2]) for share in shares)
+        self.placed[some] += len(p)
         # Steps of about as many tokens at a time, so that few are empty.
         for rows in np.array_split(np.argsort(counts, kind="stable"), -(-len(p) // AT_ONCE)):
             real = slice(counts[rows].max())
-            gains[..., rows], misses = _outcomes(p[rows, real], q[:, rows, real], drawn[rows], error[rows, real])
-            self._misses += misses
+            won, misses = _outcomes(p[rows, real], q[:, rows, real], drawn[rows], error[rows, real])
+            gains[some[:, None], :, rows] = won.transpose(0, 2, 1)
+            with np.errstate(divide="ignore"):
+                missed = own[:, None, rows, None] * misses + unjudged[:, None, rows, None]
+                self._misses[some] += np.log(missed).sum(axis=2)
         logs = self.logs[..., None] + np.cumsum(gains, axis=-1)
         self.logs = logs[..., -1].copy()
         self.highs += np.maximum(np.maximum.accumulate(_mean_wealth(logs)), self.highest).tolist()
@@ -136,6 +169,14 @@ class Bets:
         bounds = np.exp(np.minimum(self._misses + needed * _POWERS, 0.0)).min(axis=(-2, -1))
         return np.asarray(bounds)
 
+    def needed(self, alpha: float, miss_rate: float = MISS_RATE) -> Array:
+        """For each alternative (A,) how many steps like those that were seen it takes until `detected`, or inf."""
+        needed = math.log(self.logs.size) + _bound(alpha)
+        a_step = -self._misses / np.maximum(self.placed, 1)[:, None, None]
+        with np.errstate(divide="ignore"):
+            steps = (needed * _POWERS - math.log(checked_rate("miss_rate", miss_rate))) / np.maximum(a_step, 0.0)
+        return np.asarray(steps.min(axis=(-2, -1)))
+
     def detected(self, alpha: float, miss_rate: float = MISS_RATE) -> NDArray[np.bool_]:
         """Which alternatives would have been rejected with a probability of at least 1 - `miss_rate`: (A,)."""
         return np.asarray(self.misses(alpha) <= checked_rate("miss_rate", miss_rate))
@@ -146,7 +187,7 @@ def _bound(alpha: float) -> float:
 
 
 def _outcomes(p: Array, q: Array, drawn: NDArray[np.int64], error: Array) -> tuple[Array, Array]:
-    """What T steps add to the logarithms of the wealth, (A, fractions, T), and what all add to those of the misses."""
+    """What T steps add to the logarithms of the wealth, (A, fractions, T), and E_q[W^-s] of each, (..., T, powers)."""
     pays = payoffs(p, q)
     stakes = FRACTIONS[:, None, None]
     most = np.maximum(most_expected(p, pays, error), 1.0)[:, None, :, None]
@@ -157,8 +198,7 @@ def _outcomes(p: Array, q: Array, drawn: NDArray[np.int64], error: Array) -> tup
     for _ in _POWERS:
         misses.append(weighted.sum(axis=-1))
         weighted *= root
-    with np.errstate(divide="ignore"):
-        return gains, np.log(np.stack(misses, axis=-1)).sum(axis=2)
+    return gains, np.stack(misses, axis=-1)
 
 
 def _mean_wealth(logs: Array) -> Array:

@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from sampler.checks.scoring.alternatives import TILTS
 from sampler.checks.scoring.memory import Memories, Memory, Step
-from sampler.statistics.bets import Bets, most_expected, payoffs
+from sampler.statistics.bets import FRACTIONS, Bets, Shares, most_expected, payoffs
 
 SIZE, TOKENS, EOS = 60, 40, 59
 LATER = pytest.mark.nightly("draws thousands of tokens; another way of drawing is tested by day")
@@ -82,6 +82,47 @@ def test_nothing_is_detected_before_the_first_token():
     assert not bets.detected(1e-6).any()
     assert not bets.judge(1e-6).rejected
     assert bets.judge(1e-6).p_value == 1
+
+
+def test_tokens_that_prove_an_alternative_wrong_count_as_its_rejection():
+    """Against all tokens one by one: a third of what the alternative draws is impossible, a tenth is not judged."""
+    p, bets = softmax(LOGITS, axis=-1), Bets(1)
+    q = p[:, ::-1]
+    for row, other in zip(p, q, strict=True):
+        bets.place(row, other, 0, shares=Shares(2 / 3 - 0.1, 0.1))
+    single = Bets(1)
+    single.place(p[0], q[0], 0, shares=Shares(2 / 3 - 0.1, 0.1))
+    pays = payoffs(p[:1], q[None, :1])[0, 0]
+    most = max(most_expected(p[0], pays[None], 1e-4)[0], 1.0)
+    expected = [
+        (2 / 3 - 0.1) * sum(q[0] * ((1 + part * (most - 1)) / (1 + part * (pays - 1))) ** power) + 0.1
+        for part in FRACTIONS
+        for power in (0.25, 0.5, 0.75)
+    ]
+    assert np.exp(single._misses).ravel() == pytest.approx(expected, rel=1e-9)
+    assert bets.detected(1e-6, 0.01).tolist() == [True]
+
+
+def test_as_many_tokens_as_are_needed_detect_an_alternative():
+    p, bets = softmax(LOGITS[0]), Bets(5)
+    bets.place(p, alternatives(p), 0)
+    needed = int(np.ceil(bets.needed(1e-6)[3]))
+    for _ in range(needed - 2):
+        bets.place(p, alternatives(p), 0)
+    before = bets.detected(1e-6)[3]
+    bets.place(p, alternatives(p), 0)
+    assert (before, bets.detected(1e-6)[3]) == (False, True)
+    assert needed > 10
+
+
+def test_a_bet_that_is_not_placed_keeps_its_wealth():
+    p, bets, some = softmax(LOGITS[0]), Bets(5), Bets(5)
+    bets.place(p, alternatives(p), 2)
+    some.place(p, alternatives(p)[[1, 4]], 2, bets=[1, 4])
+    assert some.placed.tolist() == [0, 1, 0, 0, 1]
+    assert np.array_equal(some.logs[[1, 4]], bets.logs[[1, 4]])
+    assert not some.logs[[0, 2, 3]].any()
+    assert np.isinf(some.needed(1e-6)[[0, 2, 3]]).all()
 
 
 def test_what_was_enough_is_the_step_of_the_first_rejection():

@@ -152,15 +152,19 @@ class PlainBets:
         self.logs, self.highest = np.zeros((count, len(FRACTIONS))), 0.0
         self.misses = np.zeros((count, len(FRACTIONS), 3))
 
-    def place(self, p, q, drawn, error):
+    def place(self, p, q, drawn, error, shares=()):
+        """shares: of the tokens that p can draw, and of those that nobody judges, under each q."""
         for bet, own in enumerate(q):
+            judged, unjudged = shares[bet] if bet < len(shares) else (1.0, 0.0)
             ratio = np.minimum(own / p, MOST)
             pays = ratio + 1 - p @ ratio
             most = max(by_trying(p, pays, error), 1.0)
             for at, fraction in enumerate(FRACTIONS):
                 won = (1 + fraction * (pays - 1)) / (1 + fraction * (most - 1))
                 self.logs[bet, at] += np.log(won[drawn])
-                self.misses[bet, at] += [np.log(own @ won**-power) for power in (0.25, 0.5, 0.75)]
+                missed = [judged * (own @ won**-power) + unjudged for power in (0.25, 0.5, 0.75)]
+                with np.errstate(divide="ignore"):
+                    self.misses[bet, at] += np.log(missed)
         self.highest = max(self.highest, np.log(np.exp(self.logs).mean()))
 
 
@@ -333,7 +337,11 @@ def test_the_bets_of_a_run_are_those_of_the_references_probabilities(name):
             p, drawn, kept = softmax(final.scores[row, ids]), list(ids).index(token), kept + 1
             q = [softmax(scores[row, ids]) if (scores[row, ids] > -np.inf).any() else p for scores in others]
             q += [one / one.sum() for one in plain_tilts(ids, p, ids == 199, run, before[row], cell)]
-            plain.place(p, q, drawn, final.error[row, ids] + LEAST_ERROR)
+            whole = [
+                softmax(scores[row]) if (scores[row] > -np.inf).any() else must[row] / len(ids) for scores in others
+            ]
+            shares = [(one[must[row]].sum(), one[may[row] & ~must[row]].sum()) for one in whole]
+            plain.place(p, q, drawn, final.error[row, ids] + LEAST_ERROR, shares)
             for noise in (run, before[row], cell):
                 noise.steps.append((ids, p, drawn))
     np.testing.assert_allclose(wagers.bets.logs, plain.logs, rtol=1e-9, atol=1e-9)

@@ -1,6 +1,7 @@
 """Files of tokens scored under the model that made them: `sampler check TOKENS.jsonl --against core`."""
 
 import json
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -51,14 +52,15 @@ def checked(path, given, *options):
 
 
 def test_tokens_of_the_model_are_possible_and_too_few_to_agree(tmp_path):
-    code, verdicts, report = checked(tmp_path, lines())
+    code, verdicts, report = checked(tmp_path, lines()[:1])
     assert [verdicts[name]["outcome"] for name in ("impossible", "evidence", "protocol")] == [
         "passed",
         "inconclusive",
         "passed",
     ]
     assert (code, report["outcome"]) == (3, "inconclusive")
-    assert "excluded: " in verdicts["evidence"]["message"]
+    words = r"excluded: .*no voice prompt.*; not excluded: .* \(takes about [\d,]+ tokens\)"
+    assert re.search(words, verdicts["evidence"]["message"])
 
 
 @pytest.mark.parametrize(

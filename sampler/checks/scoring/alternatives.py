@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 
 from sampler.checks.scoring.memory import BINS, Array, Past, Pasts, Step
-from sampler.checks.scoring.named import Named
+from sampler.checks.scoring.named import EOS, TEMPERATURE, Named
 from sampler.config import CfgConvention, SamplingConfig
 from sampler.stages import Stage
 
-FACTORS = (1.25, 1.5, 2.0)
+FACTORS = (1.06, 1.125, 1.25, 1.5, 2.0)
 """By how much a temperature may be wrong, up and down."""
 
 LIFTS = (1.0, 2.0, 4.0)
 """Nats by which EOS may be lifted or lowered."""
+
+GUIDANCE, BIASED = "other guidance", "likely, rare, low or high ids too often"
+REPEATED = "noise that other requests had"
 
 
 def other_configs(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfig]]:
@@ -25,18 +28,18 @@ def other_configs(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfi
         for factor in FACTORS:
             for size in (1 / factor, factor):
                 other = config.temperature * size
-                named = Named("temperature", f"a temperature of {other:.3g}", "temperature", size)
+                named = Named("temperature", f"a temperature of {other:.3g}", TEMPERATURE, size)
                 yield named, replace(config, temperature=other)
     if "repetition_penalty" in config.order:
         own = config.repetition_penalty
         for value in (1.0, own**0.5, own**2, own**3) if own != 1 else (1.1, 1.3):
-            named = Named("repetition_penalty", f"a penalty of {value:.3g}")
+            named = Named("repetition_penalty", f"a penalty of {value:.3g}", "a penalty of another strength")
             yield named, replace(config, repetition_penalty=float(value))
     if "cfg" in on:
         for weight in (0.0, config.cfg_weight / 2, config.cfg_weight * 2):
-            yield Named("cfg", f"a guidance weight of {weight:.3g}"), replace(config, cfg_weight=weight)
+            yield Named("cfg", f"a guidance weight of {weight:.3g}", GUIDANCE), replace(config, cfg_weight=weight)
         swapped: CfgConvention = "unconditional" if config.cfg_convention == "conditional" else "conditional"
-        yield Named("cfg", f"guidance of the {swapped} convention"), replace(config, cfg_convention=swapped)
+        yield Named("cfg", f"guidance of the {swapped} convention", GUIDANCE), replace(config, cfg_convention=swapped)
     if "temperature" in config.order and on & {"top_k", "top_p", "min_p"}:
         last = (*(stage for stage in config.order if stage != "temperature"), "temperature")
         yield Named("order", "the temperature after the filters"), replace(config, order=last)
@@ -57,7 +60,8 @@ def _filters(
         for factor in factors[stage]:
             own = factor * getattr(config, stage)
             changed: dict[str, Any] = {stage: max(1, int(own)) if stage == "top_k" else min(own, 1.0)}
-            yield Named(stage, f"a {stage} of {changed[stage]:.3g}"), replace(config, **changed)
+            named = Named(stage, f"a {stage} of {changed[stage]:.3g}", f"a stricter {stage}")
+            yield named, replace(config, **changed)
 
 
 Tilt = Callable[[Step, Pasts], Array]
@@ -117,19 +121,19 @@ def _sometimes_best(step: Step, before: Pasts) -> Array:  # noqa: ARG001
 
 TILTS: tuple[tuple[Named, Tilt], ...] = (
     *(
-        (Named("stop", f"EOS {'lifted' if size > 0 else 'lowered'} by {abs(size):g} nats", "EOS", size), _lift(size))
+        (Named("stop", f"EOS {'lifted' if size > 0 else 'lowered'} by {abs(size):g} nats", EOS, size), _lift(size))
         for lift in LIFTS
         for size in (-lift, lift)
     ),
-    (Named("draw", "likely tokens too often"), _ranked(2, lambda step: step.rank_edges, low=True)),
-    (Named("draw", "rare tokens too often"), _ranked(2, lambda step: step.rank_edges, low=False)),
-    (Named("draw", "low ids too often"), _ranked(2, lambda step: step.id_edges, low=True)),
-    (Named("draw", "high ids too often"), _ranked(2, lambda step: step.id_edges, low=False)),
+    (Named("draw", "likely tokens too often", BIASED), _ranked(2, lambda step: step.rank_edges, low=True)),
+    (Named("draw", "rare tokens too often", BIASED), _ranked(2, lambda step: step.rank_edges, low=False)),
+    (Named("draw", "low ids too often", BIASED), _ranked(2, lambda step: step.id_edges, low=True)),
+    (Named("draw", "high ids too often", BIASED), _ranked(2, lambda step: step.id_edges, low=False)),
     (Named("draw", "the likeliest token in place of one draw in ten"), _sometimes_best),
     (Named("draw", "other odds of the tokens that came too often or too rarely before"), _other_odds),
     (Named("draw", "the noise of the steps before"), lambda step, before: _tilted(step.p, _surplus(before.run))),
     (
-        Named("seed", "the noise of other requests"),
+        Named("seed", "the noise of other requests", REPEATED),
         lambda step, before: _tilted(step.p, 2 * _surplus(before.runs)),
     ),
     (
@@ -141,11 +145,11 @@ TILTS: tuple[tuple[Named, Tilt], ...] = (
         lambda step, before: _density(step.id_edges, before.run.by_id, 0.5),
     ),
     (
-        Named("seed", "the uniform numbers of other requests"),
+        Named("seed", "the uniform numbers of other requests", REPEATED),
         lambda step, before: _density(step.rank_edges, before.runs.by_rank, 1 / BINS),
     ),
     (
-        Named("seed", "the uniform numbers of other requests, by id"),
+        Named("seed", "the uniform numbers of other requests, by id", REPEATED),
         lambda step, before: _density(step.id_edges, before.runs.by_id, 1 / BINS),
     ),
 )

@@ -23,7 +23,9 @@ def _support(score: Score, causes: Explanation) -> Finding:
         message = f"each of the {score.checked:,} tokens is one that the reference can draw"
         return Finding(LEVEL, "draw", "passed", score.checked, message, statistic=0, bound=0)
     first = score.impossible[0]
-    message = f"impossible: {first}; {len(score.impossible)} of {score.checked:,} tokens are"
+    message = (
+        f"impossible: {first}; {len(score.impossible)} of {score.checked:,} tokens are; {score.proof:,} were enough"
+    )
     stage = causes.cause.stage if causes.cause else first.stage
     count = len(score.impossible)
     return Finding(LEVEL, stage, "failed", score.checked, message + causes.text, statistic=count, bound=0)
@@ -37,15 +39,9 @@ def _evidence(score: Score, causes: Explanation) -> Finding:
         message = "the impossible tokens decide; bets on the others are not decided yet"
         return Finding.skipped(LEVEL, "draw", "after_failure", message, found.n)
     if found.outcome != "failed":
-        return replace(found, message=found.message + _excluded(score))
+        return found
     stage = causes.cause.stage if causes.cause else found.stage
     return replace(found, stage=stage, message=found.message + causes.text)
-
-
-def _excluded(score: Score) -> str:
-    """The alternatives whose own draws would have been rejected, in words."""
-    found = [named.text for named, seen in zip(score.wagers.names, score.wagers.detected, strict=True) if seen]
-    return f"; excluded: {', '.join(found)}" if found else "; nothing is excluded yet"
 
 
 def _protocol(score: Score) -> Finding:

@@ -4,7 +4,7 @@ Bets may be placed on any distribution, so these need not be exact: only the lik
 a threshold are not told apart. What a right engine draws comes from the reference, which is exact.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
 from sampler.requests import Steps
 from sampler.stages import NEUTRAL, OPTIONAL_STAGES, Stage
+from sampler.statistics.bets import Shares
 from sampler.statistics.largest import largest
 
 Array = NDArray[np.float64]
@@ -67,6 +68,11 @@ class OtherChains:
         logits, uncond = _logits_of(steps, ids)
         return cls(steps, ids, reference, logits, uncond, np.take_along_axis(steps.in_history, ids, axis=-1))
 
+    def under(self, steps: Steps) -> "OtherChains":
+        """The same tokens of the same steps with other logits."""
+        logits, uncond = _logits_of(steps, self.ids)
+        return replace(self, steps=steps, logits=logits, uncond=uncond)
+
     def scores(self, config: SamplingConfig) -> Array:
         """(T, C), from the reference itself where an optional stage or a declared rule has a say."""
         if getattr(self.reference, "rules", None) or config.active_stages() & set(OPTIONAL_STAGES):
@@ -111,6 +117,20 @@ def among(scores: Array, p: Array) -> Array:
     with np.errstate(invalid="ignore"):
         weights = np.where(top > -np.inf, np.exp(own - top), p)
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def shares(scores: Array, must: Mask, may: Mask, alike: int) -> Shares:
+    """What other chains draw, from their scores (A, T, C) at the tokens of `ids`, and then of `alike` that keep `must`.
+
+    must, may: the tokens (T, C) that the reference keeps for sure, and that it may keep.
+    """
+    top = scores.max(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        weights = np.where(top > -np.inf, np.exp(scores - top), must)
+    total = weights.sum(axis=-1)
+    own, unjudged = (np.einsum("atc,tc->at", weights, mask.astype(np.float64)) / total for mask in (must, may & ~must))
+    same = np.ones((alike, scores.shape[1]))
+    return Shares(np.concatenate([own, same]), np.concatenate([unjudged, 0 * same]))
 
 
 def _logits_of(steps: Steps, ids: NDArray[np.int64]) -> tuple[Array, Array | None]:

@@ -38,12 +38,18 @@ class Run:
         return self if network is None else replace(self, steps=self.networks()[network], networks=dict)
 
 
+NETWORK_TOKENS = 3000
+"""Tokens in which other networks are bet on."""
+
+
 @dataclass
 class Score:
     """The tokens of runs with one config, judged run by run.
 
-    references: with the tolerance of the edge, and of the logits. vocabulary: number of ids. proof: the number of
-    tokens up to the first impossible one. wrong: what is wrong with how runs end. stripped: the runs have lost their EOS, so that each token is scored given that it is none.
+    edges, reference: with the tolerance of the edge, and of the logits. vocabulary: number of ids. stripped: the runs
+    have lost their EOS, so that each token is scored given that it is none. networks: what other networks may do, of
+    those that runs have. proof: the number of tokens up to the first impossible one. wrong: what is wrong with how runs
+    end.
     """
 
     config: SamplingConfig
@@ -53,6 +59,7 @@ class Score:
     vocabulary: int
     eos_ids: Sequence[int]
     stripped: bool = False
+    networks: Sequence[Named] = ()
     checked: int = 0
     impossible: list[Impossible] = field(default_factory=list)
     proof: int | None = None
@@ -61,7 +68,9 @@ class Score:
     wagers: Wagers = field(init=False)
 
     def __post_init__(self) -> None:
-        self.wagers = Wagers(self.config, self.alpha, self.reference, said="scored under the reference")
+        self.wagers = Wagers(
+            self.config, self.alpha, self.reference, said="scored under the reference", networks=self.networks
+        )
 
     @property
     def decided(self) -> bool:
@@ -83,13 +92,24 @@ class Score:
             self.proof = before + self.impossible[0].step + 1
 
     def _blocks(self, run: Run) -> Iterator[Block]:
-        for steps in run.steps(self.config):
+        others = self._open(run)
+        for steps, *different in zip(run.steps(self.config), *(of(self.config) for of in others.values()), strict=True):
             must, may = seen_bounds(self.edges, steps)
             self.impossible += impossible_tokens(run.name, steps, may, self.edges)
             self.checked += len(steps.tokens)
             if self.stripped:
                 must[:, list(self.eos_ids)] = False
-            yield Block(steps, must, may)
+            yield Block(steps, must, may, dict(zip(others, different, strict=True)))
+
+    def _open(self, run: Run) -> Mapping[Named, Scorer]:
+        """The other networks that are bet on in a run: those that are not excluded yet, in the first tokens.
+
+        What went before decides it, so that the bets stay valid; each network costs a forward pass.
+        """
+        if not self.networks or self.checked > NETWORK_TOKENS:
+            return {}
+        excluded = dict(zip(self.wagers.names, self.wagers.detected, strict=True))
+        return {named: steps for named, steps in run.networks().items() if not excluded.get(named, True)}
 
 
 def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int]) -> Iterator[str]:

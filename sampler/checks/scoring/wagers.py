@@ -1,29 +1,25 @@
 """Whether drawn tokens follow the distribution that the chain makes of given logits: bets on other ways to draw."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
-from sampler.checks.scoring.alternatives import (
-    FACTORS,
-    LIFTS,
-    TILTS,
-    looser_configs,
-    other_configs,
-)
+from sampler.checks.scoring.alternatives import TILTS, looser_configs, other_configs
+from sampler.checks.scoring.excluded import Alternative, in_words, sizes_excluded
 from sampler.checks.scoring.memory import Memories, Memory, Step
-from sampler.checks.scoring.named import Named
-from sampler.checks.scoring.other_chains import OtherChains, among
+from sampler.checks.scoring.named import TEMPERATURE, Named
+from sampler.checks.scoring.other_chains import OtherChains, among, shares
 from sampler.checks.verdict import Finding
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
 from sampler.requests import Steps
-from sampler.statistics.bets import LEAST_ERROR, Bets
+from sampler.statistics.bets import LEAST_ERROR, Bets, Shares
 
 Mask = NDArray[np.bool_]
 
@@ -34,32 +30,37 @@ UNIT = "relative change of the temperature"
 
 
 class Block(NamedTuple):
-    """Steps of one run, and which tokens each of them must and may keep, bool (T, V)."""
+    """Steps of one run, and which tokens each of them must and may keep, bool (T, V).
+
+    networks: the same steps with the logits of other networks, those that are bet on.
+    """
 
     steps: Steps
     must: Mask
     may: Mask
+    networks: Mapping[Named, Steps] = MappingProxyType({})
 
 
 class _Sure(NamedTuple):
     """Steps that are bet on: their rows in the block, and the places in `step` of the drawn tokens, (T,) each.
 
-    others: the probabilities that other chains give, (A, T, K).
+    others: the probabilities that other chains give, then other networks, (A, T, K). shares: of what those draw.
     """
 
     rows: NDArray[np.int64]
     step: Step
     drawn: NDArray[np.int64]
     others: NDArray[np.float64]
+    shares: Shares
 
 
 @dataclass
 class Wagers:
     """Bets on other temperatures, penalties, filters, EOS and reused noise: right draws make none of them rich.
 
-    config: of all runs. rounding: relative error of the logits beyond float32, which widens what a right engine may
-    draw (Bets.place). said: how the tokens were drawn, for messages. runs, tokens: numbers of those so far. outside: of
-    the tokens that no reading of the chain keeps.
+    config: of all runs. networks: those that blocks may have logits of. rounding: relative error of the logits beyond
+    float32, which widens what a right engine may draw (Bets.place). said: how the tokens were drawn, for messages.
+    runs, tokens: numbers of those so far. outside: of the tokens that no reading of the chain keeps.
 
     Each bet is on the token given that it is one that the chain keeps for sure; others are not for bets to judge.
     """
@@ -69,6 +70,7 @@ class Wagers:
     reference: Explains
     rounding: float = 0.0
     said: str = "it draws with noise of its own"
+    networks: Sequence[Named] = ()
     runs: int = 0
     outside: int = 0
     tokens: int = 0
@@ -82,7 +84,7 @@ class Wagers:
     def __post_init__(self) -> None:
         others = list(other_configs(self.config))
         self._configs = [config for _, config in others]
-        self.names = [*(named for named, _ in others), *(named for named, _ in TILTS)]
+        self.names = [*(named for named, _ in others), *self.networks, *(named for named, _ in TILTS)]
         self.bets = Bets(len(self.names))
 
     def add(self, run: Iterable[Block]) -> None:
@@ -96,7 +98,10 @@ class Wagers:
                 memories.runs = [self._steps[len(steps.history[row])] for row in sure.rows.tolist()]
                 pasts = memories.follow(sure.step, sure.drawn)
                 q = np.concatenate([sure.others, [tilt(sure.step, pasts) for _, tilt in TILTS]])
-                self.bets.place(sure.step.p, q, sure.drawn, sure.step.error)
+                bets = [
+                    at for at, named in enumerate(self.names) if named in block.networks or named not in self.networks
+                ]
+                self.bets.place(sure.step.p, q, sure.drawn, sure.step.error, shares=sure.shares, bets=bets)
                 self._places += (self.tokens + sure.rows).tolist()
             self.tokens += len(steps.tokens)
         self.runs += 1
@@ -120,9 +125,13 @@ class Wagers:
         ends = steps.context.eos_ids if steps.context else ()
         error = error + max(LEAST_ERROR, self.rounding)
         step = Step(ids, p, np.isin(ids, ends) & real, error)
-        found = (chains.scores(config) for config in self._configs)
-        others = np.array([np.take_along_axis(of[rows], places, axis=-1) for of in found])
-        return _Sure(rows, step, is_drawn.argmax(axis=-1), among(others, p))
+        found = [chains.scores(config)[rows] for config in self._configs]
+        asked = (block.networks[named] for named in self.networks if named in block.networks)
+        found += [chains.under(network).scores(self.config)[rows] for network in asked]
+        others = np.array([np.take_along_axis(of, places, axis=-1) for of in found])
+        may = np.take_along_axis(block.may[rows], chains.ids[rows], axis=-1)
+        drawn = shares(np.array(found), sure[rows], may, len(TILTS))
+        return _Sure(rows, step, is_drawn.argmax(axis=-1), among(others, p), drawn)
 
     @property
     def rejected(self) -> bool:
@@ -142,44 +151,40 @@ class Wagers:
     @property
     def settled(self) -> bool:
         """Whether more runs are not worth while: the required change is detected, and no bet has grown."""
-        return bool(self.bets.wealth <= 0) and 1 - 1 / (self._smallest("temperature", FACTORS) or np.inf) <= REQUIRED
+        return bool(self.bets.wealth <= 0) and self.detectable <= REQUIRED
+
+    @property
+    def detectable(self) -> float:
+        """The smallest relative change of the temperature that is detected up and down; 1 if there is none."""
+        known = self.alternatives
+        up, down = (sizes_excluded(known, TEMPERATURE, upwards=upwards) for upwards in (True, False))
+        return max(1 - 1 / up[-1], 1 - down[-1]) if up and down else 1.0
+
+    @property
+    def alternatives(self) -> list[Alternative]:
+        """What the tokens say of each alternative. needed: in tokens like the ones so far."""
+        needed = self.bets.needed(self.alpha) * (self.tokens / max(self.bets.n, 1))
+        return [Alternative(*one) for one in zip(self.names, self.detected.tolist(), needed.tolist(), strict=True)]
 
     def finding(self) -> Finding:
         judged, best = self.bets.judge(self.alpha), self.names[self.bets.best]
-        factor, lift = self._smallest("temperature", FACTORS), self._smallest("EOS", LIFTS)
-        said = self.said
         if judged.rejected:
             message = (
-                f"{said}, not from the chain's distribution: with {best.text} its {judged.n} tokens are "
+                f"{self.said}, not from the chain's distribution: with {best.text} its {judged.n:,} tokens are "
                 f"e^{self.bets.logs[self.bets.best].max():.1f} times as likely (e^{judged.bound:.1f} is proof, over "
-                f"{len(self.names)} alternatives)"
+                f"{len(self.names)} alternatives; {self.enough:,} tokens were enough)"
             )
         else:
-            temperature = f"a temperature {factor:g} times off" if factor else "no temperature"
-            eos = f"EOS {lift:g} nats off" if lift else "no EOS"
-            message = (
-                f"{said}: {judged.n} tokens of {self.runs} runs fit the chain's distribution; they detect "
-                f"{temperature}, {eos}"
-            )
+            message = f"{self.said}: {judged.n:,} tokens of {self.runs} runs fit the chain's distribution; "
+            message += in_words(self.alternatives, self.config.temperature)
         stage = best.stage if judged.rejected else "draw"
-        detectable = 1 - 1 / factor if factor else 1.0
-        figures: dict[str, Any] = {"alpha": self.alpha, "detectable": detectable, "required": REQUIRED, "unit": UNIT}
+        figures: dict[str, Any] = {
+            "alpha": self.alpha,
+            "detectable": self.detectable,
+            "required": REQUIRED,
+            "unit": UNIT,
+        }
         return Finding.of_test("draw", stage, judged, message, **figures)
-
-    def _smallest(self, family: str, sizes: Sequence[float]) -> float:
-        """The smallest size that is detected in both directions, as are all above it; 0 if there is none."""
-        smallest = 0.0
-        for size in sorted(sizes, reverse=True):
-            both = (1 / size, size) if family == "temperature" else (-size, size)
-            found = [
-                bool(seen)
-                for named, seen in zip(self.names, self.detected, strict=True)
-                if named.family == family and any(np.isclose(named.size, one) for one in both)
-            ]
-            if len(found) < 2 or not all(found):
-                break
-            smallest = size
-        return smallest
 
 
 def log_likelihood(steps: Steps, reference: Explains) -> float:
