@@ -29,7 +29,7 @@ def plan(
     from sampler.results.report import conformance as check_report
     from sampler.results.report.console import plain_console
     from sampler.run.conformance import detectable
-    from sampler.run.plan import duration, pooled_power, prospects
+    from sampler.run.plan import duration, pooled_power, prospects, scoring_power
     from sampler.run.report import SHARES
 
     console = plain_console()
@@ -40,6 +40,7 @@ def plan(
         loaded = load_matrix(find_matrix(matrix))
         if loaded.longform:
             console.print(check_report.longform_plan(prospects(loaded)))
+            console.print(scoring_power(loaded))
         else:
             console.print(check_report.matrix_plan(loaded))
             console.print(pooled_power(loaded))

@@ -49,10 +49,14 @@ class Workload(_Strict):
 
 
 class Detect(_Strict):
-    """What `passed` must be able to detect. share: of runs, over the reference's; superiority: over pairs of runs."""
+    """What `passed` must be able to detect. share: of runs, over the reference's; superiority: over pairs of runs.
+
+    temperature: its relative change, by the tokens of a cell; null: nothing in particular.
+    """
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.999
     superiority: Annotated[float, Field(gt=0.5, lt=1)] = 0.999
+    temperature: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class AbsoluteLimits(_Strict):

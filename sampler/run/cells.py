@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -13,11 +13,12 @@ from sampler.checks.steps.recorded import EXACT_DTYPES
 from sampler.checks.verdict import Finding
 from sampler.engines.calls import OnStep
 from sampler.engines.capabilities import is_bitwise, weights_of
-from sampler.matrix.matrix import Case
+from sampler.matrix.matrix import Case, Detect
 from sampler.requests import Generation, Request
 from sampler.results.store.reference_runs import ReferenceRuns, as_kept
 from sampler.run.blocks import apart, count, shares
-from sampler.run.groups import reference_key
+from sampler.run.cell_scoring import SCORED, scored
+from sampler.run.groups import longform_of, reference_key
 from sampler.run.prompts import prompts_of
 from sampler.run.references import References
 from sampler.run.session import Session
@@ -30,7 +31,7 @@ SHARED = 2
 class CellRuns:
     """The runs of a cell. shared: some runs with the reference's noise, or why there are none.
 
-    problem: why there are no runs at all.
+    scored: the answers of scoring. problem: why there are no runs at all.
     """
 
     requests: tuple[Request, ...] = ()
@@ -38,6 +39,7 @@ class CellRuns:
     runs: tuple[TokenRun, ...] = ()
     seconds: float = 0.0
     shared: tuple[TokenRun, ...] | str = ""
+    scored: Mapping[str, Finding] = field(default_factory=dict)
     problem: Finding | None = None
 
     @property
@@ -82,6 +84,19 @@ class Cells:
         """The runs of a cell, generated once. An engine's error in it affects only this cell."""
         if case.cell not in self.made:
             self.made[case.cell] = self._generate(case, on_step)
+        return self.made[case.cell]
+
+    def scored_of(self, case: Case, alpha: float | None) -> CellRuns:
+        """The runs of a cell that has been generated, with the answers of scoring, unless it has no alpha."""
+        runs = self.made[case.cell]
+        if alpha is not None and not (runs.scored or runs.problem):
+            start, required = (
+                time.perf_counter(),
+                longform_of(self.session.matrix).detect.get("cells", Detect()).temperature,
+            )
+            found = scored(self.session, case, runs.requests, runs.runs, alpha, required)
+            found = {name: finding for name, finding in found.items() if name in SCORED}
+            self.made[case.cell] = replace(runs, scored=found, seconds=runs.seconds + time.perf_counter() - start)
         return self.made[case.cell]
 
     def _together(self, cases: Sequence[Case], on_step: OnStep) -> dict[str, CellRuns]:

@@ -21,6 +21,7 @@ from sampler.engines.limits import Limits
 from sampler.matrix.matrix import Case, load_matrix
 from sampler.run.blocks import blocks_of
 from sampler.run.cells import CellRuns, Cells
+from sampler.run.groups import alphas_of
 from sampler.run.session import Session
 
 Run = tuple[Path, int, str | None, Path | None, Limits]
@@ -49,11 +50,14 @@ def _end_with_the_tool() -> None:
 
 
 def _generate(run: Run, names: Sequence[str]) -> dict[str, CellRuns]:
-    """In a worker: a block without its requests, whose noise the caller creates again."""
+    """In a worker: a block, scored, without its requests, whose noise the caller creates again."""
     cells = _cells(*run)
     cases = [case for case in cells.session.matrix.cases if case.cell in names]
+    alphas = alphas_of(cells.session.matrix)
     cells.generate_block(cases, ignore_step)
-    return {case.cell: replace(cells.runs_of(case, ignore_step), requests=()) for case in cases}
+    for case in cases:
+        cells.runs_of(case, ignore_step)
+    return {case.cell: replace(cells.scored_of(case, alphas[case.cell].get("evidence")), requests=()) for case in cases}
 
 
 def generate_blocks(session: Session, jobs: int) -> Iterator[dict[str, CellRuns]]:

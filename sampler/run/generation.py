@@ -22,13 +22,11 @@ from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.config import SamplingConfig
 from sampler.engines.base import Engine, EngineInfo
 from sampler.engines.capabilities import generate, recording, reduced
-from sampler.engines.rules import rules_of
 from sampler.errors import SamplerError
 from sampler.matrix.matrix import Case, Matrix, Workload
 from sampler.requests import Request
-from sampler.run import scoring
+from sampler.run.cell_scoring import scored
 from sampler.run.events import CaseResult
-from sampler.run.known_model import known_model
 from sampler.run.pooled import alphas_of
 from sampler.run.prompts import prompts_of
 from sampler.run.report import BESIDE
@@ -141,7 +139,7 @@ class GenerateRun:
                     yield finding.verdict(case, self.line(str(case))).doubted(self.rate)
 
     def _cells(self) -> Iterator[CaseResult]:
-        suite = StepSuite(self._session(self.engine), table=TABLE, rate=self.rate * (1 - SCORING))
+        suite = StepSuite(self._session(self.engine), table=TABLE, rate=self.rate * (1 - SCORING), scores=False)
         groups = [group for group in suite.groups if group.scope == "cells" and self.wanted(f"{LEVEL}/{group.name}")]
         suite.generate(groups, ignore_event)
         for group in groups:
@@ -168,23 +166,8 @@ class GenerateRun:
         yield from ((name, one) for name, one in answers.items() if reference or one.reason != "no_reference")
 
     def _scored(self, runs: "Runs") -> dict[str, Finding]:
-        """The tokens of the runs under the engine's model, where the suite has it or the engine predicts."""
-        session, info = runs.session, runs.session.engine.info
-        known = known_model(session, runs.case, session.engine_for(runs.case))
-        if known.model is None or info.vocab_size is None:
-            return {}
-        if info.dtype not in EXACT_DTYPES:
-            why = f"{info.name} computes in {info.dtype}, for which scoring has no tolerance yet"
-            return {name: Finding.skipped(LEVEL, "draw", "unsupported", why) for name in scoring.CHECKS}
-        model = scoring.Model(known.model, rules=rules_of(info.dialect, info.rules))
-        spoken = [
-            scoring.Spoken(f"run {place} ({run.text})", request, run.tokens, run.stop_reason)
-            for place, (request, run) in enumerate(zip(runs.requests, runs.runs, strict=True))
-        ]
-        try:
-            return scoring.Scoring(model, spoken, self.rate * SCORING).findings()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything
-            return {"impossible": Finding.of_error(LEVEL, "draw", error)}
+        """The tokens of the runs under the engine's model."""
+        return scored(runs.session, runs.case, runs.requests, runs.runs, self.rate * SCORING)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sampler.statistics.budget import Budget
 WEIGHTS_OF_SCOPES: dict[Scope, float] = {"all": 2.0, "axes": 1.0, "cells": 1.0}
 """Shares of the budget, by default."""
 
-BY_ITSELF = {"complete": 1.0, "looping": 1.0, "endless": 1.0}
+BY_ITSELF = {"complete": 1.0, "looping": 1.0, "endless": 1.0, "evidence": 1.0}
 """Shares of a cell's budget of the questions that compare with no reference."""
 
 

@@ -20,6 +20,7 @@ from sampler.engines.capabilities import is_bitwise
 from sampler.matrix.matrix import Case, Detect, Group, Known, Matrix
 from sampler.results.store.reference_runs import check_reference
 from sampler.run.blocks import block_of, count
+from sampler.run.cell_scoring import SCORED
 from sampler.run.cells import SHARED, CellRuns, Cells, shared_places
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, Progress, progress
 from sampler.run.executors import generate_blocks
@@ -45,7 +46,7 @@ class LongformSuite:
 
     @property
     def checks(self) -> Mapping[str, str]:
-        return {question.name: question.sentence for question in QUESTIONS} | dict(ALONE)
+        return {question.name: question.sentence for question in QUESTIONS} | dict(SCORED) | dict(ALONE)
 
     @property
     def expected_requests(self) -> int:
@@ -118,7 +119,7 @@ class LongformSuite:
         alphas = self.alphas[group.name]
         answered = [one for one in cells if one.problem is None]
         if not answered:
-            names = [*alphas, *(["same", "ends"] if group.scope == "cells" else [])]
+            names = [*alphas, *(["impossible", "same", "ends"] if group.scope == "cells" else [])]
             worst = next((one.problem for one in cells if one.problem and one.problem.outcome == "errored"), None)
             problem = worst or cells[0].problem
             assert problem is not None  # noqa: S101 - none was answered
@@ -142,6 +143,7 @@ class LongformSuite:
     def _alone(self, case: Case, cell: CellRuns, alphas: Mapping[str, float]) -> Iterator[tuple[str, Finding]]:
         runs, limits = cell.runs, limits_of(self.matrix, "cells")
         known: dict[str, Known] = {entry.check: entry for entry in self.matrix.known if entry.cell == case.cell}
+        yield from self.cells.scored_of(case, alphas.get("evidence")).scored.items()
         yield "same", self._same(case, cell)
         yield "ends", ends(runs, self.cells.references.of(case))
         for name, check, expected in (

@@ -14,8 +14,8 @@ from sampler.statistics.budget import Budget
 RATE: Final = 1e-6
 """Of false alarms of a whole run."""
 
-SHARES: Final[Mapping[str, float]] = {"looping": 1.0, "endless": 1.0, "tokens": 2.0}
-"""The shares of the limits, and of the questions about sampled tokens, in a budget."""
+SHARES: Final[Mapping[str, float]] = {"looping": 1.0, "endless": 1.0, "tokens": 2.0, "scoring": 1.0}
+"""The shares of the limits, of the questions about sampled tokens and of scoring, in a budget."""
 
 
 def alphas_of(rate: float) -> dict[str, float]:

@@ -12,8 +12,9 @@ import numpy as np
 from sampler import finch
 from sampler.checks.scoring.findings import findings
 from sampler.checks.scoring.named import Named
-from sampler.checks.scoring.score import Run, Score, Scorer
-from sampler.checks.scoring.tolerance import SINGLE, Tolerance
+from sampler.checks.scoring.score import Run, Score, Scorer, no_networks
+from sampler.checks.scoring.tolerance import SINGLE
+from sampler.checks.scoring.wagers import REQUIRED
 from sampler.checks.steps.recorded import STEPS_AT_ONCE, decided
 from sampler.checks.steps.teacher import predicted
 from sampler.checks.verdict import OUTCOMES, Finding
@@ -42,12 +43,14 @@ CHECKS = ("impossible", "evidence", "protocol")
 class Model:
     """A model that predicts the next token, as an engine. follows: the variant whose rules it follows, if any.
 
-    rules: those by which the chain of the engine under test differs from HuggingFace's (engines/rules.py).
+    rules: those by which the chain of the engine under test differs from HuggingFace's (engines/rules.py). networks:
+    whether it is asked what other prompts and positions give, which takes a forward pass each.
     """
 
     engine: Engine
     follows: str = ""
     rules: Rules = field(default_factory=dict)
+    networks: bool = True
 
     @property
     def info(self) -> EngineInfo:
@@ -64,19 +67,18 @@ class Model:
         return [self.info.bos_id, *tokens] if begins and self.info.bos_id is not None else list(tokens)
 
     def score(
-        self, config: SamplingConfig, alpha: float, tolerance: Tolerance = SINGLE, *, stripped: bool = False
+        self, config: SamplingConfig, alpha: float, *, stripped: bool = False, required: float | None = REQUIRED
     ) -> Score:
-        """An empty score for runs of this config. stripped: they have lost their EOS."""
-        edges, reference = (
-            ReferenceEngine(rules=self.rules, input_error=size) for size in (tolerance.edge, tolerance.logit)
-        )
-        networks = OTHER_NETWORKS if isinstance(self.engine, CoreEngine) else ()
-        return Score(config, alpha, edges, reference, self.info.vocab_size or 0, self.info.eos_ids, stripped, networks)
+        """An empty score for runs of this config. stripped: they have lost their EOS. required: see Wagers."""
+        edges, reference = (ReferenceEngine(rules=self.rules, input_error=size) for size in (SINGLE.edge, SINGLE.logit))
+        size, ends = self.info.vocab_size or 0, self.info.eos_ids
+        networks = OTHER_NETWORKS if self.networks and isinstance(self.engine, CoreEngine) else ()
+        return Score(config, alpha, edges, reference, size, ends, stripped, networks, required)
 
     def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:
         """A run whose logits are computed when they are asked for, and kept."""
         forced = _Forced(self, request, tokens)
-        return Run(name, tokens, stop_reason, forced, forced.networks)
+        return Run(name, tokens, stop_reason, forced, forced.networks if self.networks else no_networks)
 
 
 @dataclass(frozen=True)
@@ -113,24 +115,25 @@ class _Forced:
         logits, flags = self._predicted
         return decided(logits, flags, self.model.info.eos_ids)
 
-    def networks(self) -> dict[Named, Scorer]:
-        """The steps with the logits of other networks; those of the core alone are known."""
+    def networks(self, first: int | None = None) -> dict[Named, Scorer]:
+        """The first steps, or all, with the logits of other networks; those of the core alone are known."""
         engine = self.model.engine
         if not isinstance(engine, CoreEngine) or not self.tokens:
             return {}
-        others = other_logits(engine, self.request, self.tokens, guided=self.guided)
+        others = other_logits(engine, self.request, self.tokens[:first], guided=self.guided)
         return {named: partial(self._others, logits) for named, logits in others.items()}
 
     def _others(self, logits: Callable[[], Logits], config: SamplingConfig) -> Iterator[Steps]:
         """As if the analyzer decided what it decides with the right network."""
         _, flags = self._predicted
-        return self._steps(decided(logits(), flags, self.model.info.eos_ids), config)
+        theirs = logits()
+        return self._steps(decided(theirs, flags[: len(theirs)], self.model.info.eos_ids), config)
 
     def __call__(self, config: SamplingConfig) -> Iterator[Steps]:
         return self._steps(self.logits, config) if self.tokens else iter(())
 
     def _steps(self, logits: Logits, config: SamplingConfig) -> Iterator[Steps]:
-        tokens = self.tokens
+        tokens = self.tokens[: len(logits)]
         for start in range(0, len(tokens), STEPS_AT_ONCE):
             steps = range(start, min(start + STEPS_AT_ONCE, len(tokens)))
             part = logits[start : start + STEPS_AT_ONCE]
@@ -208,6 +211,7 @@ class Scoring:
     runs: Sequence[Spoken]
     alpha: float
     bounds: Bounds = NO_BOUNDS
+    required: float | None = REQUIRED
 
     def findings(self) -> dict[str, Finding]:
         """The answers by check, the worst of all groups; with the name of its group if there are others."""
@@ -231,7 +235,7 @@ class Scoring:
 
     def _score(self, variant: str, config: SamplingConfig, runs: Sequence[Spoken], alpha: float, start: float) -> Score:
         model = self.model.variant(variant) if variant else self.model
-        score = model.score(config, alpha, stripped=self._stripped)
+        score = model.score(config, alpha, stripped=self._stripped, required=self.required)
         for run in runs:
             if score.decided and score.checked >= NAMING:
                 break

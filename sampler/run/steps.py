@@ -23,6 +23,7 @@ from sampler.errors import Unsupported
 from sampler.matrix.matrix import ALL, Case, Group
 from sampler.requests import Generation, Record, Request
 from sampler.run.blocks import apart, block_of, count, shares
+from sampler.run.cell_scoring import SCORED, scored
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
 from sampler.run.groups import limits_of
 from sampler.run.known_model import known_model
@@ -67,12 +68,14 @@ class Generated:
 class StepSuite:
     """Judges every cell alone; cells with the same variant are generated together if the engine allows it.
 
-    rate: of false alarms of all questions together; of the share of sampled tokens each sampled cell has the same part.
+    rate: of false alarms of all questions together; of the shares of sampled tokens and of scoring each sampled cell
+    has the same part. scores: whether the tokens of each cell are scored under the engine's model.
     """
 
     session: Session
     table: Sequence[StepCheck] = CHECKS
     rate: float = RATE
+    scores: bool = True
     _generated: dict[str, Generated] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
     _runs: dict[str, Sequence[TokenRun]] = field(default_factory=dict)
@@ -84,7 +87,7 @@ class StepSuite:
 
     @property
     def checks(self) -> Mapping[str, str]:
-        return {check.name: check.sentence for check in self.table} | dict(ABSOLUTE)
+        return {check.name: check.sentence for check in self.table} | dict(SCORED) | dict(ABSOLUTE)
 
     @property
     def expected_requests(self) -> int:
@@ -165,6 +168,8 @@ class StepSuite:
             answers = {check.name: Finding.of_error(check.level, check.stage, error) for check in self.table}
             return CaseResult(case, self._verdicts(case, answers), {}, 0, seconds)
         findings = {check.name: _ask(check, evidence) for check in self.table}
+        if self.scores:
+            findings |= self._scored(case, generated, findings)
         return CaseResult(
             case=case,
             verdicts=self._verdicts(case, findings),
@@ -174,6 +179,27 @@ class StepSuite:
             requests=evidence.requests,
             generations=[replace(one, record=_without_logits(one.record)) for one in evidence.generations],
         )
+
+    def _scored(self, case: Case, generated: Generated, others: Mapping[str, Finding]) -> dict[str, Finding]:
+        """The tokens under the engine's model; where records have failed already, they tell more.
+
+        Where the chain takes the likeliest token there is nothing to bet on: any other one is impossible.
+        """
+        names = [name for name in SCORED if name != "evidence" or not case.config.greedy]
+        if any(
+            name in others and others[name].outcome == "failed" for name in ("allowed", "draws", "chain", "records")
+        ):
+            why = "the recorded steps are wrong already"
+            return {name: Finding.skipped("generate", "draw", "after_failure", why) for name in names}
+        recorded = all(one.record is not None and one.record.logits is not None for one in generated.generations)
+        alpha = self._share("scoring")
+        runs = spoken(case, generated.generations)
+        answers = scored(self.session, case, generated.requests, runs, alpha, None, networks=not recorded)
+        return {name: finding for name, finding in answers.items() if name in names}
+
+    def _share(self, question: str) -> float:
+        """The part of a cell in the budget of a question."""
+        return alphas_of(self.rate)[question] / max(1, sum(not one.config.greedy for one in self.session.matrix.cases))
 
     def _pooled(self, group: Group, on_step: OnStep) -> CaseResult:
         """The absolute limits on the runs of all cells; where a cell has not run here, it is generated for them."""
@@ -233,8 +259,7 @@ class StepSuite:
             model=known.model,
             model_name=known.name,
             analyzed=known.analyzed,
-            alpha=alphas_of(self.rate)["tokens"]
-            / max(1, sum(not one.config.greedy for one in self.session.matrix.cases)),
+            alpha=self._share("tokens"),
             further=lambda first, count: self._further(case, engine, first, count, on_step),
         )
 

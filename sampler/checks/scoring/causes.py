@@ -88,7 +88,7 @@ def explained(score: Score) -> Explanation:
     steps = (steps for run in score.runs for steps in run.steps(score.config))
     knobs = plain(estimated(score.config, steps)) if score.checked >= LEAST_TOKENS else ()
     cause = _cause(score, knobs)
-    return Explanation(cause, "" if cause in score.runs[0].networks() else difference(knobs), score.checked)
+    return Explanation(cause, "" if cause in score.runs[0].networks(None) else difference(knobs), score.checked)
 
 
 def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
@@ -98,7 +98,7 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
         chains.setdefault(config, Way(named, config))
     ways = [*chains.values()]
     ways += [Way(named, config, fitted=True) for named, config in estimated_configs(score.config, knobs)]
-    ways += [Way(named, score.config, named) for named in score.runs[0].networks()]
+    ways += [Way(named, score.config, named) for named in score.runs[0].networks(None)]
     likelihoods = [_likelihood(score, way) for way in ways]
     bets = score.wagers.bets
     gained = max(likelihoods) - _likelihood(score, Way(NOTHING, score.config)) if not score.impossible else math.inf

@@ -24,7 +24,7 @@ def in_words(alternatives: Sequence[Alternative], temperature: float) -> str:
     """What is excluded and what is not yet, with the tokens that this takes. temperature: that was asked for."""
     found = list(_excluded(alternatives, temperature))
     text = f"excluded: {', '.join(found)}" if found else "nothing is excluded yet"
-    left = sorted((one for one in alternatives if not one.excluded and one.named.text), key=lambda one: one.needed)
+    left = sorted((one for one in alternatives if not one.excluded), key=lambda one: one.needed)
     if not left:
         return text
     told = ", ".join(one.named.text + _tokens(one.needed) for one in left[:TOLD])

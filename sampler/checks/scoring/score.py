@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from sampler.checks.scoring.bounds import seen_bounds
 from sampler.checks.scoring.impossible import Impossible, impossible_tokens
 from sampler.checks.scoring.named import Named
-from sampler.checks.scoring.wagers import Block, Wagers
+from sampler.checks.scoring.wagers import REQUIRED, Block, Wagers
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
 from sampler.requests import Steps, StopReason
@@ -20,26 +20,31 @@ Scorer = Callable[[SamplingConfig], Iterable[Steps]]
 """The steps of a run with their logits, in order, under a config."""
 
 
+def no_networks(first: int | None) -> Mapping[Named, Scorer]:  # noqa: ARG001
+    """Of a run whose network is the only one that is known."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Run:
     """One run to score. name: for messages. tokens: with EOS where it ended. steps: its steps under a config.
 
-    networks: gives the same with the logits of networks that do something else, for a run that is to be explained.
+    networks: gives the same with the logits of networks that do something else, of so many first tokens, or of all.
     """
 
     name: str
     tokens: Sequence[int]
     stop_reason: StopReason
     steps: Scorer = field(repr=False)
-    networks: Callable[[], Mapping[Named, Scorer]] = field(default=dict, repr=False)
+    networks: Callable[[int | None], Mapping[Named, Scorer]] = field(default=no_networks, repr=False)
 
     def under(self, network: Named | None) -> "Run":
         """The run as one of another network; None: as it is."""
-        return self if network is None else replace(self, steps=self.networks()[network], networks=dict)
+        return self if network is None else replace(self, steps=self.networks(None)[network], networks=no_networks)
 
 
-NETWORK_TOKENS = 3000
-"""Tokens in which other networks are bet on."""
+NETWORK_TOKENS, NETWORK_FIRST = 6000, 128
+"""Other networks are bet on in so many tokens, the first ones of each run, where another prompt tells most."""
 
 
 @dataclass
@@ -48,8 +53,8 @@ class Score:
 
     edges, reference: with the tolerance of the edge, and of the logits. vocabulary: number of ids. stripped: the runs
     have lost their EOS, so that each token is scored given that it is none. networks: what other networks may do, of
-    those that runs have. proof: the number of tokens up to the first impossible one. wrong: what is wrong with how runs
-    end.
+    those that runs have. required: see Wagers. proof: the number of tokens up to the first impossible one. wrong: what
+    is wrong with how runs end.
     """
 
     config: SamplingConfig
@@ -60,6 +65,7 @@ class Score:
     eos_ids: Sequence[int]
     stripped: bool = False
     networks: Sequence[Named] = ()
+    required: float | None = REQUIRED
     checked: int = 0
     impossible: list[Impossible] = field(default_factory=list)
     proof: int | None = None
@@ -68,8 +74,9 @@ class Score:
     wagers: Wagers = field(init=False)
 
     def __post_init__(self) -> None:
+        said = "scored under the reference"
         self.wagers = Wagers(
-            self.config, self.alpha, self.reference, said="scored under the reference", networks=self.networks
+            self.config, self.alpha, self.reference, said=said, networks=self.networks, required=self.required
         )
 
     @property
@@ -92,24 +99,25 @@ class Score:
             self.proof = before + self.impossible[0].step + 1
 
     def _blocks(self, run: Run) -> Iterator[Block]:
-        others = self._open(run)
-        for steps, *different in zip(run.steps(self.config), *(of(self.config) for of in others.values()), strict=True):
+        others = {named: iter(steps(self.config)) for named, steps in self._open(run).items()}
+        for steps in run.steps(self.config):
+            networks = {named: of for named, parts in others.items() if (of := next(parts, None)) is not None}
             must, may = seen_bounds(self.edges, steps)
             self.impossible += impossible_tokens(run.name, steps, may, self.edges)
             self.checked += len(steps.tokens)
             if self.stripped:
                 must[:, list(self.eos_ids)] = False
-            yield Block(steps, must, may, dict(zip(others, different, strict=True)))
+            yield Block(steps, must, may, networks)
 
     def _open(self, run: Run) -> Mapping[Named, Scorer]:
-        """The other networks that are bet on in a run: those that are not excluded yet, in the first tokens.
+        """The other networks that are bet on in a run: those that are not excluded yet.
 
         What went before decides it, so that the bets stay valid; each network costs a forward pass.
         """
-        if not self.networks or self.checked > NETWORK_TOKENS:
+        if not self.networks or len(self.runs) * NETWORK_FIRST > NETWORK_TOKENS:
             return {}
         excluded = dict(zip(self.wagers.names, self.wagers.detected, strict=True))
-        return {named: steps for named, steps in run.networks().items() if not excluded.get(named, True)}
+        return {named: steps for named, steps in run.networks(NETWORK_FIRST).items() if not excluded.get(named, True)}
 
 
 def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int]) -> Iterator[str]:

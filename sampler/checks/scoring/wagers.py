@@ -60,6 +60,7 @@ class Wagers:
 
     config: of all runs. networks: those that blocks may have logits of. rounding: relative error of the logits beyond
     float32, which widens what a right engine may draw (Bets.place). said: how the tokens were drawn, for messages.
+    required: what `passed` has to detect; None: anything at all.
     runs, tokens: numbers of those so far. outside: of the tokens that no reading of the chain keeps.
 
     Each bet is on the token given that it is one that the chain keeps for sure; others are not for bets to judge.
@@ -71,6 +72,7 @@ class Wagers:
     rounding: float = 0.0
     said: str = "it draws with noise of its own"
     networks: Sequence[Named] = ()
+    required: float | None = REQUIRED
     runs: int = 0
     outside: int = 0
     tokens: int = 0
@@ -151,7 +153,7 @@ class Wagers:
     @property
     def settled(self) -> bool:
         """Whether more runs are not worth while: the required change is detected, and no bet has grown."""
-        return bool(self.bets.wealth <= 0) and self.detectable <= REQUIRED
+        return bool(self.bets.wealth <= 0) and self.detectable <= (self.required or REQUIRED)
 
     @property
     def detectable(self) -> float:
@@ -162,11 +164,15 @@ class Wagers:
 
     @property
     def alternatives(self) -> list[Alternative]:
-        """What the tokens say of each alternative. needed: in tokens like the ones so far."""
+        """What the tokens say of each alternative that was bet on. needed: in tokens like the ones so far."""
         needed = self.bets.needed(self.alpha) * (self.tokens / max(self.bets.n, 1))
-        return [Alternative(*one) for one in zip(self.names, self.detected.tolist(), needed.tolist(), strict=True)]
+        found = zip(self.names, self.detected.tolist(), needed.tolist(), self.bets.placed, strict=True)
+        return [Alternative(named, seen, more) for named, seen, more, placed in found if placed]
 
     def finding(self) -> Finding:
+        if not self.bets.n:
+            why = "no token was drawn from more than one, so that there is nothing to bet on"
+            return Finding.skipped("draw", "draw", "no_method", why, alpha=self.alpha)
         judged, best = self.bets.judge(self.alpha), self.names[self.bets.best]
         if judged.rejected:
             message = (
@@ -181,9 +187,13 @@ class Wagers:
         figures: dict[str, Any] = {
             "alpha": self.alpha,
             "detectable": self.detectable,
-            "required": REQUIRED,
             "unit": UNIT,
         }
+        if self.required is not None:
+            figures["required"] = self.required
+        elif self.detectable == 1 and self.detected.any() and not judged.rejected:  # of other things than temperatures
+            figures = {"statistic": judged.statistic, "bound": judged.bound, "p_value": judged.p_value}
+            return Finding("draw", "draw", "passed", judged.n, message, alpha=self.alpha, **figures)
         return Finding.of_test("draw", stage, judged, message, **figures)
 
 

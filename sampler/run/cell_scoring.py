@@ -1,0 +1,60 @@
+"""Whole runs of an engine under its own model, where the suite has it or the engine predicts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sampler.checks.longform.runs import TokenRun
+from sampler.checks.scoring.wagers import REQUIRED
+from sampler.checks.steps.recorded import EXACT_DTYPES
+from sampler.checks.verdict import Finding
+from sampler.engines.rules import rules_of
+from sampler.errors import SkipReason
+from sampler.matrix.matrix import Case
+from sampler.requests import Request
+from sampler.run.known_model import known_model
+from sampler.run.scoring import Model, Scoring, Spoken
+from sampler.run.session import Session
+
+LEVEL: Final = "generate"
+
+SCORED: Final[Mapping[str, str]] = {
+    "impossible": "Each token is one that the engine's model and the chain can draw, given the tokens before it.",
+    "evidence": "The tokens follow the distribution of the engine's model and the chain: no bet on another one wins.",
+}
+"""What is asked of each cell, as sentences; its ends have a question of their own."""
+
+
+def scored(
+    session: Session,
+    case: Case,
+    requests: Sequence[Request],
+    runs: Sequence[TokenRun],
+    alpha: float,
+    required: float | None = REQUIRED,
+    *,
+    networks: bool = True,
+) -> dict[str, Finding]:
+    """The answers of scoring by check, for runs of a case; skipped where the model is not known.
+
+    required: the relative change of the temperature that `passed` has to detect. networks: see Model.
+    """
+    try:
+        engine = session.engine_for(case)
+        info, known = engine.info, known_model(session, case, engine)
+        if known.model is None or info.vocab_size is None:
+            return _skipped("no_reference", f"the model of {info.name} is not known, and it has no predict()")
+        if info.dtype not in EXACT_DTYPES:
+            why = f"{info.name} computes in {info.dtype}, for which scoring has no tolerance yet"
+            return _skipped("unsupported", why)
+        model = Model(known.model, rules=rules_of(info.dialect, info.rules), networks=networks)
+        spoken = [
+            Spoken(f"run {place} ({run.text})", request, run.tokens, run.stop_reason)
+            for place, (request, run) in enumerate(zip(requests, runs, strict=True))
+        ]
+        return Scoring(model, spoken, alpha, required=required).findings()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything
+        return {"impossible": Finding.of_error(LEVEL, "draw", error)}
+
+
+def _skipped(reason: SkipReason, why: str) -> dict[str, Finding]:
+    return {name: Finding.skipped(LEVEL, "draw", reason, why) for name in SCORED}
