@@ -85,6 +85,12 @@ class SamplingConfig:
             object.__setattr__(self, name, read)
         object.__setattr__(self, "order", _with_optional(_read_order(self.order), self._on()))
 
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that differ from the defaults."""
+        usual = vars(SamplingConfig())
+        return {name: value for name, value in vars(self).items() if value != usual[name]}
+
     def __str__(self) -> str:
         """Canonical text: one line, every parameter in the order of the fields, optional ones only if they are on."""
         shown = {name: getattr(self, name) for name in PARAMETERS}

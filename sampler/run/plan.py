@@ -83,8 +83,8 @@ def scoring_power(matrix: Matrix) -> str:
     told = {name: float(f"{scale * count:.2g}") for name, count in NEEDED.items()}
     found = [f"{name} ({count:,.0f})" for name, count in told.items() if count <= tokens]
     return (
-        f"Scored under the engine's model, the tokens of a cell, about {tokens:,.0f}, prove any impossible one and exclude, "
-        f"with the tokens that this takes at the defaults: {', '.join(found) or 'nothing'}."
+        f"Scored under the engine's model, the tokens of a cell, about {tokens:,.0f}, prove any impossible one, and "
+        f"exclude, with the tokens that this takes at the defaults: {', '.join(found) or 'nothing'}."
     )
 
 

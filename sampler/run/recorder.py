@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sampler import finch
 from sampler.checks.verdict import Verdict
 from sampler.errors import OutputError
 from sampler.matrix.matrix import Workload
-from sampler.requests import Steps
+from sampler.requests import Request, Steps
 from sampler.results.store.attachments import ATTENTION, PICTURED, TOKENS, AttentionRun, TokenWriter, write_attention
 from sampler.results.store.crash import write_crashes
 from sampler.results.store.folder import PAGE, RUN, claimed, commit, discard, place_files, unsettled
@@ -64,6 +65,7 @@ class Recorder:
                 stop_reason=generation.stop_reason,
                 slot=record.slot if record else None,
                 width=record.width if record else None,
+                **_asked(request, result.case.variant, known=request.prompt in ids),
             )
             self._tokens.write(line)
         if result.outcome in ("failed", "errored") and result.generations:
@@ -110,6 +112,15 @@ class Recorder:
             return
         if trace.tokens == generation.tokens:
             self._attention.append(AttentionRun(result.case.id, index, trace.attention, trace.pieces, trace.flags))
+
+
+def _asked(request: Request, variant: str, *, known: bool) -> dict[str, Any]:
+    """What a run was asked for, in the fields of a TokenLine. known: its text has an id of Finch's."""
+    asked: dict[str, Any] = {"config": request.config.changes}
+    if not known:
+        asked["text" if isinstance(request.prompt, str) else "text_ids"] = request.prompt
+        asked["language"] = request.language
+    return {name: value for name, value in {**asked, "variant": variant}.items() if value}
 
 
 def telling_run(result: CaseResult) -> int:

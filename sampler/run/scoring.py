@@ -222,7 +222,7 @@ class Scoring:
         start = time.monotonic()
         for (variant, config), runs in groups.items():
             found = findings(self._score(variant, config, runs, self.alpha / len(groups), start))
-            where = f"{variant + ': ' if variant else ''}{config}: " if len(groups) > 1 else ""
+            where = f"{_asked(variant, config)}: " if len(groups) > 1 else ""
             for name, finding in found.items():
                 answers[name].append(replace(finding, message=where + finding.message))
         return {name: _together(found) for name, found in answers.items()}
@@ -245,6 +245,12 @@ class Scoring:
                 break
             score.add(model.run(run.name, run.request, run.tokens, run.stop_reason))
         return score
+
+
+def _asked(variant: str, config: SamplingConfig) -> str:
+    """What a group of runs was asked for, in few words."""
+    changes = (f"{name} {'>'.join(value) if name == 'order' else value}" for name, value in config.changes.items())
+    return " ".join([*([variant] if variant else []), *changes]) or "the defaults"
 
 
 def _together(found: Sequence[Finding]) -> Finding:
