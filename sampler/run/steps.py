@@ -195,7 +195,7 @@ class StepSuite:
         alpha = self._share("scoring")
         runs = spoken(case, generated.generations)
         answers = scored(self.session, case, generated.requests, runs, alpha, None, networks=not recorded)
-        return {name: finding for name, finding in answers.items() if name in names}
+        return {name: one for name, one in answers.items() if name in names and one.reason != "no_reference"}
 
     def _share(self, question: str) -> float:
         """The part of a cell in the budget of a question."""
