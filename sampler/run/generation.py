@@ -15,6 +15,7 @@ from sampler.checks.longform.absolute import USUAL, RunLimits
 from sampler.checks.longform.questions import QUESTIONS
 from sampler.checks.longform.runs import TokenRun, token_run
 from sampler.checks.longform.same_noise import parting, same
+from sampler.checks.scoring.tolerance import tolerance_of
 from sampler.checks.steps.recorded import EXACT_DTYPES
 from sampler.checks.steps.stops import ends
 from sampler.checks.steps.table import CHECKS, StepCheck
@@ -173,16 +174,14 @@ class GenerateRun:
         known = known_model(session, runs.case, session.engine_for(runs.case))
         if known.model is None or info.vocab_size is None:
             return {}
-        if info.dtype not in EXACT_DTYPES:
-            why = f"{info.name} computes in {info.dtype}, for which scoring has no tolerance yet"
-            return {name: Finding.skipped(LEVEL, "draw", "unsupported", why) for name in scoring.CHECKS}
         model = scoring.Model(known.model, rules=rules_of(info.dialect, info.rules))
         spoken = [
             scoring.Spoken(f"run {place} ({run.text})", request, run.tokens, run.stop_reason)
             for place, (request, run) in enumerate(zip(runs.requests, runs.runs, strict=True))
         ]
         try:
-            return scoring.Scoring(model, spoken, self.rate * SCORING).findings()
+            tolerance = tolerance_of(info.dtype)
+            return scoring.Scoring(model, spoken, self.rate * SCORING, tolerance=tolerance).findings()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything
             return {"impossible": Finding.of_error(LEVEL, "draw", error)}
 

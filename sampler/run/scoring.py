@@ -67,10 +67,11 @@ class Model:
         self, config: SamplingConfig, alpha: float, tolerance: Tolerance = SINGLE, *, stripped: bool = False
     ) -> Score:
         """An empty score for runs of this config. stripped: they have lost their EOS."""
-        edges, reference = (
-            ReferenceEngine(rules=self.rules, input_error=size) for size in (tolerance.edge, tolerance.logit)
+        reference, edges, *wider = (
+            ReferenceEngine(rules=self.rules, input_error=size) for size in (tolerance.logit, *tolerance.edges)
         )
-        return Score(config, alpha, edges, reference, self.info.vocab_size or 0, self.info.eos_ids, stripped)
+        size, eos_ids = self.info.vocab_size or 0, self.info.eos_ids
+        return Score(config, alpha, edges, reference, size, eos_ids, stripped, tolerance, wider)
 
     def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:
         """A run whose logits are computed when they are asked for, and kept."""
@@ -200,6 +201,7 @@ class Scoring:
     runs: Sequence[Spoken]
     alpha: float
     bounds: Bounds = NO_BOUNDS
+    tolerance: Tolerance = SINGLE
 
     def findings(self) -> dict[str, Finding]:
         """The answers by check, the worst of all groups; with the name of its group if there are others."""
@@ -223,7 +225,7 @@ class Scoring:
 
     def _score(self, variant: str, config: SamplingConfig, runs: Sequence[Spoken], alpha: float, start: float) -> Score:
         model = self.model.variant(variant) if variant else self.model
-        score = model.score(config, alpha, stripped=self._stripped)
+        score = model.score(config, alpha, self.tolerance, stripped=self._stripped)
         for run in runs:
             if score.decided and score.checked >= NAMING:
                 break

@@ -5,15 +5,18 @@ f(x) = r(x) + 1 - sum p r with r = min(q / p, MOST), whose expectation under p i
 wealth multiplies it by 1 + fraction (f - 1). So the wealth, and the mean wealth of many bets, is a martingale, and it
 ever reaches 1 / alpha with a probability of at most alpha (Ville 1939; Shafer 2021, "Testing by betting",
 doi:10.1111/rssa.12647). Where rounding makes p uncertain, a bet is divided by its largest expectation under any
-distribution that rounding may give. Nothing here knows a model: distributions and tokens come from outside.
+distribution that rounding may give: any within an error of each log-probability, or within a chi distance
+(`sampler.statistics.chi`). Nothing here knows a model: distributions and tokens come from outside.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler.statistics.chi import most_near
 from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate
 
 Array = NDArray[np.float64]
@@ -23,6 +26,9 @@ MOST = 50.0
 
 FRACTIONS = np.array([0.9, 0.3])
 """Staked parts of the wealth: below 1, so that no token ruins a bet."""
+
+STAKES = np.array([0.03, 0.003])
+"""Staked parts of the wealth in bets on rare events, which pay much."""
 
 _POWERS = np.array([0.25, 0.5, 0.75])
 """Exponents of Chernoff's bound on the probability of a miss: multiples of the first."""
@@ -62,41 +68,72 @@ def most_expected(p: Array, pays: Array, error: Array | float) -> Array:
 
 @dataclass
 class Bets:
-    """The wealth of `count` bets, each with several fractions, and how surely each would have won."""
+    """The wealth of `count` bets, each with several fractions, and how surely each would have won.
+
+    slack: nats by which the wealth begins below 1. rates: the largest probabilities of rare events; after the bets on
+    distributions each of these has a bet that it comes more often.
+    """
 
     count: int
+    slack: float = 0.0
+    rates: tuple[float, ...] = ()
     n: int = 0
     highest: float = 0.0
     logs: Array = field(init=False)
     _misses: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self.logs = np.zeros((self.count, len(FRACTIONS)))
-        self._misses = np.zeros((self.count, len(FRACTIONS), len(_POWERS)))
+        self.logs = np.full((self.count + len(self.rates), len(FRACTIONS)), -self.slack)
+        self._misses = np.zeros((*self.logs.shape, len(_POWERS)))
 
-    def place(self, p: Array, q: Array, drawn: int | NDArray[np.int64], error: Array | float = LEAST_ERROR) -> None:
+    def place(
+        self,
+        p: Array,
+        q: Array,
+        drawn: int | NDArray[np.int64],
+        error: Array | float = LEAST_ERROR,
+        kappa: Array | float | None = None,
+    ) -> None:
         """One step: the probabilities p (K,) > 0, those of the alternatives (A, K), the place of the drawn token.
 
         Or T steps in order: (T, K), (A, T, K), (T,); those of fewer tokens have p = q = 0 at their end. error: by how
         much rounding may change the logarithm of each probability, before they are normalised, as p or one number.
+        kappa: (T,) or one number, in place of that the chi distance of what a right engine draws.
         """
         p, drawn = np.atleast_2d(p), np.atleast_1d(drawn)
         q, error = q.reshape(self.count, *p.shape), np.broadcast_to(error, p.shape)
-        counts, gains = (p > 0).sum(axis=-1), np.empty((*self.logs.shape, len(p)))
+        kappa = None if kappa is None else np.broadcast_to(kappa, len(p))
+        counts, gains = (p > 0).sum(axis=-1), np.empty((self.count, len(FRACTIONS), len(p)))
         # Steps of about as many tokens at a time, so that few are empty.
         for rows in np.array_split(np.argsort(counts, kind="stable"), -(-len(p) // AT_ONCE)):
             real = slice(counts[rows].max())
-            gains[..., rows], misses = _outcomes(p[rows, real], q[:, rows, real], drawn[rows], error[rows, real])
-            self._misses += misses
+            pays = payoffs(p[rows, real], q[:, rows, real])
+            most = (
+                most_expected(p[rows, real], pays, error[rows, real])
+                if kappa is None
+                else most_near(p[rows, real], pays, kappa[rows])
+            )
+            gains[..., rows], misses = _outcomes(q[:, rows, real], drawn[rows], pays, most)
+            self._misses[: self.count] += misses
         self.n += len(p)
-        logs = self.logs[..., None] + np.cumsum(gains, axis=-1)
-        self.logs = logs[..., -1].copy()
-        self.highest = max(self.highest, float(_mean_wealth(logs).max()))
+        logs = self.logs[: self.count, :, None] + np.cumsum(gains, axis=-1)
+        self.logs[: self.count] = logs[..., -1]
+        # Bets on rare events count for nothing until `happened` has the same steps.
+        self.highest = max(self.highest, float(_mean_wealth(logs, self.logs.size).max()))
+
+    def happened(self, events: Sequence[int], steps: int) -> None:
+        """How often each of the rare events came in so many steps, those of the last `place` among them.
+
+        A bet pays 1 / rate or nothing, which has an expectation of at most 1 where the probability is at most the rate.
+        """
+        times, rates = np.array(events)[:, None], np.array(self.rates)[:, None]
+        self.logs[self.count :] += times * np.log1p(STAKES * (1 / rates - 1)) + (steps - times) * np.log1p(-STAKES)
+        self.highest = max(self.highest, self.wealth)
 
     @property
     def wealth(self) -> float:
         """The logarithm of the mean wealth of all bets now."""
-        return float(_mean_wealth(self.logs))
+        return float(_mean_wealth(self.logs, self.logs.size))
 
     @property
     def best(self) -> int:
@@ -115,8 +152,8 @@ class Bets:
         bet and c what it needs to lift the mean to 1 / alpha. Tokens that only q can draw count as seen at once.
         """
         if not self.n:
-            return np.ones(self.count)
-        needed = math.log(self.logs.size) - math.log(checked_rate("alpha", alpha))
+            return np.ones(len(self.logs))
+        needed = self.slack + math.log(self.logs.size) - math.log(checked_rate("alpha", alpha))
         bounds = np.exp(np.minimum(self._misses + needed * _POWERS, 0.0)).min(axis=(-2, -1))
         return np.asarray(bounds)
 
@@ -125,11 +162,13 @@ class Bets:
         return np.asarray(self.misses(alpha) <= checked_rate("miss_rate", miss_rate))
 
 
-def _outcomes(p: Array, q: Array, drawn: NDArray[np.int64], error: Array) -> tuple[Array, Array]:
-    """What T steps add to the logarithms of the wealth, (A, fractions, T), and what all add to those of the misses."""
-    pays = payoffs(p, q)
+def _outcomes(q: Array, drawn: NDArray[np.int64], pays: Array, most: Array) -> tuple[Array, Array]:
+    """What T steps add to the logarithms of the wealth, (A, fractions, T), and what all add to those of the misses.
+
+    most: the largest expectation of pays (A, T, K), (A, T).
+    """
     stakes = FRACTIONS[:, None, None]
-    most = np.maximum(most_expected(p, pays, error), 1.0)[:, None, :, None]
+    most = np.maximum(most, 1.0)[:, None, :, None]
     won = (1 + stakes * (pays[:, None] - 1)) / (1 + stakes * (most - 1))
     gains = np.log(won[:, :, np.arange(len(drawn)), drawn])
     root = 1 / np.sqrt(np.sqrt(won))  # won ** -_POWERS[0], several times as fast
@@ -141,7 +180,7 @@ def _outcomes(p: Array, q: Array, drawn: NDArray[np.int64], error: Array) -> tup
         return gains, np.log(np.stack(misses, axis=-1)).sum(axis=2)
 
 
-def _mean_wealth(logs: Array) -> Array:
-    """The logarithm of the mean wealth, of logarithms (A, fractions, ...)."""
+def _mean_wealth(logs: Array, size: int) -> Array:
+    """The logarithm of the mean wealth of `size` bets, of logarithms (A, fractions, ...); others have nothing."""
     largest = logs.max(axis=(0, 1))
-    return np.asarray(largest + np.log(np.exp(logs - largest).mean(axis=(0, 1))))
+    return np.asarray(largest + np.log(np.exp(logs - largest).sum(axis=(0, 1)) / size))

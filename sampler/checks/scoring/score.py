@@ -8,10 +8,13 @@ whenever one stops: their mean wealth reaches 1 / alpha with a probability of at
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sampler.checks.scoring.bounds import seen_bounds
+import numpy as np
+
+from sampler.checks.scoring.bounds import beyond, seen_bounds, widened
 from sampler.checks.scoring.impossible import Impossible, impossible_tokens
 from sampler.checks.scoring.named import Named
-from sampler.checks.scoring.wagers import Block, Wagers
+from sampler.checks.scoring.tolerance import SINGLE, Tolerance
+from sampler.checks.scoring.wagers import Block, Wagers, log_likelihoods
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
 from sampler.requests import Steps, StopReason
@@ -42,7 +45,8 @@ class Run:
 class Score:
     """The tokens of runs with one config, judged run by run.
 
-    references: with the tolerance of the edge, and of the logits. vocabulary: number of ids. wrong: what is
+    references: with the tolerance of the edge, and of the logits. wider: those of further edges of a precision class,
+    the narrowest first; a token counts as impossible beyond the last one. vocabulary: number of ids. wrong: what is
     wrong with how runs end. stripped: the runs have lost their EOS, so that each token is scored given that it is none.
     """
 
@@ -53,6 +57,8 @@ class Score:
     vocabulary: int
     eos_ids: Sequence[int]
     stripped: bool = False
+    tolerance: Tolerance = SINGLE
+    wider: Sequence[Explains] = ()
     checked: int = 0
     impossible: list[Impossible] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -60,7 +66,8 @@ class Score:
     wagers: Wagers = field(init=False)
 
     def __post_init__(self) -> None:
-        self.wagers = Wagers(self.config, self.alpha, self.reference, said="scored under the reference")
+        said = f"scored under the reference{self.tolerance.note}"
+        self.wagers = Wagers(self.config, self.alpha, self.reference, tolerance=self.tolerance, said=said)
 
     @property
     def decided(self) -> bool:
@@ -76,11 +83,24 @@ class Score:
     def _blocks(self, run: Run) -> Iterator[Block]:
         for steps in run.steps(self.config):
             must, may = seen_bounds(self.edges, steps)
+            rare = []
+            for edges in self.wider:
+                rare.append(len(beyond(steps, may)))
+                may = widened(may, steps, edges)
             self.impossible += impossible_tokens(run.name, steps, may, self.edges)
             self.checked += len(steps.tokens)
             if self.stripped:
                 must[:, list(self.eos_ids)] = False
-            yield Block(steps, must, may)
+            yield Block(steps, must, may, rare)
+
+    def log_likelihood(self, steps: Steps) -> float:
+        """Of steps under their config; a token beyond an edge has at most the rate of that, -inf if impossible."""
+        values = log_likelihoods(steps, self.edges)
+        rows = np.flatnonzero(values == -np.inf).tolist()
+        if rows and self.wider:
+            possible = log_likelihoods(steps.only(rows), self.wider[-1]) > -np.inf
+            values[rows] = np.where(possible, np.log(self.tolerance.beyond[0].rate), -np.inf)
+        return float(values.sum())
 
 
 def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int]) -> Iterator[str]:

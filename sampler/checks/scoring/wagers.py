@@ -19,11 +19,13 @@ from sampler.checks.scoring.alternatives import (
 from sampler.checks.scoring.memory import Memories, Memory, Step
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.other_chains import OtherChains, among
+from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.checks.verdict import Finding
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
 from sampler.requests import Steps
 from sampler.statistics.bets import LEAST_ERROR, Bets
+from sampler.statistics.chi import distance_by
 
 Mask = NDArray[np.bool_]
 
@@ -34,11 +36,15 @@ UNIT = "relative change of the temperature"
 
 
 class Block(NamedTuple):
-    """Steps of one run, and which tokens each of them must and may keep, bool (T, V)."""
+    """Steps of one run, and which tokens each of them must and may keep, bool (T, V).
+
+    rare: how many drawn tokens lie beyond each edge of the tolerance that has a rate.
+    """
 
     steps: Steps
     must: Mask
     may: Mask
+    rare: Sequence[int] = ()
 
 
 class _Sure(NamedTuple):
@@ -58,8 +64,9 @@ class Wagers:
     """Bets on other temperatures, penalties, filters, EOS and reused noise: right draws make none of them rich.
 
     config: of all runs. rounding: relative error of the logits beyond float32, which widens what a right engine may
-    draw (Bets.place). said: how the tokens were drawn, for messages. runs,
-    outside: of the runs so far, and of their tokens that no reading of the chain keeps.
+    draw (Bets.place). tolerance: the precision class; if it has a slack, the errors of `reference` are typical ones.
+    said: how the tokens were drawn, for messages. runs, outside: of the runs so far, and of their tokens that no
+    reading of the chain keeps.
 
     Each bet is on the token given that it is one that the chain keeps for sure; others are not for bets to judge.
     """
@@ -68,6 +75,7 @@ class Wagers:
     alpha: float
     reference: Explains
     rounding: float = 0.0
+    tolerance: Tolerance = SINGLE
     said: str = "it draws with noise of its own"
     runs: int = 0
     outside: int = 0
@@ -81,7 +89,9 @@ class Wagers:
         others = list(other_configs(self.config))
         self._configs = [config for _, config in others]
         self.names = [*(named for named, _ in others), *(named for named, _ in TILTS)]
-        self.bets = Bets(len(self.names))
+        rates = tuple(each.rate for each in self.tolerance.beyond)
+        self.bets = Bets(len(self.names), self.tolerance.slack, rates)
+        self.names += [each.named for each in self.tolerance.beyond]
 
     def add(self, run: Iterable[Block]) -> None:
         """A further run, with the same config."""
@@ -94,7 +104,10 @@ class Wagers:
                 memories.runs = [self._steps[len(steps.history[row])] for row in sure.rows.tolist()]
                 pasts = memories.follow(sure.step, sure.drawn)
                 q = np.concatenate([sure.others, [tilt(sure.step, pasts) for _, tilt in TILTS]])
-                self.bets.place(sure.step.p, q, sure.drawn, sure.step.error)
+                kappa = distance_by(sure.step.p, np.asarray(sure.step.error)) if self.tolerance.slack else None
+                self.bets.place(sure.step.p, q, sure.drawn, sure.step.error, kappa)
+            if block.rare:
+                self.bets.happened(block.rare, len(steps.tokens))
         self.runs += 1
 
     def _sure(self, block: Block) -> "_Sure | None":
@@ -172,10 +185,10 @@ class Wagers:
         return smallest
 
 
-def log_likelihood(steps: Steps, reference: Explains) -> float:
-    """Of the drawn tokens, every threshold read generously; -inf if one of them cannot be drawn."""
+def log_likelihoods(steps: Steps, reference: Explains) -> NDArray[np.float64]:
+    """Of each drawn token, every threshold read generously; -inf if it cannot be drawn."""
     scores = reference.last(steps, "generous").scores
-    return float(log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens].sum())
+    return np.asarray(log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens])
 
 
 def likeliest(config: SamplingConfig, runs: Iterable[Steps], reference: Explains) -> Named | None:
@@ -186,6 +199,6 @@ def likeliest(config: SamplingConfig, runs: Iterable[Steps], reference: Explains
     totals = dict.fromkeys([*looser_configs(config), *other_configs(config)], 0.0)
     for steps in runs:
         for name, other in list(totals):
-            totals[name, other] += log_likelihood(steps.with_config(other), reference)
+            totals[name, other] += float(log_likelihoods(steps.with_config(other), reference).sum())
     best = max(totals, key=lambda pair: totals[pair], default=None)
     return best[0] if best is not None and np.isfinite(totals[best]) else None
