@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sampler.checks.longform.absolute import RunLimits
+    from sampler.checks.scoring.tolerance import Tolerance
     from sampler.engines.base import EngineInfo, Level
     from sampler.run.report import Report
     from sampler.run.scoring import Bounds
@@ -61,6 +62,10 @@ def check(
     detect: Detect = 0.2,
     runs: Annotated[int | None, typer.Option("--runs", help="Of token runs, score so many at most.")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Score token runs for so long at most.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="Of what wrote token runs: float32, float16 or bfloat16 [default: float32]."),
+    ] = None,
     *,
     strict: Strict = False,
 ) -> int:
@@ -68,9 +73,12 @@ def check(
     check_numbers(false_alarm_rate, tolerance, seed)
     run_limits = check_limits(limit_looping, limit_missing, detect)
     if engine.endswith(".jsonl"):
-        bounds = _bounds(against, runs, minutes)
-        return _check_tokens(Path(engine), against, level, tolerance, json, false_alarm_rate, run_limits, bounds)
+        bounds, allowed = _bounds(against, runs, minutes), _precision(against, precision)
+        return _check_tokens(
+            Path(engine), against, level, tolerance, json, false_alarm_rate, run_limits, bounds, allowed
+        )
     _bounds(None, runs, minutes)
+    _precision(None, precision)
     levels = _levels(level)
     _check_against(against, levels)
     settings = {"levels": levels, "seed": seed, "rate": false_alarm_rate, "tolerance": tolerance, "strict": strict}
@@ -132,6 +140,21 @@ def _bounds(against: str | None, runs: int | None, minutes: float | None) -> "Bo
     return Bounds(runs, minutes)
 
 
+def _precision(against: str | None, name: str | None) -> "Tolerance":
+    """The precision class of scoring. Raises ConfigError for an unknown one, or where nothing is scored."""
+    from sampler.checks.scoring.tolerance import SINGLE, TOLERANCES
+    from sampler.run.scoring import is_model
+
+    if name is None:
+        return SINGLE
+    if name not in TOLERANCES:
+        raise ConfigError(f"--precision {name!r} is no precision", hint=f"precisions: {', '.join(TOLERANCES)}")
+    if against is None or not is_model(against):
+        hint = "it is that of the engine that wrote token runs: sampler check TOKENS.jsonl --against core"
+        raise ConfigError(f"--precision {name} without a model", hint=hint)
+    return TOLERANCES[name]
+
+
 def _check_tokens(
     path: Path,
     against: str | None,
@@ -141,6 +164,7 @@ def _check_tokens(
     rate: float,
     limits: "RunLimits",
     bounds: "Bounds",
+    allowed: "Tolerance",
 ) -> int:
     from sampler.results.report import conformance as check_report
     from sampler.results.report import terminal
@@ -152,7 +176,7 @@ def _check_tokens(
     if tolerance:
         raise ConfigError(f"--tolerance {tolerance} is not for token runs", hint="leave it out")
     console = plain_console()
-    examination = TokenFileRun(path, against, rate, limits, bounds)
+    examination = TokenFileRun(path, against, rate, limits, bounds, allowed)
     runs, reference = examination.read()
     with check_report.written_at_the_end(json) as write:
         scored = None if examination.model is None else _named(examination.model.info)

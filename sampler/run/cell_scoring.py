@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sampler.checks.longform.runs import TokenRun
+from sampler.checks.scoring.tolerance import tolerance_of
 from sampler.checks.scoring.wagers import REQUIRED
-from sampler.checks.steps.recorded import EXACT_DTYPES
 from sampler.checks.verdict import Finding
 from sampler.engines.rules import rules_of
 from sampler.errors import SkipReason
@@ -43,15 +43,12 @@ def scored(
         info, known = engine.info, known_model(session, case, engine)
         if known.model is None or info.vocab_size is None:
             return _skipped("no_reference", f"the model of {info.name} is not known, and it has no predict()")
-        if info.dtype not in EXACT_DTYPES:
-            why = f"{info.name} computes in {info.dtype}, for which scoring has no tolerance yet"
-            return _skipped("unsupported", why)
         model = Model(known.model, rules=rules_of(info.dialect, info.rules), networks=networks)
         spoken = [
             Spoken(f"run {place} ({run.text})", request, run.tokens, run.stop_reason)
             for place, (request, run) in enumerate(zip(requests, runs, strict=True))
         ]
-        return Scoring(model, spoken, alpha, required=required).findings()
+        return Scoring(model, spoken, alpha, required=required, tolerance=tolerance_of(info.dtype)).findings()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything
         return {"impossible": Finding.of_error(LEVEL, "draw", error)}
 

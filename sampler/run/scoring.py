@@ -13,7 +13,7 @@ from sampler import finch
 from sampler.checks.scoring.findings import findings
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import Run, Score, Scorer, no_networks
-from sampler.checks.scoring.tolerance import SINGLE
+from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.checks.scoring.wagers import REQUIRED
 from sampler.checks.steps.recorded import STEPS_AT_ONCE, decided
 from sampler.checks.steps.teacher import predicted
@@ -67,13 +67,21 @@ class Model:
         return [self.info.bos_id, *tokens] if begins and self.info.bos_id is not None else list(tokens)
 
     def score(
-        self, config: SamplingConfig, alpha: float, *, stripped: bool = False, required: float | None = REQUIRED
+        self,
+        config: SamplingConfig,
+        alpha: float,
+        tolerance: Tolerance = SINGLE,
+        *,
+        stripped: bool = False,
+        required: float | None = REQUIRED,
     ) -> Score:
         """An empty score for runs of this config. stripped: they have lost their EOS. required: see Wagers."""
-        edges, reference = (ReferenceEngine(rules=self.rules, input_error=size) for size in (SINGLE.edge, SINGLE.logit))
+        reference, edges, *wider = (
+            ReferenceEngine(rules=self.rules, input_error=size) for size in (tolerance.logit, *tolerance.edges)
+        )
         size, ends = self.info.vocab_size or 0, self.info.eos_ids
         networks = OTHER_NETWORKS if self.networks and isinstance(self.engine, CoreEngine) else ()
-        return Score(config, alpha, edges, reference, size, ends, stripped, networks, required)
+        return Score(config, alpha, edges, reference, size, ends, stripped, networks, required, tolerance, wider)
 
     def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:
         """A run whose logits are computed when they are asked for, and kept."""
@@ -212,6 +220,7 @@ class Scoring:
     alpha: float
     bounds: Bounds = NO_BOUNDS
     required: float | None = REQUIRED
+    tolerance: Tolerance = SINGLE
 
     def findings(self) -> dict[str, Finding]:
         """The answers by check, the worst of all groups; with the name of its group if there are others."""
@@ -235,7 +244,7 @@ class Scoring:
 
     def _score(self, variant: str, config: SamplingConfig, runs: Sequence[Spoken], alpha: float, start: float) -> Score:
         model = self.model.variant(variant) if variant else self.model
-        score = model.score(config, alpha, stripped=self._stripped, required=self.required)
+        score = model.score(config, alpha, self.tolerance, stripped=self._stripped, required=self.required)
         for run in runs:
             if score.decided and score.checked >= NAMING:
                 break

@@ -14,6 +14,7 @@ from sampler.checks.longform.questions import ABSOLUTE_CASES, ABSOLUTE_WEIGHTS, 
 from sampler.checks.longform.runs import TokenRun, TwoSides
 from sampler.checks.longform.severity import frequencies_apart
 from sampler.checks.longform.stopping import ends
+from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo
 from sampler.results.store.folder import settle
@@ -40,7 +41,7 @@ class TokenFileRun:
 
     against: a TOKENS.jsonl, or shipped reference runs: `longform/base` for those of a cell, whose texts have the names
     of Finch's prompts, `longform` for a tokens.jsonl of `sampler run longform`; or a model that scores the tokens: a
-    folder of weights, or an engine. bounds: of scoring.
+    folder of weights, or an engine. bounds: of scoring. tolerance: the precision class of the engine that wrote them.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class TokenFileRun:
     rate: float = DEFAULT_RATE
     limits: RunLimits = USUAL
     bounds: Bounds = NO_BOUNDS
+    tolerance: Tolerance = SINGLE
 
     @cached_property
     def lines(self) -> list[TokenLine]:
@@ -88,13 +90,15 @@ class TokenFileRun:
 
     def _scored(self, alpha: float) -> Mapping[str, Finding]:
         assert self.model is not None  # noqa: S101 - asked with a model alone
-        return Scoring(self.model, spoken(self.lines), alpha, self.bounds).findings()
+        return Scoring(self.model, spoken(self.lines), alpha, self.bounds, tolerance=self.tolerance).findings()
 
     @property
     def reproduce(self) -> str:
         parts = ["sampler", "check", str(self.path)]
         if self.against:
             parts += ["--against", self.against]
+        if self.tolerance is not SINGLE:
+            parts += ["--precision", self.tolerance.name]
         if self.rate != DEFAULT_RATE:
             parts += ["--false-alarm-rate", str(self.rate)]
         return shlex.join([*parts, *self.limits.options, *self.bounds.options])

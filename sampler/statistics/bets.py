@@ -5,7 +5,8 @@ f(x) = r(x) + 1 - sum p r with r = min(q / p, MOST), whose expectation under p i
 wealth multiplies it by 1 + fraction (f - 1). So the wealth, and the mean wealth of many bets, is a martingale, and it
 ever reaches 1 / alpha with a probability of at most alpha (Ville 1939; Shafer 2021, "Testing by betting",
 doi:10.1111/rssa.12647). Where rounding makes p uncertain, a bet is divided by its largest expectation under any
-distribution that rounding may give. Nothing here knows a model: distributions and tokens come from outside.
+distribution that rounding may give: any within an error of each log-probability, or within a chi distance
+(`sampler.statistics.chi`). Nothing here knows a model: distributions and tokens come from outside.
 """
 
 import math
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler.statistics.chi import most_near
 from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate
 
 Array = NDArray[np.float64]
@@ -26,6 +28,9 @@ MOST = 50.0
 
 FRACTIONS = np.array([0.9, 0.3])
 """Staked parts of the wealth: below 1, so that no token ruins a bet."""
+
+STAKES = np.array([0.03, 0.003])
+"""Staked parts of the wealth in bets on rare events, which pay much."""
 
 _POWERS = np.array([0.25, 0.5, 0.75])
 """Exponents of Chernoff's bound on the probability of a miss: multiples of the first."""
@@ -81,18 +86,23 @@ class Bets:
     """The wealth of `count` bets, each with several fractions, and how surely each would have won.
 
     highs: the logarithm of the largest mean wealth that was ever reached, after each step. placed: steps of each bet.
+    slack: nats by which the wealth begins below 1. rates: the largest probabilities of rare events; after the bets on
+    distributions each of these has a bet that it comes more often.
     """
 
     count: int
+    slack: float = 0.0
+    rates: tuple[float, ...] = ()
     highs: list[float] = field(default_factory=list)
     placed: NDArray[np.int64] = field(init=False)
+    _rare: float = 0.0
     logs: Array = field(init=False)
     _misses: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self.logs = np.zeros((self.count, len(FRACTIONS)))
-        self.placed = np.zeros(self.count, dtype=np.int64)
-        self._misses = np.zeros((self.count, len(FRACTIONS), len(_POWERS)))
+        self.logs = np.full((self.count + len(self.rates), len(FRACTIONS)), -self.slack)
+        self.placed = np.zeros(len(self.logs), dtype=np.int64)
+        self._misses = np.zeros((*self.logs.shape, len(_POWERS)))
 
     def place(
         self,
@@ -100,6 +110,7 @@ class Bets:
         q: Array,
         drawn: int | NDArray[np.int64],
         error: Array | float = LEAST_ERROR,
+        kappa: Array | float | None = None,
         *,
         shares: Shares = EVERYTHING,
         bets: Sequence[int] | None = None,
@@ -108,25 +119,46 @@ class Bets:
 
         Or T steps in order: (T, K), (A, T, K), (T,); those of fewer tokens have p = q = 0 at their end. error: by how
         much rounding may change the logarithm of each probability, before they are normalised, as p or one number.
-        shares: of what the alternatives draw. bets: the A that q is about, if not all; the others keep their wealth.
+        kappa: (T,) or one number, in place of that the chi distance of what a right engine draws. shares: of what the
+        alternatives draw. bets: the A that q is about, if not all; the others keep their wealth.
         """
         p, drawn = np.atleast_2d(p), np.atleast_1d(drawn)
         some = np.arange(self.count) if bets is None else np.asarray(bets, dtype=np.int64)
         q, error = q.reshape(len(some), *p.shape), np.broadcast_to(error, p.shape)
-        counts, gains = (p > 0).sum(axis=-1), np.zeros((*self.logs.shape, len(p)))
+        kappa = None if kappa is None else np.broadcast_to(kappa, len(p))
+        counts, gains = (p > 0).sum(axis=-1), np.zeros((self.count, len(FRACTIONS), len(p)))
         own, unjudged = (np.broadcast_to(share, q.shape[:2]) for share in shares)
         self.placed[some] += len(p)
         # Steps of about as many tokens at a time, so that few are empty.
         for rows in np.array_split(np.argsort(counts, kind="stable"), -(-len(p) // AT_ONCE)):
             real = slice(counts[rows].max())
-            won, misses = _outcomes(p[rows, real], q[:, rows, real], drawn[rows], error[rows, real])
+            pays = payoffs(p[rows, real], q[:, rows, real])
+            most = (
+                most_expected(p[rows, real], pays, error[rows, real])
+                if kappa is None
+                else most_near(p[rows, real], pays, kappa[rows])
+            )
+            won, misses = _outcomes(q[:, rows, real], drawn[rows], pays, most)
             gains[some[:, None], :, rows] = won.transpose(0, 2, 1)
             with np.errstate(divide="ignore"):
                 missed = own[:, None, rows, None] * misses + unjudged[:, None, rows, None]
                 self._misses[some] += np.log(missed).sum(axis=2)
-        logs = self.logs[..., None] + np.cumsum(gains, axis=-1)
-        self.logs = logs[..., -1].copy()
-        self.highs += np.maximum(np.maximum.accumulate(_mean_wealth(logs)), self.highest).tolist()
+        logs = self.logs[: self.count, :, None] + np.cumsum(gains, axis=-1)
+        self.logs[: self.count] = logs[..., -1]
+        # Bets on rare events count for nothing until `happened` has the same steps.
+        wealth = _mean_wealth(logs, self.logs.size)
+        self.highs += np.maximum(np.maximum.accumulate(wealth), self.highest).tolist()
+
+    def happened(self, events: Sequence[int], steps: int) -> None:
+        """How often each of the rare events came in so many steps, those of the last `place` among them.
+
+        A bet pays 1 / rate or nothing, which has an expectation of at most 1 where the probability is at most the rate.
+        """
+        times, rates = np.array(events)[:, None], np.array(self.rates)[:, None]
+        self.logs[self.count :] += times * np.log1p(STAKES * (1 / rates - 1)) + (steps - times) * np.log1p(-STAKES)
+        self._rare = max(self._rare, self.wealth)
+        if self.highs:
+            self.highs[-1] = max(self.highs[-1], self._rare)
 
     @property
     def n(self) -> int:
@@ -135,13 +167,13 @@ class Bets:
 
     @property
     def highest(self) -> float:
-        """The logarithm of the largest mean wealth, which was 1 at first."""
-        return self.highs[-1] if self.highs else 0.0
+        """The logarithm of the largest mean wealth, which was 1 at first, or less with a slack."""
+        return max(self.highs[-1] if self.highs else 0.0, self._rare)
 
     @property
     def wealth(self) -> float:
         """The logarithm of the mean wealth of all bets now."""
-        return float(_mean_wealth(self.logs))
+        return float(_mean_wealth(self.logs, self.logs.size))
 
     @property
     def best(self) -> int:
@@ -164,14 +196,14 @@ class Bets:
         bet and c what it needs to lift the mean to 1 / alpha. Tokens that only q can draw count as seen at once.
         """
         if not self.n:
-            return np.ones(self.count)
-        needed = math.log(self.logs.size) + _bound(alpha)
+            return np.ones(len(self.logs))
+        needed = self.slack + math.log(self.logs.size) + _bound(alpha)
         bounds = np.exp(np.minimum(self._misses + needed * _POWERS, 0.0)).min(axis=(-2, -1))
         return np.asarray(bounds)
 
     def needed(self, alpha: float, miss_rate: float = MISS_RATE) -> Array:
         """For each alternative (A,) how many steps like those that were seen it takes until `detected`, or inf."""
-        needed = math.log(self.logs.size) + _bound(alpha)
+        needed = self.slack + math.log(self.logs.size) + _bound(alpha)
         a_step = -self._misses / np.maximum(self.placed, 1)[:, None, None]
         with np.errstate(divide="ignore"):
             steps = (needed * _POWERS - math.log(checked_rate("miss_rate", miss_rate))) / np.maximum(a_step, 0.0)
@@ -186,11 +218,13 @@ def _bound(alpha: float) -> float:
     return -math.log(checked_rate("alpha", alpha))
 
 
-def _outcomes(p: Array, q: Array, drawn: NDArray[np.int64], error: Array) -> tuple[Array, Array]:
-    """What T steps add to the logarithms of the wealth, (A, fractions, T), and E_q[W^-s] of each, (..., T, powers)."""
-    pays = payoffs(p, q)
+def _outcomes(q: Array, drawn: NDArray[np.int64], pays: Array, most: Array) -> tuple[Array, Array]:
+    """What T steps add to the logarithms of the wealth, (A, fractions, T), and E_q[W^-s] of each, (..., T, powers).
+
+    most: the largest expectation of pays (A, T, K), (A, T).
+    """
     stakes = FRACTIONS[:, None, None]
-    most = np.maximum(most_expected(p, pays, error), 1.0)[:, None, :, None]
+    most = np.maximum(most, 1.0)[:, None, :, None]
     won = (1 + stakes * (pays[:, None] - 1)) / (1 + stakes * (most - 1))
     gains = np.log(won[:, :, np.arange(len(drawn)), drawn])
     root = 1 / np.sqrt(np.sqrt(won))  # won ** -_POWERS[0], several times as fast
@@ -201,7 +235,7 @@ def _outcomes(p: Array, q: Array, drawn: NDArray[np.int64], error: Array) -> tup
     return gains, np.stack(misses, axis=-1)
 
 
-def _mean_wealth(logs: Array) -> Array:
-    """The logarithm of the mean wealth, of logarithms (A, fractions, ...)."""
+def _mean_wealth(logs: Array, size: int) -> Array:
+    """The logarithm of the mean wealth of `size` bets, of logarithms (A, fractions, ...); others have nothing."""
     largest = logs.max(axis=(0, 1))
-    return np.asarray(largest + np.log(np.exp(logs - largest).mean(axis=(0, 1))))
+    return np.asarray(largest + np.log(np.exp(logs - largest).sum(axis=(0, 1)) / size))

@@ -9,7 +9,6 @@ from sampler.checks.scoring.alternatives import looser_configs, other_configs
 from sampler.checks.scoring.knobs import Knob, difference, differing, estimated
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import Score
-from sampler.checks.scoring.wagers import log_likelihood
 from sampler.config import SamplingConfig
 
 CANDIDATES = 3
@@ -102,11 +101,13 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
     likelihoods = [_likelihood(score, way) for way in ways]
     bets = score.wagers.bets
     gained = max(likelihoods) - _likelihood(score, Way(NOTHING, score.config)) if not score.impossible else math.inf
-    if bets.logs.max() > gained:
-        return score.wagers.names[bets.best]
+    found = score.wagers.names[bets.best]
+    if bets.logs.max() > gained and bets.best < bets.count:  # larger errors are named where nothing else explains them
+        return found
     best = sorted(range(len(ways)), key=lambda at: -likelihoods[at])[:CANDIDATES]
     likely = (ways[at] for at in best if likelihoods[at] > -math.inf)
-    return next((way.named for way in likely if not _under(score, way).decided), None)
+    rest = found if score.wagers.rejected and bets.best >= bets.count else None
+    return next((way.named for way in likely if not _under(score, way).decided), rest)
 
 
 def _likelihood(score: Score, way: Way) -> float:
@@ -114,7 +115,7 @@ def _likelihood(score: Score, way: Way) -> float:
     total, left = -FITTED if way.fitted else 0.0, MOST_TOKENS
     for run in score.runs:
         for steps in run.under(way.network).steps(way.config):
-            total += log_likelihood(steps, score.edges)
+            total += score.log_likelihood(steps)
             left -= len(steps.tokens)
             if total == -math.inf:
                 return total

@@ -20,14 +20,13 @@ def _support(score: Score, causes: Explanation) -> Finding:
     if not score.checked:
         return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token")
     if not score.impossible:
-        message = f"each of the {score.checked:,} tokens is one that the reference can draw"
+        message = f"each of the {score.checked:,} tokens is one that the reference can draw{score.tolerance.note}"
         return Finding(LEVEL, "draw", "passed", score.checked, message, statistic=0, bound=0)
     first = score.impossible[0]
-    message = (
-        f"impossible: {first}; {len(score.impossible)} of {score.checked:,} tokens are; {score.proof:,} were enough"
-    )
-    stage = causes.cause.stage if causes.cause else first.stage
     count = len(score.impossible)
+    of_all = f"{count} of {score.checked:,} tokens are; {score.proof:,} were enough"
+    message = f"impossible: {first}; {of_all}{score.tolerance.note}"
+    stage = causes.cause.stage if causes.cause else first.stage
     return Finding(LEVEL, stage, "failed", score.checked, message + causes.text, statistic=count, bound=0)
 
 

@@ -8,10 +8,13 @@ whenever one stops: their mean wealth reaches 1 / alpha with a probability of at
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sampler.checks.scoring.bounds import seen_bounds
+import numpy as np
+
+from sampler.checks.scoring.bounds import beyond, seen_bounds, widened
 from sampler.checks.scoring.impossible import Impossible, impossible_tokens
 from sampler.checks.scoring.named import Named
-from sampler.checks.scoring.wagers import REQUIRED, Block, Wagers
+from sampler.checks.scoring.tolerance import SINGLE, Tolerance
+from sampler.checks.scoring.wagers import REQUIRED, Block, Wagers, log_likelihoods
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
 from sampler.requests import Steps, StopReason
@@ -53,8 +56,9 @@ class Score:
 
     edges, reference: with the tolerance of the edge, and of the logits. vocabulary: number of ids. stripped: the runs
     have lost their EOS, so that each token is scored given that it is none. networks: what other networks may do, of
-    those that runs have. required: see Wagers. proof: the number of tokens up to the first impossible one. wrong: what
-    is wrong with how runs end.
+    those that runs have. required: see Wagers. wider: references with the further edges of a precision class, the
+    narrowest first; a token counts as impossible beyond the last one. proof: the number of tokens up to the first
+    impossible one. wrong: what is wrong with how runs end.
     """
 
     config: SamplingConfig
@@ -66,6 +70,8 @@ class Score:
     stripped: bool = False
     networks: Sequence[Named] = ()
     required: float | None = REQUIRED
+    tolerance: Tolerance = SINGLE
+    wider: Sequence[Explains] = ()
     checked: int = 0
     impossible: list[Impossible] = field(default_factory=list)
     proof: int | None = None
@@ -74,9 +80,14 @@ class Score:
     wagers: Wagers = field(init=False)
 
     def __post_init__(self) -> None:
-        said = "scored under the reference"
         self.wagers = Wagers(
-            self.config, self.alpha, self.reference, said=said, networks=self.networks, required=self.required
+            self.config,
+            self.alpha,
+            self.reference,
+            tolerance=self.tolerance,
+            said=f"scored under the reference{self.tolerance.note}",
+            networks=self.networks,
+            required=self.required,
         )
 
     @property
@@ -103,11 +114,15 @@ class Score:
         for steps in run.steps(self.config):
             networks = {named: of for named, parts in others.items() if (of := next(parts, None)) is not None}
             must, may = seen_bounds(self.edges, steps)
+            rare = []
+            for edges in self.wider:
+                rare.append(len(beyond(steps, may)))
+                may = widened(may, steps, edges)
             self.impossible += impossible_tokens(run.name, steps, may, self.edges)
             self.checked += len(steps.tokens)
             if self.stripped:
                 must[:, list(self.eos_ids)] = False
-            yield Block(steps, must, may, networks)
+            yield Block(steps, must, may, rare, networks)
 
     def _open(self, run: Run) -> Mapping[Named, Scorer]:
         """The other networks that are bet on in a run: those that are not excluded yet.
@@ -118,6 +133,15 @@ class Score:
             return {}
         excluded = dict(zip(self.wagers.names, self.wagers.detected, strict=True))
         return {named: steps for named, steps in run.networks(NETWORK_FIRST).items() if not excluded.get(named, True)}
+
+    def log_likelihood(self, steps: Steps) -> float:
+        """Of steps under their config; a token beyond an edge has at most the rate of that, -inf if impossible."""
+        values = log_likelihoods(steps, self.edges)
+        rows = np.flatnonzero(values == -np.inf).tolist()
+        if rows and self.wider:
+            possible = log_likelihoods(steps.only(rows), self.wider[-1]) > -np.inf
+            values[rows] = np.where(possible, np.log(self.tolerance.beyond[0].rate), -np.inf)
+        return float(values.sum())
 
 
 def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int]) -> Iterator[str]:

@@ -15,11 +15,13 @@ from sampler.checks.scoring.excluded import Alternative, in_words, sizes_exclude
 from sampler.checks.scoring.memory import Memories, Memory, Step
 from sampler.checks.scoring.named import TEMPERATURE, Named
 from sampler.checks.scoring.other_chains import OtherChains, among, shares
+from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.checks.verdict import Finding
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
 from sampler.requests import Steps
 from sampler.statistics.bets import LEAST_ERROR, Bets, Shares
+from sampler.statistics.chi import distance_by
 
 Mask = NDArray[np.bool_]
 
@@ -32,12 +34,14 @@ UNIT = "relative change of the temperature"
 class Block(NamedTuple):
     """Steps of one run, and which tokens each of them must and may keep, bool (T, V).
 
-    networks: the same steps with the logits of other networks, those that are bet on.
+    rare: how many drawn tokens lie beyond each edge of the tolerance that has a rate. networks: the same steps with the
+    logits of other networks, those that are bet on.
     """
 
     steps: Steps
     must: Mask
     may: Mask
+    rare: Sequence[int] = ()
     networks: Mapping[Named, Steps] = MappingProxyType({})
 
 
@@ -59,9 +63,10 @@ class Wagers:
     """Bets on other temperatures, penalties, filters, EOS and reused noise: right draws make none of them rich.
 
     config: of all runs. networks: those that blocks may have logits of. rounding: relative error of the logits beyond
-    float32, which widens what a right engine may draw (Bets.place). said: how the tokens were drawn, for messages.
-    required: what `passed` has to detect; None: anything at all.
-    runs, tokens: numbers of those so far. outside: of the tokens that no reading of the chain keeps.
+    float32, which widens what a right engine may draw (Bets.place). tolerance: the precision class; if it has a slack,
+    the errors of `reference` are typical ones. said: how the tokens were drawn, for messages. required: what `passed`
+    has to detect; None: anything at all. runs, tokens: numbers of those so far. outside: of the tokens that no reading
+    of the chain keeps.
 
     Each bet is on the token given that it is one that the chain keeps for sure; others are not for bets to judge.
     """
@@ -70,6 +75,7 @@ class Wagers:
     alpha: float
     reference: Explains
     rounding: float = 0.0
+    tolerance: Tolerance = SINGLE
     said: str = "it draws with noise of its own"
     networks: Sequence[Named] = ()
     required: float | None = REQUIRED
@@ -87,7 +93,9 @@ class Wagers:
         others = list(other_configs(self.config))
         self._configs = [config for _, config in others]
         self.names = [*(named for named, _ in others), *self.networks, *(named for named, _ in TILTS)]
-        self.bets = Bets(len(self.names))
+        rates = tuple(each.rate for each in self.tolerance.beyond)
+        self.bets = Bets(len(self.names), self.tolerance.slack, rates)
+        self.names += [each.named for each in self.tolerance.beyond]
 
     def add(self, run: Iterable[Block]) -> None:
         """A further run, with the same config."""
@@ -100,12 +108,14 @@ class Wagers:
                 memories.runs = [self._steps[len(steps.history[row])] for row in sure.rows.tolist()]
                 pasts = memories.follow(sure.step, sure.drawn)
                 q = np.concatenate([sure.others, [tilt(sure.step, pasts) for _, tilt in TILTS]])
-                bets = [
-                    at for at, named in enumerate(self.names) if named in block.networks or named not in self.networks
-                ]
-                self.bets.place(sure.step.p, q, sure.drawn, sure.step.error, shares=sure.shares, bets=bets)
+                kappa = distance_by(sure.step.p, np.asarray(sure.step.error)) if self.tolerance.slack else None
+                some = self.names[: self.bets.count]
+                bets = [at for at, named in enumerate(some) if named in block.networks or named not in self.networks]
+                self.bets.place(sure.step.p, q, sure.drawn, sure.step.error, kappa, shares=sure.shares, bets=bets)
                 self._places += (self.tokens + sure.rows).tolist()
             self.tokens += len(steps.tokens)
+            if block.rare:
+                self.bets.happened(block.rare, len(steps.tokens))
         self.runs += 1
 
     def _sure(self, block: Block) -> "_Sure | None":
@@ -197,10 +207,10 @@ class Wagers:
         return Finding.of_test("draw", stage, judged, message, **figures)
 
 
-def log_likelihood(steps: Steps, reference: Explains) -> float:
-    """Of the drawn tokens, every threshold read generously; -inf if one of them cannot be drawn."""
+def log_likelihoods(steps: Steps, reference: Explains) -> NDArray[np.float64]:
+    """Of each drawn token, every threshold read generously; -inf if it cannot be drawn."""
     scores = reference.last(steps, "generous").scores
-    return float(log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens].sum())
+    return np.asarray(log_softmax(scores, axis=-1)[np.arange(len(steps.tokens)), steps.tokens])
 
 
 def likeliest(config: SamplingConfig, runs: Iterable[Steps], reference: Explains) -> Named | None:
@@ -211,6 +221,6 @@ def likeliest(config: SamplingConfig, runs: Iterable[Steps], reference: Explains
     totals = dict.fromkeys([*looser_configs(config), *other_configs(config)], 0.0)
     for steps in runs:
         for name, other in list(totals):
-            totals[name, other] += log_likelihood(steps.with_config(other), reference)
+            totals[name, other] += float(log_likelihoods(steps.with_config(other), reference).sum())
     best = max(totals, key=lambda pair: totals[pair], default=None)
     return best[0] if best is not None and np.isfinite(totals[best]) else None
