@@ -8,6 +8,7 @@ from scipy.optimize import linprog
 from scipy.special import softmax
 
 from sampler.checks.scoring.alternatives import TILTS, other_configs
+from sampler.checks.scoring.impossible import expected_impossible
 from sampler.checks.scoring.memory import BINS, Memories, Memory, Step
 from sampler.checks.scoring.other_chains import TOKENS, OtherChains
 from sampler.checks.scoring.wagers import Block, Wagers
@@ -347,6 +348,17 @@ def test_the_bets_of_a_run_are_those_of_the_references_probabilities(name):
     np.testing.assert_allclose(wagers.bets.logs, plain.logs, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(wagers.bets._misses, plain.misses, rtol=1e-9, atol=1e-9)
     assert wagers.bets.n == kept > 10
+
+
+def test_impossible_tokens_of_another_chain_are_expected_as_often_as_it_draws_them():
+    """Without min_p each removed token has its share; a colder chain draws none of them."""
+    reference, steps = ReferenceEngine(), run_of(TRUE, 1)
+    without, colder = (steps.with_config(replace(TRUE, **made)) for made in ({"min_p": 0.0}, {"temperature": 0.4}))
+    removed = reference.evaluate(steps)[-1].scores == -np.inf
+    p = softmax(reference.evaluate(without)[-1].scores, axis=-1)
+    assert expected_impossible(steps, without, reference) == pytest.approx(p[removed].sum(), rel=1e-6)
+    assert p[removed].sum() > 0.1
+    assert expected_impossible(steps, colder, reference) == 0
 
 
 @pytest.mark.parametrize("kept", [30, TOKENS - 1, TOKENS, 350])

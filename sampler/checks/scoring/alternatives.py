@@ -17,6 +17,9 @@ FACTORS = (1.06, 1.125, 1.25, 1.5, 2.0)
 LIFTS = (1.0, 2.0, 4.0)
 """Nats by which EOS may be lifted or lowered."""
 
+WINDOWS = (20, 64)
+"""Tokens that penalties look back on by default: in mlx-lm, and in llama.cpp."""
+
 GUIDANCE, BIASED = "other guidance", "likely, rare, low or high ids too often"
 REPEATED = "noise that other requests had"
 
@@ -51,6 +54,38 @@ def looser_configs(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConf
     yield from _filters(config, {"top_p": (1.1, 1.2), "min_p": (0.5, 0.2), "top_k": (2, 4)})
     for stage in sorted(config.active_stages()):
         yield Named(stage, f"no {stage}"), config.without([stage])
+
+
+def causes_alone(
+    config: SamplingConfig, eos_ids: Sequence[int], shortest: int
+) -> Iterator[tuple[Named, SamplingConfig]]:
+    """What explains impossible tokens and is not bet on. shortest: the number of tokens before the earliest EOS."""
+    if "cfg" in config.active_stages():
+        base: CfgConvention = "unconditional" if config.cfg_convention == "conditional" else "conditional"
+        exchanged = replace(config, cfg_convention=base, cfg_weight=-config.cfg_weight)
+        yield Named("cfg", "conditional and unconditional logits exchanged"), exchanged
+    if "repetition_penalty" in config.active_stages() and not config.penalty_window:
+        for window in WINDOWS:
+            named = Named("repetition_penalty", f"a penalty that looks back on {window} tokens")
+            yield named, replace(config, penalty_window=window)
+    for lift in (*LIFTS, 2 * LIFTS[-1]):
+        for size in (-lift, lift):
+            yield _lifted(size), _with(config, "logit_bias", {**config.logit_bias, **dict.fromkeys(eos_ids, size)})
+    yield Named("stop", "EOS suppressed"), _with(config, "suppressed_tokens", (*config.suppressed_tokens, *eos_ids))
+    if shortest > config.min_new_tokens:
+        named = Named("stop", f"EOS suppressed at first, for at most {shortest} tokens")
+        yield named, _with(config, "min_new_tokens", shortest)
+
+
+def _with(config: SamplingConfig, stage: Stage, value: Any) -> SamplingConfig:
+    """With an optional stage, which comes behind guidance in an order that lacks it."""
+    behind = config.order.index("cfg") + 1 if "cfg" in config.order else 0
+    order = config.order if stage in config.order else (*config.order[:behind], stage, *config.order[behind:])
+    return replace(config, order=order, **{stage: value})
+
+
+def _lifted(size: float) -> Named:
+    return Named("stop", f"EOS {'lifted' if size > 0 else 'lowered'} by {abs(size):g} nats", EOS, size)
 
 
 def _filters(
@@ -120,11 +155,7 @@ def _sometimes_best(step: Step, before: Pasts) -> Array:  # noqa: ARG001
 
 
 TILTS: tuple[tuple[Named, Tilt], ...] = (
-    *(
-        (Named("stop", f"EOS {'lifted' if size > 0 else 'lowered'} by {abs(size):g} nats", EOS, size), _lift(size))
-        for lift in LIFTS
-        for size in (-lift, lift)
-    ),
+    *((_lifted(size), _lift(size)) for lift in LIFTS for size in (-lift, lift)),
     (Named("draw", "likely tokens too often", BIASED), _ranked(2, lambda step: step.rank_edges, low=True)),
     (Named("draw", "rare tokens too often", BIASED), _ranked(2, lambda step: step.rank_edges, low=False)),
     (Named("draw", "low ids too often", BIASED), _ranked(2, lambda step: step.id_edges, low=True)),

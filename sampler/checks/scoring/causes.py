@@ -5,7 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from sampler.checks.scoring.alternatives import looser_configs, other_configs
+from scipy.stats import poisson
+
+from sampler.checks.scoring.alternatives import causes_alone, looser_configs, other_configs
+from sampler.checks.scoring.impossible import expected_impossible
 from sampler.checks.scoring.knobs import Knob, difference, differing, estimated
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import Score
@@ -13,6 +16,9 @@ from sampler.config import SamplingConfig
 
 CANDIDATES = 3
 """The likeliest causes, each of which is named only if the runs do not reject it."""
+
+UNLIKELY = 0.01
+"""The false-alarm rate at which runs reject a cause: to name one takes less proof than to accuse an engine."""
 
 FITTED = 3.0
 """Nats by which a fitted value has to be likelier than one that was in the table before."""
@@ -97,6 +103,9 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
         chains.setdefault(config, Way(named, config))
     ways = [*chains.values()]
     ways += [Way(named, config, fitted=True) for named, config in estimated_configs(score.config, knobs)]
+    ended = (run.tokens for run in score.runs if run.tokens and run.tokens[-1] in score.eos_ids)
+    shortest = min((len(tokens) - 1 for tokens in ended), default=0)
+    ways += [Way(named, config) for named, config in causes_alone(score.config, score.eos_ids, shortest)]
     ways += [Way(named, score.config, named) for named in score.runs[0].networks(None)]
     likelihoods = [_likelihood(score, way) for way in ways]
     bets = score.wagers.bets
@@ -107,7 +116,16 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
     best = sorted(range(len(ways)), key=lambda at: -likelihoods[at])[:CANDIDATES]
     likely = (ways[at] for at in best if likelihoods[at] > -math.inf)
     rest = found if score.wagers.rejected and bets.best >= bets.count else None
-    return next((way.named for way in likely if not _under(score, way).decided), rest)
+    return next((way.named for way in likely if not _too_few(score, way) and not _under(score, way).decided), rest)
+
+
+def _too_few(score: Score, way: Way) -> bool:
+    """Whether there are fewer impossible tokens than draws of a cause would have."""
+    expected, edges = 0.0, (score.edges, *score.wider)[-1]
+    for run in score.runs:
+        pairs = zip(run.steps(score.config), run.under(way.network).steps(way.config), strict=True)
+        expected += sum(expected_impossible(*pair, edges) for pair in pairs)
+    return bool(poisson.cdf(len(score.impossible), expected) <= UNLIKELY)
 
 
 def _likelihood(score: Score, way: Way) -> float:
@@ -126,7 +144,9 @@ def _likelihood(score: Score, way: Way) -> float:
 
 def _under(score: Score, way: Way) -> Score:
     """The same runs scored as if they had been drawn in another way."""
-    other = replace(score, config=way.config, checked=0, impossible=[], proof=None, wrong=[], runs=[])
+    other = replace(
+        score, config=way.config, alpha=UNLIKELY, networks=(), checked=0, impossible=[], proof=None, wrong=[], runs=[]
+    )
     for run in score.runs:
         other.add(run.under(way.network))
         if other.decided:

@@ -23,10 +23,11 @@ def _support(score: Score, causes: Explanation) -> Finding:
         message = f"each of the {score.checked:,} tokens is one that the reference can draw{score.tolerance.note}"
         return Finding(LEVEL, "draw", "passed", score.checked, message, statistic=0, bound=0)
     first = score.impossible[0]
+    ends = all(one.token in score.eos_ids for one in score.impossible)
     count = len(score.impossible)
     of_all = f"{count} of {score.checked:,} tokens are; {score.proof:,} were enough"
     message = f"impossible: {first}; {of_all}{score.tolerance.note}"
-    stage = causes.cause.stage if causes.cause else first.stage
+    stage = causes.cause.stage if causes.cause else "stop" if ends else "draw"
     return Finding(LEVEL, stage, "failed", score.checked, message + causes.text, statistic=count, bound=0)
 
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from sampler.engines.base import Evaluation, Explains
 from sampler.requests import Steps
@@ -40,6 +41,15 @@ def impossible_tokens(run: str, steps: Steps, may: np.ndarray, reference: Explai
         Impossible(run, int(places[index]), int(token), *_removed(states, index, int(token)))
         for index, token in enumerate(chosen.tokens.tolist())
     ]
+
+
+def expected_impossible(steps: Steps, drawn: Steps, reference: Explains) -> float:
+    """How many tokens would be impossible at `steps` if they came from the chain and logits of the same steps `drawn`.
+
+    Those at the edge, which may be possible, do not count.
+    """
+    may = reference.bounds(steps)[1]
+    return float(softmax(reference.last(drawn, "strict").scores, axis=-1)[~may].sum())
 
 
 class Removal(NamedTuple):
