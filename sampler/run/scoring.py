@@ -52,7 +52,7 @@ class Model:
     rules: Rules = field(default_factory=dict)
     networks: bool = True
 
-    @property
+    @cached_property
     def info(self) -> EngineInfo:
         return self.engine.info
 
@@ -86,7 +86,8 @@ class Model:
     def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:
         """A run whose logits are computed when they are asked for, and kept."""
         forced = _Forced(self, request, tokens)
-        return Run(name, tokens, stop_reason, forced, forced.networks if self.networks else no_networks)
+        networks = forced.networks if self.networks else no_networks
+        return Run(name, tokens, stop_reason, forced, networks, request.max_new_tokens)
 
 
 @dataclass(frozen=True)

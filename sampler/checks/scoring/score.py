@@ -33,6 +33,7 @@ class Run:
     """One run to score. name: for messages. tokens: with EOS where it ended. steps: its steps under a config.
 
     networks: gives the same with the logits of networks that do something else, of so many first tokens, or of all.
+    most: how many tokens were asked for at most; 0 if that is unknown.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Run:
     stop_reason: StopReason
     steps: Scorer = field(repr=False)
     networks: Callable[[int | None], Mapping[Named, Scorer]] = field(default=no_networks, repr=False)
+    most: int = 0
 
     def under(self, network: Named | None) -> "Run":
         """The run as one of another network; None: as it is."""
@@ -129,7 +131,7 @@ class Score:
 
         What went before decides it, so that the bets stay valid; each network costs a forward pass.
         """
-        if not self.networks or len(self.runs) * NETWORK_FIRST > NETWORK_TOKENS:
+        if not self.networks or self.decided or len(self.runs) * NETWORK_FIRST > NETWORK_TOKENS:
             return {}
         excluded = dict(zip(self.wagers.names, self.wagers.detected, strict=True))
         return {named: steps for named, steps in run.networks(NETWORK_FIRST).items() if not excluded.get(named, True)}
@@ -157,3 +159,5 @@ def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int]) -> Iterator[str]
         yield f"{run.name} says {run.stop_reason}, but its last token is {last}"
     if run.stop_reason == "length" and last in eos_ids:
         yield f"{run.name} ends with EOS, but says length"
+    if run.stop_reason == "length" and 0 < len(run.tokens) < run.most:
+        yield f"{run.name} says length after {len(run.tokens)} tokens; {run.most} were asked for"
