@@ -36,7 +36,7 @@ UNSEEN = "Finch speaks much as before, so that its runs do not show it; one run 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which texts, how many runs of each. least, most: their true lengths in tokens."""
+    """Which texts, how many runs of each. least, most: their true lengths in tokens. first: of each language."""
 
     name: str
     group: str
@@ -44,12 +44,14 @@ class Plan:
     runs: int
     least: int
     most: int
+    first: int = 0
 
     @property
     def prompts(self) -> list[Prompt]:
-        """The first fitting texts of each language in turn, the same ones in every plan of a group."""
+        """Fitting texts of each language in turn, the same ones in every plan of a group that begins at one place."""
         fitting = [prompt for prompt in finch.prompts(self.group) if self.least <= prompt.tokens <= self.most]
         by_language = [[prompt for prompt in fitting if prompt.language == each] for each in LANGUAGES]
+        by_language = [row[self.first % len(row) :] + row[: self.first % len(row)] for row in by_language]
         turns = [row[turn] for turn in range(max(map(len, by_language))) for row in by_language if turn < len(row)]
         return turns[: self.texts]
 

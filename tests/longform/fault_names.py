@@ -1,0 +1,86 @@
+"""What a wrong generator may be called: the right stages and causes of each fault, from its description alone.
+
+A name is `stage: cause` as in a message of scoring, and a fault's names are a pattern that matches its beginning. The
+tables of scoring have no row for a fault without a pattern; it is right to call such a fault nothing.
+"""
+
+STOP, GUIDANCE, PENALTY, TEMPERATURE = "stop:", "cfg:", "repetition_penalty:", "temperature:"
+
+SAME_NOISE = "(seed|draw): the (noise|uniform numbers) of (the steps before|other requests)"
+"""Noise comes again: in the same run, or in other ones."""
+
+ONE_NOISE = f"{SAME_NOISE}|draw: other odds"
+"""One noise for every step makes the same tokens win, whatever their odds."""
+
+NAMES = {
+    "never_ends": STOP,
+    "ends_early": STOP,
+    "eos_gains_with_every_token": STOP,
+    "holds_eos_back_for_60_tokens": STOP,
+    "eos_is_exempt_from_the_filters": STOP,
+    "is_cut_at_20_tokens": STOP,
+    "says_eos_without_it": STOP,
+    "goes_on_after_the_first_eos": STOP,
+    "a_guard_cuts_hanging_ends": f"alignment:|{STOP}",
+    "rotary_is_one_ahead_after_the_prefill": "",
+    "rotary_counts_in_twos": "",
+    "rotary_stays_at_0": "",
+    "rotary_starts_anew_every_25_positions": "",
+    "upper_layers_are_one_ahead": "",
+    "speech_stays_at_position_0": "",
+    "speech_is_one_position_behind": "position: speech positions one behind",
+    "speech_positions_wrap_at_16": "",
+    "unconditional_row_keeps_the_text": GUIDANCE,
+    "guides_from_the_unconditional_row": GUIDANCE,
+    "guides_by_the_other_convention": GUIDANCE,
+    "drops_guidance_after_8_tokens": GUIDANCE,
+    "warms_up_along_the_run": TEMPERATURE,
+    "cools_down_along_the_run": TEMPERATURE,
+    "drops_min_p": "min_p:",
+    "loops_over_1": "",
+    "loops_over_2": "",
+    "loops_over_3": "",
+    "loops_over_7": "",
+    "loops_over_16": "",
+    "loops_over_32": "",
+    "loops_over_64": "",
+    "loops_over_1_with_noise": "",
+    "loops_over_7_with_noise": "",
+    "loops_over_32_with_noise": "",
+    "swaps_the_rows_of_the_cache": "",
+    "takes_the_cache_of_its_neighbour": "",
+    "remembers_48_positions": "",
+    "remembers_192_positions": "",
+    "leaves_holes_in_the_cache": "",
+    "first_step_overwrites_the_prefill": "position: one BOS in place of two",
+    "reads_the_cache_one_short": "",
+    "overwrites_the_step_before": "",
+    "attends_three_times_as_sharply": "",
+    "feeds_the_token_before_the_last": "",
+    "feeds_every_tenth_token_twice": "",
+    "loses_the_first_token": "",
+    "seeds_anew_at_every_step": ONE_NOISE,
+    "seeds_anew_with_its_own_seed": ONE_NOISE,
+    "seeds_by_a_slow_clock": SAME_NOISE,
+    "freezes_noise_for_all_runs": SAME_NOISE,
+    "takes_the_seed_modulo_2": SAME_NOISE,
+    "seeds_by_the_slot": SAME_NOISE,
+    "draws_without_noise": f"{TEMPERATURE}|draw: (likely tokens|the likeliest token)",
+    "enlarges_noise": f"{TEMPERATURE}|draw: rare tokens",
+    "misses_the_second_bos": "position: one BOS in place of two",
+    "misses_both_bos": "",
+    "reads_the_text_of_another_row": "",
+    "text_lacks_its_start": "position: no start id of the text",
+    "text_lacks_its_stop": "position: no stop id of the text",
+    "text_is_cut_at_24_ids": "",
+    "text_is_fed_twice": "",
+    "voice_is_another_one": "",
+    "voice_has_no_prompt": "position: no voice prompt",
+    "voice_is_excited": "position: full emotion",
+    "language_is_that_of_another_row": "",
+    "penalty_does_nothing": PENALTY,
+    "penalty_forgets_at_each_chunk": PENALTY,
+    "penalty_sees_20_tokens": PENALTY,
+    "penalty_sees_all_rows_of_the_batch": PENALTY,
+    "penalty_sees_the_row_before": PENALTY,
+}
