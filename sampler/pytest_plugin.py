@@ -115,6 +115,7 @@ def finish(session: pytest.Session) -> None:
 def _properties(reporter: Any) -> dict[tuple[str, str, str], Any]:
     """What tests and cells reported, once each: a report occurs for each phase of a test."""
     reports = [report for kind in ("passed", "failed", "skipped") for report in reporter.getreports(kind)]
+    reports = [report for report in reports if isinstance(report, pytest.TestReport)]  # a module may be skipped whole
     return {(report.nodeid, name, str(value)): value for report in reports for name, value in report.user_properties}
 
 

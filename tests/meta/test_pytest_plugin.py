@@ -115,6 +115,13 @@ def test_an_engine_that_leaves_is_the_verdict_of_its_cells_and_no_items_are_no_s
     assert pytest_run("small.toml", "--timeout=-1", folder=folder).returncode != 0
 
 
+def test_a_module_may_be_skipped_whole(folder):
+    (folder / "test_later.py").write_text("import pytest\n\npytest.skip('later', allow_module_level=True)\n")
+    result = pytest_run("test_later.py", folder=folder)
+    assert "1 x later" in result.stdout
+    assert "Error" not in result.stdout + result.stderr
+
+
 def test_a_mistake_in_a_matrix_is_one_line(folder):
     result = pytest_run("wrong.toml", folder=folder)
     assert result.returncode == 2
