@@ -63,6 +63,16 @@ def test_the_port_is_caught_its_stage_named_and_the_line_shows_it_again(tmp_path
     assert "allowed: failed (stage draw)" in again.stdout
 
 
+def test_one_run_of_the_ports_tokens_says_what_is_wrong(tmp_path):
+    (tokens,) = runs("port", 0.8)[TEXTS[0]]
+    file = tmp_path / "port.jsonl"
+    line = {"prompt": "en-sentence-000", "tokens": list(tokens), "stop_reason": "length"}
+    file.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    result = sampler("check", file, "--against", "core")
+    assert result.returncode == 1, result.stderr
+    assert "it looks like the place of the drawn token in the sorted order in place of its id" in result.stdout
+
+
 @pytest.mark.nightly("the port speaks to its cap in every cell; `sampler run` catches it by day")
 def test_sampler_check_disagrees_with_the_port_and_names_it_and_its_loop(tmp_path):
     path = tmp_path / "report.json"

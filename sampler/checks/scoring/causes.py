@@ -44,6 +44,12 @@ class Way(NamedTuple):
 
 NOTHING = Named("", "nothing")
 
+PLACES = Named("draw", "the place of the drawn token in the sorted order in place of its id")
+"""What comes of indices into sorted scores that are not mapped back to ids; so began this suite."""
+
+LEAST_PLACES = 20
+"""Tokens that have to be places of kept tokens, at least; by chance few ids are as small."""
+
 
 class Explanation(NamedTuple):
     """The cause, if one is known. knobs: the parameters that differ, in a sentence. tokens: from how many of them."""
@@ -98,6 +104,8 @@ def explained(score: Score) -> Explanation:
 
 def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
     """What an engine does otherwise that makes these tokens likeliest and is not rejected itself."""
+    if score.impossible and _are_places(score):
+        return PLACES
     chains: dict[SamplingConfig, Way] = {}  # two rows of the tables may be one chain
     for named, config in (*looser_configs(score.config), *other_configs(score.config)):
         chains.setdefault(config, Way(named, config))
@@ -117,6 +125,14 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
     likely = (ways[at] for at in best if likelihoods[at] > -math.inf)
     rest = found if score.wagers.rejected and bets.best >= bets.count else None
     return next((way.named for way in likely if not _too_few(score, way) and not _under(score, way).decided), rest)
+
+
+def _are_places(score: Score) -> bool:
+    """Whether every one of the first tokens is below the number of tokens that its step may keep."""
+    first = [steps for run in score.runs for steps in run.steps(score.config)][:1]
+    tokens = sum(len(steps.tokens) for steps in first)
+    kept = ((score.edges.bounds(steps)[1].sum(axis=-1), steps.tokens) for steps in first)
+    return tokens >= LEAST_PLACES and all(bool((drawn < count).all()) for count, drawn in kept)
 
 
 def _too_few(score: Score, way: Way) -> bool:
