@@ -88,8 +88,8 @@ def test_the_tolerance_holds_for_every_alternative(dtype, config, texts):
         assert (found.shares[:-1] <= rates).all(), name
 
 
-def test_float32_would_not_do_for_half_precision():
-    """The measurement shows it where a class is too narrow."""
+def test_the_measurement_detects_a_class_that_is_too_narrow():
+    """Rates of rare tokens a tenth of float16's, for bfloat16."""
     found = measure("bfloat16", ASKED, 1)["core"]
     narrow = np.array([each.rate for each in TOLERANCES["float16"].beyond]) / 10
     assert max(found.sums(narrow)) > TOLERANCES["bfloat16"].slack
@@ -114,8 +114,8 @@ def test_the_command_takes_the_precision_and_repeats_it(tmp_path):
     verdicts = json.loads(report.read_text(encoding="utf-8"))["verdicts"]
     impossible = next(verdict for verdict in verdicts if verdict["check"] == "impossible")
     assert (impossible["outcome"], "in float16's tolerance" in impossible["message"]) == ("passed", True)
-    given = TokenFileRun(file, "core", tolerance=TOLERANCES["float16"])
-    assert given.reproduce.endswith("--against core --precision float16")
+    again = TokenFileRun(file, "core", tolerance=TOLERANCES["float16"]).reproduce
+    assert again.endswith("--against core --precision float16")
 
 
 @pytest.mark.parametrize(
