@@ -69,10 +69,11 @@ def test_tokens_of_the_model_are_possible_and_too_few_to_agree(tmp_path):
         ({"min_p": 0.0}, "min_p", "it looks like no min_p"),
         ({"repetition_penalty": 1.0}, "repetition_penalty", "it looks like no repetition_penalty"),
         ({"temperature": 1.1}, "temperature", "it looks like a temperature near 1."),
-        ({"min_new_tokens": 60}, "stop", "it looks like EOS suppressed at first, for at most 6"),
+        ({"min_new_tokens": 99}, "stop", "it looks like EOS suppressed at first, for at most "),
+        ({"penalty_window": 9}, "repetition_penalty", "it looks like a penalty that misses a part of the history"),
         ({"cfg_weight": -0.5, "cfg_convention": "unconditional"}, "cfg", "unconditional logits exchanged"),
     ],
-    ids=["min_p dropped", "penalty off", "temperature", "EOS held back", "rows exchanged"],
+    ids=["min_p dropped", "penalty off", "temperature", "EOS held back", "short memory", "rows exchanged"],
 )
 def test_another_chain_is_proved_and_named(tmp_path, made, stage, words):
     code, verdicts, report = checked(tmp_path, lines(2, **made))

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from scipy.stats import poisson
+import numpy as np
+from scipy.stats import binom, poisson
 
 from sampler.checks.scoring.alternatives import causes_alone, looser_configs, other_configs
 from sampler.checks.scoring.impossible import expected_impossible
@@ -43,6 +44,7 @@ class Way(NamedTuple):
 
 
 NOTHING = Named("", "nothing")
+FORGETFUL = Named("repetition_penalty", "a penalty that misses a part of the history")
 
 PLACES = Named("draw", "the place of the drawn token in the sorted order in place of its id")
 """What comes of indices into sorted scores that are not mapped back to ids; so began this suite."""
@@ -123,8 +125,9 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
         return found
     best = sorted(range(len(ways)), key=lambda at: -likelihoods[at])[:CANDIDATES]
     likely = (ways[at] for at in best if likelihoods[at] > -math.inf)
-    rest = found if score.wagers.rejected and bets.best >= bets.count else None
-    return next((way.named for way in likely if not _too_few(score, way) and not _under(score, way).decided), rest)
+    named = (way.named for way in likely if not _too_few(score, way) and not _under(score, way).decided)
+    larger_errors = found if score.wagers.rejected and bets.best >= bets.count else None
+    return next(named, FORGETFUL if _misses_history(score) else larger_errors)
 
 
 def _are_places(score: Score) -> bool:
@@ -142,6 +145,20 @@ def _too_few(score: Score, way: Way) -> bool:
         pairs = zip(run.steps(score.config), run.under(way.network).steps(way.config), strict=True)
         expected += sum(expected_impossible(*pair, edges) for pair in pairs)
     return bool(poisson.cdf(len(score.impossible), expected) <= UNLIKELY)
+
+
+def _misses_history(score: Score) -> bool:
+    """Whether most impossible tokens came before and only the penalty removes them, more of them than comes again."""
+    spared = repeated = 0
+    without = score.config.without(["repetition_penalty"])
+    for steps in (steps for run in score.runs for steps in run.steps(score.config)):
+        rows = np.arange(len(steps.tokens))
+        again, kept = (of[rows, steps.tokens] for of in (steps.in_history, score.edges.bounds(steps)[1]))
+        free = score.edges.bounds(steps.with_config(without))[1][rows, steps.tokens]
+        spared, repeated = spared + int((again & ~kept & free).sum()), repeated + int(again.sum())
+    count = len(score.impossible)
+    chance = binom.sf(spared - 1, count, repeated / score.checked)
+    return bool(spared > count / 2 and chance <= UNLIKELY)
 
 
 def _likelihood(score: Score, way: Way) -> float:
