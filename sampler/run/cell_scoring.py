@@ -48,7 +48,8 @@ def scored(
             Spoken(f"run {place} ({run.text})", request, run.tokens, run.stop_reason)
             for place, (request, run) in enumerate(zip(requests, runs, strict=True))
         ]
-        return Scoring(model, spoken, alpha, required=required, tolerance=tolerance_of(info.dtype)).findings()
+        tolerance = tolerance_of(info.dtype)
+        return Scoring(model, spoken, alpha, required=required, tolerance=tolerance, whole=True).findings()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything
         return {"impossible": Finding.of_error(LEVEL, "draw", error)}
 

@@ -213,6 +213,8 @@ class Spoken(NamedTuple):
 class Scoring:
     """Runs scored one after the other: a Score for each config and variant, which share alpha equally.
 
+    required: see Wagers. whole: the runs come from the engine itself, so that nobody has stripped their EOS.
+
     A variant that the model cannot follow raises Unsupported: its runs would pass without having been looked at.
     """
 
@@ -222,6 +224,7 @@ class Scoring:
     bounds: Bounds = NO_BOUNDS
     required: float | None = REQUIRED
     tolerance: Tolerance = SINGLE
+    whole: bool = False
 
     def findings(self) -> dict[str, Finding]:
         """The answers by check, the worst of all groups; with the name of its group if there are others."""
@@ -240,6 +243,8 @@ class Scoring:
     @property
     def _stripped(self) -> bool:
         """Whether runs say that they ended with EOS, and none of them has one."""
+        if self.whole:
+            return False
         ended = [run.tokens[-1:] for run in self.runs if run.stop_reason in ("eos", "forced_eos")]
         return bool(ended) and not {token for last in ended for token in last} & set(self.model.info.eos_ids)
 

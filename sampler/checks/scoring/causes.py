@@ -125,9 +125,9 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
         return found
     best = sorted(range(len(ways)), key=lambda at: -likelihoods[at])[:CANDIDATES]
     likely = (ways[at] for at in best if likelihoods[at] > -math.inf)
-    named = (way.named for way in likely if not _too_few(score, way) and not _under(score, way).decided)
+    causes = (way.named for way in likely if not _too_few(score, way) and not _under(score, way).decided)
     larger_errors = found if score.wagers.rejected and bets.best >= bets.count else None
-    return next(named, FORGETFUL if _misses_history(score) else larger_errors)
+    return next(causes, FORGETFUL if _misses_history(score) else larger_errors)
 
 
 def _are_places(score: Score) -> bool:
