@@ -8,14 +8,15 @@ from pathlib import Path
 from sampler.results.report.figures import picture_file
 from tests.duel.measure import COLUMNS, NOTHING, Cell, Duel, Measured
 from tests.duel.picture import picture
-from tests.duel.rows import RIGHT
+from tests.duel.rows import RIGHT, ROWS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence" / "duel.md"
 
 ABOUT = """
 Made by `tox -e duel` with Finch on the MLX core: how many tokens each rival needs to reject an engine at a false-alarm
 rate of 1e-6, {sets} of about {tokens:,} tokens a row, the same ones for every rival. `-`: not seen in them. What judges
-token by token is the median of the sets; MET and whole runs have all of them, KL the first one."""
+token by token is the median of the sets; MET and whole runs have all of them, KL the first one. Measured: {rows} of
+{all} rows."""
 
 RIVALS = """
 **scoring**: `sampler check --against core`, which does not know the noise: the token, bet or end that decides. **With
@@ -95,7 +96,7 @@ def wrapped(items: Iterable[str]) -> list[str]:
 
 def document(rows: Sequence[Measured], duel: Duel) -> str:
     sets = f"{duel.sets} sets" if duel.sets > 1 else "one set"
-    about = ABOUT.format(sets=sets, tokens=duel.tokens).strip()
+    about = ABOUT.format(sets=sets, tokens=duel.tokens, rows=len(rows), all=len(ROWS)).strip()
     rivals = RIVALS.format(null=len(duel.margins["float32"].values)).strip()
     needs = f"What a rival needs stands behind its name; *{NOTHING}*: nothing but tokens, and the model or its runs."
     lines = ["# The duel: scoring and its rivals on the same tokens", "", *textwrap.wrap(about, 119), ""]
