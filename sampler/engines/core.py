@@ -3,21 +3,31 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
 from sampler import chain, finch
-from sampler.alignment import AlignmentStreamAnalyzer
+from sampler.alignment import AlignmentStreamAnalyzer, AnalyzerConfig
 from sampler.config import SamplingConfig
 from sampler.engines.base import EVERYTHING, EngineInfo
 from sampler.generation.generator import Generator
 from sampler.requests import Context, Generation, Logits, Request
 from sampler.t3.checkpoint import load_checkpoint
+from sampler.t3.model import Speech
 from sampler.t3.weights import Dtype
 from sampler.variants import variant
 from sampler.version import __version__
+
+
+class Drawn(NamedTuple):
+    """The tokens of a run, for teacher forcing. prompt: text, or ids from the tokenizer."""
+
+    prompt: str | tuple[int, ...]
+    tokens: Sequence[int]
+    language: str = "en"
 
 
 @dataclass(frozen=True)
@@ -119,36 +129,48 @@ class CoreEngine:
         self, prompt: str | tuple[int, ...], tokens: Sequence[int], language: str = "en", *, guided: bool = True
     ) -> Logits:
         """Teacher-forced logits, conditional and unconditional: (2, len + 1, V); (len + 1, V) without guidance."""
-        return self._forced(self.ids(prompt, language), tokens, (), guided=guided)[0]
-
-    def _forced(
-        self, text: Sequence[int], tokens: Sequence[int], heads: Sequence[tuple[int, int]], *, guided: bool
-    ) -> tuple[Logits, list[mx.array]]:
-        checkpoint = self.generator.checkpoint
-        guided = guided and checkpoint.config.guidance
-        model, bos_count = checkpoint.model, self.generator.bos_count
-        prefix = model.prefix(text, checkpoint.voice, bos_count=bos_count, guided=guided)
-        logits, attention = model.forced(prefix, tokens, heads)
-        return np.array(logits if guided else logits[0]), attention
+        return self.predict_together([Drawn(prompt, tokens, language)], guided=guided)[0][0]
 
     def decided(
         self, prompt: str | tuple[int, ...], tokens: Sequence[int], language: str = "en", *, guided: bool = True
     ) -> tuple[Logits, tuple[str, ...]]:
         """As `predict`, and the flags that the alignment analyzer sets at each of the len + 1 steps."""
-        checkpoint, analyzer = self.generator.checkpoint, self.generator.analyzer
-        if analyzer is None:
-            return self.predict(prompt, tokens, language, guided=guided), ()
-        text = self.ids(prompt, language)
-        logits, attention = self._forced(text, tokens, checkpoint.config.aligned_heads, guided=guided)
+        return self.predict_together([Drawn(prompt, tokens, language)], guided=guided, analyzed=True)[0]
+
+    def predict_together(
+        self, runs: Sequence[Drawn], *, guided: bool = True, analyzed: bool = False
+    ) -> list[tuple[Logits, tuple[str, ...]]]:
+        """As `predict`, for several runs in one pass; what their texts begin alike with is computed once.
+
+        analyzed: with the flags that the alignment analyzer sets at each step; without one there are none.
+        """
+        checkpoint, bos_count = self.generator.checkpoint, self.generator.bos_count
+        model, voice, analyzer = checkpoint.model, checkpoint.voice, self.generator.analyzer if analyzed else None
+        guided = guided and checkpoint.config.guidance
+        texts = [tuple(self.ids(run.prompt, run.language)) for run in runs]
+        prefixes = {
+            text: model.prefix(text, voice, bos_count=bos_count, guided=guided) for text in dict.fromkeys(texts)
+        }
+        speech = [Speech(prefixes[text], run.tokens) for text, run in zip(texts, runs, strict=True)]
+        results = []
+        forced = model.forced_together(speech, checkpoint.config.aligned_heads if analyzer else ())
+        for (logits, attention), text, run in zip(forced, texts, runs, strict=True):
+            flags = () if analyzer is None else self._flags(analyzer, attention, text, run.tokens)
+            results.append((np.asarray(logits if guided else logits[0]), flags))
+        return results
+
+    def _flags(
+        self, analyzer: AnalyzerConfig, attention: Sequence[mx.array], text: Sequence[int], tokens: Sequence[int]
+    ) -> tuple[str, ...]:
+        checkpoint = self.generator.checkpoint
         columns = checkpoint.model.text_columns(text, checkpoint.voice)
         state = AlignmentStreamAnalyzer(analyzer, 1, checkpoint.config.eos_id)
         state.start(0, len(text))
         heads = [np.array(rows[:, columns], dtype=np.float32) for rows in attention]
         drawn = [checkpoint.config.bos_id, *tokens]
-        flags = tuple(
+        return tuple(
             state.step([0], [[rows[step] for rows in heads]], [token]).flags(0) for step, token in enumerate(drawn)
         )
-        return logits, flags
 
     def ids(self, prompt: str | tuple[int, ...], language: str) -> Sequence[int]:
         """The text's ids, with start and stop if the model has them."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,6 @@ from sampler.checks.scoring.score import Run, Score, Scorer, no_networks
 from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.checks.scoring.wagers import REQUIRED
 from sampler.checks.steps.recorded import STEPS_AT_ONCE, decided
-from sampler.checks.steps.teacher import predicted
 from sampler.checks.verdict import OUTCOMES, Finding
 from sampler.config import SamplingConfig
 from sampler.engines.base import Engine, EngineInfo, Predicts
@@ -31,6 +31,7 @@ from sampler.engines.rules import Rules
 from sampler.errors import EngineError, TokensError
 from sampler.requests import Context, Logits, Request, Steps, StopReason
 from sampler.results.store.tokens import TokenLine
+from sampler.run.ahead import Ahead, Predicted
 from sampler.run.networks import OTHER_NETWORKS, other_logits
 
 NAMING = 600
@@ -81,13 +82,31 @@ class Model:
         )
         size, ends = self.info.vocab_size or 0, self.info.eos_ids
         networks = OTHER_NETWORKS if self.networks and isinstance(self.engine, CoreEngine) else ()
-        return Score(config, alpha, edges, reference, size, ends, stripped, networks, required, tolerance, wider)
+        return Score(
+            config, alpha, edges, reference, size, ends, stripped, networks, required, tolerance, wider, self.positions
+        )
 
     def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:
-        """A run whose logits are computed when they are asked for, and kept."""
-        forced = _Forced(self, request, tokens)
-        networks = forced.networks if self.networks else no_networks
-        return Run(name, tokens, stop_reason, forced, networks, request.max_new_tokens)
+        """A run whose logits are computed when they are asked for."""
+        return next(self.scored([Spoken(name, request, tokens, stop_reason)]))
+
+    def scored(self, runs: Sequence["Spoken"]) -> Iterator[Run]:
+        """Runs of one config, whose logits are computed when they are asked for, with those of some of the next."""
+        assert isinstance(self.engine, Predicts)  # noqa: S101 - as `reference_model` has made sure
+        size = self.info.vocab_size or 0
+        valid = (tuple(takewhile(lambda token: 0 <= token < size, run.tokens[: self.positions])) for run in runs)
+        given = [(run.request, tokens) for run, tokens in zip(runs, valid, strict=True)]
+        guided = self.info.cfg and "cfg" in runs[0].request.config.active_stages()
+        ahead = Ahead(self.engine, given, guided)
+        for place, (run, (request, tokens)) in enumerate(zip(runs, given, strict=True)):
+            forced = _Forced(self, request, tokens, guided, partial(ahead.of, place))
+            networks = forced.networks if self.networks else no_networks
+            yield Run(run.name, run.tokens, run.stop_reason, forced, networks, run.request.max_new_tokens)
+
+    @property
+    def positions(self) -> int | None:
+        """The most tokens that a run can have; None: not known."""
+        return self.engine.generator.checkpoint.config.speech_positions if isinstance(self.engine, CoreEngine) else None
 
 
 @dataclass(frozen=True)
@@ -96,32 +115,14 @@ class _Forced:
 
     model: Model
     request: Request
-    given: tuple[int, ...]
-
-    @cached_property
-    def tokens(self) -> tuple[int, ...]:
-        size = self.model.info.vocab_size or 0
-        wrong = next((step for step, token in enumerate(self.given) if not 0 <= token < size), None)
-        return self.given[:wrong]
+    tokens: tuple[int, ...]
+    guided: bool
+    predicted: Callable[[], Predicted]
 
     @property
-    def guided(self) -> bool:
-        return self.model.info.cfg and "cfg" in self.request.config.active_stages()
-
-    @cached_property
-    def _predicted(self) -> tuple[Logits, Sequence[str]]:
-        """The logits (T, 2 with guidance else 1, V), and what the analyzer says at each step, if the model has one."""
-        engine, request, guided = self.model.engine, self.request, self.guided
-        if isinstance(engine, CoreEngine) and engine.analyzes and "alignment" in request.config.order:
-            rows, flags = engine.decided(request.prompt, self.tokens[:-1], request.language, guided=guided)
-            return np.ascontiguousarray((rows if rows.ndim == 3 else rows[None]).transpose(1, 0, 2)), flags
-        assert isinstance(engine, Predicts)  # noqa: S101 - as `reference_model` has made sure
-        return predicted(engine, request, self.tokens[:-1], guided=guided), ()
-
-    @cached_property
     def logits(self) -> Logits:
-        """After the analyzer's decisions: (T, 2 with guidance else 1, V)."""
-        logits, flags = self._predicted
+        """After the analyzer's decisions, where the model has one: (T, 2 with guidance else 1, V)."""
+        logits, flags = self.predicted()
         return decided(logits, flags, self.model.info.eos_ids)
 
     def networks(self, first: int | None = None) -> dict[Named, Scorer]:
@@ -134,7 +135,7 @@ class _Forced:
 
     def _others(self, logits: Callable[[], Logits], config: SamplingConfig) -> Iterator[Steps]:
         """As if the analyzer decided what it decides with the right network."""
-        _, flags = self._predicted
+        _, flags = self.predicted()
         theirs = logits()
         return self._steps(decided(theirs, flags[: len(theirs)], self.model.info.eos_ids), config)
 
@@ -251,14 +252,14 @@ class Scoring:
     def _score(self, variant: str, config: SamplingConfig, runs: Sequence[Spoken], alpha: float, start: float) -> Score:
         model = self.model.variant(variant) if variant else self.model
         score = model.score(config, alpha, self.tolerance, stripped=self._stripped, required=self.required)
-        for run in runs:
+        for run in model.scored(runs):
             if score.decided and score.checked >= NAMING:
                 break
             if self.bounds.runs is not None and len(score.runs) >= self.bounds.runs:
                 break
             if self.bounds.minutes is not None and time.monotonic() - start > 60 * self.bounds.minutes:
                 break
-            score.add(model.run(run.name, run.request, run.tokens, run.stop_reason))
+            score.add(run)
         return score
 
 

@@ -20,6 +20,9 @@ TILE = 32
 BLOCK = 8
 """Channels, or positions, added to a sum at once: the sum is read and written this many times less often."""
 
+QUERIES = 8
+"""Positions of one sequence that are scored together."""
+
 LOWEST = np.float32(-87.0)
 """exp of less is nearly 0 in float32: 1.6e-38 is the smallest result here."""
 
@@ -121,6 +124,16 @@ def _turn(row, cosine, sine, turned):  # type: ignore[no-untyped-def] # noqa: AN
 
 
 @partial(machine_code, fastmath=True)
+def _turn_at(row, cosine, sine, place, turned):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Rotate by the angles of a place, unless the tables are empty."""
+    if cosine.size:
+        _turn(row, cosine[place], sine[place], turned)
+    else:
+        for channel in range(row.size):
+            turned[channel] = row[channel]
+
+
+@partial(machine_code, fastmath=True)
 def attend(  # type: ignore[no-untyped-def] # noqa: ANN201
     joint: NDArray[np.float32],
     cosine: NDArray[np.float32],
@@ -178,43 +191,64 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201
 
 
 @partial(machine_code, fastmath=True)
-def attend_causally(  # type: ignore[no-untyped-def] # noqa: ANN201
+def attend_causally(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
     queries: NDArray[np.float32],
     keys: NDArray[np.float32],
     values: NDArray[np.float32],
+    cosine: NDArray[np.float32],
+    sine: NDArray[np.float32],
+    spans: NDArray[np.int64],
+    places: NDArray[np.int64],
     first: int,
     last: int,
     mixed: NDArray[np.float32],
 ):
-    """Attention of the last positions to themselves and those before them, of pairs of row and head `first` to `last`.
+    """Attention of the last positions of sequences to themselves and those before, of pairs `first` to `last`.
 
-    queries: (rows, heads, count, head_size), of the last `count` positions; keys, values: (rows, heads, length,
-    head_size). mixed: result, (rows, count, heads, head_size). A pair is row * heads + head; a position's result
-    depends on no other query.
+    queries: (N, parts, heads, head_size); keys, values: (M, parts, heads, head_size), where parts is 1, or 3 for
+    queries, keys and values side by side. cosine, sine: of all places, (M, head_size); empty if nothing is to be
+    rotated. spans: for each sequence the row of its first query, the number of its queries, and where the rows of its
+    keys begin in `places` and how many they are, (S, 4). mixed: result, (N, heads, head_size). A pair is span * heads +
+    head; a position's result depends on no other query. A tile is read for QUERIES positions, since the keys of a long
+    sequence do not fit into a processor's first cache.
     """
-    heads, count, size = queries.shape[1:]
-    length = keys.shape[2]
-    tiles = (length + TILE - 1) // TILE
-    apart = np.zeros((tiles, size, TILE), np.float32)
-    scores, bits = np.empty(tiles * TILE, np.float32), np.empty(tiles * TILE, np.int32)
-    query, sums = np.empty(size, np.float32), np.empty(size, np.float32)
-    scale = _float32(1.0 / np.sqrt(size))
+    heads, size = queries.shape[2:]
+    of_key, of_value = keys.shape[1] // 2, values.shape[1] - 1
+    most = (spans[:, 3].max() + TILE - 1) // TILE * TILE
+    apart, own = np.zeros((most // TILE, size, TILE), np.float32), np.empty((most, size), np.float32)
+    scores, bits = np.empty((QUERIES, most), np.float32), np.empty(most, np.int32)
+    query, sums = np.empty((QUERIES, size), np.float32), np.empty((QUERIES, size), np.float32)
+    key, shares, scale = np.empty(size, np.float32), np.empty(QUERIES, np.float32), _float32(1.0 / np.sqrt(size))
     for pair in range(first, last):
-        row, head = pair // heads, pair % heads
+        head = pair % heads
+        row, count, start, length = spans[pair // heads]
         for position in range(length):
+            place = places[start + position]
+            _turn_at(keys[place, of_key, head], cosine, sine, place, key)
             for channel in range(size):
-                apart[position // TILE, channel, position % TILE] = keys[row, head, position, channel]
-        for place in range(count):
-            position = length - count + place
-            for channel in range(size):
-                query[channel] = queries[row, head, place, channel] * scale
-            for tile in range(position // TILE + 1):
-                _score(query, apart[tile], scores[tile * TILE : (tile + 1) * TILE])
-            share = _float32(1.0) / _softmax(scores, bits, position + 1)
-            sums[:] = _float32(0.0)
-            _mix(scores, values[row, head], position + 1, sums)
-            for channel in range(size):
-                mixed[row, place, head, channel] = sums[channel] * share
+                apart[position // TILE, channel, position % TILE] = key[channel]
+                own[position, channel] = values[place, of_value, head, channel]
+        for begin in range(0, count, QUERIES):
+            many = min(QUERIES, count - begin)
+            seen = length - count + begin + 1  # positions that the first of these queries sees
+            tiles = (seen + many + TILE - 2) // TILE
+            for at in range(many):
+                _turn_at(queries[row + begin + at, 0, head], cosine, sine, places[start + seen + at - 1], query[at])
+                for channel in range(size):
+                    query[at, channel] *= scale
+                    sums[at, channel] = _float32(0.0)
+            for tile in range(tiles):
+                for at in range(many):
+                    _score(query[at], apart[tile], scores[at, tile * TILE : (tile + 1) * TILE])
+            for at in range(many):
+                shares[at] = _float32(1.0) / _softmax(scores[at], bits, seen + at)
+            for tile in range(tiles):
+                for at in range(many):
+                    here = slice(tile * TILE, (tile + 1) * TILE)
+                    _mix(scores[at, here], own[here], max(0, min(TILE, seen + at - tile * TILE)), sums[at])
+            for at in range(many):
+                for channel in range(size):
+                    mixed[row + begin + at, head, channel] = sums[at, channel] * shares[at]
 
 
 @partial(machine_code, fastmath=True)

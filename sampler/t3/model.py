@@ -1,18 +1,27 @@
 """T3: text and voice in, speech-token logits out."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from sampler.errors import ConfigError, TextError
 from sampler.t3.activations import compiled
-from sampler.t3.backbone import AttentionRequest, Backbone
-from sampler.t3.cache import KeyValueCache
+from sampler.t3.backbone import Backbone
+from sampler.t3.branches import Branches
 from sampler.t3.conditioning import Conditioning, Voice
 from sampler.t3.config import T3Config
 from sampler.t3.gpt2 import GPT2
 from sampler.t3.llama import Llama
+
+
+class Speech(NamedTuple):
+    """Tokens after a prefix (rows, L, D). first: the position of the first token."""
+
+    prefix: mx.array
+    tokens: Sequence[int]
+    first: int = 1
 
 
 class T3:
@@ -26,6 +35,7 @@ class T3:
         self._text, self._speech = tensors["text_emb.weight"], tensors["speech_emb.weight"]
         self._text_positions = tensors.get("text_pos_emb.emb.weight")
         self._speech_positions = tensors.get("speech_pos_emb.emb.weight")
+        self._voice: tuple[Voice, mx.array] | None = None
         self._head, self._head_bias = tensors["speech_head.weight"], tensors.get("speech_head.bias")
 
     @property
@@ -39,8 +49,16 @@ class T3:
         return compiled(self._head)
 
     def conditioning(self, voice: Voice) -> mx.array:
-        """Rows before the text: (34, D), (2, D) without a prompt; GPT-2: (1 + P, D). Source: `prepare_conditioning`."""
-        return self._conditioning.rows(voice, self.embed_speech(voice.prompt.tolist(), range(len(voice.prompt))))
+        """Rows before the text: (34, D), (2, D) without a prompt; GPT-2: (1 + P, D). Source: `prepare_conditioning`.
+
+        Those of the last voice are kept.
+        """
+        if self._voice is None or self._voice[0] is not voice:
+            prompt = self.embed_speech(voice.prompt.tolist(), range(len(voice.prompt)))
+            rows = self._conditioning.rows(voice, prompt)
+            mx.eval(rows)
+            self._voice = voice, rows
+        return self._voice[1]
 
     def prefix(
         self, text: Sequence[int], voice: Voice, *, bos_count: int | None = None, guided: bool | None = None
@@ -109,18 +127,37 @@ class T3:
         that is no speech token and for more tokens than positions, since MLX would read beyond a table without an
         error.
         """
+        return self.forced_together([Speech(prefix, tokens, first)], heads)[0]
+
+    def forced_together(
+        self, runs: Sequence[Speech], heads: Sequence[tuple[int, int]] = ()
+    ) -> list[tuple[mx.array, list[mx.array]]]:
+        """As `forced`, for several runs in one pass; what prefixes begin alike with is computed once."""
+        branches, ends = Branches(), list[tuple[Sequence[int], mx.array]]()
+        for prefix, tokens, first in runs:
+            self._check_speech(tokens)
+            end = prefix[:, -1:]
+            if tokens:
+                speech = self.embed_speech(tokens, range(first, len(tokens) + first))[None]
+                end = mx.concatenate([end, mx.repeat(speech, len(end), axis=0)], axis=1)
+            ends += zip(map(branches.begin, prefix[:, :-1]), end, strict=True)
+        for places, rows in ends:
+            branches.follow(places, rows)
+        hidden, attention = self.backbone.branches(branches.rows, branches.spans, len(ends), heads)
+        logits, results, row, span = self.logits(hidden), [], 0, 0
+        for prefix, tokens, _ in runs:
+            shape = len(prefix), len(tokens) + 1
+            own = logits[row : row + shape[0] * shape[1]].reshape(*shape, -1)
+            results.append((own, attention[span] if heads else []))
+            row, span = row + shape[0] * shape[1], span + shape[0]
+        return results
+
+    def _check_speech(self, tokens: Sequence[int]) -> None:
         outside = [token for token in tokens if not 0 <= token < self.config.speech_vocab_size]
         if outside:
             raise TextError(f"speech id {outside[0]} is no token", hint=f"0 to {self.config.speech_vocab_size - 1}")
         if len(tokens) >= self.config.speech_positions:
             raise TextError(f"{len(tokens)} speech tokens", hint=f"at most {self.config.speech_positions - 1}")
-        if tokens:
-            speech = self.embed_speech(tokens, range(first, len(tokens) + first))[None]
-            prefix = mx.concatenate([prefix, mx.repeat(speech, prefix.shape[0], axis=0)], axis=1)
-        count = len(tokens) + 1
-        cache = KeyValueCache(self.config, prefix.shape[0])
-        hidden, attention = self.backbone.prefill(prefix, cache, AttentionRequest(heads, count), last=count)
-        return self.logits(hidden), attention
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Speech-token logits of normed hidden states: (..., D) -> float32 (..., V)."""

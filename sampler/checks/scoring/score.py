@@ -59,7 +59,7 @@ class Score:
     edges, reference: with the tolerance of the edge, and of the logits. vocabulary: number of ids. stripped: the runs
     have lost their EOS, so that each token is scored given that it is none. networks: what other networks may do, of
     those that runs have. required: see Wagers. wider: references with the further edges of a precision class, the
-    narrowest first; a token counts as impossible beyond the last one. proof: the number of tokens up to the first
+    narrowest first; a token counts as impossible beyond the last one. positions: the most tokens that a run can have. proof: the number of tokens up to the first
     impossible one. wrong: what is wrong with how runs end.
     """
 
@@ -74,6 +74,7 @@ class Score:
     required: float | None = REQUIRED
     tolerance: Tolerance = SINGLE
     wider: Sequence[Explains] = ()
+    positions: int | None = None
     checked: int = 0
     impossible: list[Impossible] = field(default_factory=list)
     proof: int | None = None
@@ -106,6 +107,9 @@ class Score:
         """Score a further run. Its tokens up to the first that is no id of the vocabulary are scored."""
         self.runs.append(run)
         before = self.checked
+        if self.positions is not None and len(run.tokens) > self.positions:
+            most = f"the model has positions for {self.positions:,}, which are scored"
+            self.wrong.append(f"{run.name} has {len(run.tokens):,} tokens; {most}")
         self.wrong += protocol(run, self.vocabulary, () if self.stripped else self.eos_ids)
         self.wagers.add(self._blocks(run))
         if self.impossible and self.proof is None:
