@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sampler.checks.scoring.summary import Answer, Bet, Estimate, Pit, Removed, ScoreSummary, Wealth
 from sampler.checks.verdict import Outcome, Verdict, exit_code, overall
 from sampler.results.store.attachments import TOKENS, AttentionRun, TokenWriter, write_attention
 from sampler.results.store.run_file import RunWriter
+from sampler.results.store.scoring import write_scoring
 from sampler.results.store.tokens import TokenLine
 from sampler.runtime.files import whole_file
 
@@ -100,13 +102,13 @@ def cells(**axes: Sequence[object]) -> Iterator[str]:
         yield "+".join(f"{axis}:{value}" for axis, value in zip(axes, values, strict=True))
 
 
-def write_made(folder: Path, verdicts: Sequence[Verdict], runs=(), attention=(), **header: object) -> Path:
+def write_made(folder: Path, verdicts: Sequence[Verdict], runs=(), attention=(), scored=None, **header: object) -> Path:
     folder.mkdir(exist_ok=True)
     with whole_file(folder / TOKENS) as write:
         writer = TokenWriter(write)
         for run in runs:
             writer.write(run)
-    files = {TOKENS: writer.checksum(), **write_attention(folder, attention)}
+    files = {TOKENS: writer.checksum(), **write_attention(folder, attention), **write_scoring(folder, scored or {})}
     with whole_file(folder / "run.jsonl") as write:
         lines = RunWriter(write)
         lines.header(HEADER | header)
@@ -127,3 +129,30 @@ def token_run(cell: str, request: int = 0, count: int = 40, stop_reason: str = "
 def attention_run(cell: str, request: int = 0, steps: int = 40, pieces: Sequence[str] = "abc") -> AttentionRun:
     rows = np.random.default_rng(request).dirichlet(np.ones(len(pieces)), steps)
     return AttentionRun(f"made/{cell}", request, rows, tuple(pieces))
+
+
+def scored(impossible: int = 0) -> ScoreSummary:
+    """Eight tokens of a run under a model, the first ones of which it cannot draw."""
+    text = "other odds of the tokens that came too often or too rarely before"
+    bets = tuple(Bet(f"{text} {number}", (0.1, -0.2 * number, 20.0 * impossible)) for number in range(5))
+    return ScoreSummary(
+        tokens=8,
+        runs=1,
+        bets=6,
+        wealth=Wealth((2, 4, 6), (0.0, -0.5, 18.0 * impossible), bets, 13.8, 6 if impossible else None),
+        calibration=tuple(Pit(order, (1.5, 1.0, 0.5), (0.4, 0.3, 0.6)) for order in ("rank", "id")),
+        estimates=(
+            Estimate("CFG weight", 0.5, 0.52, 0.4, 0.6),
+            Estimate("penalty", 1.2, 1.0, 0.98, 1.02),
+            Estimate("temperature", 0.8, 0.81, 0.0, 1.1),
+            Estimate("edge of the support", None, 4.5, 4.2, None),
+        ),
+        fitted=8,
+        alternatives=(
+            Answer("a temperature of 0.9", "temperature", excluded=False, needed=2000),
+            Answer("full emotion", "position", excluded=True, needed=5),
+            Answer("the noise of the steps before", "draw", excluded=False, needed=None),
+        ),
+        impossible=tuple(Removed(0, step, f"token 7 at step {step} of run 0") for step in range(impossible)),
+        count=impossible,
+    )

@@ -1,9 +1,12 @@
 """Whole runs of an engine under its own model, where the suite has it or the engine predicts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from sampler.checks.longform.runs import TokenRun
+from sampler.checks.scoring.findings import findings
+from sampler.checks.scoring.summarize import summarize
+from sampler.checks.scoring.summary import ScoreSummary
 from sampler.checks.scoring.tolerance import tolerance_of
 from sampler.checks.scoring.wagers import REQUIRED
 from sampler.checks.verdict import Finding
@@ -12,8 +15,9 @@ from sampler.errors import SkipReason
 from sampler.matrix.matrix import Case
 from sampler.requests import Request
 from sampler.run.known_model import known_model
-from sampler.run.scoring import Model, Scoring, Spoken
+from sampler.run.scoring import Model, Scoring
 from sampler.run.session import Session
+from sampler.run.spoken import Spoken
 
 LEVEL: Final = "generate"
 
@@ -22,6 +26,13 @@ SCORED: Final[Mapping[str, str]] = {
     "evidence": "The tokens follow the distribution of the engine's model and the chain: no bet on another one wins.",
 }
 """What is asked of each cell, as sentences; its ends have a question of their own."""
+
+
+class Scored(NamedTuple):
+    """The answers by check, and what pictures show of the tokens, if they were scored."""
+
+    findings: Mapping[str, Finding]
+    summary: ScoreSummary | None = None
 
 
 def scored(
@@ -33,8 +44,8 @@ def scored(
     required: float | None = REQUIRED,
     *,
     networks: bool = True,
-) -> dict[str, Finding]:
-    """The answers of scoring by check, for runs of a case; skipped where the model is not known.
+) -> Scored:
+    """The answers of scoring for runs of a case, which have one config; skipped where the model is not known.
 
     required: the relative change of the temperature that `passed` has to detect. networks: see Model.
     """
@@ -49,10 +60,12 @@ def scored(
             for place, (request, run) in enumerate(zip(requests, runs, strict=True))
         ]
         tolerance = tolerance_of(info.dtype)
-        return Scoring(model, spoken, alpha, required=required, tolerance=tolerance, whole=True).findings()
+        scoring = Scoring(model, spoken, alpha, required=required, tolerance=tolerance, whole=True)
+        ((_, score),) = scoring.scores()
+        return Scored(findings(score), summarize(score))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything
-        return {"impossible": Finding.of_error(LEVEL, "draw", error)}
+        return Scored({"impossible": Finding.of_error(LEVEL, "draw", error)})
 
 
-def _skipped(reason: SkipReason, why: str) -> dict[str, Finding]:
-    return {name: Finding.skipped(LEVEL, "draw", reason, why) for name in SCORED}
+def _skipped(reason: SkipReason, why: str) -> Scored:
+    return Scored({name: Finding.skipped(LEVEL, "draw", reason, why) for name in SCORED})

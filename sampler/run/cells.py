@@ -9,6 +9,7 @@ from functools import cached_property
 from sampler.chain.noise import NoiseKey
 from sampler.checks.longform.runs import TokenRun, token_run
 from sampler.checks.longform.same_noise import IGNORES_NOISE, parting
+from sampler.checks.scoring.summary import ScoreSummary
 from sampler.checks.steps.recorded import EXACT_DTYPES
 from sampler.checks.verdict import Finding
 from sampler.engines.calls import OnStep
@@ -31,7 +32,7 @@ SHARED = 2
 class CellRuns:
     """The runs of a cell. shared: some runs with the reference's noise, or why there are none.
 
-    scored: the answers of scoring. problem: why there are no runs at all.
+    scored: the answers of scoring; summary: what pictures show of it. problem: why there are no runs at all.
     """
 
     requests: tuple[Request, ...] = ()
@@ -40,6 +41,7 @@ class CellRuns:
     seconds: float = 0.0
     shared: tuple[TokenRun, ...] | str = ""
     scored: Mapping[str, Finding] = field(default_factory=dict)
+    summary: ScoreSummary | None = None
     problem: Finding | None = None
 
     @property
@@ -94,9 +96,10 @@ class Cells:
                 time.perf_counter(),
                 longform_of(self.session.matrix).detect.get("cells", Detect()).temperature,
             )
-            found = scored(self.session, case, runs.requests, runs.runs, alpha, required)
-            found = {name: finding for name, finding in found.items() if name in SCORED}
-            self.made[case.cell] = replace(runs, scored=found, seconds=runs.seconds + time.perf_counter() - start)
+            answers, summary = scored(self.session, case, runs.requests, runs.runs, alpha, required)
+            found = {name: finding for name, finding in answers.items() if name in SCORED}
+            seconds = runs.seconds + time.perf_counter() - start
+            self.made[case.cell] = replace(runs, scored=found, summary=summary, seconds=seconds)
         return self.made[case.cell]
 
     def _together(self, cases: Sequence[Case], on_step: OnStep) -> dict[str, CellRuns]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sampler.checks.scoring.summary import ScoreSummary
 from sampler.checks.verdict import Outcome, Verdict, worst
 from sampler.matrix.matrix import Case
 from sampler.requests import Generation, Request, Steps
@@ -13,7 +14,8 @@ from sampler.requests import Generation, Request, Steps
 class CaseResult:
     """The result of one cell, or of a group of cells. steps: by check, the step that shows its failure.
 
-    tokens: drawn, repeats included. requests, generations: those of the cell, without logits.
+    tokens: drawn, repeats included. requests, generations: those of the cell, without logits. scored: what pictures
+    show of them under the engine's model.
     """
 
     case: Case
@@ -23,6 +25,7 @@ class CaseResult:
     seconds: float
     requests: Sequence[Request] = ()
     generations: Sequence[Generation] = ()
+    scored: ScoreSummary | None = None
 
     @property
     def outcome(self) -> Outcome:

@@ -4,7 +4,7 @@ The cells of the plan are cells of a matrix, so the suite of `sampler run` judge
 that a file of token runs gets, and their tokens are scored where the model is known.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -165,9 +165,9 @@ class GenerateRun:
         answers = {name.partition("/")[2]: one for name, one in findings(runs.runs, reference, rate, self.limits)}
         yield from ((name, one) for name, one in answers.items() if reference or one.reason != "no_reference")
 
-    def _scored(self, runs: "Runs") -> dict[str, Finding]:
+    def _scored(self, runs: "Runs") -> Mapping[str, Finding]:
         """The tokens of the runs under the engine's model."""
-        return scored(runs.session, runs.case, runs.requests, runs.runs, self.rate * SCORING)
+        return scored(runs.session, runs.case, runs.requests, runs.runs, self.rate * SCORING).findings
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ class LongformSuite:
             seconds=time.perf_counter() - start + alone.seconds,
             requests=alone.requests,
             generations=alone.generations,
+            scored=self.cells.made[case.cell].summary if group.scope == "cells" else None,
         )
 
     def _case_of(self, group: Group) -> Case:

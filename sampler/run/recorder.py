@@ -1,4 +1,4 @@
-"""The folder of a run: verdicts, the tokens of every request, failing steps, attention of failing cells."""
+"""The folder of a run: verdicts, the tokens of every request and their scores, failing steps, attention of some."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sampler import finch
+from sampler.checks.scoring.summary import ScoreSummary
 from sampler.checks.verdict import Verdict
 from sampler.errors import OutputError
 from sampler.matrix.matrix import Workload
@@ -16,6 +17,7 @@ from sampler.results.store.attachments import ATTENTION, PICTURED, TOKENS, Atten
 from sampler.results.store.crash import write_crashes
 from sampler.results.store.folder import PAGE, RUN, claimed, commit, discard, place_files, unsettled
 from sampler.results.store.run_file import RunWriter
+from sampler.results.store.scoring import SCORING, write_scoring
 from sampler.results.store.tokens import TokenLine
 from sampler.run.events import CaseResult, Event, Finished, Judged, Started
 from sampler.run.header import footer
@@ -33,6 +35,7 @@ class Recorder:
     def __init__(self, session: Session, folder: Path, lines: RunWriter, tokens: TokenWriter) -> None:
         self._session, self._folder, self._lines, self._tokens = session, folder, lines, tokens
         self._attention: list[AttentionRun] = []
+        self._scored: dict[str, ScoreSummary] = {}
         self._steps: list[tuple[Verdict, Steps]] = []
         self._failing = 0
         self.crashes: dict[str, Path] = {}
@@ -54,6 +57,8 @@ class Recorder:
             self._lines.verdict(verdict)
             if verdict.check in result.steps:
                 self._steps.append((verdict, result.steps[verdict.check]))
+        if result.scored is not None:
+            self._scored[result.case.id] = result.scored
         ids = prompt_ids(result.case.workload)
         for index, (request, generation) in enumerate(zip(result.requests, result.generations, strict=True)):
             record = generation.record
@@ -74,10 +79,11 @@ class Recorder:
                 self._keep_attention(result)
 
     def _finish(self, event: Finished) -> None:
-        """Write crash files and attention, then the footer with the checksum of each file."""
+        """Write crash files, attention and scores, then the footer with the checksum of each file."""
         self.crashes = write_crashes(self._folder, self._steps, write_partial)
         attention = write_attention(self._folder, self._attention, write_partial)
-        files = {TOKENS: self._tokens.checksum(), **attention}
+        scored = write_scoring(self._folder, self._scored, write_partial)
+        files = {TOKENS: self._tokens.checksum(), **attention, **scored}
         names = {case: path.relative_to(self._folder).as_posix() for case, path in self.crashes.items()}
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         last = footer(event.verdicts, event.tokens, event.seconds)
@@ -150,7 +156,7 @@ def recorded(session: Session, folder: Path, page: Callable[[Path], None] = lamb
     with claimed(folder):
         if unsettled(folder):
             place_files(folder)
-        discard(folder, (ATTENTION, PAGE))  # of a run that died; the other two are written anew
+        discard(folder, (ATTENTION, SCORING, PAGE))  # of a run that died; the other two are written anew
         is_kept = False
         try:
             with partial_file(folder / RUN) as lines, partial_file(folder / TOKENS) as tokens:

@@ -3,14 +3,12 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from sampler import finch
 from sampler.checks.scoring.findings import findings
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import Run, Score, Scorer, no_networks
@@ -28,11 +26,11 @@ from sampler.engines.reference.chain import ReferenceEngine
 from sampler.engines.registry import ENGINES
 from sampler.engines.remote import RemoteEngine
 from sampler.engines.rules import Rules
-from sampler.errors import EngineError, TokensError
+from sampler.errors import EngineError
 from sampler.requests import Context, Logits, Request, Steps, StopReason
-from sampler.results.store.tokens import TokenLine
 from sampler.run.ahead import Ahead, Predicted
 from sampler.run.networks import OTHER_NETWORKS, other_logits
+from sampler.run.spoken import Spoken
 
 NAMING = 600
 """Tokens that are scored, if there are so many, although the outcome is known: they tell the cause."""
@@ -90,7 +88,7 @@ class Model:
         """A run whose logits are computed when they are asked for."""
         return next(self.scored([Spoken(name, request, tokens, stop_reason)]))
 
-    def scored(self, runs: Sequence["Spoken"]) -> Iterator[Run]:
+    def scored(self, runs: Sequence[Spoken]) -> Iterator[Run]:
         """Runs of one config, whose logits are computed when they are asked for, with those of some of the next."""
         assert isinstance(self.engine, Predicts)  # noqa: S101 - as `reference_model` has made sure
         size = self.info.vocab_size or 0
@@ -200,16 +198,6 @@ class Bounds:
 NO_BOUNDS = Bounds()
 
 
-class Spoken(NamedTuple):
-    """A run to score. name: for messages. variant: whose rules it follows, or empty."""
-
-    name: str
-    request: Request
-    tokens: tuple[int, ...]
-    stop_reason: StopReason
-    variant: str = ""
-
-
 @dataclass(frozen=True)
 class Scoring:
     """Runs scored one after the other: a Score for each config and variant, which share alpha equally.
@@ -229,17 +217,21 @@ class Scoring:
 
     def findings(self) -> dict[str, Finding]:
         """The answers by check, the worst of all groups; with the name of its group if there are others."""
+        answers: dict[str, list[Finding]] = {name: [] for name in CHECKS}
+        for where, score in self.scores():
+            for name, finding in findings(score).items():
+                answers[name].append(replace(finding, message=where + finding.message))
+        return {name: _together(found) for name, found in answers.items()}
+
+    def scores(self) -> Iterator[tuple[str, Score]]:
+        """The score of each group, with the name of the group if there are others."""
         groups: dict[tuple[str, SamplingConfig], list[Spoken]] = {}
         for run in self.runs:
             groups.setdefault((run.variant, run.request.config), []).append(run)
-        answers: dict[str, list[Finding]] = {name: [] for name in CHECKS}
         start = time.monotonic()
         for (variant, config), runs in groups.items():
-            found = findings(self._score(variant, config, runs, self.alpha / len(groups), start))
             where = f"{_asked(variant, config)}: " if len(groups) > 1 else ""
-            for name, finding in found.items():
-                answers[name].append(replace(finding, message=where + finding.message))
-        return {name: _together(found) for name, found in answers.items()}
+            yield where, self._score(variant, config, runs, self.alpha / len(groups), start)
 
     @property
     def _stripped(self) -> bool:
@@ -272,30 +264,3 @@ def _asked(variant: str, config: SamplingConfig) -> str:
 def _together(found: Sequence[Finding]) -> Finding:
     worst = min(found, key=lambda finding: OUTCOMES.index(finding.outcome))
     return replace(worst, n=sum(finding.n for finding in found))
-
-
-def spoken(lines: Sequence[TokenLine]) -> list[Spoken]:
-    """The runs of a file. Raises TokensError for a run whose text is unknown."""
-    return [
-        Spoken(f"run {at} ({one.group})", _request(one, at), one.tokens, one.stop_reason, one.variant or "")
-        for at, one in enumerate(lines, 1)
-    ]
-
-
-def _request(line: TokenLine, number: int) -> Request:
-    config = line.sampling
-    if line.text_ids is not None:
-        return Request(line.text_ids, config, 0, max(1, len(line.tokens)))
-    known = texts().get(str(line.prompt))
-    text = line.text or (known.text if known else None)
-    if text is None:
-        hint = "scoring needs its `text` or `text_ids`, or the id of one of Finch's texts"
-        raise TokensError(f"line {number}: the text of prompt {line.prompt!r} is unknown", hint=hint)
-    language = line.language or (known.language if known and line.text is None else "en")
-    return Request(text, config, 0, max(1, len(line.tokens)), language=language)
-
-
-@cache
-def texts() -> dict[str, finch.Prompt]:
-    """Finch's texts by id."""
-    return {prompt.id: prompt for group in ("sentences", "paragraphs", "long") for prompt in finch.prompts(group)}

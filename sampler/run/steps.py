@@ -23,7 +23,7 @@ from sampler.errors import Unsupported
 from sampler.matrix.matrix import ALL, Case, Group
 from sampler.requests import Generation, Record, Request
 from sampler.run.blocks import apart, block_of, count, shares
-from sampler.run.cell_scoring import SCORED, scored
+from sampler.run.cell_scoring import SCORED, Scored, scored
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
 from sampler.run.groups import limits_of
 from sampler.run.known_model import known_model
@@ -168,34 +168,33 @@ class StepSuite:
             answers = {check.name: Finding.of_error(check.level, check.stage, error) for check in self.table}
             return CaseResult(case, self._verdicts(case, answers), {}, 0, seconds)
         findings = {check.name: _ask(check, evidence) for check in self.table}
-        if self.scores:
-            findings |= self._scored(case, generated, findings)
+        tokens = self._scored(case, generated, findings) if self.scores else Scored({})
         return CaseResult(
             case=case,
-            verdicts=self._verdicts(case, findings),
+            verdicts=self._verdicts(case, {**findings, **tokens.findings}),
             steps={name: finding.step for name, finding in findings.items() if finding.step is not None},
             tokens=generated.tokens,
             seconds=time.perf_counter() - start + generated.seconds,
             requests=evidence.requests,
             generations=[replace(one, record=_without_logits(one.record)) for one in evidence.generations],
+            scored=tokens.summary,
         )
 
-    def _scored(self, case: Case, generated: Generated, others: Mapping[str, Finding]) -> dict[str, Finding]:
+    def _scored(self, case: Case, generated: Generated, others: Mapping[str, Finding]) -> Scored:
         """The tokens under the engine's model; where records have failed already, they tell more.
 
         Where the chain takes the likeliest token there is nothing to bet on: any other one is impossible.
         """
         names = [name for name in SCORED if name != "evidence" or not case.config.greedy]
-        if any(
-            name in others and others[name].outcome == "failed" for name in ("allowed", "draws", "chain", "records")
-        ):
+        failed = {name for name, finding in others.items() if finding.outcome == "failed"}
+        if failed & {"allowed", "draws", "chain", "records"}:
             why = "the recorded steps are wrong already"
-            return {name: Finding.skipped("generate", "draw", "after_failure", why) for name in names}
+            return Scored({name: Finding.skipped("generate", "draw", "after_failure", why) for name in names})
         recorded = all(one.record is not None and one.record.logits is not None for one in generated.generations)
-        alpha = self._share("scoring")
-        runs = spoken(case, generated.generations)
+        runs, alpha = spoken(case, generated.generations), self._share("scoring")
         answers = scored(self.session, case, generated.requests, runs, alpha, None, networks=not recorded)
-        return {name: one for name, one in answers.items() if name in names and one.reason != "no_reference"}
+        kept = {name: one for name, one in answers.findings.items() if name in names and one.reason != "no_reference"}
+        return answers._replace(findings=kept)
 
     def _share(self, question: str) -> float:
         """The part of a cell in the budget of a question."""

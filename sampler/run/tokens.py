@@ -21,7 +21,8 @@ from sampler.results.store.folder import settle
 from sampler.results.store.reference_runs import as_kept, shipped_runs
 from sampler.results.store.tokens import TokenLine, read_lines, read_token_runs, run_of
 from sampler.run.report import DEFAULT_RATE, OnVerdict, Report
-from sampler.run.scoring import NO_BOUNDS, Bounds, Model, Scoring, is_model, reference_model, spoken
+from sampler.run.scoring import NO_BOUNDS, Bounds, Model, Scoring, is_model, reference_model
+from sampler.run.spoken import spoken
 from sampler.statistics.budget import Budget
 
 NO_REFERENCE = "no reference runs: give some with --against (docs/tokens.md explains how to generate them)"

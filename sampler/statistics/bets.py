@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sampler.statistics.chi import most_near
 from sampler.statistics.judgement import MISS_RATE, Judgement, checked_rate
+from sampler.statistics.thinned import Thinned
 
 Array = NDArray[np.float64]
 
@@ -87,13 +88,15 @@ class Bets:
 
     highs: the logarithm of the largest mean wealth that was ever reached, after each step. placed: steps of each bet.
     slack: nats by which the wealth begins below 1. rates: the largest probabilities of rare events; after the bets on
-    distributions each of these has a bet that it comes more often.
+    distributions each of these has a bet that it comes more often. history: logarithms (count,) of the wealth that each
+    bet on a distribution had after some of the steps, for pictures.
     """
 
     count: int
     slack: float = 0.0
     rates: tuple[float, ...] = ()
     highs: list[float] = field(default_factory=list)
+    history: Thinned = field(default_factory=Thinned)
     placed: NDArray[np.int64] = field(init=False)
     _rare: float = 0.0
     logs: Array = field(init=False)
@@ -145,6 +148,7 @@ class Bets:
                 self._misses[some] += np.log(missed).sum(axis=2)
         logs = self.logs[: self.count, :, None] + np.cumsum(gains, axis=-1)
         self.logs[: self.count] = logs[..., -1]
+        self.history.add(np.logaddexp.reduce(logs, axis=1) - math.log(len(FRACTIONS)))
         # Bets on rare events count for nothing until `happened` has the same steps.
         wealth = _mean_wealth(logs, self.logs.size)
         self.highs += np.maximum(np.maximum.accumulate(wealth), self.highest).tolist()

@@ -13,7 +13,8 @@ from sampler.matrix.matrix import load_matrix
 from sampler.requests import Request
 from sampler.results.store.reference_runs import shipped_runs
 from sampler.run.prompts import prompts_of
-from sampler.run.scoring import Scoring, Spoken
+from sampler.run.scoring import Scoring
+from sampler.run.spoken import Spoken
 from tests.longform.scored_sets import TEXTS, reference, speak
 from tests.longform.wrong_runs import DEFAULT, RATE
 from tests.wrong_engines.wrong_generators import RIGHT_GENERATORS

@@ -11,7 +11,8 @@ from sampler.chain.noise import NoiseKey
 from sampler.checks.scoring.findings import findings
 from sampler.checks.scoring.score import Score
 from sampler.engines.core import CoreEngine
-from sampler.run.scoring import NAMING, Model, Spoken
+from sampler.run.scoring import NAMING, Model
+from sampler.run.spoken import Spoken
 from tests.longform.wrong_runs import CAP, DEFAULT, RATE, WIDTH, checkpoint, request_of
 from tests.wrong_engines.wrong_generators import RIGHT_GENERATORS, WRONG_GENERATORS
 from tests.wrong_engines.wrong_generators.table import Plan, RightGenerator, WrongGenerator

@@ -11,7 +11,8 @@ from sampler.checks.scoring.tolerance import SINGLE, TOLERANCES, tolerance_of
 from sampler.config import SamplingConfig
 from sampler.engines.core import CoreEngine
 from sampler.requests import Request
-from sampler.run.scoring import Model, Scoring, Spoken
+from sampler.run.scoring import Model, Scoring
+from sampler.run.spoken import Spoken
 from sampler.run.tokens import TokenFileRun
 from tests.commands import assert_one_clear_line, sampler
 from tests.tools.measurements.half_precision import CONFIGS, measure

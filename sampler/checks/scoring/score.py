@@ -59,8 +59,8 @@ class Score:
     edges, reference: with the tolerance of the edge, and of the logits. vocabulary: number of ids. stripped: the runs
     have lost their EOS, so that each token is scored given that it is none. networks: what other networks may do, of
     those that runs have. required: see Wagers. wider: references with the further edges of a precision class, the
-    narrowest first; a token counts as impossible beyond the last one. positions: the most tokens that a run can have. proof: the number of tokens up to the first
-    impossible one. wrong: what is wrong with how runs end.
+    narrowest first; a token counts as impossible beyond the last one. positions: the most tokens that a run can have.
+    proof: the number of tokens up to the first impossible one. wrong: what is wrong with how runs end.
     """
 
     config: SamplingConfig

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from sampler.checks.scoring.alternatives import TILTS, looser_configs, other_configs
+from sampler.checks.scoring.calibration import Calibration
 from sampler.checks.scoring.excluded import Alternative, in_words, sizes_excluded
 from sampler.checks.scoring.memory import Memories, Memory, Step
 from sampler.checks.scoring.named import TEMPERATURE, Named
@@ -66,7 +67,7 @@ class Wagers:
     float32, which widens what a right engine may draw (Bets.place). tolerance: the precision class; if it has a slack,
     the errors of `reference` are typical ones. said: how the tokens were drawn, for messages. required: what `passed`
     has to detect; None: anything at all. runs, tokens: numbers of those so far. outside: of the tokens that no reading
-    of the chain keeps.
+    of the chain keeps. calibration: of the tokens that are bet on.
 
     Each bet is on the token given that it is one that the chain keeps for sure; others are not for bets to judge.
     """
@@ -84,6 +85,7 @@ class Wagers:
     tokens: int = 0
     names: list[Named] = field(init=False)
     bets: Bets = field(init=False)
+    calibration: Calibration = field(default_factory=Calibration)
     _configs: list[SamplingConfig] = field(init=False)
     _places: list[int] = field(default_factory=list)
     _steps: dict[int, Memory] = field(default_factory=lambda: defaultdict(Memory))
@@ -107,6 +109,7 @@ class Wagers:
             if sure is not None:
                 memories.runs = [self._steps[len(steps.history[row])] for row in sure.rows.tolist()]
                 pasts = memories.follow(sure.step, sure.drawn)
+                self.calibration.add(sure.step, sure.drawn)
                 q = np.concatenate([sure.others, [tilt(sure.step, pasts) for _, tilt in TILTS]])
                 kappa = distance_by(sure.step.p, np.asarray(sure.step.error)) if self.tolerance.slack else None
                 some = self.names[: self.bets.count]
@@ -154,6 +157,12 @@ class Wagers:
         """How many of the tokens had been enough to reject; None if all are not. Those without a bet count too."""
         steps = self.bets.enough(self.alpha)
         return None if steps is None else self._places[steps - 1] + 1
+
+    @property
+    def history(self) -> tuple[list[int], NDArray[np.float64]]:
+        """After some numbers of tokens, (N,), the logarithm of the wealth of each bet, (N, A)."""
+        kept = self.bets.history
+        return [self._places[step - 1] + 1 for step in kept.steps], np.reshape(kept.values, (-1, len(self.names)))
 
     @property
     def detected(self) -> NDArray[np.bool_]:

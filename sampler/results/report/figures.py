@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sampler.errors import ConfigError
 from sampler.runtime.files import whole_file
+from sampler.runtime.text import LONG, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,6 +104,7 @@ def inline_svg(figure: "Figure", name: str, label: str) -> str:
     """
     from markupsafe import escape
 
+    label = visible(label, LONG)
     text = _saved(figure, "svg", metadata=dict.fromkeys(["Date", "Creator", "Format", "Type"])).decode()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)  # would hold for the whole page

@@ -7,9 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+from sampler.checks.scoring.summary import Answer, ScoreSummary
 from sampler.checks.verdict import OUTCOMES, overall
 from sampler.loops import find_loops
-from sampler.results.report import words
+from sampler.results.report import scoring, words
 from sampler.results.report.cells import CellVerdicts, cells_of, open_questions
 from sampler.results.report.figures import inline_svg
 from sampler.results.report.grid import grid_of
@@ -23,6 +24,9 @@ from sampler.runtime.text import LONG, visible
 
 MOST_RUNS: Final = 24
 """Rows of a raster: more cannot be distinguished on a page."""
+
+MOST_SCORED: Final = 16
+"""Cells that passed whose pictures of scoring are shown."""
 
 MOST_LOOPS: Final = 12
 """Loops that are spelled out under a raster."""
@@ -41,13 +45,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell as the page shows it. anchor: id of its element. notes: why a picture is missing."""
+    """A cell as the page shows it. anchor: id of its element. notes: why a picture is missing.
+
+    scored: its tokens under the engine's model; answers: the alternatives, in the order of the table.
+    """
 
     cell: CellVerdicts
     anchor: str
     title: str
     pictures: Sequence[Picture] = ()
     notes: Sequence[str] = ()
+    scored: ScoreSummary | None = None
+    answers: Sequence[Answer] = ()
 
 
 def write_report(folder: Path) -> Path:
@@ -79,12 +88,8 @@ def render(run: Run, recorded: Recorded) -> str:
     anchors = {cell.id: f"c{index}" for index, cell in enumerate(cells)}
     failing = [cell for cell in cells if cell.failing]
     pictured = [cell.id for cell in failing if cell.id in recorded.runs][:PICTURED]
-    entries = [
-        Entry(cell, anchors[cell.id], title_of(cell), *_pictures(cell, anchors[cell.id], recorded))
-        if cell.id in pictured
-        else Entry(cell, anchors[cell.id], title_of(cell))
-        for cell in cells
-    ]
+    scored = [cell.id for cell in cells if cell.id in recorded.scored and not cell.failing][:MOST_SCORED]
+    entries = [_entry(cell, anchors[cell.id], recorded, pictured, scored) for cell in cells]
     page: str = _template().render(
         run=run,
         matrix=run.header["matrix"].get("name", ""),
@@ -151,10 +156,25 @@ def _questions(run: Run) -> Mapping[str, str]:
     return {verdict.check: asked.get(verdict.check, "") for verdict in run.verdicts}
 
 
+def _entry(
+    cell: CellVerdicts, anchor: str, recorded: Recorded, pictured: Sequence[str], scored: Sequence[str]
+) -> Entry:
+    """A cell. pictured, scored: the ids of those that failed, and passed, with pictures."""
+    pictures, notes = _pictures(cell, anchor, recorded) if cell.id in pictured else ([], [])
+    summary = recorded.scored.get(cell.id) if cell.id in (*pictured, *scored) else None
+    if summary is None:
+        return Entry(cell, anchor, title_of(cell), pictures, notes)
+    pictures += [
+        Picture(_safe(inline_svg(figure, f"{anchor}{letter}", caption)), caption)
+        for figure, letter, caption in scoring.drawn(summary)
+    ]
+    return Entry(cell, anchor, title_of(cell), pictures, notes, summary, scoring.answers(summary))
+
+
 def _pictures(cell: CellVerdicts, anchor: str, recorded: Recorded) -> tuple[list[Picture], list[str]]:
     """Raster and attention map of a cell, and notes on what is not there."""
     runs = recorded.runs[cell.id]
-    pictures = [_raster(runs[:MOST_RUNS], anchor)]
+    pictures = [_raster(runs[:MOST_RUNS], anchor, recorded.scored.get(cell.id))]
     notes = [] if len(runs) <= MOST_RUNS else [f"The raster has the first {MOST_RUNS} of {len(runs)} requests."]
     attention = recorded.attention.get(cell.id)
     traced = next((run for run in runs if attention is not None and run.request == attention.request), None)
@@ -165,13 +185,15 @@ def _pictures(cell: CellVerdicts, anchor: str, recorded: Recorded) -> tuple[list
     return pictures, notes
 
 
-def _raster(runs: Sequence[TokenLine], anchor: str) -> Picture:
+def _raster(runs: Sequence[TokenLine], anchor: str, scored: ScoreSummary | None) -> Picture:
+    removed = scored.impossible if scored else ()
     rows = [
         RasterRow(
             f"{run.request}  {run.prompt}" if isinstance(run.prompt, str) else str(run.request),
             run.tokens,
             run.stop_reason,
             tuple({(loop.onset, loop.extent): loop for loop in find_loops(run.tokens)}.values()),
+            [one.step for one in removed if one.run == run.request and one.step < len(run.tokens)],
         )
         for run in runs
     ]
@@ -182,6 +204,7 @@ def _raster(runs: Sequence[TokenLine], anchor: str) -> Picture:
     ]
     more = f"; and {len(found) - MOST_LOOPS} more" if len(found) > MOST_LOOPS else ""
     marked = f" Loops: {'; '.join(found[:MOST_LOOPS])}{more}." if found else ""
+    marked += f" {scoring.impossible(scored)}" if scored and scored.count else ""
     caption = f"Tokens of {words.many(len(runs), 'request')}, step by step.{marked}"
     return Picture(_safe(inline_svg(token_raster(rows), f"{anchor}r", caption)), caption)
 

@@ -32,12 +32,13 @@ MOST_COLUMNS: Final = 1_200
 
 
 class RasterRow(NamedTuple):
-    """One run of a raster."""
+    """One run of a raster. impossible: steps at which the engine's model cannot draw the token."""
 
     label: str
     tokens: Sequence[int]
     stop_reason: str
     loops: Sequence[Loop] = ()
+    impossible: Sequence[int] = ()
 
 
 def attention_map(
@@ -169,6 +170,8 @@ def _words(letters: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
 def token_raster(rows: Sequence[RasterRow], width: float = 8.0) -> "Figure":
     """One row a run, one column a step, equal colours for equal tokens; loops underlined, the end named.
 
+    Impossible tokens have a triangle above them.
+
     width: inches of the raster without its labels.
     """
     longest = max((len(row.tokens) for row in rows), default=0) or 1
@@ -201,6 +204,8 @@ def _draw_run(axes: "Axes", index: int, row: RasterRow, longest: int) -> None:
     axes.annotate(
         f"{end} {count}", (count - 0.5, index + 0.3), (4, 0), textcoords="offset points", va="center", fontsize=7
     )
+    above = [index] * len(row.impossible)
+    axes.plot(row.impossible, above, "v", color=ACCENT, markersize=4, markeredgewidth=0, clip_on=False)
     for loop in row.loops:
         _mark_loop(axes, index, loop, longest)
 

@@ -1,4 +1,4 @@
-"""Files next to run.jsonl: the tokens of every request, and attention for the pictures of failing cells.
+"""Files next to run.jsonl: the tokens of every request, attention and scoring for the pictures of cells.
 
 run.jsonl is complete without them. Its footer has the SHA-256 of each, so files of two runs cannot be mixed.
 """
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from safetensors.numpy import save
 
+from sampler.checks.scoring.summary import ScoreSummary
 from sampler.results.store.run_file import ReportError
+from sampler.results.store.scoring import SCORING, read_scoring
 from sampler.results.store.tokens import TokenLine, read_lines
 from sampler.runtime.files import Write, partial_of, write_whole
 from sampler.runtime.reading.json_text import JsonDocument, parse
@@ -52,6 +54,7 @@ class Recorded:
 
     runs: Mapping[str, Sequence[TokenLine]] = field(default_factory=dict)
     attention: Mapping[str, AttentionRun] = field(default_factory=dict)
+    scored: Mapping[str, ScoreSummary] = field(default_factory=dict)
     missing: Sequence[str] = ()
 
 
@@ -92,12 +95,14 @@ def read_recorded(folder: Path, files: Mapping[str, str]) -> Recorded:
     A missing file is named in the result. Raises ReportError for a file of another run, or an unreadable one.
     """
     found = {name: file_of_run(folder / name, files[name]) for name in files}
-    tokens, attention = found.get(TOKENS), found.get(ATTENTION)
+    tokens, attention, scoring = (found.get(name) for name in (TOKENS, ATTENTION, SCORING))
     runs: dict[str, list[TokenLine]] = {}
     for run in read_lines(tokens) if tokens is not None and tokens.stat().st_size else ():
         runs.setdefault(run.cell, []).append(run)
     maps = _read_attention(attention, runs) if attention is not None else []
-    return Recorded(runs, {run.cell: run for run in maps}, [name for name, path in found.items() if path is None])
+    scored = read_scoring(scoring) if scoring is not None else {}
+    missing = [name for name, path in found.items() if path is None]
+    return Recorded(runs, {run.cell: run for run in maps}, scored, missing)
 
 
 def file_of_run(path: Path, checksum: str) -> Path | None:

@@ -20,11 +20,15 @@ from sampler.errors import OutputError
 from sampler.results.store.attachments import ATTENTION, TOKENS
 from sampler.results.store.crash import FINGERPRINT, remove_crashes
 from sampler.results.store.run_file import MOST_BYTES, ReportError
+from sampler.results.store.scoring import SCORING
 from sampler.runtime.files import output_errors, partial_of
 from sampler.runtime.reading.source import Source, open_file
 
 RUN: Final = "run.jsonl"
 PAGE: Final = "report.html"
+BESIDE: Final = (ATTENTION, SCORING, TOKENS)
+"""The files that a footer names."""
+
 PAGE_OF: Final = re.compile(rb'<meta name="run" content="([0-9a-f]{64})">')
 """The SHA-256 of its run.jsonl, in the head of a page."""
 
@@ -109,7 +113,7 @@ class Kept:
         if not isinstance(footer, dict) or footer.get("kind") != "footer":
             return cls()
         files, crashes = footer.get("files"), footer.get("crashes")
-        known = {name: str(files[name]) for name in (TOKENS, ATTENTION) if isinstance(files, dict) and name in files}
+        known = {name: str(files[name]) for name in BESIDE if isinstance(files, dict) and name in files}
         paths = [str(name) for name in crashes.values()] if isinstance(crashes, dict) else []
         names = [
             name for name in paths if name == f"crashes/{Path(name).name}" and FINGERPRINT.fullmatch(Path(name).stem)
@@ -133,7 +137,7 @@ def place_files(folder: Path) -> int:
     with _kept_for_later(errors):
         removed = remove_crashes(folder, keep=[folder / name for name in kept.crashes])
     # The tokens, which every run has, come late: while they wait, `settle` knows that something may be missing.
-    for name in (*kept.crashes, ATTENTION, TOKENS, PAGE):
+    for name in (*kept.crashes, *BESIDE, PAGE):
         with _kept_for_later(errors):
             _place(folder, name, kept)
     with suppress(OSError):
@@ -168,7 +172,7 @@ def _place(folder: Path, name: str, kept: Kept) -> None:
             path.unlink(missing_ok=True)
 
 
-def discard(folder: Path, names: Sequence[str] = (RUN, TOKENS, ATTENTION, PAGE)) -> None:
+def discard(folder: Path, names: Sequence[str] = (RUN, *BESIDE, PAGE)) -> None:
     """Remove partial files of a run that did not come to its end, as far as possible."""
     crashes: list[Path] = []
     with suppress(OSError):
@@ -203,7 +207,7 @@ def unsettled(folder: Path) -> bool:
     waiting = [partial_of(folder / name).exists() for name in kept.crashes]
     waiting += [_checksum(partial_of(folder / name)) == checksum for name, checksum in kept.files.items()]
     waiting += [page_of(partial_of(folder / PAGE)) == kept.checksum]
-    of_earlier = [(folder / ATTENTION).exists() and ATTENTION not in kept.files]
+    of_earlier = [(folder / name).exists() and name not in kept.files for name in (ATTENTION, SCORING)]
     of_earlier += [page_of(folder / PAGE) not in (None, kept.checksum)]
     return any((*waiting, *of_earlier))
 

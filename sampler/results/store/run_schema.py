@@ -67,7 +67,7 @@ class _Footer(_Part):
     outcome: Whole | None = None
     exit_code: Literal[0, 1, 3] | None = None
     finished: Text = None
-    files: dict[Literal["tokens.jsonl", "attention.safetensors"], Digest] = {}
+    files: dict[Literal["tokens.jsonl", "attention.safetensors", "scoring.json"], Digest] = {}
     crashes: dict[str, Crash] = {}
 
 

@@ -20,6 +20,7 @@ from sampler.results.store import reference_runs
 from sampler.results.store.attachments import ATTENTION, TOKENS
 from sampler.results.store.crash import write_crashes
 from sampler.results.store.reference_runs import COLUMNS, FORMAT
+from sampler.results.store.scoring import SCORING
 from sampler.t3 import checkpoint
 from sampler.t3.byte_level import SETTINGS
 from sampler.t3.checkpoint import OWN_FILES
@@ -112,7 +113,9 @@ def write_run(folder: Path) -> None:
     verdicts = [pages.verdict("top_p:0.5", "failed", request=0, p_value=1e-9), pages.verdict("top_p:0.9")]
     runs = [pages.token_run("top_p:0.5", 0, 8), pages.token_run("top_p:0.9", 0, 8)]
     header: dict[str, Any] = {"width": 8, "engine_name": "core", "weights": {"path": "x", "sha256": "5d2b"}}
-    pages.write_made(folder / "run", verdicts, runs, [pages.attention_run("top_p:0.5", 0, 8)], **header)
+    scored = {f"made/top_p:{value}": pages.scored(count) for value, count in ((0.5, 1), (0.9, 0))}
+    maps = [pages.attention_run("top_p:0.5", 0, 8)]
+    pages.write_made(folder / "run", verdicts, runs, maps, scored, **header)
 
 
 def fit_run(folder: Path) -> None:
@@ -120,7 +123,7 @@ def fit_run(folder: Path) -> None:
     path = folder / "run" / "run.jsonl"
     *lines, last = path.read_text(encoding="utf-8").splitlines(keepends=True)
     footer = json.loads(last)
-    files = [folder / "run" / name for name in (TOKENS, ATTENTION)]
+    files = [folder / "run" / name for name in (TOKENS, ATTENTION, SCORING)]
     digests = {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in files if small(each)}
     path.write_text(
         "".join([*lines, json.dumps(footer | {"files": footer["files"] | digests}) + "\n"]), encoding="utf-8"
@@ -262,6 +265,7 @@ FORMATS: tuple[Format, ...] = (
     Format("run file", "run/run.jsonl", REPORT, write_run, LINES),
     Format("tokens of a run", "run/tokens.jsonl", REPORT, write_run, LINES, fit_run, is_optional=True),
     Format("attention", "run/attention.safetensors", REPORT, write_run, TENSORS, fit_run, is_optional=True),
+    Format("scoring", "run/scoring.json", REPORT, write_run, JSON, fit_run, is_optional=True),
     Format("crash file", "crash.json", (("replay", "crash.json"),), write_crash, JSON),
     Format("token runs", "runs.jsonl", CHECK, write_tokens, LINES),
     Format("reference token runs", "others.jsonl", CHECK[1:], write_tokens, LINES),

@@ -1,0 +1,47 @@
+"""Runs of tokens with what they were asked for, as scoring takes them."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+from sampler import finch
+from sampler.errors import TokensError
+from sampler.requests import Request, StopReason
+from sampler.results.store.tokens import TokenLine
+
+
+class Spoken(NamedTuple):
+    """A run to score. name: for messages. variant: whose rules it follows, or empty."""
+
+    name: str
+    request: Request
+    tokens: tuple[int, ...]
+    stop_reason: StopReason
+    variant: str = ""
+
+
+def spoken(lines: Sequence[TokenLine]) -> list[Spoken]:
+    """The runs of a file. Raises TokensError for a run whose text is unknown."""
+    return [
+        Spoken(f"run {at} ({one.group})", _request(one, at), one.tokens, one.stop_reason, one.variant or "")
+        for at, one in enumerate(lines, 1)
+    ]
+
+
+def _request(line: TokenLine, number: int) -> Request:
+    config = line.sampling
+    if line.text_ids is not None:
+        return Request(line.text_ids, config, 0, max(1, len(line.tokens)))
+    known = texts().get(str(line.prompt))
+    text = line.text or (known.text if known else None)
+    if text is None:
+        hint = "scoring needs its `text` or `text_ids`, or the id of one of Finch's texts"
+        raise TokensError(f"line {number}: the text of prompt {line.prompt!r} is unknown", hint=hint)
+    language = line.language or (known.language if known and line.text is None else "en")
+    return Request(text, config, 0, max(1, len(line.tokens)), language=language)
+
+
+@cache
+def texts() -> dict[str, finch.Prompt]:
+    """Finch's texts by id."""
+    return {prompt.id: prompt for group in ("sentences", "paragraphs", "long") for prompt in finch.prompts(group)}
