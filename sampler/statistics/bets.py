@@ -88,8 +88,8 @@ class Bets:
 
     highs: the logarithm of the largest mean wealth that was ever reached, after each step. placed: steps of each bet.
     slack: nats by which the wealth begins below 1. rates: the largest probabilities of rare events; after the bets on
-    distributions each of these has a bet that it comes more often. history: logarithms (count,) of the wealth that each
-    bet on a distribution had after some of the steps, for pictures.
+    distributions each of these has a bet that it comes more often. history: logarithms (count + 1,) of the wealth of
+    each bet on a distribution and of the mean wealth after some of the steps, for pictures.
     """
 
     count: int
@@ -148,9 +148,9 @@ class Bets:
                 self._misses[some] += np.log(missed).sum(axis=2)
         logs = self.logs[: self.count, :, None] + np.cumsum(gains, axis=-1)
         self.logs[: self.count] = logs[..., -1]
-        self.history.add(np.logaddexp.reduce(logs, axis=1) - math.log(len(FRACTIONS)))
         # Bets on rare events count for nothing until `happened` has the same steps.
         wealth = _mean_wealth(logs, self.logs.size)
+        self.history.add(np.vstack([np.logaddexp.reduce(logs, axis=1) - math.log(len(FRACTIONS)), wealth]))
         self.highs += np.maximum(np.maximum.accumulate(wealth), self.highest).tolist()
 
     def happened(self, events: Sequence[int], steps: int) -> None:

@@ -226,6 +226,8 @@ def test_processes_generate_what_one_process_does(tmp_path):
     first, second = run_all(Session(matrix)), run_all(Session(matrix), jobs=2)
     one, two = first.results, second.results
     assert [result.verdicts for result in one] == [result.verdicts for result in two]
+    assert [result.scored for result in one] == [result.scored for result in two]
+    assert one[0].scored is not None
     tokens = [[[each.tokens for each in result.generations] for result in some] for some in (one, two)]
     assert tokens[0] == tokens[1]
     assert sorted(first.cells) == sorted(second.cells) == ["base", "variant:mtl-0.1.6"]

@@ -60,8 +60,8 @@ def _first(score: Score) -> Iterator[Steps]:
 
 def _wealth(score: Score) -> Wealth:
     wagers = score.wagers
-    tokens, logs = wagers.history
-    mean = np.logaddexp.reduce(logs, axis=1) - math.log(logs.shape[1])
+    tokens, history = wagers.history
+    logs, mean = history[:, :-1], history[:, -1]
     richest = [at for at in np.argsort(-logs[-1], kind="stable") if wagers.bets.placed[at]][:RICHEST]
     bets = tuple(Bet(wagers.names[at].text, tuple(logs[:, at].round(2).tolist())) for at in richest)
     return Wealth(tuple(tokens), tuple(mean.round(2).tolist()), bets, -math.log(score.alpha), wagers.enough)

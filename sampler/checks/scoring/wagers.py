@@ -160,9 +160,9 @@ class Wagers:
 
     @property
     def history(self) -> tuple[list[int], NDArray[np.float64]]:
-        """After some numbers of tokens, (N,), the logarithm of the wealth of each bet, (N, A)."""
+        """After some numbers of tokens, (N,), logarithms of the wealth of each bet and of the mean, (N, A + 1)."""
         kept = self.bets.history
-        return [self._places[step - 1] + 1 for step in kept.steps], np.reshape(kept.values, (-1, len(self.names)))
+        return [self._places[step - 1] + 1 for step in kept.steps], np.array(kept.values)
 
     @property
     def detected(self) -> NDArray[np.bool_]:

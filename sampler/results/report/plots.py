@@ -204,8 +204,9 @@ def _draw_run(axes: "Axes", index: int, row: RasterRow, longest: int) -> None:
     axes.annotate(
         f"{end} {count}", (count - 0.5, index + 0.3), (4, 0), textcoords="offset points", va="center", fontsize=7
     )
-    above = [index] * len(row.impossible)
-    axes.plot(row.impossible, above, "v", color=ACCENT, markersize=4, markeredgewidth=0, clip_on=False)
+    if row.impossible:
+        above = [index] * len(row.impossible)
+        axes.plot(row.impossible, above, "v", color=ACCENT, markersize=4, markeredgewidth=0, clip_on=False)
     for loop in row.loops:
         _mark_loop(axes, index, loop, longest)
 

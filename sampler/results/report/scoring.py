@@ -26,7 +26,7 @@ class Drawn(NamedTuple):
 def drawn(scored: ScoreSummary) -> Iterator[Drawn]:
     """The pictures of a cell, as far as it has tokens enough."""
     if scored.wealth is not None:
-        yield Drawn(wealth_plot(scored.wealth), "w", _about_wealth(scored, scored.wealth))
+        yield Drawn(wealth_plot(scored.wealth), "w", _about_wealth(scored.wealth))
     if scored.calibration:
         caption = (
             f"The probability integral transform (PIT) of {scored.bets:,} tokens, each spread over its part of the "
@@ -44,12 +44,12 @@ def drawn(scored: ScoreSummary) -> Iterator[Drawn]:
         yield Drawn(estimates_plot(scored.estimates), "e", caption)
 
 
-def _about_wealth(scored: ScoreSummary, wealth: Wealth) -> str:
+def _about_wealth(wealth: Wealth) -> str:
     reached = "It did here" if wealth.enough is not None else "It did not"
     return (
         f"Each bet is on another way to draw and grows if the engine draws so. Shown are the {len(wealth.richest)} "
-        f"with the largest wealth and the mean of all {len(scored.alternatives)}, which of a right engine ever reaches "
-        f"the line of rejection with a probability of at most {math.exp(-wealth.bound):.2g}. {reached}."
+        "with the largest wealth and the mean of all, which of a right engine ever reaches the line of rejection with "
+        f"a probability of at most {math.exp(-wealth.bound):.2g}. {reached}."
     )
 
 
