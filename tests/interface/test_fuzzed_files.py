@@ -22,7 +22,7 @@ def test_a_sample_of_spoiled_files():
     assert read(7, 3) == 7 * len(NAMES)
 
 
-@pytest.mark.nightly("4,250 files of seventeen formats are read one by one")
+@pytest.mark.nightly("4,500 files of eighteen formats are read one by one")
 def test_thousands_of_spoiled_files():
     assert len(NAMES) >= 9
     assert read(MANY, 0) == MANY * len(NAMES) > 4_000
