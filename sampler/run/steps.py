@@ -30,6 +30,9 @@ from sampler.run.known_model import known_model
 from sampler.run.pooled import RATE, alphas_of, pooled, spoken
 from sampler.run.session import Session
 
+NOT_ASKED = ("no_reference", "no_method")
+"""Reasons for which a cell has no answer of scoring: its model is not known, or its tokens have no alternative."""
+
 RECORDED_TOGETHER = 1_000_000_000
 """Bytes of logits of cells that are generated together, if every run has its full length."""
 
@@ -193,8 +196,8 @@ class StepSuite:
         recorded = all(one.record is not None and one.record.logits is not None for one in generated.generations)
         runs, alpha = spoken(case, generated.generations), self._share("scoring")
         answers = scored(self.session, case, generated.requests, runs, alpha, None, networks=not recorded)
-        kept = {name: one for name, one in answers.findings.items() if name in names and one.reason != "no_reference"}
-        return answers._replace(findings=kept)
+        asked = {name: one for name, one in answers.findings.items() if name in names and one.reason not in NOT_ASKED}
+        return answers._replace(findings=asked)
 
     def _share(self, question: str) -> float:
         """The part of a cell in the budget of a question."""
