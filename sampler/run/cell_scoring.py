@@ -27,6 +27,10 @@ SCORED: Final[Mapping[str, str]] = {
 }
 """What is asked of each cell, as sentences; its ends have a question of their own."""
 
+NOT_ASKED: Final = ("no_reference", "no_method", "too_few")
+"""Reasons for which a cell that need not exclude anything has no answer: its model is not known, its tokens have no
+alternative, or they are too few to exclude one."""
+
 
 class Scored(NamedTuple):
     """The answers by check, and what pictures show of the tokens, if they were scored."""

@@ -23,15 +23,12 @@ from sampler.errors import Unsupported
 from sampler.matrix.matrix import ALL, Case, Group
 from sampler.requests import Generation, Record, Request
 from sampler.run.blocks import apart, block_of, count, shares
-from sampler.run.cell_scoring import SCORED, Scored, scored
+from sampler.run.cell_scoring import NOT_ASKED, SCORED, Scored, scored
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
 from sampler.run.groups import limits_of
 from sampler.run.known_model import known_model
 from sampler.run.pooled import RATE, alphas_of, pooled, spoken
 from sampler.run.session import Session
-
-NOT_ASKED = ("no_reference", "no_method")
-"""Reasons for which a cell has no answer of scoring: its model is not known, or its tokens have no alternative."""
 
 RECORDED_TOGETHER = 1_000_000_000
 """Bytes of logits of cells that are generated together, if every run has its full length."""
