@@ -20,6 +20,9 @@ from sampler.runtime.text import LONG, SHORT, visible
 WHOLE_RUNS = ("same", "complete", "loops")
 """Checks that only matrices of whole runs have."""
 
+SCORING = ("impossible", "evidence")
+"""Checks that count tokens, whatever the matrix."""
+
 STYLES: Mapping[Outcome, str] = {
     "passed": "green",
     "failed": "bold red",
@@ -86,22 +89,33 @@ def table_of(verdicts: Sequence[Verdict]) -> Table:
 
 
 def limit_lines(verdicts: Iterable[Verdict]) -> list[Text]:
-    """What the absolute limits allowed: of all cells together, and wherever a run loops or never ends."""
-    return [
+    """What the absolute limits allowed: of all cells together, and wherever a run loops or never ends.
+
+    Then how many tokens were scored, of step runs, whose table has no column for it.
+    """
+    given = list(verdicts)
+    lines = [
         Text(f"{cell_of(verdict)}: {verdict.message}")
-        for verdict in verdicts
+        for verdict in given
         if verdict.check in ABSOLUTE and verdict.outcome == "passed" and (verdict.statistic or verdict.id.cell == ALL)
     ]
+    possible, fitting = ([one for one in given if one.check == check and one.outcome == "passed"] for check in SCORING)
+    if possible:
+        counts = [sum(one.n for one in some) for some in (possible, fitting)]
+        cells = f"{len(possible)} {'cell' if len(possible) == 1 else 'cells'}"
+        lines.append(Text(f"scored under the model: {counts[0]:,} tokens of {cells} are possible, {counts[1]:,} fit"))
+    return lines
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> Table:
     """One row a cell: a column for each axis, the worst outcome, then each check with what it counted.
 
-    The limits on all cells together are no row: `limit_lines` has them.
+    The limits on all cells together are no row, and scoring is no column: `limit_lines` has them.
     """
     cells = [cell for cell in cells_of(verdicts) if not cell.together]
     axes = list(dict.fromkeys(axis for cell in cells for axis in cell.axes))
-    checks = list(dict.fromkeys(verdict.check for cell in cells for verdict in cell.verdicts))
+    found = dict.fromkeys(verdict.check for cell in cells for verdict in cell.verdicts)
+    checks = [check for check in found if check not in SCORING]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for axis in axes:
         table.add_column(axis.replace("_", "\n"), no_wrap=True)
@@ -129,7 +143,8 @@ def longform_table(verdicts: Iterable[Verdict]) -> Table:
         known = [f"{verdict.check} known to be bad" for verdict in passed if verdict.known]
         table.add_row(
             cell.id.split("/", 1)[-1], Text(cell.outcome, style=STYLES[cell.outcome]),
-            f"{max(verdict.n for verdict in cell.verdicts):,}", f"{len(passed)} of {len(cell.verdicts)}",
+            f"{max(verdict.n for verdict in cell.verdicts if verdict.check not in SCORING):,}",
+            f"{len(passed)} of {len(cell.verdicts)}",
             _range(v.detectable for v in passed if v.unit == SHARE_OF_RUNS),
             _range(v.detectable for v in passed if v.unit == SUPERIORITY_OF_RUNS),
             Text(", ".join([*others, *known])),
