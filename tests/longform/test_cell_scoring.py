@@ -79,6 +79,7 @@ def test_tokens_of_a_wrong_chain_fail_in_every_kind_of_cell(tmp_path, text):
     assert found["impossible"].reproduce == "cells/base/impossible"
 
 
+@pytest.mark.nightly("the page of scoring has it among its generators; another wrong engine is scored by day")
 def test_a_missing_bos_is_proved_by_tokens_of_whole_runs(tmp_path):
     one_bos = CoreEngine(replace(core().generator, bos_count=1))
     found = verdicts(tmp_path, RUNS.replace("runs = 2", "runs = 6"), Port(one_bos))

@@ -12,6 +12,7 @@ from sampler.config import SamplingConfig
 from sampler.engines.core import CoreEngine
 from sampler.requests import Request
 from sampler.run.networks import NETWORKS, Input
+from sampler.run.scoring import Model
 from sampler.variants import variant
 from tests.commands import assert_one_clear_line, sampler
 
@@ -125,6 +126,14 @@ def test_ends_that_contradict_the_contract_are_failures(tmp_path, change, says):
     code, verdicts, _ = checked(tmp_path, [first | {"tokens": change(first["tokens"])}, *others])
     assert (code, verdicts["protocol"]["outcome"]) == (1, "failed")
     assert says in verdicts["protocol"]["message"]
+
+
+def test_a_run_of_more_tokens_than_the_model_has_positions_is_a_failure_in_one_sentence():
+    model = Model(core(), networks=False)
+    score = model.score(ASKED, 1e-6)
+    score.add(model.run("run 1", Request(TEXTS[0].text, ASKED, 0, 5000), (7,) * 5000, "length"))
+    assert score.wrong == ["run 1 has 5,000 tokens; the model has positions for 4,100, which are scored"]
+    assert score.checked == 4100
 
 
 def test_tokens_without_any_eos_are_scored_given_that(tmp_path):

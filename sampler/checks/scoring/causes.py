@@ -165,13 +165,11 @@ def _likelihood(score: Score, way: Way) -> float:
     """The log-likelihood of the first tokens if they were drawn in another way, -inf if one cannot be."""
     total, left = -FITTED if way.fitted else 0.0, MOST_TOKENS
     for run in score.runs:
-        for steps in run.under(way.network).steps(way.config):
+        for steps in run.under(way.network, MOST_TOKENS).steps(way.config):
             total += score.log_likelihood(steps)
             left -= len(steps.tokens)
-            if total == -math.inf:
+            if left <= 0 or total == -math.inf:
                 return total
-        if left <= 0:
-            break
     return total
 
 

@@ -43,9 +43,9 @@ class Run:
     networks: Callable[[int | None], Mapping[Named, Scorer]] = field(default=no_networks, repr=False)
     most: int = 0
 
-    def under(self, network: Named | None) -> "Run":
-        """The run as one of another network; None: as it is."""
-        return self if network is None else replace(self, steps=self.networks(None)[network], networks=no_networks)
+    def under(self, network: Named | None, first: int | None = None) -> "Run":
+        """The run as one of another network, or so many of its first tokens; without a network as it is."""
+        return self if network is None else replace(self, steps=self.networks(first)[network], networks=no_networks)
 
 
 NETWORK_TOKENS, NETWORK_FIRST = 6000, 128
