@@ -128,6 +128,7 @@ def test_ends_that_contradict_the_contract_are_failures(tmp_path, change, says):
     assert says in verdicts["protocol"]["message"]
 
 
+@pytest.mark.nightly("scores the 4,100 tokens that the model has positions for")
 def test_a_run_of_more_tokens_than_the_model_has_positions_is_a_failure_in_one_sentence():
     model = Model(core(), networks=False)
     score = model.score(ASKED, 1e-6)
