@@ -1,14 +1,9 @@
 """Scoring with noise that it does not know, and with the suite's noise."""
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 import numpy as np
 
 from sampler.chain.noise import gumbel_where
-from sampler.checks.scoring.score import SINGLE, Run, Score, Tolerance
-from sampler.config import SamplingConfig
-from sampler.requests import Steps
+from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from tests.duel.tokens import ALPHA, Bounded, Judged, model
 
 ROUNDING = 2e-5
@@ -17,27 +12,14 @@ ROUNDING = 2e-5
 
 def rejects_after(runs: list[Judged], tolerance: Tolerance = SINGLE) -> int | None:
     """How many tokens of runs with one config are enough: an impossible one, the bets, or how a run ends."""
-    score, before = model().score(runs[0].row.config, ALPHA, tolerance), 0
+    score = model().score(runs[0].row.config, ALPHA, tolerance)
     for judged in runs:
-        score.add(replace(judged.run, steps=lambda config, run=judged.run: few(score, run, config)))
-        if score.impossible:
-            return before + score.impossible[0].step + 1
+        score.add(judged.run)
         if score.decided:
-            return score.checked
-        before += len(judged.run.tokens)
+            return score.enough
         if score.wrong:
-            return before
+            return sum(len(run.tokens) for run in score.runs)
     return None
-
-
-def few(score: Score, run: Run, config: SamplingConfig) -> Iterator[Steps]:
-    """The steps of a run, a sixteenth of those so far at once, until the outcome is known."""
-    for steps in run.steps(config):
-        start = 0
-        while start < len(steps.tokens) and not score.decided:
-            stop = min(len(steps.tokens), start + max(1, score.checked // 16))
-            yield steps.only(range(start, stop))
-            start = stop
 
 
 def proof_after(runs: list[Judged]) -> int | None:

@@ -118,7 +118,8 @@ class Score:
     def _blocks(self, run: Run) -> Iterator[Block]:
         others = {named: iter(steps(self.config)) for named, steps in self._open(run).items()}
         for steps in run.steps(self.config):
-            networks = {named: of for named, parts in others.items() if (of := next(parts, None)) is not None}
+            found = {named: next(parts, None) for named, parts in others.items()}
+            networks = {named: of for named, of in found.items() if of and len(of.tokens) == len(steps.tokens)}
             must, may = seen_bounds(self.edges, steps)
             rare = []
             for edges in self.wider:
