@@ -35,6 +35,14 @@ ABSOLUTE: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The questions with an absolute limit, as sentences."""
 
+SCORED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "impossible": "Each token is one that the engine's model and the chain can draw, given the tokens before it.",
+        "evidence": "The tokens follow the distribution of the engine's model and chain: no bet on another one wins.",
+    }
+)
+"""What scoring asks of each cell of a run, as sentences; its ends have a question of their own."""
+
 ESSENTIAL: Final = frozenset(
     {
         ("process", "scores"),

@@ -9,7 +9,7 @@ from sampler.checks.scoring.summarize import summarize
 from sampler.checks.scoring.summary import ScoreSummary
 from sampler.checks.scoring.tolerance import tolerance_of
 from sampler.checks.scoring.wagers import REQUIRED
-from sampler.checks.verdict import Finding
+from sampler.checks.verdict import SCORED, Finding
 from sampler.engines.rules import rules_of
 from sampler.errors import SkipReason
 from sampler.matrix.matrix import Case
@@ -20,12 +20,6 @@ from sampler.run.session import Session
 from sampler.run.spoken import Spoken
 
 LEVEL: Final = "generate"
-
-SCORED: Final[Mapping[str, str]] = {
-    "impossible": "Each token is one that the engine's model and the chain can draw, given the tokens before it.",
-    "evidence": "The tokens follow the distribution of the engine's model and the chain: no bet on another one wins.",
-}
-"""What is asked of each cell, as sentences; its ends have a question of their own."""
 
 NOT_ASKED: Final = ("no_reference", "no_method", "too_few")
 """Reasons for which a cell that need not exclude anything has no answer: its model is not known, its tokens have no

@@ -11,14 +11,14 @@ from sampler.checks.longform.runs import TokenRun, token_run
 from sampler.checks.longform.same_noise import IGNORES_NOISE, parting
 from sampler.checks.scoring.summary import ScoreSummary
 from sampler.checks.steps.recorded import EXACT_DTYPES
-from sampler.checks.verdict import Finding
+from sampler.checks.verdict import SCORED, Finding
 from sampler.engines.calls import OnStep
 from sampler.engines.capabilities import is_bitwise, weights_of
 from sampler.matrix.matrix import Case, Detect
 from sampler.requests import Generation, Request
 from sampler.results.store.reference_runs import ReferenceRuns, as_kept
 from sampler.run.blocks import apart, count, shares
-from sampler.run.cell_scoring import SCORED, scored
+from sampler.run.cell_scoring import scored
 from sampler.run.groups import longform_of, reference_key
 from sampler.run.prompts import prompts_of
 from sampler.run.references import References

@@ -15,12 +15,11 @@ from sampler.checks.longform.questions import ALONE, QUESTIONS, WEIGHTS, two_sid
 from sampler.checks.longform.runs import TwoSides
 from sampler.checks.longform.same_noise import same
 from sampler.checks.longform.stopping import ends
-from sampler.checks.verdict import CaseId, Finding, Verdict
+from sampler.checks.verdict import SCORED, CaseId, Finding, Verdict
 from sampler.engines.capabilities import is_bitwise
 from sampler.matrix.matrix import Case, Detect, Group, Known, Matrix
 from sampler.results.store.reference_runs import check_reference
 from sampler.run.blocks import block_of, count
-from sampler.run.cell_scoring import SCORED
 from sampler.run.cells import SHARED, CellRuns, Cells, shared_places
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, Progress, progress
 from sampler.run.executors import generate_blocks

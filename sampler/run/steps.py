@@ -13,7 +13,7 @@ from sampler.checks.steps.evidence import Evidence
 from sampler.checks.steps.precision import precision_of
 from sampler.checks.steps.repeats import places_of
 from sampler.checks.steps.table import CHECKS, StepCheck
-from sampler.checks.verdict import ABSOLUTE, CaseId, Finding, Verdict
+from sampler.checks.verdict import ABSOLUTE, SCORED, CaseId, Finding, Verdict
 from sampler.engines.base import Engine
 from sampler.engines.calls import OnStep
 from sampler.engines.capabilities import generate, is_bitwise
@@ -23,7 +23,7 @@ from sampler.errors import Unsupported
 from sampler.matrix.matrix import ALL, Case, Group
 from sampler.requests import Generation, Record, Request
 from sampler.run.blocks import apart, block_of, count, shares
-from sampler.run.cell_scoring import NOT_ASKED, SCORED, Scored, scored
+from sampler.run.cell_scoring import NOT_ASKED, Scored, scored
 from sampler.run.events import CaseResult, CellStarted, Emit, Judged, progress
 from sampler.run.groups import limits_of
 from sampler.run.known_model import known_model

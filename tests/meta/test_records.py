@@ -2,9 +2,8 @@
 
 import pytest
 
-from sampler.checks.verdict import Verdict, overall
+from sampler.checks.verdict import SCORED, Verdict, overall
 from sampler.matrix.matrix import load_matrix
-from sampler.run.cell_scoring import SCORED
 from sampler.run.session import Session
 from tests import sessions
 from tests.wrong_engines.records import RIGHT_RECORDS, SILENT, WRONG_RECORDS

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sampler.checks.steps.table import CHECKS
+from sampler.checks.verdict import SCORED
 from sampler.engines.huggingface.chain import HuggingFaceEngine
 from sampler.matrix.matrix import find_matrix, load_matrix
 from sampler.results.store.run_file import read_run
-from sampler.run.cell_scoring import SCORED
 from sampler.run.session import Session
 from tests import sessions
 from tests.commands import ROOT, sampler

@@ -60,7 +60,8 @@ class Tolerance:
 
 
 SINGLE: Final = Tolerance("float32", edge=2e-3, logit=5e-5)
-"""Right float32 implementations of Finch differ by at most 1.4e-5 (docs/decisions.md, "Scoring")."""
+"""Logits of Finch differed by 1.4e-5 between implementations, and by up to 3.3e-5 between a run alone and the same
+run beside others (docs/decisions.md, "Scoring")."""
 
 TOLERANCES: Final = {
     "float32": SINGLE,

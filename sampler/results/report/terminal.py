@@ -12,16 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from sampler.checks.verdict import ABSOLUTE, OUTCOMES, SHARE_OF_RUNS, SUPERIORITY_OF_RUNS, Outcome, Verdict
+from sampler.checks.verdict import ABSOLUTE, OUTCOMES, SCORED, SHARE_OF_RUNS, SUPERIORITY_OF_RUNS, Outcome, Verdict
 from sampler.matrix.matrix import ALL
 from sampler.results.report.cells import cell_of, cells_of, open_questions
 from sampler.runtime.text import LONG, SHORT, visible
 
 WHOLE_RUNS = ("same", "complete", "loops")
 """Checks that only matrices of whole runs have."""
-
-SCORING = ("impossible", "evidence")
-"""Checks that count tokens, whatever the matrix."""
 
 STYLES: Mapping[Outcome, str] = {
     "passed": "green",
@@ -99,7 +96,7 @@ def limit_lines(verdicts: Iterable[Verdict]) -> list[Text]:
         for verdict in given
         if verdict.check in ABSOLUTE and verdict.outcome == "passed" and (verdict.statistic or verdict.id.cell == ALL)
     ]
-    possible, fitting = ([one for one in given if one.check == check and one.outcome == "passed"] for check in SCORING)
+    possible, fitting = ([one for one in given if one.check == check and one.outcome == "passed"] for check in SCORED)
     if possible:
         counts = [sum(one.n for one in some) for some in (possible, fitting)]
         cells = f"{len(possible)} {'cell' if len(possible) == 1 else 'cells'}"
@@ -115,7 +112,7 @@ def verdict_table(verdicts: Iterable[Verdict]) -> Table:
     cells = [cell for cell in cells_of(verdicts) if not cell.together]
     axes = list(dict.fromkeys(axis for cell in cells for axis in cell.axes))
     found = dict.fromkeys(verdict.check for cell in cells for verdict in cell.verdicts)
-    checks = [check for check in found if check not in SCORING]
+    checks = [check for check in found if check not in SCORED]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for axis in axes:
         table.add_column(axis.replace("_", "\n"), no_wrap=True)
@@ -143,7 +140,7 @@ def longform_table(verdicts: Iterable[Verdict]) -> Table:
         known = [f"{verdict.check} known to be bad" for verdict in passed if verdict.known]
         table.add_row(
             cell.id.split("/", 1)[-1], Text(cell.outcome, style=STYLES[cell.outcome]),
-            f"{max(verdict.n for verdict in cell.verdicts if verdict.check not in SCORING):,}",
+            f"{max(verdict.n for verdict in cell.verdicts if verdict.check not in SCORED):,}",
             f"{len(passed)} of {len(cell.verdicts)}",
             _range(v.detectable for v in passed if v.unit == SHARE_OF_RUNS),
             _range(v.detectable for v in passed if v.unit == SUPERIORITY_OF_RUNS),
