@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Final, Literal, Self
 
 from sampler.errors import ConfigError
@@ -88,8 +89,8 @@ class SamplingConfig:
     @property
     def changes(self) -> dict[str, Any]:
         """The fields that differ from the defaults."""
-        usual = vars(SamplingConfig())
-        return {name: value for name, value in vars(self).items() if value != usual[name]}
+        usual, given = SamplingConfig(), {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in given.items() if value != getattr(usual, name)}
 
     def __str__(self) -> str:
         """Canonical text: one line, every parameter in the order of the fields, optional ones only if they are on."""
@@ -112,6 +113,10 @@ class SamplingConfig:
 
     def active_stages(self) -> frozenset[Stage]:
         """Stages of the order that are on; never `alignment`, which has no parameter."""
+        return self._active
+
+    @cached_property
+    def _active(self) -> frozenset[Stage]:
         return frozenset(self._on(self.order))
 
     def _on(self, stages: Iterable[Stage] = OPTIONAL_STAGES) -> list[Stage]:

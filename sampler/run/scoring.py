@@ -11,10 +11,10 @@ import numpy as np
 
 from sampler.checks.scoring.findings import findings
 from sampler.checks.scoring.named import Named
-from sampler.checks.scoring.score import Run, Score, Scorer, no_networks
+from sampler.checks.scoring.score import NETWORK_FIRST, Run, Score, Scorer, no_networks
 from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.checks.scoring.wagers import REQUIRED
-from sampler.checks.steps.recorded import STEPS_AT_ONCE, decided
+from sampler.checks.steps.recorded import decided
 from sampler.checks.verdict import OUTCOMES, Finding
 from sampler.config import SamplingConfig
 from sampler.engines.base import Engine, EngineInfo, Predicts
@@ -34,6 +34,9 @@ from sampler.run.spoken import Spoken
 
 NAMING = 600
 """Tokens that are scored, if there are so many, although the outcome is known: they tell the cause."""
+
+AT_ONCE = NETWORK_FIRST
+"""Steps of a run that are scored together; other networks are bet on in whole blocks of them."""
 
 CHECKS = ("impossible", "evidence", "protocol")
 
@@ -142,9 +145,9 @@ class _Forced:
 
     def _steps(self, logits: Logits, config: SamplingConfig) -> Iterator[Steps]:
         tokens = self.tokens[: len(logits)]
-        for start in range(0, len(tokens), STEPS_AT_ONCE):
-            steps = range(start, min(start + STEPS_AT_ONCE, len(tokens)))
-            part = logits[start : start + STEPS_AT_ONCE]
+        for start in range(0, len(tokens), AT_ONCE):
+            steps = range(start, min(start + AT_ONCE, len(tokens)))
+            part = logits[start : start + AT_ONCE]
             histories = [self.model.history(tokens[:step]) for step in steps]
             before = np.array([len(history) - step for history, step in zip(histories, steps, strict=True)])
             yield Steps(
@@ -153,7 +156,7 @@ class _Forced:
                 (config,) * len(steps),
                 part[:, 1] if part.shape[1] == 2 else None,
                 Context(before, np.array(steps, dtype=np.int64), self.model.info.eos_ids),
-                tokens=np.array(tokens[start : start + STEPS_AT_ONCE], dtype=np.int64),
+                tokens=np.array(tokens[start : start + AT_ONCE], dtype=np.int64),
             )
 
 

@@ -82,6 +82,16 @@ def same_state(found, full):
     np.testing.assert_array_equal(np.where(full.kept, found.error, 0), np.where(full.kept, full.error, 0))
 
 
+def test_engines_of_another_tolerance_see_the_same_steps_as_copies_of_them():
+    """What they share of their work depends neither on the tolerance nor on the steps seen before."""
+    steps, others = run_of(TRUE, 0), run_of(TRUE, 1)
+    for engine in (ReferenceEngine(input_error=2e-3), ReferenceEngine(input_error=0.5), ReferenceEngine(2.0**-8)):
+        for given in (steps, others, steps.with_config(replace(TRUE, cfg_weight=2.0))):
+            for found, right in zip(engine.bounds(given)[:2], engine.bounds(replace(given))[:2], strict=True):
+                np.testing.assert_array_equal(found, right)
+            same_state(engine.last(given), engine.last(replace(given)))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_rows_with_broken_logits_are_read_in_full(value):
     """A removed token is not broken."""

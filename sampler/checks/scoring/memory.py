@@ -63,12 +63,30 @@ class Memory:
     by_id: Array = field(default_factory=lambda: np.zeros(BINS))
 
     def learn(self, ids: Sequence[int], p: Sequence[float], drawn: int, by_rank: Array, by_id: Array) -> None:
-        """Add a step. drawn: the token. by_rank, by_id: where its uniform number may have lain (BINS,)."""
+        """Add a step. drawn: the token. by_rank, by_id: where its uniform number may have lain, (BINS,)."""
         self.drawn[drawn] = self.drawn.get(drawn, 0.0) + 1
         for token, share in zip(ids, p, strict=True):
             self.expected[token] = self.expected.get(token, 0.0) + share
         self.by_rank = self.by_rank + by_rank
         self.by_id = self.by_id + by_id
+
+    def follow(self, steps: "Step", drawn: NDArray[np.int64], by_rank: Array, by_id: Array) -> "Past":
+        """What was known before each of T steps, all of which are added. by_rank, by_id: (T, BINS)."""
+        tokens, places = np.unique(steps.ids, return_inverse=True)
+        places = places.reshape(steps.ids.shape)
+        rows = np.arange(len(places))[:, None]
+        came = np.zeros((len(places), len(tokens)))
+        came[rows[:, 0], places[rows[:, 0], drawn]] = 1
+        flat = (rows * len(tokens) + places).ravel()
+        shares = np.bincount(flat, weights=steps.p.ravel(), minlength=came.size).reshape(came.shape)
+        found = []
+        for known, more in ((self.drawn, came), (self.expected, shares)):
+            sums = np.cumsum(np.vstack([[known.get(token, 0.0) for token in tokens.tolist()], more]), axis=0)
+            known.update(zip(tokens.tolist(), sums[-1].tolist(), strict=True))
+            found.append(np.where(steps.p > 0, sums[rows, places], 0.0))
+        bins = [np.cumsum(np.vstack(pair), axis=0) for pair in ((self.by_rank, by_rank), (self.by_id, by_id))]
+        self.by_rank, self.by_id = (sums[-1] for sums in bins)
+        return Past(*found, *(sums[:-1] for sums in bins))
 
 
 class Past(NamedTuple):
@@ -110,12 +128,11 @@ class Memories:
 
     def follow(self, steps: Step, drawn: NDArray[np.int64]) -> Pasts:
         """What was known before each of T steps. They are added. drawn: the places (T,) of the drawn tokens."""
-        pasts = Pasts(*(Past.of(steps) for _ in Pasts._fields))
         by_rank, by_id = (steps.landed(edges, drawn) for edges in (steps.rank_edges, steps.id_edges))
-        counts = (steps.p > 0).sum(axis=-1).tolist()
-        for row, (count, place) in enumerate(zip(counts, drawn.tolist(), strict=True)):
+        run, cell = (memory.follow(steps, drawn, by_rank, by_id) for memory in (self.run, self.cell))
+        runs, counts = Past.of(steps), (steps.p > 0).sum(axis=-1).tolist()
+        for row, (count, place, memory) in enumerate(zip(counts, drawn.tolist(), self.runs, strict=True)):
             ids, p = steps.ids[row, :count].tolist(), steps.p[row, :count].tolist()
-            for past, memory in zip(pasts, (self.run, self.runs[row], self.cell), strict=True):
-                past.note(row, ids, memory)
-                memory.learn(ids, p, ids[place], by_rank[row], by_id[row])
-        return pasts
+            runs.note(row, ids, memory)
+            memory.learn(ids, p, ids[place], by_rank[row], by_id[row])
+        return Pasts(run, runs, cell)

@@ -5,7 +5,7 @@ a threshold are not told apart. What a right engine draws comes from the referen
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ class _Act(NamedTuple):
     values: tuple[Any, ...]
 
 
+@cache
 def _acts(config: SamplingConfig) -> tuple[_Act, ...]:
     """What a config does, in order."""
     on, least = config.active_stages(), config.min_tokens_to_keep

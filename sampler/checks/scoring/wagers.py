@@ -140,12 +140,13 @@ class Wagers:
         ends = steps.context.eos_ids if steps.context else ()
         error = error + max(LEAST_ERROR, self.rounding)
         step = Step(ids, p, np.isin(ids, ends) & real, error)
-        found = [chains.scores(config)[rows] for config in self._configs]
+        at = rows[:, None], places
+        found = [chains.scores(config) for config in self._configs]
         asked = (block.networks[named] for named in self.networks if named in block.networks)
-        found += [chains.under(network).scores(self.config)[rows] for network in asked]
-        others = np.array([np.take_along_axis(of, places, axis=-1) for of in found])
+        found += [chains.under(network).scores(self.config) for network in asked]
+        others = np.array([of[at] for of in found])
         may = np.take_along_axis(block.may[rows], chains.ids[rows], axis=-1)
-        drawn = shares(np.array(found), sure[rows], may, len(TILTS))
+        drawn = shares(np.array([of[rows] for of in found]), sure[rows], may, len(TILTS))
         return _Sure(rows, step, is_drawn.argmax(axis=-1), among(others, p), drawn)
 
     @property

@@ -7,7 +7,8 @@ they are -inf for all later stages, whose thresholds and sums do not depend on t
 """
 
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,15 +52,11 @@ class Near:
         if size < 4 * NEAR or first is None:
             return None
         before = config.order[: config.order.index(first)]
-        guided = "cfg" in before and batch.uncond_logits is not None
         penalty = config.repetition_penalty if "repetition_penalty" in before else 1.0
-        key, sizes, grown = _guided(batch) if guided else _alone(batch)
-        ids = largest(key, NEAR)
-        np.put_along_axis(key, ids, -np.inf, axis=-1)
-        highest = key.max(axis=-1).astype(np.float64)
-        reach = grown * penalty * (input_error + (input_rounding + COARSE) * sizes + COARSE)
-        ceiling = (highest + reach) / (config.temperature if "temperature" in before else 1.0)
-        return cls(ids, _only(batch, ids), size, first, ceiling)
+        few = _few(batch, guided="cfg" in before and batch.uncond_logits is not None)
+        reach = few.grown * penalty * (input_error + (input_rounding + COARSE) * few.sizes + COARSE)
+        ceiling = (few.highest + reach) / (config.temperature if "temperature" in before else 1.0)
+        return cls(few.ids, few.batch, size, first, ceiling)
 
     def unproven(self, states: list[Evaluation]) -> NDArray[np.int64]:
         """The rows for which these ids may not be enough; states: of a reading that keeps at least as defined."""
@@ -90,6 +87,28 @@ def first_filter(config: SamplingConfig) -> Stage | None:
     if late_guidance or config.greedy or config.penalty_window or config.repetition_penalty < 1:
         return None
     return first
+
+
+class _Few(NamedTuple):
+    """The ids of each row with the largest scores after guidance, and a batch with these alone.
+
+    highest: the largest score of all others, (B,). sizes, grown: see `_guided`.
+    """
+
+    ids: NDArray[np.int64]
+    batch: Batch
+    highest: Array
+    sizes: Array
+    grown: float
+
+
+@lru_cache(maxsize=1)
+def _few(batch: Batch, *, guided: bool) -> _Few:
+    """Kept for the next question about the same batch, which may allow for other errors."""
+    key, sizes, grown = _guided(batch) if guided else _alone(batch)
+    ids = largest(key, NEAR)
+    np.put_along_axis(key, ids, -np.inf, axis=-1)
+    return _Few(ids, _only(batch, ids), key.max(axis=-1).astype(np.float64), sizes, grown)
 
 
 def _alone(batch: Batch) -> tuple[NDArray[np.float32], Array, float]:
