@@ -117,11 +117,9 @@ def _density(edges: tuple[Array, Array], seen: Array, prior: float) -> Array:
     below = np.cumsum(density, axis=-1) / BINS
     begin, end = edges
     first, last = (np.clip((edge * BINS).astype(np.int64), 0, BINS - 1) for edge in edges)
-    in_first, in_last, until_first = (
-        np.take_along_axis(values, places, axis=-1)
-        for values, places in ((density, first), (density, last), (below, first))
-    )
-    until_last = np.take_along_axis(below, np.maximum(last - 1, 0), axis=-1)
+    rows = np.arange(len(below))[:, None]
+    in_first, in_last, until_first = density[rows, first], density[rows, last], below[rows, first]
+    until_last = below[rows, np.maximum(last - 1, 0)]
     across = in_first * ((first + 1) / BINS - begin) + (until_last - until_first) + in_last * (end - last / BINS)
     return _normalised(np.where(first == last, in_first * (end - begin), across))
 

@@ -130,17 +130,14 @@ class Wagers:
         rows = np.flatnonzero((counts > 1) & is_drawn.any(axis=-1))
         if not len(rows):
             return None
-        places = np.argsort(~sure[rows], axis=-1, kind="stable")[:, : counts[rows].max()]
-        real = np.arange(places.shape[-1]) < counts[rows, None]
-        scores, error = (np.take_along_axis(values, chains.ids, axis=-1) for values in (final.scores, final.error))
-        ids, scores, error, is_drawn = (
-            np.take_along_axis(values[rows], places, axis=-1) for values in (chains.ids, scores, error, is_drawn)
-        )
+        at = rows[:, None], np.argsort(~sure[rows], axis=-1, kind="stable")[:, : counts[rows].max()]
+        real = np.arange(at[1].shape[-1]) < counts[rows, None]
+        ids, is_drawn = chains.ids[at], is_drawn[at]
+        scores, error = (values[at[0], ids] for values in (final.scores, final.error))
         p = softmax(np.where(real, scores, -np.inf), axis=-1)
         ends = steps.context.eos_ids if steps.context else ()
         error = error + max(LEAST_ERROR, self.rounding)
         step = Step(ids, p, np.isin(ids, ends) & real, error)
-        at = rows[:, None], places
         found = [chains.scores(config) for config in self._configs]
         asked = (block.networks[named] for named in self.networks if named in block.networks)
         found += [chains.under(network).scores(self.config) for network in asked]
