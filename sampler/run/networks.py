@@ -1,13 +1,15 @@
 """What a port of the core may do otherwise before the chain: the logits of other prompts, positions and steps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 
 from sampler.checks.scoring.named import Named
 from sampler.engines.core import CoreEngine
 from sampler.requests import Logits, Request
+from sampler.t3.model import Speech
 
 Ids = Sequence[int]
 
@@ -59,17 +61,27 @@ OTHER_NETWORKS = (*NETWORKS, STALE)
 
 
 def other_logits(
-    engine: CoreEngine, request: Request, tokens: Ids, *, guided: bool
+    engine: CoreEngine, request: Request, tokens: Ids, among: Container[Named], *, guided: bool
 ) -> Mapping[Named, Callable[[], Logits]]:
-    """For each row of the table the logits (T, 2 if guided else 1, V), computed when they are called for."""
+    """For rows of the table the logits (T, 2 if guided else 1, V), all computed when the first are called for."""
     text = tuple(engine.ids(request.prompt, request.language))
     given = Input(engine, text, engine.generator.bos_count)
+    inputs = {named: change(given) for named, change in NETWORKS.items() if named in among}
+    inputs = {named: other for named, other in inputs.items() if _differs(other, given)}
+    if STALE in among:
+        inputs[STALE] = given
 
-    def forced(change: Callable[[Input], Input]) -> Callable[[], Logits]:
-        return lambda: _forced(change(given), tokens, guided=guided)
+    @cache
+    def found() -> Mapping[Named, Logits]:
+        logits = dict(zip(inputs, _forced(list(inputs.values()), tokens, guided=guided), strict=True))
+        if STALE in logits:
+            logits[STALE] = np.concatenate([logits[STALE][:1], logits[STALE][:-1]])
+        return logits
 
-    found = {named: forced(change) for named, change in NETWORKS.items() if _differs(change(given), given)}
-    return {**found, STALE: lambda: _stale(_forced(given, tokens, guided=guided))}
+    def of(named: Named) -> Logits:
+        return found()[named]
+
+    return {named: partial(of, named) for named in inputs}
 
 
 def _differs(other: Input, given: Input) -> bool:
@@ -83,12 +95,15 @@ def _differs(other: Input, given: Input) -> bool:
     return other.engine is not given.engine or (other.text != given.text and len(other.text) > 1)
 
 
-def _forced(given: Input, tokens: Ids, *, guided: bool) -> Logits:
-    model, voice = given.engine.generator.checkpoint.model, given.engine.generator.checkpoint.voice
-    prefix = model.prefix(given.text, voice, bos_count=given.bos_count, guided=guided)
-    logits, _ = model.forced(prefix, tokens[:-1], first=given.first)
-    return np.ascontiguousarray(np.array(logits).transpose(1, 0, 2))
+def _forced(inputs: Sequence[Input], tokens: Ids, *, guided: bool) -> Iterator[Logits]:
+    """The logits of each input, of which only the engine's voice may differ."""
+    model = inputs[0].engine.generator.checkpoint.model
 
+    def speech(given: Input) -> Speech:
+        voice = given.engine.generator.checkpoint.voice
+        return Speech(
+            model.prefix(given.text, voice, bos_count=given.bos_count, guided=guided), tokens[:-1], given.first
+        )
 
-def _stale(logits: Logits) -> Logits:
-    return np.concatenate([logits[:1], logits[:-1]])
+    for logits, _ in model.forced_together([speech(given) for given in inputs]):
+        yield np.ascontiguousarray(np.array(logits).transpose(1, 0, 2))

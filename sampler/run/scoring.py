@@ -1,7 +1,7 @@
 """Token runs under a model: the logits of teacher forcing, for `checks.scoring`."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import takewhile
@@ -126,12 +126,12 @@ class _Forced:
         logits, flags = self.predicted()
         return decided(logits, flags, self.model.info.eos_ids)
 
-    def networks(self, first: int | None = None) -> dict[Named, Scorer]:
+    def networks(self, first: int | None = None, among: Container[Named] = OTHER_NETWORKS) -> dict[Named, Scorer]:
         """The first steps, or all, with the logits of other networks; those of the core alone are known."""
         engine = self.model.engine
         if not isinstance(engine, CoreEngine) or not self.tokens:
             return {}
-        others = other_logits(engine, self.request, self.tokens[:first], guided=self.guided)
+        others = other_logits(engine, self.request, self.tokens[:first], among, guided=self.guided)
         return {named: partial(self._others, logits) for named, logits in others.items()}
 
     def _others(self, logits: Callable[[], Logits], config: SamplingConfig) -> Iterator[Steps]:

@@ -101,7 +101,7 @@ def explained(score: Score) -> Explanation:
     steps = (steps for run in score.runs for steps in run.steps(score.config))
     knobs = plain(estimated(score.config, steps)) if score.checked >= LEAST_TOKENS else ()
     cause = _cause(score, knobs)
-    return Explanation(cause, "" if cause in score.runs[0].networks(None) else difference(knobs), score.checked)
+    return Explanation(cause, "" if cause in score.runs[0].networks() else difference(knobs), score.checked)
 
 
 def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
@@ -116,7 +116,7 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
     ended = (run.tokens for run in score.runs if run.tokens and run.tokens[-1] in score.eos_ids)
     shortest = min((len(tokens) - 1 for tokens in ended), default=0)
     ways += [Way(named, config) for named, config in causes_alone(score.config, score.eos_ids, shortest)]
-    ways += [Way(named, score.config, named) for named in score.runs[0].networks(None)]
+    ways += [Way(named, score.config, named) for named in score.runs[0].networks()]
     likelihoods = [_likelihood(score, way) for way in ways]
     bets = score.wagers.bets
     gained = max(likelihoods) - _likelihood(score, Way(NOTHING, score.config)) if not score.impossible else math.inf

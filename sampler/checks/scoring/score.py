@@ -5,8 +5,9 @@ So a token outside of the support is a proof, and the bets of `wagers.py` hold h
 whenever one stops: their mean wealth reaches 1 / alpha with a probability of at most alpha. Nothing here knows a model.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -23,7 +24,14 @@ Scorer = Callable[[SamplingConfig], Iterable[Steps]]
 """The steps of a run with their logits, in order, under a config."""
 
 
-def no_networks(first: int | None) -> Mapping[Named, Scorer]:  # noqa: ARG001
+class Networks(Protocol):
+    """The steps of a run with the logits of other networks, of so many first tokens, or of all."""
+
+    def __call__(self, first: int | None = None, among: Container[Named] = ...) -> Mapping[Named, Scorer]:
+        """Those `among` all that are known. They are computed together, when the first of them is asked for."""
+
+
+def no_networks(first: int | None = None, among: Container[Named] = ()) -> Mapping[Named, Scorer]:  # noqa: ARG001
     """Of a run whose network is the only one that is known."""
     return {}
 
@@ -32,7 +40,7 @@ def no_networks(first: int | None) -> Mapping[Named, Scorer]:  # noqa: ARG001
 class Run:
     """One run to score. name: for messages. tokens: with EOS where it ended. steps: its steps under a config.
 
-    networks: gives the same with the logits of networks that do something else, of so many first tokens, or of all.
+    networks: gives the same with the logits of networks that do something else.
     most: how many tokens were asked for at most; 0 if that is unknown.
     """
 
@@ -40,16 +48,21 @@ class Run:
     tokens: Sequence[int]
     stop_reason: StopReason
     steps: Scorer = field(repr=False)
-    networks: Callable[[int | None], Mapping[Named, Scorer]] = field(default=no_networks, repr=False)
+    networks: Networks = field(default=no_networks, repr=False)
     most: int = 0
 
     def under(self, network: Named | None, first: int | None = None) -> "Run":
         """The run as one of another network, or so many of its first tokens; without a network as it is."""
-        return self if network is None else replace(self, steps=self.networks(first)[network], networks=no_networks)
+        if network is None:
+            return self
+        return replace(self, steps=self.networks(first, (network,))[network], networks=no_networks)
 
 
 NETWORK_TOKENS, NETWORK_FIRST = 6000, 128
 """Other networks are bet on in so many tokens, the first ones of each run, where another prompt tells most."""
+
+NETWORK_LEAST = 1000
+"""After so many tokens of them, those that would take more than NETWORK_TOKENS are left alone."""
 
 
 @dataclass
@@ -132,14 +145,16 @@ class Score:
             yield Block(steps, must, may, rare, networks)
 
     def _open(self, run: Run) -> Mapping[Named, Scorer]:
-        """The other networks that are bet on in a run: those that are not excluded yet.
+        """The other networks that are bet on in a run: those that are not excluded yet, and will be soon enough.
 
         What went before decides it, so that the bets stay valid; each network costs a forward pass.
         """
         if not self.networks or self.decided or len(self.runs) * NETWORK_FIRST > NETWORK_TOKENS:
             return {}
-        excluded = dict(zip(self.wagers.names, self.wagers.detected, strict=True))
-        return {named: steps for named, steps in run.networks(NETWORK_FIRST).items() if not excluded.get(named, True)}
+        bets = self.wagers.bets
+        hopeless = (bets.placed >= NETWORK_LEAST) & (bets.needed(self.alpha) > NETWORK_TOKENS)
+        closed = dict(zip(self.wagers.names, self.wagers.detected | hopeless, strict=True))
+        return run.networks(NETWORK_FIRST, [named for named in self.networks if not closed[named]])
 
     def log_likelihood(self, steps: Steps) -> float:
         """Of steps under their config; a token beyond an edge has at most the rate of that, -inf if impossible."""
