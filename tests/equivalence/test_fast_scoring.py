@@ -382,6 +382,22 @@ def test_other_chains_look_at_the_kept_tokens_then_at_those_with_the_best_logits
         assert ids.tolist() == sorted(order[-TOKENS:])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"logit_bias": {SIZE - 1: 4.0, 5: -2.0}}, {"min_new_tokens": ROWS // 2}, {"suppressed_tokens": (3, SIZE - 1)}],
+    ids=["bias", "least", "suppressed"],
+)
+def test_other_chains_change_eos_as_the_reference_does(changes):
+    config, reference = replace(TRUE, order=(*changes, *TRUE.order), **changes), ReferenceEngine()
+    steps = run_of(TRUE, 3)
+    steps.logits[:, SIZE - 1] = steps.logits.max(axis=-1)
+    must, _, final = reference.bounds(steps)
+    chains = OtherChains.of(steps, must, final.scores, reference)
+    exact = np.take_along_axis(reference.evaluate(steps.with_config(config))[-1].scores, chains.ids, axis=-1)
+    np.testing.assert_allclose(chains.scores(config), exact, rtol=1e-12)
+    assert not np.array_equal(exact, chains.scores(TRUE))
+
+
 def part_of(steps, size):
     """The same steps of a model with fewer ids."""
     context = steps.context._replace(eos_ids=(size - 1,))

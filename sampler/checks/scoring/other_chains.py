@@ -24,6 +24,9 @@ Mask = NDArray[np.bool_]
 TOKENS = 256
 """Tokens of each step that other chains are evaluated on."""
 
+EXACT = frozenset(OPTIONAL_STAGES) - {"logit_bias", "min_new_tokens", "suppressed_tokens"}
+"""Stages that the reference itself evaluates."""
+
 ABOVE = 1e9
 """Puts every score above every logit."""
 
@@ -75,8 +78,8 @@ class OtherChains:
         return replace(self, steps=steps, logits=logits, uncond=uncond)
 
     def scores(self, config: SamplingConfig) -> Array:
-        """(T, C), from the reference itself where an optional stage or a declared rule has a say."""
-        if getattr(self.reference, "rules", None) or config.active_stages() & set(OPTIONAL_STAGES):
+        """(T, C), from the reference itself where most optional stages or a declared rule have a say."""
+        if getattr(self.reference, "rules", None) or config.active_stages() & EXACT:
             exact = self.reference.evaluate(self.steps.with_config(config))[-1].scores
             return np.take_along_axis(exact, self.ids, axis=-1)
         acts, scores = _acts(config), self.logits
@@ -105,6 +108,14 @@ class OtherChains:
             return scores / config.temperature
         if stage in ("top_k", "min_p", "top_p"):
             return np.where(_kept(stage, scores, config), scores, -np.inf)
+        if stage == "logit_bias":
+            added = [value * (self.ids == token) for token, value in config.logit_bias.items()]
+            return np.asarray(scores + np.sum(added, axis=0))
+        if stage == "suppressed_tokens":
+            return np.where(np.isin(self.ids, config.suppressed_tokens), -np.inf, scores)
+        if stage == "min_new_tokens" and self.steps.context is not None:
+            early = self.steps.context.step[:, None] < config.min_new_tokens
+            return np.where(early & np.isin(self.ids, self.steps.context.eos_ids), -np.inf, scores)
         return scores
 
 

@@ -37,7 +37,10 @@ def spared(state: Evaluation, count: int, sign: float) -> Mask:
         return np.ones(state.scores.shape, dtype=np.bool_)
     if sign == 0:
         spared = np.zeros(state.scores.shape, dtype=np.bool_)
-        first = np.argsort(-state.scores, axis=-1, kind="stable")[:, :count]
+        if count == 1:
+            first = np.where(np.isnan(state.scores), -np.inf, state.scores).argmax(axis=-1)[:, None]
+        else:
+            first = np.argsort(-state.scores, axis=-1, kind="stable")[:, :count]
         np.put_along_axis(spared, first, values=True, axis=-1)
         return spared
     threshold, error = _ranked(state, count + (sign < 0))
