@@ -77,7 +77,7 @@ later_generators(
     with_model(NumbersBos),
     "voice_is_hardly_emotional: the default of a port, an emotion of 0.1, in place of the 0.5 of the voice [P05].",
     speaking(lambda voice: replace(voice, emotion=0.1)),
-    "rotary_angles_in_bfloat16: rotary angles are rounded to bfloat16, far positions to the next even number [N07].",
+    "rotary_angles_in_bfloat16: rotary angles are rounded to bfloat16, whose numbers have eight bits [N07].",
     with_backbone(CoarseAngles),
     "skips_a_layer: the fourth of six layers hands on its input.",
     with_block(SkipsALayer),
