@@ -84,3 +84,40 @@ NAMES = {
     "penalty_sees_all_rows_of_the_batch": PENALTY,
     "penalty_sees_the_row_before": PENALTY,
 }
+
+DRAW = f"(?!{SAME_NOISE})draw:"
+"""Another way to draw than by the probabilities, with noise that is fresh."""
+
+LATER_NAMES = {
+    "tempers_twice": TEMPERATURE,
+    "tempers_the_conditional_row_alone": "(temperature|cfg|order):",
+    "forgets_the_temperature_after_25_tokens": TEMPERATURE,
+    "adds_top_p": "top_p:",
+    "adds_top_k": "top_k:",
+    "min_p_compares_logits": "min_p:",
+    "min_p_before_the_temperature": "(min_p|order):",
+    "penalty_always_multiplies": PENALTY,
+    "penalty_of_every_occurrence": f"{PENALTY}|frequency_penalty:",
+    "penalty_is_subtracted": f"{PENALTY}|presence_penalty:",
+    "penalty_is_late_by_a_token": PENALTY,
+    "penalty_sees_the_ids_of_the_text": PENALTY,
+    "penalty_of_log_probabilities": f"{PENALTY}|order:",
+    "penalises_before_guidance": "(repetition_penalty|cfg|order):",
+    "guides_probabilities": GUIDANCE,
+    "takes_the_second_best_at_times": f"{DRAW}(?! likely tokens| the likeliest token)",
+    "is_greedy_in_every_tenth_step": f"{DRAW}(?! rare tokens)",
+    "revives_removed_tokens": f"{DRAW}(?! likely tokens| the likeliest token)|min_p:",
+    "draws_with_half_of_the_numbers": DRAW,
+    "noise_comes_again_after_16_steps": SAME_NOISE,
+    "ends_by_the_likeliest_token": STOP,
+    "ends_at_a_doubled_token": f"alignment:|{STOP}",
+    "hands_over_ten_bits": "",
+    "draws_from_the_logits_before": "",
+    "unconditional_row_has_no_positions": f"{GUIDANCE}|position: .*unconditional",
+    "speech_is_one_position_ahead": "position: .*speech.*(ahead|forward|further|too (far|high|large))",
+    "second_bos_has_a_position_of_its_own": "position: (?!(one|no) BOS).*BOS",
+    "voice_is_hardly_emotional": "position: (?!full).*(emotion|exaggeration)",
+    "rotary_angles_in_bfloat16": "",
+    "skips_a_layer": "",
+}
+"""Decided with the faults, before scoring was run on any of them."""

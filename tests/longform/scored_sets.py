@@ -14,8 +14,11 @@ from sampler.engines.core import CoreEngine
 from sampler.run.scoring import NAMING, Model
 from sampler.run.spoken import Spoken
 from tests.longform.wrong_runs import CAP, DEFAULT, RATE, WIDTH, checkpoint, request_of
+from tests.wrong_engines.later_generators import LATER_GENERATORS
 from tests.wrong_engines.wrong_generators import RIGHT_GENERATORS, WRONG_GENERATORS
 from tests.wrong_engines.wrong_generators.table import Plan, RightGenerator, WrongGenerator
+
+GENERATORS = WRONG_GENERATORS | LATER_GENERATORS
 
 RUNS = 60
 """Runs of a set, at most."""
@@ -43,7 +46,7 @@ def plan_of(generator: WrongGenerator | RightGenerator, seed: int) -> Plan:
 
 def speak(name: str, seed: int, places: range) -> Iterator[Spoken]:
     """Some of the runs of a set, generated together."""
-    generator = WRONG_GENERATORS.get(name) or RIGHT_GENERATORS[name]
+    generator = GENERATORS.get(name) or RIGHT_GENERATORS[name]
     cap = generator.cap if isinstance(generator, WrongGenerator) else CAP
     prompts = plan_of(generator, seed).prompts
     requests = []

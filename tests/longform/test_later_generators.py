@@ -1,0 +1,97 @@
+"""Later generators generate and do something else than a right one; their names say what the fault is."""
+
+import re
+from dataclasses import replace
+from functools import cache
+from math import inf
+
+import pytest
+
+from sampler import finch
+from sampler.chain.noise import NoiseKey
+from sampler.generation.generator import Generator
+from tests.longform.fault_names import LATER_NAMES
+from tests.longform.scored_sets import GENERATORS, Seen, speak
+from tests.longform.scoring_table import Page, Row
+from tests.longform.wrong_runs import checkpoint, request_of
+from tests.wrong_engines.later_generators import LATER_GENERATORS
+from tests.wrong_engines.wrong_generators import RIGHT_GENERATORS, WRONG_GENERATORS
+from tests.wrong_engines.wrong_generators.table import Around
+
+EOS, TEXTS, CAP = 2_049, 24, 120
+
+
+def test_the_thirty_are_none_of_the_others_and_have_their_names():
+    assert len(LATER_GENERATORS) == 30
+    assert not set(LATER_GENERATORS) & (set(WRONG_GENERATORS) | set(RIGHT_GENERATORS))
+    assert set(LATER_NAMES) == set(LATER_GENERATORS)
+    assert sum(map(bool, LATER_NAMES.values())) >= 20
+
+
+@pytest.mark.parametrize("name", LATER_GENERATORS)
+def test_a_later_generator_is_made_and_its_names_are_those_of_its_fault_alone(name):
+    wrong, names = LATER_GENERATORS[name], re.compile(LATER_NAMES[name] or "none")
+    assert (wrong.name, wrong.fault[-1]) == (name, ".")
+    assert isinstance(wrong.factory(checkpoint(), 4), Generator | Around)
+    assert not names.match(": ")
+    noise = "draw: the noise of other requests"
+    assert bool(names.match(noise)) == (name == "noise_comes_again_after_16_steps")
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("speech_is_one_position_ahead", "position: speech one position ahead", "position: speech one position behind"),
+        ("second_bos_has_a_position_of_its_own", "position: the second BOS at 1", "position: one BOS in place of two"),
+        ("voice_is_hardly_emotional", "position: no emotion", "position: full emotion"),
+        ("is_greedy_in_every_tenth_step", "draw: likely tokens", "draw: rare tokens"),
+        ("takes_the_second_best_at_times", "draw: rare tokens", "draw: likely tokens"),
+    ],
+)
+def test_names_of_another_meaning_are_wrong(name, right, wrong):
+    assert [bool(re.match(LATER_NAMES[name], each)) for each in (right, wrong)] == [True, False]
+
+
+def test_a_set_of_a_later_generator_is_found_by_its_name(monkeypatch):
+    name = "hands_over_ten_bits"
+    monkeypatch.setitem(GENERATORS, name, replace(LATER_GENERATORS[name], cap=8))
+    (run,) = speak(name, 0, range(1))
+    assert (len(run.tokens), run.stop_reason) == (8, "length")
+    assert max(run.tokens) < 1_024
+
+
+def spoken(factory):
+    prompts = [prompt for prompt in finch.prompts("sentences") if 38 <= prompt.tokens <= 52][:TEXTS]
+    requests = [request_of(prompt, NoiseKey(0, f"later/{prompt.id}"), CAP) for prompt in prompts]
+    return factory(checkpoint(), TEXTS).generate(requests)
+
+
+@cache
+def rightly_spoken():
+    return [run.tokens for run in spoken(Generator)]
+
+
+@pytest.mark.nightly("every generator speaks 24 sentences")
+@pytest.mark.parametrize("name", LATER_GENERATORS)
+def test_a_later_generator_generates_tokens_that_a_right_one_does_not(name):
+    runs = spoken(LATER_GENERATORS[name].factory)
+    assert [run.tokens for run in runs] != rightly_spoken()
+    for run in runs:
+        assert all(0 <= token <= EOS for token in run.tokens)
+        assert run.stop_reason == ("eos" if run.tokens[-1] == EOS else "length")
+        assert EOS not in run.tokens[:-1]
+
+
+def test_later_generators_have_a_table_and_goals_of_their_own():
+    named = Seen(40, 1, "impossible", "min_p", "as if it were another one")
+    page = Page([], [], [Row("min_p_compares_logits", [named, named]), Row("skips_a_layer", [named, named])])
+    assert [goal.kept for goal in page.goals] == [True, True, True]
+    text = str(page)
+    assert "- 2 of 2 later generators are rejected within 60 runs" in text
+    assert "- later generators: 2 of 2 rejected sets whose fault has a name are named rightly (goal 90%)\n" in text
+    assert "- later generators: 0 of 2 rejected sets whose fault has no name are given none" in text
+    assert "| `min_p_compares_logits` | min_p is a share of the largest logit" in text
+    missed = Page([], [], [Row("adds_top_k", [named, Seen(inf, inf, "", "", "")])])
+    assert "later generators: 0 of 1 rejected sets whose fault has a name are named rightly (goal 90%): MISSED" in str(
+        missed
+    )
