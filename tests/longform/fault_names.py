@@ -112,7 +112,7 @@ LATER_NAMES = {
     "ends_by_the_likeliest_token": STOP,
     "ends_at_a_doubled_token": f"alignment:|{STOP}",
     "hands_over_ten_bits": "",
-    "draws_from_the_logits_before": "",
+    "draws_from_the_logits_before": "(cache|position|draw): .*(step|logits).*before",
     "unconditional_row_has_no_positions": f"{GUIDANCE}|position: .*unconditional",
     "speech_is_one_position_ahead": "position: .*speech.*(ahead|forward|further|too (far|high|large))",
     "second_bos_has_a_position_of_its_own": "position: (?!(one|no) BOS).*BOS",
