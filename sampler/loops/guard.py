@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from operator import index
 
 from sampler.loops.loop import Loop
@@ -11,6 +12,8 @@ from sampler.loops.watches import CycleWatch, EntropyWatch
 
 FOR_SURE = 4
 """How often the memory of a guard fits into the tokens after which nothing new can come of an exact pattern."""
+
+USUAL = LoopRules()
 
 
 class LoopGuard:
@@ -23,7 +26,7 @@ class LoopGuard:
     """
 
     def __init__(self, rules: LoopRules | None = None) -> None:
-        self.rules = LoopRules() if rules is None else rules
+        self.rules = USUAL if rules is None else rules
         self.step = -1
         """Index of the last token."""
         self._matches = LagMatches(self.rules.largest, self.rules.compared)
@@ -68,6 +71,7 @@ class LoopGuard:
         self.step += count
 
 
+@cache
 def oldest_bits(rules: LoopRules) -> list[int]:
     """For every lag the bits of the oldest tokens that a rule compares: a loop needs a match at one of them."""
     bits = [0] * (rules.largest + 1)

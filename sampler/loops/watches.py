@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 from sampler.loops.loop import Loop, grown
@@ -18,7 +19,7 @@ class CycleWatch:
 
     def __init__(self, rule: LoopRule) -> None:
         self._rule = rule
-        self._limits = {size: _Limits.of(rule, size) for size in rule.sizes}
+        self._limits = _limits(rule)
         self.last: Loop | None = None
 
     def look(self, matches: LagMatches, matching: list[tuple[int, int]], step: int) -> Loop | None:
@@ -54,6 +55,11 @@ class _Limits:
 
     def explains(self, bits: int) -> bool:
         return (bits & self.window).bit_count() >= self.needed
+
+
+@cache
+def _limits(rule: LoopRule) -> dict[int, _Limits]:
+    return {size: _Limits.of(rule, size) for size in rule.sizes}
 
 
 class EntropyWatch:

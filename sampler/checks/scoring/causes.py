@@ -179,7 +179,7 @@ def _under(score: Score, way: Way) -> Score:
         score, config=way.config, alpha=UNLIKELY, networks=(), checked=0, impossible=[], proof=None, wrong=[], runs=[]
     )
     for run in score.runs:
-        other.add(run.under(way.network))
+        other.add(run.under(way.network).until(lambda: other.decided))
         if other.decided:
             break
     return other

@@ -7,6 +7,7 @@ whenever one stops: their mean wealth reaches 1 / alpha with a probability of at
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 import numpy as np
 
@@ -46,6 +47,10 @@ class Run:
     def under(self, network: Named | None, first: int | None = None) -> "Run":
         """The run as one of another network, or so many of its first tokens; without a network as it is."""
         return self if network is None else replace(self, steps=self.networks(first)[network], networks=no_networks)
+
+    def until(self, ended: Callable[[], bool]) -> "Run":
+        """The run, whose steps go on until something is so."""
+        return replace(self, steps=lambda config: takewhile(lambda _: not ended(), self.steps(config)))
 
 
 NETWORK_TOKENS, NETWORK_FIRST = 6000, 128
