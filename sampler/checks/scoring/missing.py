@@ -27,7 +27,8 @@ def other_vocabulary(score: Score) -> Named | None:
 def filtered(score: Score) -> Named | None:
     """The ids that no run has, the last ones of the vocabulary or single ones, although the model draws them often.
 
-    Each step misses an id with the chance 1 - p, so that none of E expected draws happens with at most exp(-E).
+    Each step misses an id with the chance 1 - p, so that none of E expected draws happens with at most exp(-E). An
+    engine that never draws these ids looks the same.
     """
     if not 0 < len(score.impossible) <= MOST_SHARE * score.checked:
         return None
@@ -37,7 +38,7 @@ def filtered(score: Score) -> Named | None:
         found[steps.tokens] = True
     ends = [end for end in score.eos_ids if end < score.vocabulary]
     expected[ends], found[ends] = 0.0, False
-    enough = np.log(score.vocabulary / UNLIKELY)
+    enough = np.log(2 * score.vocabulary / UNLIKELY)  # for single ids, and for all ids from one on
     first = int(np.flatnonzero(found).max(initial=-1)) + 1
     often = np.flatnonzero(~found & (expected >= enough))
     if expected[first:].sum() >= enough:
