@@ -38,6 +38,12 @@ class LagMatches:
         # Without the limit an integer would grow with the length of the run before it is cut.
         return (self._bits[lag] << passed) & self._kept if passed <= self._kept.bit_length() else 0
 
+    def pass_over(self, count: int) -> None:
+        """Go on by `count` tokens that leave what is kept as it is."""
+        self._step += count
+        self._steps = [step + count for step in self._steps]
+        self._places = {token: (step + count, places) for token, (step, places) in self._places.items()}
+
     def _remember(self, token: int, places: int) -> None:
         """Forget a token whose last occurrence is beyond every lag."""
         self._places[token] = self._step, places | 1

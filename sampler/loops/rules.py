@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from sampler.errors import RuleError
 from sampler.loops.loop import LoopKind
@@ -111,12 +112,12 @@ class LoopRules:
         if not self.cycles and self.low_entropy is None:
             raise RuleError("no rule at all", hint="expected a LoopRule or a LowEntropyRule")
 
-    @property
+    @cached_property
     def largest(self) -> int:
         """Tokens of the largest pattern; 0 without one."""
         return max((rule.max_pattern_size for rule in self.cycles), default=0)
 
-    @property
+    @cached_property
     def compared(self) -> int:
         """The largest distance over which a rule compares."""
         return max((rule.compared(size) for rule in self.cycles for size in rule.sizes), default=0)

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 from sampler.loops.loop import Loop, grown
@@ -18,16 +19,16 @@ class CycleWatch:
 
     def __init__(self, rule: LoopRule) -> None:
         self._rule = rule
-        self._limits = {size: _Limits.of(rule, size) for size in rule.sizes}
-        self._last: Loop | None = None
+        self._limits = _limits(rule)
+        self.last: Loop | None = None
 
     def look(self, matches: LagMatches, matching: list[tuple[int, int]], step: int) -> Loop | None:
         """The loop that currently ends at token `step`; matching: the answer of `matches` for it."""
         for size, bits in matching:
             limits = self._limits.get(size)
             if limits and limits.loops(bits) and not any(limits.explains(matches.at(part)) for part in limits.shorter):
-                self._last = grown(self._last, step, self._rule.kind(size), step + 1 - limits.extent, size)
-                return self._last
+                self.last = grown(self.last, step, self._rule.kind(size), step + 1 - limits.extent, size)
+                return self.last
         return None
 
 
@@ -56,6 +57,11 @@ class _Limits:
         return (bits & self.window).bit_count() >= self.needed
 
 
+@cache
+def _limits(rule: LoopRule) -> dict[int, _Limits]:
+    return {size: _Limits.of(rule, size) for size in rule.sizes}
+
+
 class EntropyWatch:
     """Detects few alternating tokens. A token costs two counters and two sums, and once per loop a scan of the window.
 
@@ -70,7 +76,7 @@ class EntropyWatch:
         self._window: deque[int] = deque()
         self._counts: dict[int, int] = {}
         self._sum = 0
-        self._last: Loop | None = None
+        self.last: Loop | None = None
 
     def look(self, token: int, step: int) -> Loop | None:
         if len(self._window) == self._size:
@@ -80,12 +86,12 @@ class EntropyWatch:
         if len(self._window) < self._size or self._sum < self._least:
             return None
         onset = step + 1 - self._size
-        if self._last is not None and onset <= self._last.end:
-            onset = self._last.onset
+        if self.last is not None and onset <= self.last.end:
+            onset = self.last.onset
         else:  # a token that occurs once belongs to what was before
             onset += next(place for place, other in enumerate(self._window) if self._counts[other] > 1)
-        self._last = grown(self._last, step, "low_entropy", onset)
-        return self._last
+        self.last = grown(self.last, step, "low_entropy", onset)
+        return self.last
 
     def _change(self, token: int, by: int) -> None:
         before = self._counts.get(token, 0)

@@ -75,17 +75,17 @@ class Model:
         tolerance: Tolerance = SINGLE,
         *,
         stripped: bool = False,
+        gaps: bool = False,
         required: float | None = REQUIRED,
     ) -> Score:
-        """An empty score for runs of this config. stripped: they have lost their EOS. required: see Wagers."""
+        """An empty score for runs of this config. stripped, gaps, required: see Score."""
         reference, edges, *wider = (
             ReferenceEngine(rules=self.rules, input_error=size) for size in (tolerance.logit, *tolerance.edges)
         )
         size, ends = self.info.vocab_size or 0, self.info.eos_ids
         networks = OTHER_NETWORKS if self.networks and isinstance(self.engine, CoreEngine) else ()
-        return Score(
-            config, alpha, edges, reference, size, ends, stripped, networks, required, tolerance, wider, self.positions
-        )
+        given = (config, alpha, edges, reference, size, ends, stripped, networks, required, tolerance, wider)
+        return Score(*given, self.positions, gaps)
 
     def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:
         """A run whose logits are computed when they are asked for."""
@@ -242,11 +242,19 @@ class Scoring:
         if self.whole:
             return False
         ended = [run.tokens[-1:] for run in self.runs if run.stop_reason in ("eos", "forced_eos")]
-        return bool(ended) and not {token for last in ended for token in last} & set(self.model.info.eos_ids)
+        last = {token for tokens in ended for token in tokens if token >= 0}
+        return bool(last) and not last & set(self.model.info.eos_ids)
+
+    @property
+    def _gaps(self) -> bool:
+        """Whether the log leaves tokens out."""
+        return not self.whole and any(min(run.tokens, default=0) < 0 for run in self.runs)
 
     def _score(self, variant: str, config: SamplingConfig, runs: Sequence[Spoken], alpha: float, start: float) -> Score:
         model = self.model.variant(variant) if variant else self.model
-        score = model.score(config, alpha, self.tolerance, stripped=self._stripped, required=self.required)
+        score = model.score(
+            config, alpha, self.tolerance, stripped=self._stripped, gaps=self._gaps, required=self.required
+        )
         for run in model.scored(runs):
             if score.decided and score.checked >= NAMING:
                 break

@@ -28,6 +28,25 @@ def spoken(lines: Sequence[TokenLine]) -> list[Spoken]:
     ]
 
 
+def missing(lines: Sequence[TokenLine]) -> str:
+    """A note on runs that the numbers of `request`, or of the seeds of a prompt, say were left out; or empty.
+
+    Seeds that do not count the runs, of which more are missing than are there, say nothing.
+    """
+    numbers: dict[str, set[int]] = {}
+    for line in lines:
+        if line.request is not None:
+            numbers.setdefault(f"requests of {line.cell}" if line.cell else "requests", {0}).add(line.request)
+        elif line.seed is not None:
+            numbers.setdefault(f"seeds of prompt {line.group}", set()).add(line.seed)
+    for name, known in numbers.items():
+        count = max(known) - min(known) + 1 - len(known)
+        if 0 < count < len(known):
+            first = next(one for one in sorted(known) if one + 1 not in known) + 1
+            return f"; note: {count} of the {name} are missing, first {first}; runs chosen by outcome prove nothing"
+    return ""
+
+
 def _request(line: TokenLine, number: int) -> Request:
     config = line.sampling
     if line.text_ids is not None:

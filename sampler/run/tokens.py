@@ -22,7 +22,7 @@ from sampler.results.store.reference_runs import as_kept, shipped_runs
 from sampler.results.store.tokens import TokenLine, read_lines, read_token_runs, run_of
 from sampler.run.report import DEFAULT_RATE, OnVerdict, Report
 from sampler.run.scoring import NO_BOUNDS, Bounds, Model, Scoring, is_model, reference_model
-from sampler.run.spoken import spoken
+from sampler.run.spoken import missing, spoken
 from sampler.statistics.budget import Budget
 
 NO_REFERENCE = "no reference runs: give some with --against (docs/tokens.md explains how to generate them)"
@@ -56,7 +56,7 @@ class TokenFileRun:
     def lines(self) -> list[TokenLine]:
         """The lines of the file. Raises TokensError for the first error."""
         settle(self.path.parent)
-        return read_lines(self.path)
+        return read_lines(self.path, gaps=self.against is None or is_model(self.against))
 
     @cached_property
     def model(self) -> Model | None:
@@ -91,7 +91,9 @@ class TokenFileRun:
 
     def _scored(self, alpha: float) -> Mapping[str, Finding]:
         assert self.model is not None  # noqa: S101 - asked with a model alone
-        return Scoring(self.model, spoken(self.lines), alpha, self.bounds, tolerance=self.tolerance).findings()
+        scoring = Scoring(self.model, spoken(self.lines), alpha, self.bounds, tolerance=self.tolerance)
+        found = scoring.findings()
+        return found | {"protocol": replace(found["protocol"], message=found["protocol"].message + missing(self.lines))}
 
     @property
     def reproduce(self) -> str:

@@ -2,7 +2,7 @@
 
 import random
 import re
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sampler import LoopGuard
 from sampler.errors import RuleError
-from sampler.loops import KINDS, LoopRule, LoopRules, LowEntropyRule, find_loops
+from sampler.loops import KINDS, Loop, LoopRule, LoopRules, LowEntropyRule, find_loops
 from tests.longform.loop_definition import all_loops, vllm_stops
 
 ROWS = re.compile(r"^\| `(L\w+Rule\(.*?\))` \|", re.MULTILINE)
@@ -81,6 +81,40 @@ def test_a_pattern_of_any_size_is_detected_when_vllm_stops(tokens, smallest, mor
         stops = vllm_stops(tokens[:end], smallest, smallest + more, count)
         found = guard.add(tokens[end - 1])
         assert bool(found) == stops if smallest == 1 else not found or stops
+
+
+def token_by_token(tokens: list[int], rules: LoopRules) -> tuple[Loop, ...]:
+    """All loops of a run that the guard sees whole."""
+    guard, found = LoopGuard(rules), {}
+    for token in tokens:
+        found |= {(rule, loop.step): loop for rule, loop in enumerate(guard.look(token)) if loop}
+    return tuple(sorted(found.values(), key=lambda loop: (loop.step, loop.onset)))
+
+
+@st.composite
+def long_stretches(draw) -> list[int]:
+    """Exact patterns, some with repeated tokens inside, that go on for many times what the small rules remember."""
+    alphabet, tokens = draw(st.integers(1, 3)), []
+    some = st.lists(st.integers(0, alphabet), min_size=1, max_size=8)
+    for _ in range(draw(st.integers(1, 3))):
+        tokens += draw(some)
+        tokens += (draw(some) * 400)[: draw(st.integers(0, 400))]
+    return tokens
+
+
+@example([1, 1, 1, 1, 1, 2] * 100, SMALL)  # each period has a loop of its own
+@given(long_stretches(), st.one_of(st.just(SMALL), rules()))
+def test_what_only_repeats_itself_is_passed_over(tokens, rules):
+    assert find_loops(tokens, rules) == token_by_token(tokens, rules)
+
+
+def test_a_million_equal_tokens_are_read_in_a_moment(monkeypatch):
+    after, looked, look = [*range(50)], [], LoopGuard.look
+    fewer = token_by_token([3] * 2_000 + after, LoopRules())
+    monkeypatch.setattr(LoopGuard, "look", lambda guard, token: looked.append(token) or look(guard, token))
+    loops = find_loops([3] * 1_000_000 + after)
+    assert loops == tuple(replace(loop, extent=loop.extent + 998_000) for loop in fewer)
+    assert len(looked) < 3_000
 
 
 def planted(rng: random.Random, period: int, share: float, onset: int, length: int) -> list[int]:

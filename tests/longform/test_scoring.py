@@ -11,8 +11,11 @@ from sampler import finch
 from sampler.config import SamplingConfig
 from sampler.engines.core import CoreEngine
 from sampler.requests import Request
+from sampler.results.store.tokens import TokenLine, read_lines, run_of
 from sampler.run.networks import NETWORKS, Input
-from sampler.run.scoring import Model
+from sampler.run.scoring import Model, Scoring
+from sampler.run.spoken import missing, spoken
+from sampler.run.tokens import findings
 from sampler.variants import variant
 from tests.commands import assert_one_clear_line, sampler
 
@@ -144,9 +147,63 @@ def test_tokens_without_any_eos_are_scored_given_that(tmp_path):
     assert "EOS is missing from all runs" in verdicts["protocol"]["message"]
 
 
+def left_out(line, *, of):
+    """A line whose log has null in place of the last of so many tokens, and of its EOS."""
+    tokens = [None if place % of == of - 1 else token for place, token in enumerate(line["tokens"])]
+    return line | {"tokens": [*tokens[:-1], None]}
+
+
+def answers(path, given, model):
+    """The answers of scoring, and of the questions about whole runs, by check."""
+    file = path / "port.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in given), encoding="utf-8")
+    lines = read_lines(file, gaps=True)
+    scored = lambda alpha: Scoring(model, spoken(lines), alpha).findings()  # noqa: E731
+    found = findings([run_of(line) for line in lines], (), scored=scored)
+    return {name.rsplit("/", 1)[1]: finding for name, finding in found}
+
+
+def test_a_run_with_gaps_is_possible_or_not_up_to_the_first_and_nothing_is_bet_on(tmp_path):
+    model, given = Model(core(), networks=False), [left_out(line, of=20) for line in lines()]
+    found = answers(tmp_path, given, model)
+    assert (found["impossible"].outcome, found["impossible"].n) == ("passed", 3 * 19)
+    assert (found["evidence"].outcome, found["evidence"].reason) == ("skipped", "not_recorded")
+    assert found["protocol"].outcome == "passed"
+    assert "leaves tokens out of 3, each of which is scored up to the first" in found["protocol"].message
+    assert (found["ends"].outcome, found["looping"].outcome) == ("skipped", "inconclusive")
+    assert "0 of 3 runs loop" in found["looping"].message
+    given[1]["tokens"][7] = given[1]["tokens"][7] ^ 1
+    assert answers(tmp_path, given, model)["impossible"].outcome == "failed"
+
+
+@pytest.mark.parametrize(("shift", "checked"), [(0, "skipped"), (1, "failed")])
+def test_tokens_of_another_vocabulary_are_named_in_a_line(tmp_path, shift, checked):
+    given = [line | {"tokens": [*[7] * shift, *(token + 32_000 for token in line["tokens"])]} for line in lines()]
+    found = answers(tmp_path, given, Model(core(), networks=False))
+    assert (found["impossible"].outcome, found["protocol"].outcome) == (checked, "failed")
+    words = "it looks like tokens of another vocabulary: ids up to 34,049, where the model has 2,050"
+    assert all(words in finding.message for finding in found.values() if finding.outcome == "failed")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ([{"seed": seed} for seed in (3, 4, 6, 7)], "1 of the seeds of prompt a are missing, first 5"),
+        ([{"request": place} for place in (1, 2, 5)], "2 of the requests are missing, first 3"),
+        ([{"cell": "x/y", "request": place} for place in (1, 0)], ""),
+        ([{"seed": seed} for seed in (3, 400, 2**40)], ""),
+        ([{}] * 3, ""),
+    ],
+)
+def test_runs_that_a_log_has_lost_are_noted(numbers, says):
+    given = [TokenLine(prompt="a", tokens=(1,), stop_reason="length", **number) for number in numbers]
+    assert missing(given).removeprefix("; note: ").split(";")[0] == says
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"tokens": [1, -1]}, "tokens[1] = -1 (expected a list of whole numbers from 0, null where"),
         ({"prompt": "unknown"}, "the text of prompt 'unknown' is unknown"),
         ({"config": {"temprature": 1.0}}, "did you mean 'temperature'?"),
         ({"config": {"temperature": -1.0}}, "temperature = -1.0"),
@@ -154,7 +211,7 @@ def test_tokens_without_any_eos_are_scored_given_that(tmp_path):
         ({"text_ids": [10**6]}, "text id 1000000 is no token"),
         ({"variant": "mtl"}, "there is no variant 'mtl'"),
     ],
-    ids=["text", "field", "range", "both", "text id", "variant"],
+    ids=["token", "text", "field", "range", "both", "text id", "variant"],
 )
 def test_what_cannot_be_scored_is_refused_in_a_line(tmp_path, change, says):
     assert_one_clear_line(checked(tmp_path, [lines()[0] | change])[2], says)

@@ -31,6 +31,8 @@ STEPS = (*SCALARS, "position")
 class TokenRun:
     """One run. text: the id of its prompt. tokens: without BOS, with EOS iff stop_reason is eos or forced_eos.
 
+    Tokens below 0 were left out of a log.
+
     Of each step, float64 (T,), or None if not recorded: logprobs, natural logarithm of the probability of the drawn
     token after all stages, at most 0; entropy of that distribution in nats; rank, how many tokens were more likely;
     margin, score + noise minus that of the runner-up, inf if only one token was left. expected: the length of the
@@ -156,6 +158,6 @@ def shown_texts(texts: Sequence[str], most: int = 3) -> str:
 
 def end_tokens(runs: Iterable[TokenRun]) -> dict[int, int]:
     """Tokens that end at least a twentieth of the ended runs, with their counts: candidates for EOS."""
-    last = Counter(run.tokens[-1] for run in runs if run.ended and run.tokens)
+    last = Counter(run.tokens[-1] for run in runs if run.ended and run.tokens and run.tokens[-1] >= 0)
     total = last.total()
     return {token: count for token, count in last.most_common() if 20 * count >= total}

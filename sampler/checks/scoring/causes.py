@@ -11,6 +11,7 @@ from scipy.stats import binom, poisson
 from sampler.checks.scoring.alternatives import causes_alone, looser_configs, other_configs
 from sampler.checks.scoring.impossible import expected_impossible
 from sampler.checks.scoring.knobs import Knob, difference, differing, estimated
+from sampler.checks.scoring.missing import filtered, other_vocabulary
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import Score
 from sampler.config import SamplingConfig
@@ -98,6 +99,8 @@ def estimated_configs(config: SamplingConfig, knobs: Sequence[Knob]) -> Iterator
 
 def explained(score: Score) -> Explanation:
     """Why the runs are no draws of the reference."""
+    if (without := other_vocabulary(score) or filtered(score)) is not None:
+        return Explanation(without)
     steps = (steps for run in score.runs for steps in run.steps(score.config))
     knobs = plain(estimated(score.config, steps)) if score.checked >= LEAST_TOKENS else ()
     cause = _cause(score, knobs)
@@ -179,7 +182,7 @@ def _under(score: Score, way: Way) -> Score:
         score, config=way.config, alpha=UNLIKELY, networks=(), checked=0, impossible=[], proof=None, wrong=[], runs=[]
     )
     for run in score.runs:
-        other.add(run.under(way.network))
+        other.add(run.under(way.network).until(lambda: other.decided))
         if other.decided:
             break
     return other

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 from sampler.checks.scoring.causes import NO_EXPLANATION, Explanation, explained
+from sampler.checks.scoring.missing import other_vocabulary
 from sampler.checks.scoring.score import Score
 from sampler.checks.verdict import Finding
 
@@ -18,7 +19,7 @@ def findings(score: Score) -> dict[str, Finding]:
 
 def _support(score: Score, causes: Explanation) -> Finding:
     if not score.checked:
-        return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token")
+        return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token of the model")
     if not score.impossible:
         message = f"each of the {score.checked:,} tokens is one that the reference can draw{score.tolerance.note}"
         return Finding(LEVEL, "draw", "passed", score.checked, message, statistic=0, bound=0)
@@ -33,7 +34,10 @@ def _support(score: Score, causes: Explanation) -> Finding:
 
 def _evidence(score: Score, causes: Explanation) -> Finding:
     if not score.checked:
-        return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token")
+        return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token of the model")
+    if score.gaps:
+        message = "runs end at the first token that the log leaves out, so that nothing is bet on: give all tokens"
+        return Finding.skipped(LEVEL, "draw", "not_recorded", message, score.checked)
     found = replace(score.wagers.finding(), level=LEVEL)
     if score.impossible and found.outcome != "failed":
         message = "the impossible tokens decide; bets on the others are not decided yet"
@@ -49,7 +53,11 @@ def _protocol(score: Score) -> Finding:
         message = f"all {len(score.runs)} runs end as they say"
         if score.stripped:
             message = "EOS is missing from all runs: tokens are scored given that none of them is EOS"
+        if score.gaps:
+            gaps = sum(min(run.tokens, default=0) < 0 for run in score.runs)
+            message += f"; the log leaves tokens out of {gaps}, each of which is scored up to the first of them"
         return Finding(LEVEL, "stop", "passed", len(score.runs), message, statistic=0, bound=0)
     more = f", and {len(score.wrong) - 1} more" if len(score.wrong) > 1 else ""
-    count = len(score.wrong)
+    count, other = len(score.wrong), other_vocabulary(score)
+    more += f"; it looks like {other.text}" if other else ""
     return Finding(LEVEL, "stop", "failed", len(score.runs), score.wrong[0] + more, statistic=count, bound=0)

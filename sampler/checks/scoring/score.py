@@ -7,6 +7,7 @@ whenever one stops: their mean wealth reaches 1 / alpha with a probability of at
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -57,6 +58,10 @@ class Run:
             return self
         return replace(self, steps=self.networks(first, (network,))[network], networks=no_networks)
 
+    def until(self, ended: Callable[[], bool]) -> "Run":
+        """The run, whose steps go on until something is so."""
+        return replace(self, steps=lambda config: takewhile(lambda _: not ended(), self.steps(config)))
+
 
 NETWORK_TOKENS, NETWORK_FIRST = 6000, 128
 """Other networks are bet on in so many tokens, the first ones of each run, where another prompt tells most."""
@@ -73,6 +78,8 @@ class Score:
     have lost their EOS, so that each token is scored given that it is none. networks: what other networks may do, of
     those that runs have. required: see Wagers. wider: references with the further edges of a precision class, the
     narrowest first; a token counts as impossible beyond the last one. positions: the most tokens that a run can have.
+    gaps: ids below 0 stand for tokens that the log leaves out. What a run has before the first one is possible or not,
+    but it is chosen by its outcome, so that nothing is bet on.
     proof: the number of tokens up to the first impossible one. wrong: what is wrong with how runs end.
     """
 
@@ -88,6 +95,7 @@ class Score:
     tolerance: Tolerance = SINGLE
     wider: Sequence[Explains] = ()
     positions: int | None = None
+    gaps: bool = False
     checked: int = 0
     impossible: list[Impossible] = field(default_factory=list)
     proof: int | None = None
@@ -123,7 +131,7 @@ class Score:
         if self.positions is not None and len(run.tokens) > self.positions:
             most = f"the model has positions for {self.positions:,}, which are scored"
             self.wrong.append(f"{run.name} has {len(run.tokens):,} tokens; {most}")
-        self.wrong += protocol(run, self.vocabulary, () if self.stripped else self.eos_ids)
+        self.wrong += protocol(run, self.vocabulary, () if self.stripped else self.eos_ids, gaps=self.gaps)
         self.wagers.add(self._blocks(run))
         if self.impossible and self.proof is None:
             self.proof = before + self.impossible[0].step + 1
@@ -142,14 +150,15 @@ class Score:
             self.checked += len(steps.tokens)
             if self.stripped:
                 must[:, list(self.eos_ids)] = False
-            yield Block(steps, must, may, rare, networks)
+            if not self.gaps:
+                yield Block(steps, must, may, rare, networks)
 
     def _open(self, run: Run) -> Mapping[Named, Scorer]:
         """The other networks that are bet on in a run: those that are not excluded yet, and will be soon enough.
 
         What went before decides it, so that the bets stay valid; each network costs a forward pass.
         """
-        if not self.networks or self.decided or len(self.runs) * NETWORK_FIRST > NETWORK_TOKENS:
+        if not self.networks or self.gaps or self.decided or len(self.runs) * NETWORK_FIRST > NETWORK_TOKENS:
             return {}
         bets = self.wagers.bets
         hopeless = (bets.placed >= NETWORK_LEAST) & (bets.needed(self.alpha) > NETWORK_TOKENS)
@@ -166,16 +175,17 @@ class Score:
         return float(values.sum())
 
 
-def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int]) -> Iterator[str]:
+def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int], *, gaps: bool = False) -> Iterator[str]:
     """What contradicts the contract of runs: ids, EOS and the stop reason. eos_ids: empty if EOS was stripped."""
-    outside = next((token for token in run.tokens if not 0 <= token < vocabulary), None)
+    outside = next((token for token in run.tokens if token >= vocabulary or (token < 0 and not gaps)), None)
     if outside is not None:
         yield f"{run.name} has token {outside}; the model has {vocabulary:,} ids, from 0"
     early = next((step for step, token in enumerate(run.tokens[:-1]) if token in eos_ids), None)
     if early is not None:
         yield f"{run.name} goes on after EOS at step {early}"
     last = run.tokens[-1] if run.tokens else None
-    if eos_ids and run.stop_reason in ("eos", "forced_eos") and last not in eos_ids:
+    is_left_out = gaps and last is not None and last < 0
+    if eos_ids and run.stop_reason in ("eos", "forced_eos") and last not in eos_ids and not is_left_out:
         yield f"{run.name} says {run.stop_reason}, but its last token is {last}"
     if run.stop_reason == "length" and last in eos_ids:
         yield f"{run.name} ends with EOS, but says length"

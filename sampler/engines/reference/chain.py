@@ -241,10 +241,10 @@ def _penalized(batch: Batch, rules: Rules) -> _Penalized:
         return _Penalized(rows, ids, np.ones(len(rows)))
     found: list[tuple[int, int, int]] = []
     for row, history in enumerate(penalized_ids(batch, rules)):
-        counts = Counter(token for token in history if token < batch.logits.shape[-1])
+        counts = Counter(history)
         if counts and min(counts) < 0:
             raise LogitsError(f"the history of row {row} contains {min(counts)}", hint="token ids are 0 or more")
-        found += [(row, token, count) for token, count in counts.items()]
+        found += [(row, token, count) for token, count in counts.items() if token < batch.logits.shape[-1]]
     rows, ids, times = np.array(found, dtype=np.int64).reshape(-1, 3).T
     return _Penalized(rows, ids, times.astype(np.float64) if "penalty_counts" in rules else np.ones(len(times)))
 

@@ -3,12 +3,13 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from sampler.checks.longform.runs import SCALARS, STEPS, TokenRun
 from sampler.config import SamplingConfig
@@ -36,9 +37,19 @@ Id = Annotated[int, Field(ge=0, lt=2**31)]
 Place = Annotated[int, Field(ge=0)]
 
 
-class TokenLine(BaseModel):
-    """One run. prompt: id of the text. margin: null where only one token was left. position: places from 0.
+def _numbered(tokens: Any, validate: ValidatorFunctionWrapHandler) -> tuple[int, ...]:
+    """Ids, and -1, -2 ... for each null in their place: tokens that the log leaves out, of which no two are equal."""
+    if not isinstance(tokens, list) or None not in tokens:
+        return tuple(validate(tokens))
+    left_out = count(-1, -1)
+    ids = validate([0 if token is None else token for token in tokens])
+    return tuple(next(left_out) if token is None else known for token, known in zip(tokens, ids, strict=True))
 
+
+class TokenLine(BaseModel):
+    """One run. prompt: id of the text. tokens: below 0 where the file has null (`_numbered`).
+
+    margin: null where only one token was left. position: places from 0.
     cell (matrix/cell), request, slot, width: of `sampler run`, None if unknown; runs of one text in two cells count as
     runs of two texts. text or text_ids, language, config, variant: what the run was asked for, to score it under a
     model; config has the fields of SamplingConfig that differ from its defaults.
@@ -49,7 +60,7 @@ class TokenLine(BaseModel):
     cell: str = ""
     request: Place | None = None
     prompt: str | int
-    tokens: Annotated[tuple[Id, ...], Field(strict=False)]
+    tokens: Annotated[tuple[Id, ...], Field(strict=False), WrapValidator(_numbered)]
     stop_reason: StopReason
     slot: Place | None = None
     width: Place | None = None
@@ -92,8 +103,8 @@ def read_token_runs(path: Path) -> list[TokenRun]:
     return [run_of(line) for line in read_lines(path)]
 
 
-def read_lines(path: Path) -> list[TokenLine]:
-    """Read the lines of a file of token runs.
+def read_lines(path: Path, *, gaps: bool = False) -> list[TokenLine]:
+    """Read the lines of a file of token runs. gaps: whether tokens may be left out.
 
     Raises TokensError naming file, line, key and value for an invalid run, for optional keys that only some lines have,
     for two lengths of one prompt, and for a prompt and seed that occur twice.
@@ -104,6 +115,11 @@ def read_lines(path: Path) -> list[TokenLine]:
         raise source.refuse("has no lines", f"one run a line; {HINT}", join=" ")
     parsed = [(number, _parsed(source, number, line)) for number, line in lines]
     _check_together(source, parsed)
+    for number, line in parsed:
+        if not gaps and min(line.tokens, default=0) < 0:
+            place = next(place for place, token in enumerate(line.tokens) if token < 0)
+            hint = "what was left out can be scored under a model (--against core), and not compared with runs"
+            raise source.refuse(f"tokens[{place}] = null", hint, number)
     return [line for _, line in parsed]
 
 
@@ -153,7 +169,7 @@ def _explained(fault: Fault) -> tuple[str, str]:
         return f"key {name!r} is missing", HINT
     expected = {
         "prompt": "expected the id of a prompt, a text or a whole number",
-        "tokens": "expected a list of whole numbers from 0",
+        "tokens": "expected a list of whole numbers from 0, null where the log leaves a token out",
         "stop_reason": "expected eos, forced_eos, length or error",
         "logprobs": "expected natural logarithms of probabilities, at most 0, none of them NaN",
         "entropy": "expected a list of numbers from 0, in nats",
