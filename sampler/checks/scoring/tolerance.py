@@ -5,7 +5,7 @@ E_t be the expectation of what is left under what the engine really draws, given
 v_s / E_s is a martingale, so that wealth above e^slack / alpha has a probability of at most alpha wherever the sum of
 ln E_s over the steps so far never exceeds `slack`. Each bet begins with e^-slack, so that 1 / alpha is the bound.
 A step of a chi distance of at most kappa_t has E_t <= 1 for every bet (`sampler.statistics.chi`), as has a step at
-which tokens beyond an edge have at most the declared probability; a step of a distance chi_t adds at most
+which tokens beyond an edge, or lost ones, have at most the declared probability; a distance of chi_t adds at most
 ln(chi_t / kappa_t). In float32 the logits of right engines are within `logit` at each step, and slack is 0.
 
 What is measured: chi distances of half precision have a long tail, ten times the median, so that a bound which holds at
