@@ -285,7 +285,7 @@ def test_every_command_has_help_with_an_example(command):
         (lambda lines: lines[:-1], "has no footer (the run was interrupted; run it again)"),
         (
             lambda lines: lines[:1] + lines[2:],
-            "'inconclusive': 2}, its footer says {'passed': 9, ",
+            "'inconclusive': 2}, its footer says {'passed': 10, ",
         ),
         (lambda lines: ["[1]\n", *lines[1:]], "line 1 is no object: [1]"),
         (lambda lines: lines[1:], "has no header of the format sampler-run/2"),
