@@ -115,9 +115,16 @@ _UNKNOWN = np.zeros(2, dtype=np.uint64)
 
 def gumbel_where(keys: Sequence[NoiseKey], steps: Sequence[int], kept: NDArray[np.bool_]) -> NDArray[np.float32]:
     """As `gumbel_rows` where kept, bool (B, V), and 0 elsewhere, where noise makes no difference."""
+    return noise_where([RequestNoise(key, kept.shape[1]) for key in keys], steps, kept)
+
+
+def noise_where(
+    noises: Sequence[Callable[[int], NDArray[np.float32]]], steps: Sequence[int], kept: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """As `gumbel_where`, for any noise of each row."""
     left = left_of(np.where(kept, np.float32(0), np.float32(-np.inf)))
     noise = np.zeros(kept.shape, dtype=np.float32)
-    noise[kept] = gumbel_left([RequestNoise(key, kept.shape[1]) for key in keys], steps, left)
+    noise[kept] = gumbel_left(noises, steps, left)
     return noise
 
 

@@ -45,6 +45,8 @@ def scored(
 ) -> Scored:
     """The answers of scoring for runs of a case, which have one config; skipped where the model is not known.
 
+    There is none about margins for an engine that draws with noise of its own.
+
     required: the relative change of the temperature that `passed` has to detect. networks: see Model.
     """
     try:
@@ -58,9 +60,15 @@ def scored(
             for place, (request, run) in enumerate(zip(requests, runs, strict=True))
         ]
         tolerance = tolerance_of(info.dtype)
-        scoring = Scoring(model, spoken, alpha, required=required, tolerance=tolerance, whole=True)
+        noise = all(request.noise is not None for request in requests)
+        scoring = Scoring(model, spoken, alpha, required=required, tolerance=tolerance, whole=True, noise=noise)
         ((_, score),) = scoring.scores()
-        return Scored(findings(score), summarize(score))
+        answers = findings(score)
+        if "margin" in answers and answers["margin"].outcome == "failed":
+            longest = max(range(len(runs)), key=lambda place: len(runs[place].tokens))
+            if session.ignores_noise(case, requests[longest], runs[longest].tokens):
+                del answers["margin"]
+        return Scored(answers, summarize(score))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything
         return Scored({"impossible": Finding.of_error(LEVEL, "draw", error)})
 

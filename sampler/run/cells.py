@@ -162,20 +162,12 @@ class Cells:
             pairs = [(theirs[place], one) for place, one in zip(shared_places(len(theirs)), answers, strict=True)]
             runs = tuple(token_run(their.text, one) for their, one in pairs)
             parted = any(parting(run.tokens, their.tokens) for run, (their, _) in zip(runs, pairs, strict=True))
-            if parted and self._ignores_noise(case, requests[0], answers[0], on_step):
+            asked = parted and not case.config.greedy
+            if asked and self.session.ignores_noise(case, requests[0], answers[0].tokens, on_step):
                 return IGNORES_NOISE
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the other runs are still judged
             return _failed_shared(error)
         return runs
-
-    def _ignores_noise(self, case: Case, request: Request, answer: Generation, on_step: OnStep) -> bool:
-        if case.config.greedy:
-            return False
-        other = self.session.with_noise(request, self.session.other_key(case))
-        other_noise, once_more = (
-            self.session.answers(case, [one], on_step)[0] for one in (replace(other, uniform=request.uniform), request)
-        )
-        return other_noise.tokens == answer.tokens or once_more.tokens != answer.tokens
 
 
 def _key(reference: ReferenceRuns, case: Case, place: int) -> NoiseKey:

@@ -196,11 +196,8 @@ class Runs:
         return cls(session, case, requests[: len(runs)], runs)
 
     def own_noise(self, place: int) -> bool:
-        """Whether the engine ignores the suite's noise: in one run, other noise changes no token, or a repeat does."""
-        request, tokens = self.requests[place], self.runs[place].tokens
-        noisy = replace(self.session.with_noise(request, self.session.other_key(self.case)), uniform=request.uniform)
-        other, again = generate(self.session.engine_for(self.case), [noisy, request])
-        return other.tokens == tokens or again.tokens != tokens
+        """Whether the engine ignores the suite's noise, by one run."""
+        return self.session.ignores_noise(self.case, self.requests[place], self.runs[place].tokens)
 
 
 @dataclass(frozen=True)

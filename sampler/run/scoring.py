@@ -8,7 +8,9 @@ from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sampler.chain.noise import noise_where
 from sampler.checks.scoring.findings import findings
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import NETWORK_FIRST, Run, Score, Scorer, no_networks
@@ -27,7 +29,7 @@ from sampler.engines.registry import ENGINES
 from sampler.engines.remote import RemoteEngine
 from sampler.engines.rules import Rules
 from sampler.errors import EngineError
-from sampler.requests import Context, Logits, Request, Steps, StopReason
+from sampler.requests import Context, Logits, Noise, Request, Steps, StopReason
 from sampler.run.ahead import Ahead, Predicted
 from sampler.run.networks import OTHER_NETWORKS, other_logits
 from sampler.run.spoken import Spoken
@@ -38,7 +40,7 @@ NAMING = 600
 AT_ONCE = NETWORK_FIRST
 """Steps of a run that are scored together; other networks are bet on in whole blocks of them."""
 
-CHECKS = ("impossible", "evidence", "protocol")
+CHECKS = ("impossible", "evidence", "margin", "protocol")
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,19 @@ class Model:
         stripped: bool = False,
         gaps: bool = False,
         required: float | None = REQUIRED,
+        noise: bool = False,
     ) -> Score:
-        """An empty score for runs of this config. stripped, gaps, required: see Score."""
+        """An empty score for runs of this config. stripped, gaps, required: see Score.
+
+        noise: the engine was given the noise of the requests.
+        """
         reference, edges, *wider = (
             ReferenceEngine(rules=self.rules, input_error=size) for size in (tolerance.logit, *tolerance.edges)
         )
         size, ends = self.info.vocab_size or 0, self.info.eos_ids
         networks = OTHER_NETWORKS if self.networks and isinstance(self.engine, CoreEngine) else ()
         given = (config, alpha, edges, reference, size, ends, stripped, networks, required, tolerance, wider)
-        return Score(*given, self.positions, gaps)
+        return Score(*given, self.positions, gaps, noise=noise and not config.greedy)
 
     def run(self, name: str, request: Request, tokens: tuple[int, ...], stop_reason: StopReason) -> Run:
         """A run whose logits are computed when they are asked for."""
@@ -102,12 +108,18 @@ class Model:
         for place, (run, (request, tokens)) in enumerate(zip(runs, given, strict=True)):
             forced = _Forced(self, request, tokens, guided, partial(ahead.of, place))
             networks = forced.networks if self.networks else no_networks
-            yield Run(run.name, run.tokens, run.stop_reason, forced, networks, run.request.max_new_tokens)
+            noise = partial(_noise_where, run.request.noise) if run.request.noise else None
+            yield Run(run.name, run.tokens, run.stop_reason, forced, networks, run.request.max_new_tokens, noise)
 
     @property
     def positions(self) -> int | None:
         """The most tokens that a run can have; None: not known."""
         return self.engine.generator.checkpoint.config.speech_positions if isinstance(self.engine, CoreEngine) else None
+
+
+def _noise_where(noise: Noise, steps: NDArray[np.int64], kept: NDArray[np.bool_]) -> Logits:
+    """Of some steps of a request, for the tokens that are kept (T, V)."""
+    return noise_where([noise] * len(steps), steps.tolist(), kept)
 
 
 @dataclass(frozen=True)
@@ -205,7 +217,8 @@ NO_BOUNDS = Bounds()
 class Scoring:
     """Runs scored one after the other: a Score for each config and variant, which share alpha equally.
 
-    required: see Wagers. whole: the runs come from the engine itself, so that nobody has stripped their EOS.
+    required: see Wagers. whole: the runs come from the engine itself, so that nobody has stripped their EOS. noise: it
+    was given the noise of their requests.
 
     A variant that the model cannot follow raises Unsupported: its runs would pass without having been looked at.
     """
@@ -217,6 +230,7 @@ class Scoring:
     required: float | None = REQUIRED
     tolerance: Tolerance = SINGLE
     whole: bool = False
+    noise: bool = False
 
     def findings(self) -> dict[str, Finding]:
         """The answers by check, the worst of all groups; with the name of its group if there are others."""
@@ -224,7 +238,7 @@ class Scoring:
         for where, score in self.scores():
             for name, finding in findings(score).items():
                 answers[name].append(replace(finding, message=where + finding.message))
-        return {name: _together(found) for name, found in answers.items()}
+        return {name: _together(found) for name, found in answers.items() if found}
 
     def scores(self) -> Iterator[tuple[str, Score]]:
         """The score of each group, with the name of the group if there are others."""
@@ -253,7 +267,13 @@ class Scoring:
     def _score(self, variant: str, config: SamplingConfig, runs: Sequence[Spoken], alpha: float, start: float) -> Score:
         model = self.model.variant(variant) if variant else self.model
         score = model.score(
-            config, alpha, self.tolerance, stripped=self._stripped, gaps=self._gaps, required=self.required
+            config,
+            alpha,
+            self.tolerance,
+            stripped=self._stripped,
+            gaps=self._gaps,
+            required=self.required,
+            noise=self.noise,
         )
         for run in model.scored(runs):
             if score.decided and score.checked >= NAMING:

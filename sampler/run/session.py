@@ -10,7 +10,7 @@ from pathlib import Path
 from sampler.chain.noise import NoiseKey, RequestNoise
 from sampler.engines import capabilities
 from sampler.engines.base import Engine
-from sampler.engines.calls import OnStep
+from sampler.engines.calls import OnStep, ignore_step
 from sampler.engines.huggingface.chain import HuggingFaceEngine
 from sampler.engines.limits import DEFAULT_LIMITS, Limits
 from sampler.engines.load import load_engine
@@ -126,6 +126,12 @@ class Session:
     def other_key(self, case: Case) -> NoiseKey:
         """Noise that none of a cell's requests uses."""
         return NoiseKey(self.seed, f"{case.id}/other", 0)
+
+    def ignores_noise(self, case: Case, request: Request, tokens: Sequence[int], on_step: OnStep = ignore_step) -> bool:
+        """Whether the engine draws with noise of its own: other noise changes no token of a run, or a repeat does."""
+        other = replace(self.with_noise(request, self.other_key(case)), uniform=request.uniform)
+        noisy, again = (self.answers(case, [one], on_step)[0].tokens for one in (other, request))
+        return noisy == tuple(tokens) or again != tuple(tokens)
 
     def engine_for(self, case: Case) -> Engine:
         """The engine with the rules of a cell. Raises Unsupported if it cannot follow the variant."""

@@ -185,7 +185,7 @@ class StepSuite:
 
         Where the chain takes the likeliest token there is nothing to bet on: any other one is impossible.
         """
-        names = [name for name in SCORED if name != "evidence" or not case.config.greedy]
+        names = ["impossible"] if case.config.greedy else list(SCORED)
         failed = {name for name, finding in others.items() if finding.outcome == "failed"}
         if failed & {"allowed", "draws", "chain", "records"}:
             why = "the recorded steps are wrong already"

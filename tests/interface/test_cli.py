@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sampler import finch
-from sampler.checks.verdict import ABSOLUTE
+from sampler.checks.verdict import ABSOLUTE, SCORED
 from sampler.results.store.run_file import ReportError, read_run
 from sampler.runtime import blas
 from sampler.t3.checkpoint import OWN_FILES
@@ -56,7 +56,7 @@ def test_a_run_from_start_to_footer(finished):
     assert run.header["matrix"]["name"] == "quick"
     assert len(run.header["weights"]["sha256"]) == 64
     assert {"mlx", "blas", "oracle", "width", "engine"} <= run.header.keys()
-    checks = ["allowed", "draws", "chain", "repeats", "records", "seeds", "stops", "impossible", "evidence"]
+    checks = ["allowed", "draws", "chain", "repeats", "records", "seeds", "stops", *SCORED]
     assert [verdict.check for verdict in run.verdicts] == [*checks, *ABSOLUTE]
     assert {verdict.outcome for verdict in run.verdicts if verdict.check in checks} == {"passed"}
     assert [(one.outcome, one.reason) for one in run.verdicts if one.check in ABSOLUTE] == TOO_FEW
@@ -80,7 +80,7 @@ def test_without_torch_the_comparison_is_skipped_and_never_passed(quick, tmp_pat
     result = sampler_process("run", quick, "--out", tmp_path / "out", blocked="torch")
     assert result.returncode == 0, result.stderr
     outcomes = {verdict.check: verdict.outcome for verdict in read_run(tmp_path / "out" / "run.jsonl").verdicts}
-    others = ("allowed", "draws", "repeats", "records", "seeds", "stops", "impossible", "evidence")
+    others = ("allowed", "draws", "repeats", "records", "seeds", "stops", *SCORED)
     assert outcomes == dict.fromkeys(others, "passed") | {"chain": "skipped"} | dict.fromkeys(ABSOLUTE, "inconclusive")
     assert "torch is not installed (pip install 'sampler-suite[reference]')" in result.stdout
     assert "1 cells: 1 skipped" in result.stdout
@@ -285,7 +285,7 @@ def test_every_command_has_help_with_an_example(command):
         (lambda lines: lines[:-1], "has no footer (the run was interrupted; run it again)"),
         (
             lambda lines: lines[:1] + lines[2:],
-            "'inconclusive': 2}, its footer says {'passed': 9, ",
+            "'inconclusive': 2}, its footer says {'passed': 10, ",
         ),
         (lambda lines: ["[1]\n", *lines[1:]], "line 1 is no object: [1]"),
         (lambda lines: lines[1:], "has no header of the format sampler-run/2"),

@@ -14,7 +14,8 @@ LEVEL: Final = "generate"
 def findings(score: Score) -> dict[str, Finding]:
     """The answers by check, in the order of the contract."""
     causes = explained(score) if score.decided else NO_EXPLANATION
-    return {"impossible": _support(score, causes), "evidence": _evidence(score, causes), "protocol": _protocol(score)}
+    found = {"impossible": _support(score, causes), "evidence": _evidence(score, causes), "protocol": _protocol(score)}
+    return found | ({"margin": _margin(score, causes)} if score.noise else {})
 
 
 def _support(score: Score, causes: Explanation) -> Finding:
@@ -46,6 +47,17 @@ def _evidence(score: Score, causes: Explanation) -> Finding:
         return found
     stage = causes.cause.stage if causes.cause else found.stage
     return replace(found, stage=stage, message=found.message + causes.text)
+
+
+def _margin(score: Score, causes: Explanation) -> Finding:
+    if not score.margins.tokens:
+        return Finding.skipped(LEVEL, "draw", "not_recorded", "no run has a token")
+    found = score.margins.finding()
+    if found.outcome != "failed" or score.margins.other_noise or not score.decided:
+        return found
+    return replace(
+        found, stage=causes.cause.stage if causes.cause else found.stage, message=found.message + causes.text
+    )
 
 
 def _protocol(score: Score) -> Finding:

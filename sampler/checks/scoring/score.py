@@ -8,12 +8,13 @@ whenever one stops: their mean wealth reaches 1 / alpha with a probability of at
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from sampler.checks.scoring.bounds import beyond, seen_bounds, widened
 from sampler.checks.scoring.impossible import Impossible, impossible_tokens
+from sampler.checks.scoring.margin import Margins, NoiseOf
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.checks.scoring.wagers import REQUIRED, Block, Wagers, log_likelihoods
@@ -42,7 +43,7 @@ class Run:
     """One run to score. name: for messages. tokens: with EOS where it ended. steps: its steps under a config.
 
     networks: gives the same with the logits of networks that do something else.
-    most: how many tokens were asked for at most; 0 if that is unknown.
+    most: how many tokens were asked for at most; 0 if that is unknown. noise: that the engine was given, if known.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Run:
     steps: Scorer = field(repr=False)
     networks: Networks = field(default=no_networks, repr=False)
     most: int = 0
+    noise: NoiseOf | None = field(default=None, repr=False)
 
     def under(self, network: Named | None, first: int | None = None) -> "Run":
         """The run as one of another network, or so many of its first tokens; without a network as it is."""
@@ -62,6 +64,9 @@ class Run:
         """The run, whose steps go on until something is so."""
         return replace(self, steps=lambda config: takewhile(lambda _: not ended(), self.steps(config)))
 
+
+MARGIN: Final = 0.1
+"""The part of margins in alpha: what they detect, they detect within a few more tokens."""
 
 NETWORK_TOKENS, NETWORK_FIRST = 6000, 128
 """Other networks are bet on in so many tokens, the first ones of each run, where another prompt tells most."""
@@ -80,6 +85,7 @@ class Score:
     narrowest first; a token counts as impossible beyond the last one. positions: the most tokens that a run can have.
     gaps: ids below 0 stand for tokens that the log leaves out. What a run has before the first one is possible or not,
     but it is chosen by its outcome, so that nothing is bet on.
+    noise: whether the engine was given the noise of its runs; then `margins` has MARGIN of alpha, bets have the rest.
     proof: the number of tokens up to the first impossible one. wrong: what is wrong with how runs end.
     """
 
@@ -96,17 +102,20 @@ class Score:
     wider: Sequence[Explains] = ()
     positions: int | None = None
     gaps: bool = False
+    noise: bool = False
     checked: int = 0
     impossible: list[Impossible] = field(default_factory=list)
     proof: int | None = None
     wrong: list[str] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     wagers: Wagers = field(init=False)
+    margins: Margins = field(init=False)
 
     def __post_init__(self) -> None:
+        self.margins = Margins(self.alpha * MARGIN, self.tolerance)
         self.wagers = Wagers(
             self.config,
-            self.alpha,
+            self.alpha * (1 - MARGIN if self.noise else 1),
             self.reference,
             tolerance=self.tolerance,
             said=f"scored under the reference{self.tolerance.note}",
@@ -142,6 +151,8 @@ class Score:
             found = {named: next(parts, None) for named, parts in others.items()}
             networks = {named: of for named, of in found.items() if of and len(of.tokens) == len(steps.tokens)}
             must, may = seen_bounds(self.edges, steps)
+            if self.noise and run.noise is not None:
+                self.margins.add(run.name, run.noise, steps, must, may, [self.edges, *self.wider])
             rare = []
             for edges in self.wider:
                 rare.append(len(beyond(steps, may)))

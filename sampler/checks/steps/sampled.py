@@ -10,10 +10,10 @@ from scipy.special import bdtrc, log_softmax, softmax
 
 from sampler.checks.scoring.impossible import removal
 from sampler.checks.scoring.named import Named
+from sampler.checks.scoring.race import Race
 from sampler.checks.scoring.wagers import Block, Wagers, likeliest
 from sampler.checks.steps.coverage import gaps
 from sampler.checks.steps.evidence import Evidence
-from sampler.checks.steps.race import Race
 from sampler.checks.steps.recorded import kept_bounds, nothing_recorded, one_step, recorded_steps
 from sampler.checks.verdict import Finding, some_ids
 from sampler.engines.base import Evaluation

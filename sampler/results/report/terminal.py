@@ -96,7 +96,8 @@ def limit_lines(verdicts: Iterable[Verdict]) -> list[Text]:
         for verdict in given
         if verdict.check in ABSOLUTE and verdict.outcome == "passed" and (verdict.statistic or verdict.id.cell == ALL)
     ]
-    possible, fitting = ([one for one in given if one.check == check and one.outcome == "passed"] for check in SCORED)
+    scored = ("impossible", "evidence")
+    possible, fitting = ([one for one in given if one.check == check and one.outcome == "passed"] for check in scored)
     if possible:
         counts = [sum(one.n for one in some) for some in (possible, fitting)]
         cells = f"{len(possible)} {'cell' if len(possible) == 1 else 'cells'}"

@@ -3,13 +3,14 @@
 Our core speaks Finch's held-out texts in half precision. Each token is judged twice, under the float32 reference as
 scoring does it, and under what engines of that precision draw: our core, upstream's T3, and upstream's T3 with the
 chain in half precision too. So the expectation of every bet is known exactly and nothing is sampled. Printed are chi
-distances, the probability of tokens beyond each edge, the largest mean advantage of an alternative, and the largest sum
-of ln E over consecutive steps (`sampler.checks.scoring.tolerance`, which must be below the slack): as it is, and as it
-would be if each step's error favoured the bet as much as any error of its chi distance can.
+distances, the probability of tokens beyond each edge, and of tokens that cannot have won with the engine's noise on
+logits within it, the largest mean advantage of an alternative, and the largest sum of ln E over consecutive steps
+(`sampler.checks.scoring.tolerance`, which must be below the slack): as it is, as it would be if each step's error
+favoured the bet as much as any error of its chi distance can, of rare tokens and of lost ones.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,8 +20,9 @@ from scipy.special import softmax
 from transformers import MinPLogitsWarper, RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 
 from sampler import SamplingConfig, finch
+from sampler.checks.scoring.bounds import seen_bounds
 from sampler.checks.scoring.score import Run, Score
-from sampler.checks.scoring.tolerance import TOLERANCES
+from sampler.checks.scoring.tolerance import TOLERANCES, Beyond
 from sampler.engines.core import CoreEngine
 from sampler.engines.reference.chain import ReferenceEngine
 from sampler.requests import Request, Steps
@@ -47,6 +49,9 @@ CONFIGS = {
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 PLAIN = ReferenceEngine()
 
+LEAST = 1e-9
+"""The probability of a token that counts, for what is lost."""
+
 
 class Watched(Bets):
     """Keeps what was bet on in place of paying."""
@@ -60,13 +65,14 @@ class Watched(Bets):
 
 @dataclass
 class Found:
-    """Of one engine and config. chi: (N,). gains, aligned: ln E of each bet (A, fractions, N). rare: (edges, T)."""
+    """Of one engine and config. chi: (N,). gains, aligned: ln E of bets (A, fractions, N). rare, lost: (edges, T)."""
 
     chi: list[Array] = field(default_factory=list)
     advantage: list[Array] = field(default_factory=list)
     gains: list[Array] = field(default_factory=list)
     aligned: list[Array] = field(default_factory=list)
     rare: list[Array] = field(default_factory=list)
+    lost: list[Array] = field(default_factory=list)
 
     def add(self, p: Array, pays: Array, kappa: Array, right: Array) -> None:
         """Steps that are bet on. right: what the engine draws, given the same tokens."""
@@ -84,20 +90,28 @@ class Found:
         """The mean probability of tokens beyond each edge, narrowest first."""
         return np.concatenate(self.rare, axis=-1).mean(axis=-1)
 
-    def sums(self, rates: Array) -> list[float]:
-        """The largest sums of ln E: as it is, as it would be at worst, and of the bets on rare tokens."""
-        rare = np.concatenate(self.rare, axis=-1)[:-1, None]
-        events = np.log1p(STAKES[:, None] * (rare / rates[:, None, None] - 1))
-        return [largest_sum(of) for of in (*(np.concatenate(of, axis=-1) for of in (self.gains, self.aligned)), events)]
+    @property
+    def shares_lost(self) -> Array:
+        """The mean probability of tokens that cannot have won, likewise."""
+        return np.concatenate(self.lost, axis=-1).mean(axis=-1)
 
-    def row(self, rates: Array) -> list[str]:
+    def sums(self, beyond: Sequence[Beyond]) -> list[float]:
+        """The largest sums of ln E: as it is, as it would be at worst, of the bets on rare tokens and on lost ones."""
+        sums = [largest_sum(np.concatenate(of, axis=-1)) for of in (self.gains, self.aligned)]
+        for found, rates in ((self.rare, [each.rate for each in beyond]), (self.lost, [each.lost for each in beyond])):
+            times = np.concatenate(found, axis=-1)[:-1, None] / np.array(rates)[:, None, None]
+            sums.append(largest_sum(np.log1p(STAKES[:, None] * (times - 1))))
+        return sums
+
+    def row(self, beyond: Sequence[Beyond]) -> list[str]:
         chi, mean = np.concatenate(self.chi), np.concatenate(self.advantage, axis=-1).mean(axis=-1).max()
         return [
             " ".join(f"{value:.3f}" for value in np.quantile(chi, QUANTILES)),
             f"{chi.mean():.3f}",
             " ".join(f"{share:.1e}" for share in self.shares),
+            " ".join(f"{share:.1e}" for share in self.shares_lost),
             f"{mean:.4f}",
-            *(f"{value:.2f}" for value in self.sums(rates)),
+            *(f"{value:.2f}" for value in self.sums(beyond)),
         ]
 
 
@@ -137,6 +151,32 @@ def rare(score: Score, steps: Steps, right: Array) -> Array:
     return np.array(result)
 
 
+def chance_lost(p: Array, right: Array, must: Array, may: Array, reach: Array) -> float:
+    """How likely a draw of `right` cannot have won under p (K,) although both have the same noise.
+
+    must, may: which tokens p keeps, (K,). reach: by how many nats each score may be off, (K,). The formula of
+    `sampler.checks.scoring.margin` with the pair's own x.
+    """
+    drawn = np.flatnonzero(may & (right > 0))
+    ahead = np.where(must, p * np.exp(-reach), 0.0)
+    odds = np.divide(right * np.exp(-reach), p, out=np.zeros_like(p), where=p > 0)[drawn]
+    return float(1 - (right[drawn] / np.maximum(right, ahead * odds[:, None]).sum(axis=-1)).sum())
+
+
+def lost(score: Score, steps: Steps, right: Array) -> Array:
+    """The probability of tokens that cannot have won on logits within each edge, narrowest first: (edges, T)."""
+    result = np.zeros((1 + len(score.wider), len(right)))
+    for place, edges in enumerate((score.edges, *score.wider)):
+        must, may = seen_bounds(edges, steps)
+        final = edges.last(steps, "generous")
+        p = softmax(final.scores, axis=-1)
+        for row in range(len(right)):
+            ids = np.flatnonzero((right[row] > LEAST) | must[row])
+            given = (of[row, ids] for of in (p, right, must, may, final.error))
+            result[place, row] = chance_lost(*given)
+    return result
+
+
 def judged(score: Score, run: Run, engines: dict[str, Array], found: dict[str, Found]) -> None:
     """Add a run. engines: what each draws at every step, (T, V)."""
     wagers, start, seen = score.wagers, 0, {}
@@ -154,6 +194,7 @@ def judged(score: Score, run: Run, engines: dict[str, Array], found: dict[str, F
             for name, right in engines.items():
                 part = right[rows]
                 found[name].rare.append(rare(score, block.steps, part))
+                found[name].lost.append(lost(score, block.steps, part))
                 if seen.get("sure") is not None:
                     p, pays, kappa = wagers.bets.watched
                     own = np.where(p > 0, np.take_along_axis(part[seen["sure"].rows], seen["sure"].step.ids, -1), 0.0)
@@ -196,11 +237,14 @@ def main() -> None:
     parser.add_argument("--config", choices=CONFIGS, action="append")
     options = parser.parse_args()
     tolerance = TOLERANCES[options.dtype]
-    rates = np.array([each.rate for each in tolerance.beyond])
-    say(f"chi {QUANTILES} | mean | beyond {tolerance.edges} | advantage | largest sum | aligned | of rare tokens")
+    say(f"chi {QUANTILES} | mean | beyond {tolerance.edges} | lost | advantage | sum | aligned | of rare | of lost")
     for name in options.config or CONFIGS:
         for engine, found in measure(options.dtype, CONFIGS[name], options.texts).items():
-            say(" | ".join([options.dtype, name, engine, str(len(np.concatenate(found.chi))), *found.row(rates)]))
+            say(
+                " | ".join(
+                    [options.dtype, name, engine, str(len(np.concatenate(found.chi))), *found.row(tolerance.beyond)]
+                )
+            )
 
 
 if __name__ == "__main__":

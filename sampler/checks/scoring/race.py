@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-from sampler.checks.steps.recorded import Mask
+from sampler.checks.scoring.bounds import Mask
 from sampler.engines.base import Explains
 from sampler.requests import Steps
 
@@ -14,17 +15,19 @@ from sampler.requests import Steps
 class Race:
     """Score plus noise at T steps. best: of the tokens that must be kept; gap: its lead over the drawn token.
 
-    reach: the largest effect of rounding; lost: whether the drawn token cannot have won; all (T,).
+    reach: the largest effect of rounding; lost: whether the drawn token cannot have won; chance: the probability of
+    `best`; all (T,).
     """
 
     best: NDArray[np.int64]
     gap: NDArray[np.float64]
     reach: NDArray[np.float64]
     lost: Mask
+    chance: NDArray[np.float64]
 
     @classmethod
     def of(cls, reference: Explains, steps: Steps, must: Mask, may: Mask) -> "Race":
-        final = reference.evaluate(steps, "generous")[-1]
+        final = reference.last(steps, "generous")
         rows = np.arange(len(steps.tokens))
         raced = final.scores + np.asarray(steps.gumbel)
         best = np.where(must, raced, -np.inf).argmax(axis=-1)
@@ -33,7 +36,7 @@ class Race:
         reach = final.error[rows, best] + final.error[rows, steps.tokens] + 1e-6 * np.abs(raced[rows, best])
         ran = must.any(axis=-1) & final.kept[rows, steps.tokens]
         lost = ~may[rows, steps.tokens] | (ran & (gap > reach))
-        return cls(best, gap, reach, lost)
+        return cls(best, gap, reach, lost, softmax(final.scores, axis=-1)[rows, best])
 
     def describe(self, steps: Steps, index: int) -> str:
         lead = f"ahead by {self.gap[index]:.3g} (rounding explains {self.reach[index]:.1g})"
