@@ -39,7 +39,7 @@ SCORED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "impossible": "Each token is one that the engine's model and the chain can draw, given the tokens before it.",
         "evidence": "The tokens follow the distribution of the engine's model and chain: no bet on another one wins.",
-        "margin": "With the suite's noise each token is the one that wins under the engine's model and chain.",
+        "winners": "With the suite's noise each token is the one that wins under the engine's model and chain.",
     }
 )
 """What scoring asks of each cell of a run, as sentences; its ends have a question of their own."""
@@ -51,7 +51,7 @@ ESSENTIAL: Final = frozenset(
         ("draw", "frequencies"),
         *(("generate", check) for check in ("rate", "loops", "looping", "missing", "endless", "ends")),
         *(("generate", check) for check in ("records", "seeds", "stops")),
-        *(("generate", check) for check in ("impossible", "evidence", "margin", "protocol")),
+        *(("generate", check) for check in ("impossible", "evidence", "winners", "protocol")),
     }
 )
 """Level and check of the questions that agreement requires: stages, support, frequencies, loops, endings, scoring; of

@@ -64,10 +64,10 @@ def scored(
         scoring = Scoring(model, spoken, alpha, required=required, tolerance=tolerance, whole=True, noise=noise)
         ((_, score),) = scoring.scores()
         answers = findings(score)
-        if "margin" in answers and answers["margin"].outcome == "failed":
+        if "winners" in answers and answers["winners"].outcome == "failed":
             longest = max(range(len(runs)), key=lambda place: len(runs[place].tokens))
             if session.ignores_noise(case, requests[longest], runs[longest].tokens):
-                del answers["margin"]
+                del answers["winners"]
         return Scored(answers, summarize(score))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine may raise anything
         return Scored({"impossible": Finding.of_error(LEVEL, "draw", error)})

@@ -40,7 +40,7 @@ NAMING = 600
 AT_ONCE = NETWORK_FIRST
 """Steps of a run that are scored together; other networks are bet on in whole blocks of them."""
 
-CHECKS = ("impossible", "evidence", "margin", "protocol")
+CHECKS = ("impossible", "evidence", "winners", "protocol")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ token by token is the median of the sets; MET and whole runs have all of them, K
 
 RIVALS = """
 **scoring**: `sampler check --against core`, which does not know the noise: the token, bet or end that decides. **With
-the noise**: the same, or the check `margin`, here for logits 2e-5 nats off, as far as float32 implementations on this
+the noise**: the same, or the check `winners`, here for logits 2e-5 nats off, as far as float32 implementations on this
 machine are (2e-3 in the command): a token that cannot win with its noise.
 **DiFR**: Token-DiFR (arXiv 2511.20621), the margin from its package `token-difr`, cut at 0.5, its mean beside that of
 the right core in float32 or in bfloat16; it knows the seed.

@@ -68,7 +68,7 @@ def test_a_failing_run_shows_message_replay_line_and_pictures(failing):
     assert page.tags()["svg"] == 4  # raster and map of two cells
     assert "✗ failed: min_p" in page.text
     assert f"was tested with {len(run.verdicts)} checks in 4 configurations" in page.text
-    assert len(run.verdicts) == 4 * 7 + 2 + 2 * 2 + len(ABSOLUTE), "impossible, and of sampled cells evidence"
+    assert len(run.verdicts) == 4 * 7 + 2 + 2 * 3 + len(ABSOLUTE), "impossible; evidence and winners of sampled cells"
     assert "Of 4 configurations 2 passed and 2 failed. The stage found wrong most often is min_p" in (page.text)
     for fact in ("tests/miniatures.py:ignores_min_p (core:finch)", run.header["blas"], run.header["platform"]):
         assert fact in page.inside["dd"]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from sampler.checks.longform.questions import QUESTIONS
+from sampler.checks.verdict import ABSOLUTE, SCORED
 from sampler.config import SamplingConfig
 from sampler.engines.base import EngineInfo
 from sampler.engines.core import CoreEngine
@@ -107,3 +109,8 @@ def test_the_tokens_of_a_run_say_what_they_were_asked_for():
     assert SamplingConfig().changes == {}
     changed = SamplingConfig(temperature=0.5, order=("cfg", "temperature"))
     assert changed.changes == {"temperature": 0.5, "order": ("cfg", "temperature")}
+
+
+def test_no_question_of_a_cell_has_the_name_of_another():
+    names = [*(question.name for question in QUESTIONS), *SCORED, *ABSOLUTE]
+    assert len(names) == len(set(names))

@@ -48,7 +48,7 @@ def test_a_fault_that_tokens_hardly_show_is_proved(name, stage, most, classes):
     runs = [*speak(name, 0, range(6))]
     for tolerance in classes:
         score = scored(runs, tolerance)
-        found = findings(score)["margin"]
+        found = findings(score)["winners"]
         assert (found.outcome, found.stage, found.p_value) == ("failed", stage, 0.0)
         assert score.margins.proof <= most
         assert not score.decided
@@ -66,7 +66,7 @@ def test_a_right_engine_is_left_alone_in_its_class(dtype, name):
         for place, (request, one) in enumerate(zip(requests, made.generate(requests), strict=True), 1)
     ]
     score = scored(runs, name)
-    found = findings(score)["margin"]
+    found = findings(score)["winners"]
     assert (found.outcome, found.n) == ("passed", score.checked), found.message
 
 
@@ -89,35 +89,35 @@ class Taking:
 @pytest.mark.parametrize("text", [STEPS, RUNS], ids=["steps", "whole runs"])
 def test_tokens_of_a_port_that_takes_the_noise_are_the_winners(tmp_path, text):
     found = verdicts(tmp_path, text, Taking(core()))
-    assert found["margin"].outcome == "passed"
-    assert found["margin"].n == found["impossible"].n
+    assert found["winners"].outcome == "passed"
+    assert found["winners"].n == found["impossible"].n
     assert found["evidence"].outcome == "passed"
 
 
 @pytest.mark.parametrize("text", [STEPS, RUNS], ids=["steps", "whole runs"])
 def test_a_port_that_takes_the_noise_of_the_next_step_is_proved_wrong(tmp_path, text):
-    margin = verdicts(tmp_path, text, Taking(core(), further=1))["margin"]
-    assert (margin.outcome, margin.stage, margin.reproduce) == ("failed", "seed", "cells/base/margin")
+    margin = verdicts(tmp_path, text, Taking(core(), further=1))["winners"]
+    assert (margin.outcome, margin.stage, margin.reproduce) == ("failed", "seed", "cells/base/winners")
     assert re.search(r"with the suite's noise token \d+ of run \d+ \(.*\) should have been \d+", margin.message)
 
 
 def test_a_port_with_another_network_is_proved_wrong(tmp_path):
     ahead = WRONG_GENERATORS["rotary_is_one_ahead_after_the_prefill"].factory(checkpoint(), WIDTH)
-    margin = verdicts(tmp_path, RUNS.replace("runs = 2", "runs = 5"), Taking(ahead))["margin"]
+    margin = verdicts(tmp_path, RUNS.replace("runs = 2", "runs = 5"), Taking(ahead))["winners"]
     assert (margin.outcome, margin.stage) == ("failed", "draw")
 
 
 @pytest.mark.parametrize("text", [STEPS, RUNS], ids=["steps", "whole runs"])
 def test_a_port_with_noise_of_its_own_is_not_asked(tmp_path, text):
     found = verdicts(tmp_path, text, Port(core()))
-    assert "margin" not in found
+    assert "winners" not in found
     assert found["evidence"].outcome == "passed"
 
 
 def test_bets_get_the_whole_budget_where_no_noise_is_known():
     runs = [*speak("takes_the_seed_modulo_2", 0, range(2))]
     score = scored(runs, noise=False)
-    assert "margin" not in findings(score)
+    assert "winners" not in findings(score)
     assert score.wagers.alpha == RATE
     shares = scored(runs)
     assert shares.wagers.alpha + shares.margins.alpha == pytest.approx(RATE)

@@ -34,7 +34,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "empty": "No tokens at all give the first row of logits.",
     "impossible": "Under the model, no run has a token that the chain removes.",
     "evidence": "The tokens of the runs are draws from the chain's distribution of the model's logits.",
-    "margin": "With the suite's noise each token is the one that wins under the model, unless rounding may decide.",
+    "winners": "With the suite's noise each token is the one that wins under the model, unless rounding may decide.",
     "protocol": "All ids are of the model's vocabulary, and a run has EOS at its end if and only if it says so.",
 }
 """The pairs of draws at several distances share a sentence."""

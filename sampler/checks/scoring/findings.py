@@ -15,7 +15,7 @@ def findings(score: Score) -> dict[str, Finding]:
     """The answers by check, in the order of the contract."""
     causes = explained(score) if score.decided else NO_EXPLANATION
     found = {"impossible": _support(score, causes), "evidence": _evidence(score, causes), "protocol": _protocol(score)}
-    return found | ({"margin": _margin(score, causes)} if score.noise else {})
+    return found | ({"winners": _margin(score, causes)} if score.noise else {})
 
 
 def _support(score: Score, causes: Explanation) -> Finding:
