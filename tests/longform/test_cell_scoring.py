@@ -70,6 +70,7 @@ def test_what_the_port_says_of_itself_is_what_the_model_is():
 def test_tokens_of_a_right_port_fit_and_say_what_they_exclude(tmp_path, text):
     found = verdicts(tmp_path, text, Port(core()))
     assert {found[name].outcome for name in ("impossible", "evidence")} == {"passed"}
+    assert "winners" not in found, "it draws with noise of its own"
     assert "excluded: a temperature " in found["evidence"].message
     assert found["evidence"].n < found["impossible"].n
 
