@@ -18,15 +18,16 @@ import numpy as np
 
 from sampler.engines.core import CoreEngine
 from sampler.matrix.matrix import load_matrix
-from sampler.requests import Request
 from sampler.results.store.reference_runs import shipped_runs
 from sampler.run.prompts import prompts_of
-from sampler.run.scoring import Model, Scoring, Spoken
+from sampler.run.scoring import Model, Scoring
+from sampler.run.spoken import Spoken
 from sampler.t3.config import CHATTERBOX_ENGLISH
 from tests.benchmarks import endless, roofline
 from tests.benchmarks.clock import threads
 from tests.benchmarks.rows import UPSTREAM, Figure, Row
 from tests.benchmarks.runner import Comparison
+from tests.longform.right_sets import spoken_runs
 
 COUNTS = {"sentences": 96, "longform": 8}
 """Runs of the cell `base` of each matrix."""
@@ -38,15 +39,7 @@ TEXTS, TEXT, TOKENS, QUICK_TEXTS = 32, 60, 150, 4
 def runs(matrix: str) -> list[Spoken]:
     case = next(case for case in load_matrix(Path(f"matrices/{matrix}.toml")).cases if case.cell == "base")
     prompts = {prompt.id: prompt for prompt in prompts_of(case.workload)}
-    return [
-        Spoken(
-            f"run {place}",
-            Request(prompts[run.text].text, case.config, 0, len(run.tokens), language=prompts[run.text].language),
-            run.tokens,
-            run.stop_reason,
-        )
-        for place, run in enumerate(shipped_runs(f"{matrix}/base")[: COUNTS[matrix]])
-    ]
+    return spoken_runs(shipped_runs(f"{matrix}/base")[: COUNTS[matrix]], prompts, case.config)
 
 
 def cpu_milliseconds(work: Callable[[], object], given: Sequence[Spoken]) -> float:

@@ -147,7 +147,6 @@ def test_more_lost_tokens_than_declared_are_rejected(name):
     assert found.statistic == margins.bets.highest > found.bound
 
 
-def test_the_bounds_come_from_the_first_reference():
-    """A tolerance without rates has one edge, and no bets."""
-    assert replace(SINGLE).beyond == ()
+def test_a_tolerance_without_rates_has_no_bets():
+    assert SINGLE.beyond == ()
     assert margins_of([0], NoiseKey(1), SINGLE).finding().alpha is None

@@ -75,12 +75,12 @@ def of_upstream(long: int) -> Iterator[Right]:
     """Shipped runs of upstream's torch code: those of the default config, TEXTS at a time, and `long` of each cell."""
     for group in ("sentences", "paragraphs"):
         texts = {prompt.id: prompt for prompt in finch.prompts(group)}
-        for some in _parts(_spoken(shipped_runs(f"{group}/base"), texts, DEFAULT)):
+        for some in _parts(spoken_runs(shipped_runs(f"{group}/base"), texts, DEFAULT)):
             yield right_set(f"upstream's torch code, {group}", some)
     for case in load_matrix(MATRIX).cases:
         texts = {prompt.id: prompt for prompt in prompts_of(case.workload)}
         runs = shipped_runs(f"longform/{case.cell}")[:long]
-        for run in _spoken(runs, texts, case.config, case.variant):
+        for run in spoken_runs(runs, texts, case.config, case.variant):
             yield right_set("upstream's torch code, one long run", [run])
 
 
@@ -88,9 +88,11 @@ def _parts(runs: Sequence[Spoken]) -> Iterator[Sequence[Spoken]]:
     return (runs[start : start + TEXTS] for start in range(0, len(runs), TEXTS))
 
 
-def _spoken(
+def spoken_runs(
     runs: Sequence[TokenRun], texts: Mapping[str, Prompt], config: SamplingConfig, variant: str = ""
 ) -> list[Spoken]:
+    """Recorded runs with the text of each."""
+
     def one(run: TokenRun) -> Spoken:
         prompt = texts[run.text]
         request = Request(prompt.text, config, 0, len(run.tokens), language=prompt.language)

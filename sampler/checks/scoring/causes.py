@@ -179,7 +179,16 @@ def _likelihood(score: Score, way: Way) -> float:
 def _under(score: Score, way: Way) -> Score:
     """The same runs scored as if they had been drawn in another way."""
     other = replace(
-        score, config=way.config, alpha=UNLIKELY, networks=(), checked=0, impossible=[], proof=None, wrong=[], runs=[]
+        score,
+        config=way.config,
+        alpha=UNLIKELY,
+        networks=(),
+        noise=False,
+        checked=0,
+        impossible=[],
+        proof=None,
+        wrong=[],
+        runs=[],
     )
     for run in score.runs:
         other.add(run.under(way.network).until(lambda: other.decided))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import log_softmax, softmax
 
 from sampler.chain.pipeline import run_rows
 from sampler.generation.block import Block
@@ -14,7 +15,7 @@ from tests.wrong_engines.wrong_generators.guidance import by_step
 from tests.wrong_engines.wrong_generators.penalties import only, seeing
 from tests.wrong_engines.wrong_generators.table import Factory, with_block, with_chain
 
-from .table import Rows, applied, later_generators, log_softmax, then, with_scores
+from .table import Rows, applied, later_generators, then, with_scores
 
 FILTERS = ("top_k", "min_p", "top_p")
 MIN_P_FIRST = ("cfg", "alignment", "repetition_penalty", "min_p", "temperature", "top_k", "top_p")
@@ -58,7 +59,7 @@ def penalising_before_guidance(batch: Batch, active: Sequence[Slot]) -> Rows:
 
 def mixing_probabilities(batch: Batch, active: Sequence[Slot]) -> Rows:
     logits, uncond = (np.array(rows) for rows in (batch.logits, batch.uncond_logits))
-    cond, other = (np.exp(log_softmax(rows)) for rows in (logits, uncond))
+    cond, other = (softmax(rows, axis=-1) for rows in (logits, uncond))
     mixed = np.log(np.maximum(cond + batch.config.cfg_weight * (cond - other), 1e-12))
     scores = mixed + np.logaddexp.reduce(logits, axis=-1, keepdims=True)  # on the scale of the logits, for the penalty
     return then(batch, scores, "repetition_penalty", "temperature", *FILTERS)
@@ -104,7 +105,9 @@ later_generators(
     "penalty_of_log_probabilities: "
     "scores are normalised first, so that all are negative, and seen tokens are multiplied alike [P12].",
     penalising(
-        lambda scores, penalty, batch, active: log_softmax(scores) * np.where(batch.seen, np.float32(penalty), 1)
+        lambda scores, penalty, batch, active: (
+            log_softmax(scores, axis=-1) * np.where(batch.seen, np.float32(penalty), 1)
+        )
     ),
     "penalises_before_guidance: the conditional logits are penalised, and guidance comes after that [P12].",
     with_scores(penalising_before_guidance),

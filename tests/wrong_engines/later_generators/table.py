@@ -73,7 +73,3 @@ def alone(row: Rows, token: int) -> Rows:
     kept = np.full_like(row, -np.inf)
     kept[token] = 0
     return kept
-
-
-def log_softmax(rows: Rows) -> Rows:
-    return rows - np.logaddexp.reduce(rows, axis=-1, keepdims=True)
