@@ -1,14 +1,16 @@
 """What a port of the core may do otherwise before the chain: the logits of other prompts, positions and steps."""
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+import mlx.core as mx
 import numpy as np
 
 from sampler.checks.scoring.named import Named
 from sampler.engines.core import CoreEngine
 from sampler.requests import Logits, Request
+from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.model import Speech
 
 Ids = Sequence[int]
@@ -16,17 +18,30 @@ Ids = Sequence[int]
 
 @dataclass(frozen=True)
 class Input:
-    """What teacher forcing gets. first: the position of the first drawn token."""
+    """What teacher forcing gets. first, advance, shift: see Speech. changed: the prefix, from the right one."""
 
     engine: CoreEngine
     text: Ids
     bos_count: int | None
     first: int = 1
+    advance: int = 1
+    shift: int = 0
+    changed: Callable[[mx.array, "Input"], mx.array] | None = None
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return self.engine.generator.checkpoint
+
+    def speech(self, tokens: Ids, *, guided: bool) -> Speech:
+        checkpoint = self.checkpoint
+        prefix = checkpoint.model.prefix(self.text, checkpoint.voice, bos_count=self.bos_count, guided=guided)
+        prefix = prefix if self.changed is None else self.changed(prefix, self)
+        return Speech(prefix, tokens[:-1], self.first, self.advance, self.shift)
 
 
 def _with_voice(**changes: object) -> Callable[[Input], Input]:
     def change(given: Input) -> Input:
-        checkpoint = given.engine.generator.checkpoint
+        checkpoint = given.checkpoint
         voice = replace(checkpoint.voice, **changes)  # type: ignore[arg-type] # fields of Voice
         generator = replace(given.engine.generator, checkpoint=replace(checkpoint, voice=voice))
         return replace(given, engine=replace(given.engine, generator=generator))
@@ -36,6 +51,24 @@ def _with_voice(**changes: object) -> Callable[[Input], Input]:
 
 def _with_text(change: Callable[[Ids], Ids]) -> Callable[[Input], Input]:
     return lambda given: replace(given, text=tuple(change(given.text)))
+
+
+def _blank_text(prefix: mx.array, given: Input) -> mx.array:
+    """The unconditional row without the positions of the text."""
+    columns = given.checkpoint.model.text_columns(given.text, given.checkpoint.voice)
+    rows = np.array(prefix.astype(mx.float32))
+    rows[1:, columns] = 0.0
+    return mx.array(rows).astype(prefix.dtype)
+
+
+def _numbered_bos(prefix: mx.array, given: Input) -> mx.array:
+    """The last BOS one position further."""
+    bos = given.checkpoint.model.embed_speech([given.checkpoint.config.bos_id], [1])
+    return mx.concatenate([prefix[:, :-1], mx.repeat(bos[None], len(prefix), axis=0)], axis=1)
+
+
+def _cut(size: int) -> Callable[[Ids], Ids]:
+    return lambda text: [*text[: size - 1], text[-1]] if len(text) > size else text
 
 
 NETWORKS: Mapping[Named, Callable[[Input], Input]] = {
@@ -53,7 +86,23 @@ NETWORKS: Mapping[Named, Callable[[Input], Input]] = {
     Named("position", "full emotion"): _with_voice(emotion=1.0),
     Named("position", "a voice of zeros"): _with_voice(speaker=np.zeros(256, np.float32)),
 }
-"""By what is done otherwise, as a change of the input."""
+"""By what is done otherwise, as a change of the input. These are bet on."""
+
+CAUSES: Mapping[Named, Callable[[Input], Input]] = {
+    Named("position", "no BOS"): lambda given: replace(given, bos_count=0),
+    Named("position", "a position of its own for the last BOS"): lambda given: replace(given, changed=_numbered_bos),
+    Named("position", "speech positions that stay at 0"): lambda given: replace(given, first=0, advance=0),
+    Named("position", "rotary positions one ahead after the prompt"): lambda given: replace(given, shift=1),
+    Named("position", "rotary positions one behind after the prompt"): lambda given: replace(given, shift=-1),
+    Named("position", "the text fed twice"): _with_text(lambda text: [*text[:-1], *text[1:]]),
+    **{Named("position", f"a text cut after {size} ids"): _with_text(_cut(size)) for size in (16, 24, 32, 48, 64)},
+    **{
+        Named("position", f"an emotion of {size:g}"): _with_voice(emotion=size)
+        for size in (0.1, 0.25, 0.4, 0.6, 0.75, 0.9)
+    },
+    Named("cfg", "no text positions in the unconditional row"): lambda given: replace(given, changed=_blank_text),
+}
+"""Further ones, which are asked only when runs are rejected: each is a forward pass of every run."""
 
 STALE = Named("cache", "the logits of the step before")
 
@@ -61,19 +110,27 @@ OTHER_NETWORKS = (*NETWORKS, STALE)
 
 
 def other_logits(
-    engine: CoreEngine, request: Request, tokens: Ids, among: Container[Named], *, guided: bool
+    engine: CoreEngine, request: Request, tokens: Ids, among: Container[Named] | None, *, guided: bool
 ) -> Mapping[Named, Callable[[], Logits]]:
-    """For rows of the table the logits (T, 2 if guided else 1, V), all computed when the first are called for."""
+    """The logits (T, 2 if guided else 1, V) of other networks, all computed when the first are called for.
+
+    among: None: all that are known.
+    """
     text = tuple(engine.ids(request.prompt, request.language))
     given = Input(engine, text, engine.generator.bos_count)
-    inputs = {named: change(given) for named, change in NETWORKS.items() if named in among}
-    inputs = {named: other for named, other in inputs.items() if _differs(other, given)}
-    if STALE in among:
+    changes = {**NETWORKS, **CAUSES, **_languages(engine, request)}
+    inputs = {named: change(given) for named, change in changes.items() if among is None or named in among}
+    inputs = {named: other for named, other in inputs.items() if _differs(other, given, guided=guided)}
+    if among is None or STALE in among:
         inputs[STALE] = given
 
     @cache
     def found() -> Mapping[Named, Logits]:
-        logits = dict(zip(inputs, _forced(list(inputs.values()), tokens, guided=guided), strict=True))
+        forced = given.checkpoint.model.forced_together([one.speech(tokens, guided=guided) for one in inputs.values()])
+        logits = {
+            named: np.ascontiguousarray(np.array(of).transpose(1, 0, 2))
+            for named, (of, _) in zip(inputs, forced, strict=True)
+        }
         if STALE in logits:
             logits[STALE] = np.concatenate([logits[STALE][:1], logits[STALE][:-1]])
         return logits
@@ -84,26 +141,37 @@ def other_logits(
     return {named: partial(of, named) for named in inputs}
 
 
-def _differs(other: Input, given: Input) -> bool:
+def prompts(engine: CoreEngine, request: Request) -> dict[str, Ids]:
+    """Ids that come before the speech, by what they are."""
+    text, voice = engine.ids(request.prompt, request.language), engine.generator.checkpoint.voice.prompt.tolist()
+    found = {"the ids of the text": text, "the tokens of the voice's prompt": voice}
+    return {what: ids for what, ids in found.items() if len(ids)}
+
+
+def _languages(engine: CoreEngine, request: Request) -> Mapping[Named, Callable[[Input], Input]]:
+    """The same text in each language of the model."""
+    if not isinstance(request.prompt, str):
+        return {}
+
+    def spoken(language: str, given: Input) -> Input:
+        return replace(given, text=tuple(given.engine.ids(request.prompt, language)))
+
+    languages = engine.generator.checkpoint.config.languages
+    return {Named("position", f"{language} as the language"): partial(spoken, language) for language in languages}
+
+
+def _differs(other: Input, given: Input, *, guided: bool) -> bool:
     """Whether an input is another one, and can be computed."""
-    config = given.engine.generator.checkpoint.config
+    config = given.checkpoint.config
     usual = config.bos_count if given.bos_count is None else given.bos_count
-    if other.first != given.first:
+    if other.changed == _blank_text:
+        return guided
+    if other.changed == _numbered_bos:
+        return usual > 1
+    if (other.first, other.advance) != (given.first, given.advance):
         return config.backbone == "llama"  # GPT-2 has no speech positions
     if other.bos_count != given.bos_count:
         return other.bos_count != usual
-    return other.engine is not given.engine or (other.text != given.text and len(other.text) > 1)
-
-
-def _forced(inputs: Sequence[Input], tokens: Ids, *, guided: bool) -> Iterator[Logits]:
-    """The logits of each input, of which only the engine's voice may differ."""
-    model = inputs[0].engine.generator.checkpoint.model
-
-    def speech(given: Input) -> Speech:
-        voice = given.engine.generator.checkpoint.voice
-        return Speech(
-            model.prefix(given.text, voice, bos_count=given.bos_count, guided=guided), tokens[:-1], given.first
-        )
-
-    for logits, _ in model.forced_together([speech(given) for given in inputs]):
-        yield np.ascontiguousarray(np.array(logits).transpose(1, 0, 2))
+    if other.shift != given.shift or other.engine is not given.engine:
+        return True
+    return other.text != given.text and 1 < len(other.text) <= config.text_positions

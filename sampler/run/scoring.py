@@ -31,7 +31,7 @@ from sampler.engines.rules import Rules
 from sampler.errors import EngineError
 from sampler.requests import Context, Logits, Noise, Request, Steps, StopReason
 from sampler.run.ahead import Ahead, Predicted
-from sampler.run.networks import OTHER_NETWORKS, other_logits
+from sampler.run.networks import OTHER_NETWORKS, other_logits, prompts
 from sampler.run.spoken import Spoken
 
 NAMING = 600
@@ -109,7 +109,9 @@ class Model:
             forced = _Forced(self, request, tokens, guided, partial(ahead.of, place))
             networks = forced.networks if self.networks else no_networks
             noise = partial(_noise_where, run.request.noise) if run.request.noise else None
-            yield Run(run.name, run.tokens, run.stop_reason, forced, networks, run.request.max_new_tokens, noise)
+            before = prompts(self.engine, run.request) if isinstance(self.engine, CoreEngine) else {}
+            most = run.request.max_new_tokens
+            yield Run(run.name, run.tokens, run.stop_reason, forced, networks, most, noise, before)
 
     @property
     def positions(self) -> int | None:
@@ -138,7 +140,7 @@ class _Forced:
         logits, flags = self.predicted()
         return decided(logits, flags, self.model.info.eos_ids)
 
-    def networks(self, first: int | None = None, among: Container[Named] = OTHER_NETWORKS) -> dict[Named, Scorer]:
+    def networks(self, first: int | None = None, among: Container[Named] | None = None) -> dict[Named, Scorer]:
         """The first steps, or all, with the logits of other networks; those of the core alone are known."""
         engine = self.model.engine
         if not isinstance(engine, CoreEngine) or not self.tokens:

@@ -33,11 +33,11 @@ class Branches:
             self._add(rows[len(rows) + before - self._count :], places[1:])
         return places[1:]
 
-    def follow(self, places: Sequence[int], rows: mx.array) -> None:
-        """Add positions (L, D) that are of one sequence alone, after others."""
+    def follow(self, places: Sequence[int], rows: mx.array, shift: int = 0) -> None:
+        """Add positions (L, D) that are of one sequence alone, after others. shift: see Span."""
         self._count += len(rows)
-        self._add(rows, [*places, *range(self._count - len(rows), self._count)])
+        self._add(rows, [*places, *range(self._count - len(rows), self._count)], shift)
 
-    def _add(self, rows: mx.array, places: Sequence[int]) -> None:
-        self.spans.append(Span(np.array(places, dtype=np.int64), len(rows)))
+    def _add(self, rows: mx.array, places: Sequence[int], shift: int = 0) -> None:
+        self.spans.append(Span(np.array(places, dtype=np.int64), len(rows), shift))
         self._parts.append(rows)

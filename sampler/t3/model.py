@@ -17,11 +17,17 @@ from sampler.t3.llama import Llama
 
 
 class Speech(NamedTuple):
-    """Tokens after a prefix (rows, L, D). first: the position of the first token."""
+    """Tokens after a prefix (rows, L, D). first: the position of the first token.
+
+    advance: positions from token to token. shift: how far ahead the tokens are in the whole sequence. Others than the
+    model's are there to see what a wrong port does.
+    """
 
     prefix: mx.array
     tokens: Sequence[int]
     first: int = 1
+    advance: int = 1
+    shift: int = 0
 
 
 class T3:
@@ -118,34 +124,33 @@ class T3:
         return self.forced(self.prefix(text, voice, bos_count=bos_count, guided=guided), tokens)[0]
 
     def forced(
-        self, prefix: mx.array, tokens: Sequence[int], heads: Sequence[tuple[int, int]] = (), first: int = 1
+        self, prefix: mx.array, tokens: Sequence[int], heads: Sequence[tuple[int, int]] = ()
     ) -> tuple[mx.array, list[mx.array]]:
         """Logits (rows, len(tokens) + 1, V) of every step after a prefix (rows, L, D), in one pass.
 
-        heads: (layer, head) pairs whose attention is returned, (len(tokens) + 1, all positions) each. first: the
-        position of the first token, another one than the model's only to see what that does. Raises TextError for an id
-        that is no speech token and for more tokens than positions, since MLX would read beyond a table without an
-        error.
+        heads: (layer, head) pairs whose attention is returned, (len(tokens) + 1, all positions) each. Raises TextError
+        for an id that is no speech token and for more tokens than positions, since MLX would read beyond a table
+        without an error.
         """
-        return self.forced_together([Speech(prefix, tokens, first)], heads)[0]
+        return self.forced_together([Speech(prefix, tokens)], heads)[0]
 
     def forced_together(
         self, runs: Sequence[Speech], heads: Sequence[tuple[int, int]] = ()
     ) -> list[tuple[mx.array, list[mx.array]]]:
         """As `forced`, for several runs in one pass; what prefixes begin alike with is computed once."""
-        branches, ends = Branches(), list[tuple[Sequence[int], mx.array]]()
-        for prefix, tokens, first in runs:
+        branches, ends = Branches(), list[tuple[Sequence[int], mx.array, int]]()
+        for prefix, tokens, first, advance, shift in runs:
             self._check_speech(tokens)
             end = prefix[:, -1:]
             if tokens:
-                speech = self.embed_speech(tokens, range(first, len(tokens) + first))[None]
+                speech = self.embed_speech(tokens, [first + advance * place for place in range(len(tokens))])[None]
                 end = mx.concatenate([end, mx.repeat(speech, len(end), axis=0)], axis=1)
-            ends += zip(map(branches.begin, prefix[:, :-1]), end, strict=True)
-        for places, rows in ends:
-            branches.follow(places, rows)
+            ends += [(branches.begin(row), rest, shift) for row, rest in zip(prefix[:, :-1], end, strict=True)]
+        for places, rows, shift in ends:
+            branches.follow(places, rows, shift)
         hidden, attention = self.backbone.branches(branches.rows, branches.spans, len(ends), heads)
         logits, results, row, span = self.logits(hidden), [], 0, 0
-        for prefix, tokens, _ in runs:
+        for prefix, tokens, *_ in runs:
             shape = len(prefix), len(tokens) + 1
             own = logits[row : row + shape[0] * shape[1]].reshape(*shape, -1)
             results.append((own, attention[span] if heads else []))

@@ -21,11 +21,12 @@ STRAIGHT: Angles = (NONE, NONE)
 class Span(NamedTuple):
     """The last positions of a sequence, `new` of them. places: the rows of all its positions in order, int64 (L,).
 
-    The rows of the last positions are consecutive.
+    The rows of the last positions are consecutive. shift: how far ahead all of them but the first are.
     """
 
     places: NDArray[np.int64]
     new: int
+    shift: int = 0
 
     @property
     def rows(self) -> slice:
@@ -34,7 +35,8 @@ class Span(NamedTuple):
 
     @property
     def positions(self) -> NDArray[np.int64]:
-        return np.arange(len(self.places) - self.new, len(self.places))
+        rows = np.arange(self.new)
+        return len(self.places) - self.new + rows + self.shift * (rows > 0)
 
 
 def causal_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:

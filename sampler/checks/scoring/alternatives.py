@@ -20,6 +20,9 @@ LIFTS = (1.0, 2.0, 4.0)
 WINDOWS = (20, 64)
 """Tokens that penalties look back on by default: in mlx-lm, and in llama.cpp."""
 
+ADDED: Mapping[Stage, Sequence[float]] = {"top_p": (0.95, 0.9, 0.8), "top_k": (20, 5), "min_p": (0.05, 0.1)}
+"""Filters that engines have by default though nobody asked for them."""
+
 GUIDANCE, BIASED = "other guidance", "likely, rare, low or high ids too often"
 REPEATED = "noise that other requests had"
 
@@ -47,6 +50,11 @@ def other_configs(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfi
         last = (*(stage for stage in config.order if stage != "temperature"), "temperature")
         yield Named("order", "the temperature after the filters"), replace(config, order=last)
     yield from _filters(config, {"top_p": (0.8, 0.6), "min_p": (2, 5), "top_k": (0.25,)})
+    for stage in (stage for stage in ADDED if stage in config.order and stage not in on):
+        for value in ADDED[stage]:
+            added: dict[str, Any] = {stage: value}
+            named = Named(stage, f"a {stage} of {value:g}, where none was asked for", "a filter nobody asked for")
+            yield named, replace(config, **added)
 
 
 def looser_configs(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfig]]:
@@ -152,6 +160,19 @@ def _sometimes_best(step: Step, before: Pasts) -> Array:  # noqa: ARG001
     return np.asarray(0.9 * step.p + 0.1 * (np.arange(step.p.shape[-1]) == best))
 
 
+def _without_best(step: Step, before: Pasts) -> Array:  # noqa: ARG001
+    best = step.p.argmax(axis=-1)[..., None] == np.arange(step.p.shape[-1])
+    others = np.where(best, 0.0, step.p)
+    total = others.sum(axis=-1, keepdims=True)
+    return np.asarray(0.95 * step.p + 0.05 * np.divide(others, total, out=step.p.copy(), where=total > 0))
+
+
+def _ends_by_the_best(step: Step, before: Pasts) -> Array:  # noqa: ARG001
+    """EOS where it is the likeliest, and hardly anywhere else."""
+    is_best = step.p.argmax(axis=-1)[..., None] == np.arange(step.p.shape[-1])
+    return _tilted(step.p, np.where(step.is_eos, np.where(is_best, 6.0, -6.0), 0.0))
+
+
 TILTS: tuple[tuple[Named, Tilt], ...] = (
     *((_lifted(size), _lift(size)) for lift in LIFTS for size in (-lift, lift)),
     (Named("draw", "likely tokens too often", BIASED), _ranked(2, lambda step: step.rank_edges, low=True)),
@@ -159,6 +180,8 @@ TILTS: tuple[tuple[Named, Tilt], ...] = (
     (Named("draw", "low ids too often", BIASED), _ranked(2, lambda step: step.id_edges, low=True)),
     (Named("draw", "high ids too often", BIASED), _ranked(2, lambda step: step.id_edges, low=False)),
     (Named("draw", "the likeliest token in place of one draw in ten"), _sometimes_best),
+    (Named("draw", "the likeliest token left out of one draw in twenty"), _without_best),
+    (Named("stop", "EOS where it is the likeliest token alone"), _ends_by_the_best),
     (Named("draw", "other odds of the tokens that came too often or too rarely before"), _other_odds),
     (Named("draw", "the noise of the steps before"), lambda step, before: _tilted(step.p, _surplus(before.run))),
     (

@@ -6,14 +6,17 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binom, poisson
+from scipy.special import log_softmax
+from scipy.stats import binom, chi2, norm, poisson
 
 from sampler.checks.scoring.alternatives import causes_alone, looser_configs, other_configs
-from sampler.checks.scoring.impossible import expected_impossible
+from sampler.checks.scoring.impossible import as_explained
 from sampler.checks.scoring.knobs import Knob, difference, differing, estimated
 from sampler.checks.scoring.missing import filtered, other_vocabulary
+from sampler.checks.scoring.named import TEMPERATURE as TEMPERATURES
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import Score
+from sampler.checks.scoring.ways import FITTED, Way, changed_ways, ways_in_part
 from sampler.config import SamplingConfig
 
 CANDIDATES = 3
@@ -21,9 +24,6 @@ CANDIDATES = 3
 
 UNLIKELY = 0.01
 """The false-alarm rate at which runs reject a cause: to name one takes less proof than to accuse an engine."""
-
-FITTED = 3.0
-"""Nats by which a fitted value has to be likelier than one that was in the table before."""
 
 LEAST_TOKENS = 200
 """Tokens from which sampling parameters are estimated, at least."""
@@ -33,15 +33,6 @@ TEMPERATURE, BY_EDGE, EDGE = "temperature", "temperature by the edge", "edge of 
 
 MOST_TOKENS = 600
 """Tokens from which the likeliest cause is chosen."""
-
-
-class Way(NamedTuple):
-    """Something that an engine may do otherwise. fitted: its value comes from the same tokens."""
-
-    named: Named
-    config: SamplingConfig
-    network: Named | None = None
-    fitted: bool = False
 
 
 NOTHING = Named("", "nothing")
@@ -115,11 +106,12 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
     for named, config in (*looser_configs(score.config), *other_configs(score.config)):
         chains.setdefault(config, Way(named, config))
     ways = [*chains.values()]
-    ways += [Way(named, config, fitted=True) for named, config in estimated_configs(score.config, knobs)]
+    ways += [Way(named, config, cost=FITTED) for named, config in estimated_configs(score.config, knobs)]
     ended = (run.tokens for run in score.runs if run.tokens and run.tokens[-1] in score.eos_ids)
     shortest = min((len(tokens) - 1 for tokens in ended), default=0)
     ways += [Way(named, config) for named, config in causes_alone(score.config, score.eos_ids, shortest)]
     ways += [Way(named, score.config, named) for named in score.runs[0].networks()]
+    ways += [*changed_ways(score), *ways_in_part(score, _in_part(score.config), MOST_TOKENS)]
     likelihoods = [_likelihood(score, way) for way in ways]
     bets = score.wagers.bets
     gained = max(likelihoods) - _likelihood(score, Way(NOTHING, score.config)) if not score.impossible else math.inf
@@ -128,7 +120,9 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
         return found
     best = sorted(range(len(ways)), key=lambda at: -likelihoods[at])[:CANDIDATES]
     likely = (ways[at] for at in best if likelihoods[at] > -math.inf)
-    causes = (way.named for way in likely if not _too_few(score, way) and not _under(score, way).decided)
+    causes = (
+        way.named for way in likely if not (_untypical(score, way) or _too_few(score, way) or _rejected(score, way))
+    )
     larger_errors = found if score.wagers.rejected and bets.best >= bets.count else None
     return next(causes, FORGETFUL if _misses_history(score) else larger_errors)
 
@@ -142,12 +136,20 @@ def _are_places(score: Score) -> bool:
 
 
 def _too_few(score: Score, way: Way) -> bool:
-    """Whether there are fewer impossible tokens than draws of a cause would have."""
-    expected, edges = 0.0, (score.edges, *score.wider)[-1]
+    """Whether there are fewer impossible tokens than draws of a cause would have, or less likely ones.
+
+    By Fisher's method: -2 times the sum of the logarithms of their ranks is chi-squared.
+    """
+    expected, ranks, edges = 0.0, list[float](), (score.edges, *score.wider)[-1]
+    right = way._replace(network=None, change=None, config=score.config)
     for run in score.runs:
-        pairs = zip(run.steps(score.config), run.under(way.network).steps(way.config), strict=True)
-        expected += sum(expected_impossible(*pair, edges) for pair in pairs)
-    return bool(poisson.cdf(len(score.impossible), expected) <= UNLIKELY)
+        asked, drawn = right.of(run, score.config), way.of(run, score.config)
+        for pair in zip(asked.steps(score.config), drawn.steps(way.config), strict=True):
+            found = as_explained(*pair, edges)
+            expected, ranks = expected + found.expected, ranks + found.ranks
+    few = poisson.cdf(len(score.impossible), expected)
+    deep = chi2.sf(-2 * np.log(ranks).sum(), 2 * len(ranks)) if ranks else 1.0
+    return bool(min(few, deep) <= UNLIKELY)
 
 
 def _misses_history(score: Score) -> bool:
@@ -166,18 +168,39 @@ def _misses_history(score: Score) -> bool:
 
 def _likelihood(score: Score, way: Way) -> float:
     """The log-likelihood of the first tokens if they were drawn in another way, -inf if one cannot be."""
-    total, left = -FITTED if way.fitted else 0.0, MOST_TOKENS
+    total, left = -way.cost, MOST_TOKENS
     for run in score.runs:
-        for steps in run.under(way.network, MOST_TOKENS).steps(way.config):
-            total += score.log_likelihood(steps)
+        for steps in way.of(run, score.config, MOST_TOKENS).steps(way.config):
+            total += float(score.log_likelihoods(steps).sum())
             left -= len(steps.tokens)
             if left <= 0 or total == -math.inf:
                 return total
     return total
 
 
-def _under(score: Score, way: Way) -> Score:
-    """The same runs scored as if they had been drawn in another way."""
+def _untypical(score: Score, way: Way) -> bool:
+    """Whether the tokens are likelier or less likely than draws of a cause would be, by the law of large numbers."""
+    surprise = variance = 0.0
+    for run in score.runs:
+        for steps in way.of(run, score.config).steps(way.config):
+            logs = log_softmax(score.reference.last(steps, "generous").scores, axis=-1)
+            own = logs[np.arange(len(logs)), steps.tokens]
+            values = np.where(logs > -np.inf, logs, 0.0)
+            mean = (np.exp(logs) * values).sum(axis=-1, keepdims=True)
+            variance += float((np.exp(logs) * (values - mean) ** 2).sum())
+            surprise += float((mean[:, 0] - own)[own > -np.inf].sum())
+    return bool(2 * norm.sf(abs(surprise) / math.sqrt(variance)) <= UNLIKELY) if variance else False
+
+
+def _in_part(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfig]]:
+    """Chains that an engine may follow for a part of each run: without a stage, or at another temperature."""
+    for stage in sorted(config.active_stages()):
+        yield Named(stage, f"no {stage}"), config.without([stage])
+    yield from (pair for pair in other_configs(config) if pair[0].family == TEMPERATURES)
+
+
+def _rejected(score: Score, way: Way) -> bool:
+    """Whether the same runs are rejected if they are scored as if they had been drawn in another way."""
     other = replace(
         score,
         config=way.config,
@@ -191,7 +214,7 @@ def _under(score: Score, way: Way) -> Score:
         runs=[],
     )
     for run in score.runs:
-        other.add(run.under(way.network).until(lambda: other.decided))
+        other.add(way.of(run, score.config).until(lambda: other.decided))
         if other.decided:
-            break
-    return other
+            return True
+    return False

@@ -43,13 +43,28 @@ def impossible_tokens(run: str, steps: Steps, may: np.ndarray, reference: Explai
     ]
 
 
-def expected_impossible(steps: Steps, drawn: Steps, reference: Explains) -> float:
-    """How many tokens would be impossible at `steps` if they came from the chain and logits of the same steps `drawn`.
+class Explained(NamedTuple):
+    """Of impossible tokens, if they were draws of a cause. expected: how many there would be.
+
+    ranks: of each one that there is, the share of the impossible draws that are less likely, half of its own included.
+    """
+
+    expected: float
+    ranks: list[float]
+
+
+def as_explained(steps: Steps, drawn: Steps, reference: Explains) -> Explained:
+    """The impossible tokens of `steps` if they came from the chain and logits of the same steps `drawn`.
 
     Those at the edge, which may be possible, do not count.
     """
     may = reference.bounds(steps)[1]
-    return float(softmax(reference.last(drawn, "strict").scores, axis=-1)[~may].sum())
+    p = softmax(reference.last(drawn, "strict").scores, axis=-1) * ~may
+    own = p[np.arange(len(p)), steps.tokens]
+    totals, less = p.sum(axis=-1), np.where(p < own[:, None], p, 0.0).sum(axis=-1)
+    return Explained(
+        float(totals.sum()), [float((less[row] + own[row] / 2) / totals[row]) for row in np.flatnonzero(own)]
+    )
 
 
 class Removal(NamedTuple):

@@ -11,6 +11,7 @@ from itertools import takewhile
 from typing import Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sampler.checks.scoring.bounds import beyond, seen_bounds, widened
 from sampler.checks.scoring.impossible import Impossible, impossible_tokens
@@ -29,11 +30,11 @@ Scorer = Callable[[SamplingConfig], Iterable[Steps]]
 class Networks(Protocol):
     """The steps of a run with the logits of other networks, of so many first tokens, or of all."""
 
-    def __call__(self, first: int | None = None, among: Container[Named] = ...) -> Mapping[Named, Scorer]:
-        """Those `among` all that are known. They are computed together, when the first of them is asked for."""
+    def __call__(self, first: int | None = None, among: Container[Named] | None = None) -> Mapping[Named, Scorer]:
+        """Those `among` all that are known, or all; computed together, when the first of them is asked for."""
 
 
-def no_networks(first: int | None = None, among: Container[Named] = ()) -> Mapping[Named, Scorer]:  # noqa: ARG001
+def no_networks(first: int | None = None, among: Container[Named] | None = None) -> Mapping[Named, Scorer]:  # noqa: ARG001
     """Of a run whose network is the only one that is known."""
     return {}
 
@@ -44,6 +45,7 @@ class Run:
 
     networks: gives the same with the logits of networks that do something else.
     most: how many tokens were asked for at most; 0 if that is unknown. noise: that the engine was given, if known.
+    prompts: ids that came before the tokens, by what they are.
     """
 
     name: str
@@ -53,12 +55,18 @@ class Run:
     networks: Networks = field(default=no_networks, repr=False)
     most: int = 0
     noise: NoiseOf | None = field(default=None, repr=False)
+    prompts: Mapping[str, Sequence[int]] = field(default_factory=dict, repr=False)
 
     def under(self, network: Named | None, first: int | None = None) -> "Run":
         """The run as one of another network, or so many of its first tokens; without a network as it is."""
         if network is None:
             return self
-        return replace(self, steps=self.networks(first, (network,))[network], networks=no_networks)
+        steps = self.networks(first, (network,)).get(network, self.steps)  # which for this run may be the same network
+        return replace(self, steps=steps, networks=no_networks)
+
+    def changed(self, change: Callable[[Steps], Steps]) -> "Run":
+        """The run with steps that are changed before the chain."""
+        return replace(self, steps=lambda config: map(change, self.steps(config)))
 
     def until(self, ended: Callable[[], bool]) -> "Run":
         """The run, whose steps go on until something is so."""
@@ -176,14 +184,14 @@ class Score:
         closed = dict(zip(self.wagers.names, self.wagers.detected | hopeless, strict=True))
         return run.networks(NETWORK_FIRST, [named for named in self.networks if not closed[named]])
 
-    def log_likelihood(self, steps: Steps) -> float:
+    def log_likelihoods(self, steps: Steps) -> NDArray[np.float64]:
         """Of steps under their config; a token beyond an edge has at most the rate of that, -inf if impossible."""
         values = log_likelihoods(steps, self.edges)
         rows = np.flatnonzero(values == -np.inf).tolist()
         if rows and self.wider:
             possible = log_likelihoods(steps.only(rows), self.wider[-1]) > -np.inf
             values[rows] = np.where(possible, np.log(self.tolerance.beyond[0].rate), -np.inf)
-        return float(values.sum())
+        return values
 
 
 def protocol(run: Run, vocabulary: int, eos_ids: Sequence[int], *, gaps: bool = False) -> Iterator[str]:

@@ -12,6 +12,7 @@ from scipy.special import log_softmax, softmax
 
 from sampler.checks.scoring.alternatives import TILTS, looser_configs, other_configs
 from sampler.checks.scoring.calibration import Calibration
+from sampler.checks.scoring.echoes import ECHOES, Echoes
 from sampler.checks.scoring.excluded import Alternative, in_words, sizes_excluded
 from sampler.checks.scoring.memory import Memories, Memory, Step
 from sampler.checks.scoring.named import TEMPERATURE, Named
@@ -90,11 +91,12 @@ class Wagers:
     _places: list[int] = field(default_factory=list)
     _steps: dict[int, Memory] = field(default_factory=lambda: defaultdict(Memory))
     _cell: Memory = field(default_factory=Memory)
+    _echoes: Echoes = field(default_factory=Echoes)
 
     def __post_init__(self) -> None:
         others = list(other_configs(self.config))
         self._configs = [config for _, config in others]
-        self.names = [*(named for named, _ in others), *self.networks, *(named for named, _ in TILTS)]
+        self.names = [*(named for named, _ in others), *self.networks, *(named for named, _ in TILTS), *ECHOES]
         rates = tuple(each.rate for each in self.tolerance.beyond)
         self.bets = Bets(len(self.names), self.tolerance.slack, rates)
         self.names += [each.named for each in self.tolerance.beyond]
@@ -102,15 +104,18 @@ class Wagers:
     def add(self, run: Iterable[Block]) -> None:
         """A further run, with the same config."""
         memories = Memories(cell=self._cell)
+        self._echoes.begin()
         for block in run:
             steps, may = block.steps, block.may
             self.outside += int((~may[np.arange(len(steps.tokens)), steps.tokens]).sum())
             sure = self._sure(block)
             if sure is not None:
-                memories.runs = [self._steps[len(steps.history[row])] for row in sure.rows.tolist()]
+                places = np.array([len(steps.history[row]) for row in sure.rows.tolist()])
+                memories.runs = [self._steps[place] for place in places.tolist()]
                 pasts = memories.follow(sure.step, sure.drawn)
                 self.calibration.add(sure.step, sure.drawn)
-                q = np.concatenate([sure.others, [tilt(sure.step, pasts) for _, tilt in TILTS]])
+                tilted = [tilt(sure.step, pasts) for _, tilt in TILTS]
+                q = np.concatenate([sure.others, tilted, self._echoes.follow(places, sure.step, sure.drawn)])
                 kappa = distance_by(sure.step.p, np.asarray(sure.step.error)) if self.tolerance.slack else None
                 some = self.names[: self.bets.count]
                 bets = [at for at, named in enumerate(some) if named in block.networks or named not in self.networks]
@@ -143,7 +148,7 @@ class Wagers:
         found += [chains.under(network).scores(self.config) for network in asked]
         others = np.array([of[at] for of in found])
         may = np.take_along_axis(block.may[rows], chains.ids[rows], axis=-1)
-        drawn = shares(np.array([of[rows] for of in found]), sure[rows], may, len(TILTS))
+        drawn = shares(np.array([of[rows] for of in found]), sure[rows], may, len(TILTS) + len(ECHOES))
         return _Sure(rows, step, is_drawn.argmax(axis=-1), among(others, p), drawn)
 
     @property

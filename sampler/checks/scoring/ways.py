@@ -1,0 +1,142 @@
+"""Ways to draw that may explain runs: another chain, another network, or steps that are changed before the chain."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from sampler.checks.scoring.named import Named
+from sampler.checks.scoring.score import Run, Score
+from sampler.config import SamplingConfig
+from sampler.requests import Steps
+
+Change = Callable[[Run, Steps], Steps]
+"""From steps of a run to what the chain gets in their place."""
+
+FITTED = 3.0
+"""Nats by which a fitted value has to be likelier than one that was in the table before."""
+
+
+class Way(NamedTuple):
+    """Something that an engine may do otherwise. cost: in nats, of values that come from the same tokens.
+
+    change: of the steps. border: the config is the way's from this step on, or before it if `early`, else the asked
+    one.
+    """
+
+    named: Named
+    config: SamplingConfig
+    network: Named | None = None
+    cost: float = 0.0
+    change: Change | None = None
+    border: int | None = None
+    early: bool = False
+
+    def of(self, run: Run, asked: SamplingConfig, first: int | None = None) -> Run:
+        """A run as one that was drawn in this way, or so many of its first tokens."""
+        other = run.under(self.network, first)
+        if self.change is not None:
+            other = other.changed(partial(self.change, run))
+        if self.border is None:
+            return other
+        return replace(other, steps=lambda config: self._in_part(other.steps(asked), config))
+
+    def _in_part(self, blocks: Iterable[Steps], config: SamplingConfig) -> Iterator[Steps]:
+        for steps in blocks:
+            late = _places(steps) >= (self.border or 0)
+            for rows, is_own in ((np.flatnonzero(~late), self.early), (np.flatnonzero(late), not self.early)):
+                if len(rows):
+                    part = steps.only(rows.tolist())
+                    yield part.with_config(config) if is_own else part
+
+
+def changed_ways(score: Score) -> Iterator[Way]:
+    """Those that change what the chain gets."""
+    config = score.config
+    on = config.active_stages()
+    if "repetition_penalty" in on:
+        named = Named("repetition_penalty", "a penalty that learns each token one step late")
+        yield Way(named, config, change=_late)
+        for what in score.runs[0].prompts:
+            named = Named("repetition_penalty", f"a penalty that sees {what}")
+            yield Way(named, config, change=partial(_after_prompt, what))
+        if "cfg" not in config.order or config.order.index("cfg") < config.order.index("repetition_penalty"):
+            named = Named("repetition_penalty", "a penalty of every occurrence of a token")
+            yield Way(named, config.without(["cfg"]), change=partial(_every_occurrence, config))
+    if {"cfg", "temperature"} <= on:
+        for which in ("conditional", "unconditional"):
+            named = Named("temperature", f"a temperature of the {which} logits alone")
+            yield Way(named, config.without(["temperature"]), change=partial(_tempered, which, config.temperature))
+
+
+def ways_in_part(score: Score, chains: Iterable[tuple[Named, SamplingConfig]], most: int) -> Iterator[Way]:
+    """Other chains from a step on, or up to one: the step that makes so many tokens likeliest."""
+    asked = _by_step(score, score.config, most)
+    before, after = _sums(asked)
+    for named, config in chains:
+        other_before, other_after = _sums(_by_step(score, config, most))
+        cost = math.log(2 * len(asked))
+        for early, total in ((False, before + other_after), (True, other_before + after)):
+            inner = total[1:-1]
+            if len(inner) and inner.max() > -np.inf:
+                border = int(inner.argmax()) + 1
+                text = f"{named.text} before step {border}" if early else f"{named.text} from step {border} on"
+                yield Way(named._replace(text=text), config, cost=FITTED + cost, border=border, early=early)
+
+
+def _sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of values (S,) the sums before and from each of S + 1 borders on."""
+    return np.append(0.0, np.cumsum(values)), np.append(np.cumsum(values[::-1])[::-1], 0.0)
+
+
+def _by_step(score: Score, config: SamplingConfig, most: int) -> np.ndarray:
+    """The log-likelihood of the first tokens of the runs by their step, (S,)."""
+    sums, left = np.zeros(max(len(run.tokens) for run in score.runs)), most
+    for run in score.runs:
+        for steps in run.steps(config):
+            np.add.at(sums, _places(steps), score.log_likelihoods(steps))
+            left -= len(steps.tokens)
+        if left <= 0:
+            break
+    return sums
+
+
+def _places(steps: Steps) -> np.ndarray:
+    """How many tokens of its run came before each step, (T,)."""
+    assert steps.context is not None  # noqa: S101 - scored steps have one
+    return steps.context.step
+
+
+def _late(run: Run, steps: Steps) -> Steps:  # noqa: ARG001
+    """The history without its newest token."""
+    prompts = steps.context.prompt_length.tolist() if steps.context else [0] * len(steps.history)
+    pairs = zip(steps.history, prompts, strict=True)
+    return replace(steps, history=[ids[: max(len(ids) - 1, prompt)] for ids, prompt in pairs])
+
+
+def _after_prompt(what: str, run: Run, steps: Steps) -> Steps:
+    size = steps.logits.shape[-1]
+    seen = [token for token in run.prompts[what] if token < size]
+    return replace(steps, history=[[*seen, *ids] for ids in steps.history])
+
+
+def _every_occurrence(asked: SamplingConfig, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
+    """Guided logits of tokens that came n times, penalised n - 1 times; the chain does it once more."""
+    scores, size = steps.logits.astype(np.float64), steps.logits.shape[-1]
+    if steps.uncond_logits is not None and "cfg" in asked.active_stages():
+        base = scores if asked.cfg_convention == "conditional" else steps.uncond_logits
+        scores = base + asked.cfg_weight * (scores - steps.uncond_logits)
+    counts = np.stack([np.bincount([token for token in ids if token < size], minlength=size) for ids in steps.history])
+    factor = asked.repetition_penalty ** np.maximum(counts - 1, 0)
+    scores = np.where(scores < 0, scores * factor, scores / factor)
+    return replace(steps, logits=scores.astype(np.float32), uncond_logits=None)
+
+
+def _tempered(which: str, temperature: float, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
+    if which == "conditional":
+        return replace(steps, logits=steps.logits / np.float32(temperature))
+    uncond = steps.uncond_logits
+    return replace(steps, uncond_logits=None if uncond is None else uncond / np.float32(temperature))
