@@ -9,6 +9,7 @@ from scipy.special import softmax
 from scipy.stats import binom
 
 from sampler.checks.scoring.alternatives import TILTS
+from sampler.checks.scoring.echoes import ECHOES, Echoes
 from sampler.checks.scoring.memory import Memories, Memory, Step
 from sampler.statistics.bets import FRACTIONS, Bets, Shares, most_expected, payoffs
 
@@ -32,10 +33,10 @@ def test_a_bet_pays_one_on_average():
 def drawn(p, how, rng):
     """A token: by inverting the distribution function, by Gumbel noise, or from scores in half precision."""
     if how == "gumbel":
-        return int((np.log(p) + rng.gumbel(size=SIZE)).argmax())
+        return gumbel(p, rng)
     if how == "float16":
         p = softmax(np.log(p).astype(np.float16).astype(np.float64))
-    return int(min(np.searchsorted(p.cumsum(), rng.random()), SIZE - 1))
+    return number(p, rng.random())
 
 
 def judged(alpha, how, rng, change=lambda p: p, error=1e-4):
@@ -170,8 +171,63 @@ def test_uniform_numbers_that_are_reused_or_uneven_are_seen(uniforms, named):
             before.runs = [others[step]]
             p = softmax(np.random.default_rng((index, step)).normal(0, 1.5, SIZE))
             now = Step(np.arange(SIZE)[None], p[None], np.arange(SIZE)[None] == EOS)
-            token = int(min(np.searchsorted(p.cumsum(), uniforms(index, step, rng)), SIZE - 1))
+            token = number(p, uniforms(index, step, rng))
             pasts = before.follow(now, np.array([token]))
             bets.place(p, np.array([tilt(now, pasts) for _, tilt in TILTS]), token)
     assert bets.judge(1e-6).rejected
     assert re.search(named, TILTS[bets.best][0].text)
+
+
+def noise_of(*key):
+    return np.random.default_rng(key)
+
+
+@pytest.mark.parametrize(
+    ("draw", "named"),
+    [
+        (lambda run, step, p: number(p, noise_of(run, step % 10).random()), "steps before, at a fixed distance"),
+        (lambda run, step, p: number(p, noise_of(run % 5, step).random()), "other requests, at a fixed distance"),
+        (lambda run, step, p: gumbel(p, noise_of(run % 3, step)), "other requests, at a fixed distance"),
+        (lambda run, step, p: p.argmax() if step % 10 == 3 else gumbel(p, noise_of(run, step)), "at regular steps"),
+        (lambda run, step, p: p.argmax() if step == 0 else gumbel(p, noise_of(run, step)), "at regular steps"),
+        (lambda run, step, p: gumbel(p, noise_of(run, step)), ""),
+    ],
+    ids=["ten numbers", "five slots", "three slots with Gumbel noise", "every tenth", "the first", "right"],
+)
+def test_what_comes_again_at_a_distance_is_seen(draw, named):
+    bets, echoes = Bets(len(ECHOES)), Echoes()
+    for run in range(40):
+        echoes.begin()
+        for step in range(TOKENS):
+            p = softmax(noise_of(9, run, step).normal(0, 1.5, SIZE))
+            now = Step(np.arange(SIZE)[None], p[None], np.arange(SIZE)[None] == EOS)
+            token = draw(run, step, p)
+            bets.place(p, echoes.follow(np.array([step]), now, np.array([token]))[:, 0], token)
+    assert bets.judge(1e-6).rejected == bool(named)
+    assert named in ECHOES[bets.best].text
+
+
+def number(p, uniform):
+    return int(min(np.searchsorted(p.cumsum(), uniform), SIZE - 1))
+
+
+def gumbel(p, rng):
+    return int((np.log(p) + rng.gumbel(size=SIZE)).argmax())
+
+
+def test_a_mixture_is_fixed_before_its_token_is_drawn():
+    """Whatever the last token of a block is, the bets of the block are the same, and each sums to 1."""
+    rng, found = np.random.default_rng(7), []
+    p = softmax(rng.normal(0, 1.5, (3, 12, SIZE)), axis=-1)
+    drawn = rng.integers(0, SIZE, (3, 12))
+    for last in (0, 30):
+        echoes = Echoes()
+        for run in range(3):
+            echoes.begin()
+            places = np.append(drawn[run, :-1], last if run == 2 else drawn[run, -1])
+            now = Step(np.broadcast_to(np.arange(SIZE), (12, SIZE)), p[run], np.zeros((12, SIZE), dtype=np.bool_))
+            q = echoes.follow(np.arange(12), now, places)
+        found.append(q)
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0].sum(axis=-1), 1.0, rtol=1e-12)
+    assert abs(found[0] - p[2]).max() > 0.05

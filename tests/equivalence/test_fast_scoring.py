@@ -8,7 +8,8 @@ from scipy.optimize import linprog
 from scipy.special import softmax
 
 from sampler.checks.scoring.alternatives import TILTS, other_configs
-from sampler.checks.scoring.impossible import expected_impossible
+from sampler.checks.scoring.echoes import ECHOES, PERIODS, RUNS_BACK, STEPS_BACK, Echoes
+from sampler.checks.scoring.impossible import as_explained
 from sampler.checks.scoring.memory import BINS, Memories, Memory, Step
 from sampler.checks.scoring.other_chains import TOKENS, OtherChains
 from sampler.checks.scoring.wagers import Block, Wagers
@@ -238,13 +239,62 @@ def plain_tilts(ids, p, is_eos, run, runs, cell):
         edges = np.array(intervals(order(ids, p), p))
         yield (1 - edges[:, 0]) ** 2 - (1 - edges[:, 1]) ** 2
         yield edges[:, 1] ** 2 - edges[:, 0] ** 2
-    yield 0.9 * p + 0.1 * (np.arange(len(p)) == np.argmax(p))
+    best = np.arange(len(p)) == np.argmax(p)
+    yield 0.9 * p + 0.1 * best
+    yield 0.95 * p + 0.05 * (p * ~best / (p * ~best).sum() if len(p) > 1 else p)
+    yield p * np.exp(is_eos * np.where(best, 6.0, -6.0))
     counted = np.array([cell.surplus(token) for token in ids])
     yield p * (counted[:, 0] + 2) / (counted[:, 1] + 2)
     yield surplus(run, 1)
     yield surplus(runs, 2)
     for noise, prior in ((run, 0.5), (runs, 1 / BINS)):
         yield from (reused(noise, order, prior) for order in (by_rank, by_id))
+
+
+class PlainEchoes:
+    """Every step of every run; each mixture weighs its bets anew by all that they have won."""
+
+    def __init__(self):
+        self.runs, self.won = [], [1.0, 1.0, 1.0]
+
+    def bets(self, place, ids, p):
+        """The bets of each mixture at the next step."""
+        numbers = [
+            [self._numbered(self.runs[-1], place - back, order, ids, p) for back in STEPS_BACK]
+            for order in (by_rank, by_id)
+        ]
+        earlier = [self.runs[-1 - back] if back < len(self.runs) else {} for back in RUNS_BACK]
+        across = [[self._numbered(run, place, order, ids, p) for run in earlier] for order in (by_rank, by_id)]
+        best = np.arange(len(p)) == np.argmax(p)
+        every = [(period, first) for period in PERIODS for first in range(period)]
+        taken = [*(place % period == first for period, first in every), place == 0]
+        regular = [0.8 * best + 0.2 * p if one else p for one in taken]
+        return [*numbers[0], *numbers[1]], [*across[0], *across[1], *self._lifted(place, ids, p)], regular
+
+    def follow(self, place, ids, p, drawn):
+        found = []
+        for at, bets in enumerate(self.bets(place, ids, p)):
+            won = np.broadcast_to(self.won[at], len(bets))
+            found.append(won @ np.array(bets) / won.sum())
+            self.won[at] = won * [bet[drawn] / p[drawn] for bet in bets]
+        self.runs[-1][place] = ids, p, drawn
+        return found
+
+    def _numbered(self, run, place, order, ids, p):
+        if place not in run:
+            return p
+        known, shares, drawn = run[place]
+        low, high = intervals(order(known, shares), shares)[drawn]
+        edges = intervals(order(ids, p), p)
+        inside = np.array([max(min(end, high) - max(begin, low), 0) for begin, end in edges])
+        return 0.8 * inside / inside.sum() + 0.2 * p
+
+    def _lifted(self, place, ids, p):
+        for back in RUNS_BACK:
+            noise = PlainNoise()
+            noise.steps = [run[place] for run in self.runs[-1 - back :: -back] if place in run]
+            lift = p * np.exp(2 * np.clip([np.subtract(*noise.surplus(token)) for token in ids], -3, 3))
+            yield lift / lift.sum()
 
 
 def block(rng, count):
@@ -265,11 +315,15 @@ def padded(rows, fill):
 
 def test_tilts_and_bets_on_many_steps_are_those_of_one_step_after_the_other():
     rng = np.random.default_rng(2)
-    bets, plain, cell = Bets(len(TILTS)), PlainBets(len(TILTS)), Memory()
+    count = len(TILTS) + len(ECHOES)
+    bets, plain, cell = Bets(count), PlainBets(count), Memory()
+    echoes, plain_echoes = Echoes(), PlainEchoes()
     others, plain_cell = [Memory() for _ in range(20)], PlainNoise()
     plain_others = [PlainNoise() for _ in others]
     for _ in range(3):
         memories, plain_run = Memories(cell=cell), PlainNoise()
+        echoes.begin()
+        plain_echoes.runs.append({})
         for first in (0, 12):
             ids, p, drawn = block(rng, 8 if first else 12)
             error = [rng.uniform(LEAST_ERROR, 0.1, len(row)) for row in p]
@@ -277,11 +331,13 @@ def test_tilts_and_bets_on_many_steps_are_those_of_one_step_after_the_other():
             memories.runs = others[first : first + len(p)]
             pasts = memories.follow(steps, drawn)
             q = np.array([tilt(steps, pasts) for _, tilt in TILTS])
+            q = np.concatenate([q, echoes.follow(np.arange(first, first + len(p)), steps, drawn)])
             bets.place(steps.p, q, drawn, padded(error, 0.5))
             for row in range(len(p)):
                 own, before = (ids[row], p[row], drawn[row]), plain_others[first + row]
                 tilts = plain_tilts(*own[:2], ids[row] == 29, plain_run, before, plain_cell)
-                expected = np.array([one / one.sum() for one in tilts])
+                expected = [one / one.sum() for one in tilts]
+                expected = np.array([*expected, *plain_echoes.follow(first + row, *own)])
                 np.testing.assert_allclose(q[:, row, : len(p[row])], expected, rtol=1e-9)
                 plain.place(p[row], expected, drawn[row], error[row])
                 for noise in (plain_run, before, plain_cell):
@@ -335,7 +391,9 @@ def test_the_bets_of_a_run_are_those_of_the_references_probabilities(name):
     config, reference, kept = CONFIGS[name], ReferenceEngine(input_error=5e-5), 0
     wagers, cell = Wagers(config, 1e-6, reference), PlainNoise()
     plain, before = PlainBets(len(wagers.names)), [PlainNoise() for _ in range(ROWS)]
+    echoes = PlainEchoes()
     for seed in range(2):
+        echoes.runs.append({})
         steps = part_of(run_of(config, 2 * seed), 200)
         must, may, final = reference.bounds(steps)
         wagers.add([Block(steps, must, may)])
@@ -348,6 +406,7 @@ def test_the_bets_of_a_run_are_those_of_the_references_probabilities(name):
             p, drawn, kept = softmax(final.scores[row, ids]), list(ids).index(token), kept + 1
             q = [softmax(scores[row, ids]) if (scores[row, ids] > -np.inf).any() else p for scores in others]
             q += [one / one.sum() for one in plain_tilts(ids, p, ids == 199, run, before[row], cell)]
+            q += echoes.follow(len(steps.history[row]), ids, p, drawn)
             whole = [
                 softmax(scores[row]) if (scores[row] > -np.inf).any() else must[row] / len(ids) for scores in others
             ]
@@ -366,9 +425,17 @@ def test_impossible_tokens_of_another_chain_are_expected_as_often_as_it_draws_th
     without, colder = (steps.with_config(replace(TRUE, **made)) for made in ({"min_p": 0.0}, {"temperature": 0.4}))
     removed = reference.evaluate(steps)[-1].scores == -np.inf
     p = softmax(reference.evaluate(without)[-1].scores, axis=-1)
-    assert expected_impossible(steps, without, reference) == pytest.approx(p[removed].sum(), rel=1e-6)
+    found = as_explained(steps, without, reference)
+    assert found.expected == pytest.approx(p[removed].sum(), rel=1e-6)
     assert p[removed].sum() > 0.1
-    assert expected_impossible(steps, colder, reference) == 0
+    rows = [row for row, token in enumerate(steps.tokens) if removed[row, token]]
+    ranks = []
+    for row in rows:
+        own, others = p[row, steps.tokens[row]], p[row, removed[row]]
+        ranks.append((others[others < own].sum() + own / 2) / others.sum())
+    assert found.ranks == pytest.approx(ranks, rel=1e-6)
+    assert len(rows) > 10
+    assert as_explained(steps, colder, reference).expected == 0
 
 
 @pytest.mark.parametrize("kept", [30, TOKENS - 1, TOKENS, 350])

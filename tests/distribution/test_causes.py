@@ -1,0 +1,131 @@
+"""Causes of runs that are no draws of the reference: each is named from tokens that were drawn in its way."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from sampler.checks.scoring.causes import explained
+from sampler.checks.scoring.score import Run, Score
+from sampler.config import SamplingConfig
+from sampler.engines.reference.chain import ReferenceEngine
+from sampler.requests import Context, Steps
+
+SIZE, TOKENS, RUNS, EOS, BOS = 120, 60, 10, 119, 300
+NIGHTLY = pytest.mark.nightly("fits every cause to 600 tokens; some of each kind by day")
+ASKED = SamplingConfig(min_p=0.02)
+TEXT = "the ids of the text"
+PROMPT = tuple(range(0, SIZE - 1, 3))
+
+
+def logits_of(run):
+    """Conditional and unconditional logits, (2, TOKENS, SIZE) each; some tokens are likely all the time."""
+    rng = np.random.default_rng(run)
+    likely = np.random.default_rng(99).normal(0, 2.5, SIZE) * (np.arange(SIZE) != EOS)
+    return (likely + rng.normal(0, 1.5, (2, TOKENS, SIZE))).astype(np.float32) - 9 * (np.arange(SIZE) == EOS)
+
+
+def steps_of(logits, tokens, config, rows):
+    history = [[BOS, *tokens[:row]] for row in rows]
+    at = np.array(rows)
+    context = Context(np.ones(len(at), dtype=np.int64), at, (EOS,))
+    drawn = np.array([tokens[row] for row in rows]) if len(tokens) == TOKENS else np.zeros(len(at), np.int64)
+    return Steps(logits[0, at], history, (config,) * len(at), logits[1, at], context, tokens=drawn)
+
+
+def drawn(way, run):
+    """A run whose every token comes from the chain of `way`, which makes other steps of the right ones."""
+    rng, logits, tokens = np.random.default_rng((run, 1)), logits_of(run), []
+    for row in range(TOKENS):
+        scores = ReferenceEngine().evaluate(way(steps_of(logits, tokens, ASKED, [row])))[-1].scores[0]
+        tokens.append(int(rng.choice(SIZE, p=softmax(scores))))
+
+    def scorer(config):
+        for first in range(0, TOKENS, 25):
+            yield steps_of(logits, tokens, config, range(first, min(first + 25, TOKENS)))
+
+    return Run(f"run {run + 1}", tokens, "length", scorer, prompts={TEXT: PROMPT})
+
+
+def cause(way):
+    score = Score(ASKED, 1e-6, ReferenceEngine(input_error=2e-3), ReferenceEngine(input_error=5e-5), SIZE, (EOS,))
+    for run in range(RUNS):
+        score.add(drawn(way, run))
+    assert score.decided
+    return explained(score).cause
+
+
+def of_config(**made):
+    return lambda steps: steps.with_config(replace(ASKED, **made))
+
+
+def in_part(border, early, **made):
+    def way(steps):
+        return of_config(**made)(steps) if (steps.context.step[0] < border) == early else steps
+
+    return way
+
+
+def late(steps):
+    return replace(steps, history=[ids[:1] if len(ids) < 2 else ids[:-1] for ids in steps.history])
+
+
+def every_time(steps):
+    """The penalty once for each time that a token came, on guided logits."""
+    cond, uncond = steps.logits.astype(np.float64), steps.uncond_logits
+    guided = cond + ASKED.cfg_weight * (cond - uncond)
+    for token in steps.history[0][1:]:
+        guided[0, token] *= ASKED.repetition_penalty if guided[0, token] < 0 else 1 / ASKED.repetition_penalty
+    config = replace(ASKED, repetition_penalty=1.0, cfg_weight=0.0)
+    return replace(steps, logits=guided.astype(np.float32)).with_config(config)
+
+
+def tempered(which):
+    def way(steps):
+        rows = {which: getattr(steps, which) / np.float32(ASKED.temperature)}
+        return replace(steps, **rows).with_config(replace(ASKED, temperature=1.0))
+
+    return way
+
+
+BY_DAY = [
+    (late, "repetition_penalty", "a penalty that learns each token one step late"),
+    (every_time, "repetition_penalty", "a penalty of every occurrence of a token"),
+    (tempered("logits"), "temperature", "a temperature of the conditional logits alone"),
+    (in_part(20, False, temperature=1.0), "temperature", r"(no temperature|.* of 1) from step (1[6-9]|2[0-4]) on"),
+    (of_config(top_p=0.8), "top_p", "a top_p of 0.8, where none was asked for"),
+]
+BY_NIGHT = [
+    (
+        lambda steps: replace(steps, history=[[*PROMPT, *ids] for ids in steps.history]),
+        "repetition_penalty",
+        "a penalty that sees the ids of the text",
+    ),
+    (tempered("uncond_logits"), "temperature", "a temperature of the unconditional logits alone"),
+    (in_part(30, True, temperature=1.0), "temperature", r"(no temperature|.* of 1) before step (2[6-9]|3[0-4])"),
+    (in_part(30, False, repetition_penalty=1.0), "repetition_penalty", r"no repetition_penalty from step (29|3\d) on"),
+    (in_part(15, False, cfg_weight=0.0), "cfg", r"no cfg from step 1\d on"),
+    (of_config(top_k=5), "top_k", "a top_k of 5, where none was asked for"),
+    (of_config(min_p=0.0), "min_p", "no min_p"),
+    (of_config(temperature=1.3), "temperature", r"a temperature near 1\.[23]\d*"),
+]
+
+
+@pytest.mark.parametrize(("way", "stage", "words"), [*BY_DAY, *(pytest.param(*row, marks=NIGHTLY) for row in BY_NIGHT)])
+def test_what_made_the_tokens_is_named(way, stage, words):
+    found = cause(way)
+    assert found is not None
+    assert found.stage == stage
+    assert re.fullmatch(words, found.text)
+
+
+def test_tokens_of_another_network_have_no_cause():
+    """Those of the logits of other steps: no other chain explains them."""
+
+    def way(steps):
+        other = logits_of(1000 + int(steps.context.step[0]))
+        return replace(steps, logits=0.7 * steps.logits + 0.7 * other[0, :1], uncond_logits=steps.uncond_logits)
+
+    assert cause(way) is None

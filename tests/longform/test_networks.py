@@ -1,0 +1,81 @@
+"""Wrong generators whose fault is an input of the network: their tokens are right under the network of their cause."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from sampler import finch
+from sampler.checks.scoring.named import Named
+from sampler.run.networks import CAUSES, Input, other_logits, prompts
+from tests.longform.scored_sets import reference, speak
+from tests.longform.wrong_runs import DEFAULT, RATE
+
+RUNS = 4
+BY_GENERATOR = {
+    "misses_both_bos": "no BOS",
+    "second_bos_has_a_position_of_its_own": "a position of its own for the last BOS",
+    "speech_stays_at_position_0": "speech positions that stay at 0",
+    "rotary_is_one_ahead_after_the_prefill": "rotary positions one ahead after the prompt",
+    "text_is_fed_twice": "the text fed twice",
+    "text_is_cut_at_24_ids": "a text cut after 24 ids",
+    "voice_is_hardly_emotional": "an emotion of 0.1",
+    "unconditional_row_has_no_positions": "no text positions in the unconditional row",
+}
+
+
+@cache
+def spoken(name):
+    return list(speak(name, 0, range(RUNS)))
+
+
+def impossible_tokens(name, network):
+    """How many tokens of a generator's runs are impossible under a network, None: the right one."""
+    score = replace(reference().score(DEFAULT, RATE), networks=())
+    for run in spoken(name):
+        score.add(reference().run(run.name, run.request, run.tokens, run.stop_reason).under(network))
+    return len(score.impossible)
+
+
+@pytest.mark.parametrize("name", BY_GENERATOR)
+def test_tokens_are_possible_under_the_network_of_their_cause(name):
+    network = next(named for named in CAUSES if named.text == BY_GENERATOR[name])
+    assert impossible_tokens(name, network) == 0
+    if name != "rotary_is_one_ahead_after_the_prefill":  # whose tokens are too near to the right ones
+        assert impossible_tokens(name, None) > 0
+
+
+def test_only_networks_that_differ_are_computed():
+    """One BOS in place of two is another input, a second language none for a text in it."""
+    engine = reference().engine
+    request = spoken("misses_both_bos")[0].request
+    known = other_logits(engine, request, (1, 2, 3), None, guided=True)
+    own = Named("position", f"{request.language} as the language")
+    assert own not in known
+    assert {named.text for named in known} >= {"no BOS", "one BOS in place of two", "the text fed twice"}
+    unguided = other_logits(engine, request, (1, 2, 3), None, guided=False)
+    assert {named.text for named in known} - {named.text for named in unguided} == {
+        "no text positions in the unconditional row"
+    }
+    as_ids = replace(request, prompt=tuple(engine.ids(request.prompt, request.language)))
+    languages = {named.text for named in other_logits(engine, as_ids, (1, 2, 3), None, guided=True)}
+    assert not any(text.endswith("as the language") for text in languages)
+
+
+def test_what_comes_before_the_speech_is_known_to_penalties():
+    engine, request = reference().engine, spoken("misses_both_bos")[0].request
+    found = prompts(engine, request)
+    assert found["the ids of the text"] == engine.ids(request.prompt, request.language)
+    assert len(found["the tokens of the voice's prompt"]) == len(engine.generator.checkpoint.voice.prompt)
+
+
+def test_a_shift_moves_all_tokens_and_not_what_is_before_them():
+    """By logits: of the first step nothing changes, of every later one something does."""
+    engine, text = reference().engine, finch.prompts("sentences")[0]
+    given = Input(engine, tuple(engine.ids(text.text, text.language)), engine.generator.bos_count)
+    model, tokens = given.checkpoint.model, (5, 9, 200, 7)
+    right, ahead = (
+        model.forced_together([replace(given, shift=shift).speech(tokens, guided=True)])[0][0] for shift in (0, 1)
+    )
+    apart = abs(right - ahead).max(axis=-1).tolist()
+    assert all(row[0] == 0 and min(row[1:]) > 1e-3 for row in apart)
