@@ -82,6 +82,27 @@ def every_time(steps):
     return replace(steps, logits=guided.astype(np.float32)).with_config(config)
 
 
+def penalised_first(steps):
+    """The conditional logits, before guidance."""
+    logits = steps.logits.copy()
+    for token in set(steps.history[0][1:]):
+        logits[0, token] *= ASKED.repetition_penalty if logits[0, token] < 0 else 1 / ASKED.repetition_penalty
+    return replace(steps, logits=logits).with_config(replace(ASKED, repetition_penalty=1.0))
+
+
+def mixing_probabilities(steps):
+    cond, uncond = (softmax(rows.astype(np.float64)) for rows in (steps.logits, steps.uncond_logits))
+    mixed = np.log(np.maximum(cond + ASKED.cfg_weight * (cond - uncond), 1e-12))
+    scores = mixed + np.log(np.exp(steps.logits.astype(np.float64)).sum())
+    return replace(steps, logits=scores.astype(np.float32)).with_config(replace(ASKED, cfg_weight=0.0))
+
+
+def reviving(steps):
+    p = softmax(ReferenceEngine().evaluate(steps)[-1].scores)
+    none = replace(ASKED, cfg_weight=0.0, repetition_penalty=1.0, temperature=1.0, min_p=0.0)
+    return replace(steps, logits=np.log(p + 2e-4).astype(np.float32)).with_config(none)
+
+
 def tempered(which):
     def way(steps):
         rows = {which: getattr(steps, which) / np.float32(ASKED.temperature)}
@@ -96,6 +117,7 @@ BY_DAY = [
     (tempered("logits"), "temperature", "a temperature of the conditional logits alone"),
     (in_part(20, False, temperature=1.0), "temperature", r"(no temperature|.* of 1) from step (1[6-9]|2[0-4]) on"),
     (of_config(top_p=0.8), "top_p", "a top_p of 0.8, where none was asked for"),
+    (reviving, "draw", "tokens that the filters removed, each as likely as any other"),
 ]
 BY_NIGHT = [
     (
@@ -103,6 +125,8 @@ BY_NIGHT = [
         "repetition_penalty",
         "a penalty that sees the ids of the text",
     ),
+    (penalised_first, "repetition_penalty", "a penalty of the conditional logits before guidance"),
+    (mixing_probabilities, "cfg", "guidance of probabilities in place of logits"),
     (tempered("uncond_logits"), "temperature", "a temperature of the unconditional logits alone"),
     (in_part(30, True, temperature=1.0), "temperature", r"(no temperature|.* of 1) before step (2[6-9]|3[0-4])"),
     (in_part(30, False, repetition_penalty=1.0), "repetition_penalty", r"no repetition_penalty from step (29|3\d) on"),

@@ -22,8 +22,8 @@ from sampler.config import SamplingConfig
 CANDIDATES = 3
 """The likeliest causes, each of which is named only if the runs do not reject it."""
 
-UNLIKELY = 0.01
-"""The false-alarm rate at which runs reject a cause: to name one takes less proof than to accuse an engine."""
+UNLIKELY = 0.003
+"""The false-alarm rate at which each of three tests rejects a cause: it takes less proof than to accuse an engine."""
 
 LEAST_TOKENS = 200
 """Tokens from which sampling parameters are estimated, at least."""

@@ -10,6 +10,9 @@ from scipy.special import softmax
 from sampler.engines.base import Evaluation, Explains
 from sampler.requests import Steps
 
+ALIKE = 1e-4
+"""Probabilities that differ by so little are equal."""
+
 
 class Impossible(NamedTuple):
     """A token that the chain removes. depth: how many nats it lies below the least likely token that is kept.
@@ -46,7 +49,8 @@ def impossible_tokens(run: str, steps: Steps, may: np.ndarray, reference: Explai
 class Explained(NamedTuple):
     """Of impossible tokens, if they were draws of a cause. expected: how many there would be.
 
-    ranks: of each one that there is, the share of the impossible draws that are less likely, half of its own included.
+    ranks: of each one that there is, the share of the impossible draws that are less likely, and half of those that are
+    as likely.
     """
 
     expected: float
@@ -60,11 +64,10 @@ def as_explained(steps: Steps, drawn: Steps, reference: Explains) -> Explained:
     """
     may = reference.bounds(steps)[1]
     p = softmax(reference.last(drawn, "strict").scores, axis=-1) * ~may
-    own = p[np.arange(len(p)), steps.tokens]
-    totals, less = p.sum(axis=-1), np.where(p < own[:, None], p, 0.0).sum(axis=-1)
-    return Explained(
-        float(totals.sum()), [float((less[row] + own[row] / 2) / totals[row]) for row in np.flatnonzero(own)]
-    )
+    own, totals = p[np.arange(len(p)), steps.tokens], p.sum(axis=-1)
+    low, high = (np.where(p < own[:, None] * limit, p, 0.0).sum(axis=-1) for limit in (1 - ALIKE, 1 + ALIKE))
+    rows = np.flatnonzero(own)
+    return Explained(float(totals.sum()), ((low + high)[rows] / 2 / totals[rows]).tolist())
 
 
 class Removal(NamedTuple):

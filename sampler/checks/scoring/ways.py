@@ -7,14 +7,21 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import logsumexp, softmax
 
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import Run, Score
 from sampler.config import SamplingConfig
+from sampler.engines.base import Explains
 from sampler.requests import Steps
 
 Change = Callable[[Run, Steps], Steps]
 """From steps of a run to what the chain gets in their place."""
+
+LEAST_PROBABILITY = 1e-12
+
+REVIVED = 0.02
+"""The share of draws from all ids, removed ones included."""
 
 FITTED = 3.0
 """Nats by which a fitted value has to be likelier than one that was in the table before."""
@@ -58,18 +65,34 @@ def changed_ways(score: Score) -> Iterator[Way]:
     config = score.config
     on = config.active_stages()
     if "repetition_penalty" in on:
-        named = Named("repetition_penalty", "a penalty that learns each token one step late")
-        yield Way(named, config, change=_late)
-        for what in score.runs[0].prompts:
-            named = Named("repetition_penalty", f"a penalty that sees {what}")
-            yield Way(named, config, change=partial(_after_prompt, what))
-        if "cfg" not in config.order or config.order.index("cfg") < config.order.index("repetition_penalty"):
-            named = Named("repetition_penalty", "a penalty of every occurrence of a token")
-            yield Way(named, config.without(["cfg"]), change=partial(_every_occurrence, config))
+        yield from _penalties(config, score.runs[0].prompts)
     if {"cfg", "temperature"} <= on:
         for which in ("conditional", "unconditional"):
             named = Named("temperature", f"a temperature of the {which} logits alone")
             yield Way(named, config.without(["temperature"]), change=partial(_tempered, which, config.temperature))
+    if "cfg" in on:
+        named = Named("cfg", "guidance of probabilities in place of logits")
+        yield Way(named, config.without(["cfg"]), change=partial(_guided_probabilities, config))
+    named = Named("draw", "tokens that the filters removed, each as likely as any other")
+    without = config.without(on)
+    yield Way(named, without, change=partial(_revived, config, score.edges))
+
+
+def _penalties(config: SamplingConfig, prompts: Iterable[str]) -> Iterator[Way]:
+    def named(text: str) -> Named:
+        return Named("repetition_penalty", text)
+
+    yield Way(named("a penalty that learns each token one step late"), config, change=_late)
+    for what in prompts:
+        yield Way(named(f"a penalty that sees {what}"), config, change=partial(_after_prompt, what))
+    order = config.order
+    if "cfg" not in order or order.index("cfg") < order.index("repetition_penalty"):
+        text, without = "a penalty of every occurrence of a token", config.without(["cfg"])
+        yield Way(named(text), without, change=partial(_every_occurrence, config))
+    if "cfg" in config.active_stages():
+        without = config.without(["repetition_penalty"])
+        text = "a penalty of the conditional logits before guidance"
+        yield Way(named(text), without, change=partial(_penalised_first, config.repetition_penalty))
 
 
 def ways_in_part(score: Score, chains: Iterable[tuple[Named, SamplingConfig]], most: int) -> Iterator[Way]:
@@ -132,6 +155,29 @@ def _every_occurrence(asked: SamplingConfig, run: Run, steps: Steps) -> Steps:  
     counts = np.stack([np.bincount([token for token in ids if token < size], minlength=size) for ids in steps.history])
     factor = asked.repetition_penalty ** np.maximum(counts - 1, 0)
     scores = np.where(scores < 0, scores * factor, scores / factor)
+    return replace(steps, logits=scores.astype(np.float32), uncond_logits=None)
+
+
+def _penalised_first(penalty: float, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
+    logits = steps.logits
+    penalised = np.where(logits < 0, logits * penalty, logits / penalty)
+    return replace(steps, logits=np.where(steps.in_history, penalised, logits).astype(np.float32))
+
+
+def _guided_probabilities(asked: SamplingConfig, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
+    """On the scale of the conditional logits, for the penalty."""
+    if steps.uncond_logits is None:
+        return steps
+    cond, uncond = (softmax(rows.astype(np.float64), axis=-1) for rows in (steps.logits, steps.uncond_logits))
+    base = cond if asked.cfg_convention == "conditional" else uncond
+    mixed = np.log(np.maximum(base + asked.cfg_weight * (cond - uncond), LEAST_PROBABILITY))
+    scores = mixed + logsumexp(steps.logits, axis=-1, keepdims=True)
+    return replace(steps, logits=scores.astype(np.float32), uncond_logits=None)
+
+
+def _revived(asked: SamplingConfig, reference: Explains, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
+    p = softmax(reference.last(steps.with_config(asked)).scores, axis=-1)
+    scores = np.log((1 - REVIVED) * p + REVIVED / p.shape[-1])
     return replace(steps, logits=scores.astype(np.float32), uncond_logits=None)
 
 
