@@ -121,3 +121,27 @@ LATER_NAMES = {
     "skips_a_layer": "",
 }
 """Decided with the faults, before scoring was run on any of them."""
+
+HELD_OUT_NAMES = {
+    "limits_the_temperature": TEMPERATURE,
+    "min_p_is_a_probability": "min_p:",
+    "penalises_after_the_filters": "(repetition_penalty|min_p|order):",
+    "does_not_renormalise_after_min_p": f"{DRAW}(?! likely tokens| the likeliest token)|min_p:",
+    "top_p_of_1_drops_a_token": "(top_p|min_p):",
+    "penalises_twice": PENALTY,
+    "penalty_sees_the_first_20_tokens": PENALTY,
+    "penalty_sees_eos": f"{PENALTY}|{STOP}",
+    "penalty_sees_the_prompt_of_the_voice": PENALTY,
+    "guides_with_the_first_unconditional_logits": f"{GUIDANCE}|(cache|position): .*unconditional",
+    "guides_the_filters_alone": GUIDANCE,
+    "unconditional_row_has_no_voice": f"{GUIDANCE}|position: .*unconditional",
+    "noise_serves_two_steps": "(seed|draw): the (noise|uniform numbers) of the steps? before",
+    "races_with_uniform_numbers": f"{TEMPERATURE}|{DRAW}(?! rare tokens)",
+    "draws_rejected_drafts_from_everything": f"{GUIDANCE}|{DRAW}",
+    "an_ordinary_id_ends_too": STOP,
+    "keeps_the_shortest_of_three": STOP,
+    "rotary_base_is_10000": "position: (?!.*(ahead|behind|shift)).*(rotary|theta|frequenc)",
+    "cache_in_four_bits": "(cache|precision): .*(bits|precision|round|quanti)",
+    "text_is_padded_to_16": "position: (?!no ).*(padding|padded|stop id)",
+}
+"""Decided with the faults, as those of the later generators, and never changed since."""

@@ -14,11 +14,12 @@ from sampler.engines.core import CoreEngine
 from sampler.run.scoring import NAMING, Model
 from sampler.run.spoken import Spoken
 from tests.longform.wrong_runs import CAP, DEFAULT, RATE, WIDTH, checkpoint, request_of
+from tests.wrong_engines.held_out_generators import HELD_OUT_GENERATORS
 from tests.wrong_engines.later_generators import LATER_GENERATORS
 from tests.wrong_engines.wrong_generators import RIGHT_GENERATORS, WRONG_GENERATORS
 from tests.wrong_engines.wrong_generators.table import Plan, RightGenerator, WrongGenerator
 
-GENERATORS = WRONG_GENERATORS | LATER_GENERATORS
+GENERATORS = WRONG_GENERATORS | LATER_GENERATORS | HELD_OUT_GENERATORS
 
 RUNS = 60
 """Runs of a set, at most."""

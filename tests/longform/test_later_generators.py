@@ -1,4 +1,4 @@
-"""Later generators generate and do something else than a right one; their names say what the fault is."""
+"""Later and held-out generators generate and do something else than a right one; their names say what the fault is."""
 
 import re
 from dataclasses import replace
@@ -10,10 +10,11 @@ import pytest
 from sampler import finch
 from sampler.chain.noise import NoiseKey
 from sampler.generation.generator import Generator
-from tests.longform.fault_names import LATER_NAMES
+from tests.longform.fault_names import HELD_OUT_NAMES, LATER_NAMES
 from tests.longform.scored_sets import GENERATORS, Seen, speak
 from tests.longform.scoring_table import Page, Row
 from tests.longform.wrong_runs import checkpoint, request_of
+from tests.wrong_engines.held_out_generators import HELD_OUT_GENERATORS
 from tests.wrong_engines.later_generators import LATER_GENERATORS
 from tests.wrong_engines.wrong_generators import RIGHT_GENERATORS, WRONG_GENERATORS
 from tests.wrong_engines.wrong_generators.table import Around
@@ -21,16 +22,26 @@ from tests.wrong_engines.wrong_generators.table import Around
 EOS, TEXTS, CAP = 2_049, 24, 120
 
 
-def test_the_thirty_are_none_of_the_others_and_have_their_names():
-    assert len(LATER_GENERATORS) == 30
-    assert not set(LATER_GENERATORS) & (set(WRONG_GENERATORS) | set(RIGHT_GENERATORS))
-    assert set(LATER_NAMES) == set(LATER_GENERATORS)
-    assert sum(map(bool, LATER_NAMES.values())) >= 20
+OTHERS = LATER_GENERATORS | HELD_OUT_GENERATORS
+NAMES = LATER_NAMES | HELD_OUT_NAMES
 
 
-@pytest.mark.parametrize("name", LATER_GENERATORS)
+@pytest.mark.parametrize(
+    ("table", "names", "count", "named"),
+    [(LATER_GENERATORS, LATER_NAMES, 30, 20), (HELD_OUT_GENERATORS, HELD_OUT_NAMES, 20, 16)],
+    ids=["later", "held out"],
+)
+def test_the_generators_are_none_of_the_others_and_have_their_names(table, names, count, named):
+    assert len(table) == count
+    assert len(OTHERS) == 50
+    assert not set(table) & (set(WRONG_GENERATORS) | set(RIGHT_GENERATORS))
+    assert set(names) == set(table)
+    assert sum(map(bool, names.values())) >= named
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_later_generator_is_made_and_its_names_are_those_of_its_fault_alone(name):
-    wrong, names = LATER_GENERATORS[name], re.compile(LATER_NAMES[name] or "none")
+    wrong, names = OTHERS[name], re.compile(NAMES[name] or "none")
     assert (wrong.name, wrong.fault[-1]) == (name, ".")
     assert isinstance(wrong.factory(checkpoint(), 4), Generator | Around)
     assert not names.match(": ")
@@ -46,10 +57,14 @@ def test_a_later_generator_is_made_and_its_names_are_those_of_its_fault_alone(na
         ("voice_is_hardly_emotional", "position: no emotion", "position: full emotion"),
         ("is_greedy_in_every_tenth_step", "draw: likely tokens", "draw: rare tokens"),
         ("takes_the_second_best_at_times", "draw: rare tokens", "draw: likely tokens"),
+        ("races_with_uniform_numbers", "draw: likely tokens", "draw: rare tokens"),
+        ("noise_serves_two_steps", "draw: the noise of the steps before", "draw: the noise of other requests"),
+        ("rotary_base_is_10000", "position: another rotary base", "position: rotary positions one ahead"),
+        ("text_is_padded_to_16", "position: padding after the text", "position: no stop id of the text"),
     ],
 )
 def test_names_of_another_meaning_are_wrong(name, right, wrong):
-    assert [bool(re.match(LATER_NAMES[name], each)) for each in (right, wrong)] == [True, False]
+    assert [bool(re.match(NAMES[name], each)) for each in (right, wrong)] == [True, False]
 
 
 def test_a_set_of_a_later_generator_is_found_by_its_name(monkeypatch):
@@ -72,9 +87,9 @@ def rightly_spoken():
 
 
 @pytest.mark.nightly("every generator speaks 24 sentences")
-@pytest.mark.parametrize("name", LATER_GENERATORS)
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_later_generator_generates_tokens_that_a_right_one_does_not(name):
-    runs = spoken(LATER_GENERATORS[name].factory)
+    runs = spoken(OTHERS[name].factory)
     assert [run.tokens for run in runs] != rightly_spoken()
     for run in runs:
         assert all(0 <= token <= EOS for token in run.tokens)
@@ -91,6 +106,10 @@ def test_later_generators_have_a_table_and_goals_of_their_own():
     assert "- later generators: 2 of 2 rejected sets whose fault has a name are named rightly (goal 90%)\n" in text
     assert "- later generators: 0 of 2 rejected sets whose fault has no name are given none" in text
     assert "| `min_p_compares_logits` | min_p is a share of the largest logit" in text
+    held_out = str(Page(held_out=[Row("penalises_twice", [named])]))
+    assert "- 1 of 1 held-out generators are rejected within 60 runs\n" in held_out
+    assert "- held-out generators: 0 of 1 rejected sets whose fault has a name are named rightly" in held_out
+    assert "held-out generators: 0 of 0" not in held_out
     missed = Page([], [], [Row("adds_top_k", [named, Seen(inf, inf, "", "", "")])])
     assert "later generators: 0 of 1 rejected sets whose fault has a name are named rightly (goal 90%): MISSED" in str(
         missed

@@ -22,11 +22,18 @@ Rows = NDArray[np.float32]
 LATER_GENERATORS: dict[str, WrongGenerator] = {}
 
 
-def later_generators(*items: Any) -> None:
-    """Put the rows of a flat table, "name: fault" and a factory, into the table."""
-    for name, fault, (factory,) in flat(*items):
-        assert name not in LATER_GENERATORS
-        LATER_GENERATORS[name] = WrongGenerator(name, fault, factory, questions=(), plan=SENTENCES)
+def registration(table: dict[str, WrongGenerator]) -> Callable[..., None]:
+    """What puts the rows of a flat table, "name: fault" and a factory, into a table of generators."""
+
+    def register(*items: Any) -> None:
+        for name, fault, (factory,) in flat(*items):
+            assert name not in table
+            table[name] = WrongGenerator(name, fault, factory, questions=(), plan=SENTENCES)
+
+    return register
+
+
+later_generators = registration(LATER_GENERATORS)
 
 
 def applied(batch: Batch, *stages: str) -> Rows:
