@@ -54,7 +54,8 @@ class Layout:
 
     names: the file's name of each tensor by upstream's. prefix: of all of them. changes: what was renamed, in words.
     parts: tensors of other models, counted by the beginning of their names. unused: as `names`, of tensors that the
-    network does not read; copies have the file's name twice. is_transposed: whether GPT-2's matrices are (out, in).
+    network does not read. copies: upstream's name by the file's, of tensors that it has twice. is_transposed: whether
+    GPT-2's matrices are (out, in).
     """
 
     names: dict[str, str]
@@ -62,6 +63,7 @@ class Layout:
     changes: tuple[str, ...] = ()
     parts: Mapping[str, int] = field(default_factory=dict)
     unused: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
     is_transposed: bool = False
 
     def __str__(self) -> str:
@@ -71,10 +73,9 @@ class Layout:
     @property
     def ignored(self) -> tuple[str, ...]:
         """What of the file is not read, in words."""
-        own = [name for name in self.unused if name.split(".")[0] in MODULES]
-        kinds = Counter(re.sub(r"\d+", "*", name) for name in own)
+        kinds = Counter(re.sub(r"\d+", "*", name) for name in self.unused)
         unused = [f"{kind} ({count})" if count > 1 else kind for kind, count in sorted(kinds.items())]
-        others = Counter(self.parts) + Counter(f"{name.split('.')[0]}." for name in self.unused if name not in own)
+        others = Counter(self.parts) + Counter(f"{name.split('.')[0]}." for name in self.copies)
         return (*(f"{part}* ({count})" for part, count in sorted(others.items())), *unused)
 
 
@@ -93,12 +94,12 @@ def layout_of(shapes: Mapping[str, Shape], prefix: str) -> Layout:
     """The layout of a T3 whose names begin with `prefix`. shapes: of all tensors of a file."""
     read = [_read(name, prefix) for name in shapes]
     changes = dict.fromkeys([f"{prefix!r} removed"] if prefix else [])
-    names, unused = dict[str, str](), dict[str, str]()
+    names, unused, copies = dict[str, str](), dict[str, str](), dict[str, str]()
     for each in sorted((each for each in read if not each.part), key=lambda each: len(each.changes)):
         if UNUSED.fullmatch(each.own):
             unused[each.own] = each.name
         elif each.own in names:  # under upstream's own name too
-            unused[each.name] = each.name
+            copies[each.name] = each.own
         else:
             names[each.own] = each.name
             changes |= dict.fromkeys(each.changes)
@@ -107,7 +108,7 @@ def layout_of(shapes: Mapping[str, Shape], prefix: str) -> Layout:
     if turned:
         changes["matrices of GPT-2 transposed"] = None
     parts = Counter(each.part for each in read if each.part)
-    return Layout(names, prefix, tuple(changes), parts, unused, bool(turned))
+    return Layout(names, prefix, tuple(changes), parts, unused, copies, bool(turned))
 
 
 class _Name(NamedTuple):

@@ -108,6 +108,10 @@ def values_of(weights: Weights, config: T3Config) -> Iterator[tuple[str, NDArray
         values = weights.get(name).astype(np.float32, copy=False)
         _check_values(name, values, weights.source)
         yield name, values
+    for copy, name in weights.layout.copies.items():
+        if not np.array_equal(weights.tensors.get(copy), weights.tensors.get(weights.layout.names[name])):
+            complaint = f"holds {name!r} twice, with other values as {short(copy)}"
+            raise weights.source.refuse(complaint, "save the state dict that you mean alone", join=" ")
 
 
 def _check_values(name: str, values: NDArray[np.float32], source: CheckpointFile) -> None:

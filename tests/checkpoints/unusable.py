@@ -248,6 +248,11 @@ def state_dicts() -> Iterator[Refused]:
     yield Refused(
         "two T3s", "in a folder", two_files, ("holds t3_cfg.safetensors, t3_finetuned.safetensors", "name the one file")
     )
+    doubled = with_tensors(
+        lambda tensors: tensors | {f"module.{name}": value + np.float32(0.1) for name, value in tensors.items()}
+    )
+    says = ("t3_cfg.safetensors holds '", " twice, with other values as 'module.", "save the state dict that you mean")
+    yield Refused("two T3s", "under one prefix", doubled, says)
     yield Refused("no weights", "a tokenizer alone", ENGLISH_BASE.write, ("holds no weights", "expected one of"))
     yield Refused("no weights", "nowhere", lambda folder: None, ("nowhere does not exist", "give a folder"), "nowhere")
 
