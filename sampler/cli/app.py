@@ -13,6 +13,7 @@ from sampler.cli.report import report
 from sampler.cli.run import run
 from sampler.cli.say import say
 from sampler.cli.trace import trace
+from sampler.cli.weights import weights
 from sampler.version import __version__
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ app.command(epilog="Example: `sampler replay smoke/temperature:0.8+cfg_weight:0.
 app.command(epilog="Example: `sampler check mlx-lm --level process --json report.json`")(shows_errors(check))
 app.command(epilog="Example: `sampler report runs/stochastic`")(shows_errors(report))
 app.add_typer(trace, name="trace")
+app.add_typer(weights, name="weights")
 app.command(epilog="Example: `sampler plan stochastic`, or `sampler plan --texts 16 --runs 20`")(shows_errors(plan))
 app.command(epilog='Example: `sampler say "Come and see." -o see.wav`')(shows_errors(say))
 app.command("list", epilog="Example: `sampler list smoke`")(shows_errors(list_))

@@ -11,6 +11,7 @@ from rich.console import Console
 from sampler.checks.verdict import exit_code, overall
 from sampler.cli.options import EngineName, Memory, RunSeed, Timeout, Weights
 from sampler.cli.report import draw_page, show_place
+from sampler.engines.capabilities import layout_of
 from sampler.engines.limits import Limits
 from sampler.matrix.matrix import find_matrix, load_matrix
 from sampler.results.report import terminal
@@ -85,4 +86,7 @@ def _opening(session: Session) -> Iterator[str]:
     own, given = visible(session.engine.info.name, SHORT), session.engine_name
     name = f"{given} ({own})" if given else own
     compared = oracle.info.version if oracle else missing
+    layout = layout_of(session.engine)
+    if session.weights and layout:
+        yield f"weights {visible(layout, SHORT)}"
     yield f"engine {name}, seed {session.seed}, BLAS {blas.prepare().name}, {compared}"

@@ -204,6 +204,12 @@ def weights_of(engine: Engine) -> str | None:
     return checksum
 
 
+def layout_of(engine: Engine) -> str | None:
+    """What its weights were recognised as, if they come from a file."""
+    layout: str | None = getattr(engine, "weights_layout", None)
+    return layout or None
+
+
 def following(engine: Engine, variant: str, base: str) -> Engine:
     """The engine with the rules of a variant; an empty name means none.
 

@@ -70,6 +70,11 @@ class CoreEngine:
         return self.generator.checkpoint.checksum
 
     @property
+    def weights_layout(self) -> str:
+        """What the weights were recognised as: kind, file, and what was changed in the names of its tensors."""
+        return self.generator.checkpoint.origin
+
+    @property
     def records_attention(self) -> bool:
         return bool(self.generator.checkpoint.config.aligned_heads)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sampler.checks.verdict import Verdict, exit_code, overall
-from sampler.engines.capabilities import weights_of
+from sampler.engines.capabilities import layout_of, weights_of
 from sampler.run.session import Session
 from sampler.runtime import blas
 from sampler.version import __version__
@@ -26,7 +26,11 @@ def header(session: Session, checks: Mapping[str, str]) -> dict[str, Any]:
         "width": session.matrix.workload.width,
         "engine": {"name": info.name, "version": info.version, "device": info.device, "dtype": info.dtype},
         "engine_name": session.engine_name,
-        "weights": {"path": str(session.weights) if session.weights else None, "sha256": weights_of(session.engine)},
+        "weights": {
+            "path": str(session.weights) if session.weights else None,
+            "sha256": weights_of(session.engine),
+            "layout": layout_of(session.engine),
+        },
         "oracle": oracle.info.version if oracle else missing,
         "mlx": importlib.metadata.version("mlx"),
         "blas": blas.prepare().name,

@@ -12,11 +12,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from sampler.errors import WeightsError
 from sampler.runtime.reading.json_text import read_json
-from sampler.runtime.reading.source import Source, short
+from sampler.runtime.reading.source import short
+from sampler.t3.files import file_of
 
 END_OF_TEXT = "<|endoftext|>"
 SETTINGS = "tokenizer_config.json"
-HINT = "is the download complete?"
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 IDS = TypeAdapter(dict[str, Id])
 T = TypeVar("T")
@@ -49,14 +49,14 @@ def read_byte_level(vocabulary: Path) -> Tokenizer:
     merges, added = vocabulary.parent / "merges.txt", vocabulary.parent / "added_tokens.json"
     for path in (merges, added):
         if not path.exists():
-            raise WeightsError(f"{path} does not exist", hint=f"it belongs beside {vocabulary.name}")
+            raise WeightsError(f"{path.name} does not exist", hint=f"it belongs beside {vocabulary.name}")
     _read_json(vocabulary, IDS)
-    Source(merges, WeightsError, HINT).text()
+    file_of(merges).text()
     try:
         tokenizer = Tokenizer(BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # tokenizers raises Exception itself
         message = f"and {merges.name} are no tokenizer: {error}"
-        raise Source(vocabulary, WeightsError, HINT).refuse(message, join=" ") from error
+        raise file_of(vocabulary).refuse(message, join=" ") from error
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     ids = _read_json(added, IDS)
     known = {token.content: token for token in _settings(vocabulary.parent).added_tokens_decoder.values()}
@@ -86,4 +86,4 @@ def _settings(folder: Path) -> _Settings:
 
 
 def _read_json(path: Path, kind: TypeAdapter[T]) -> T:
-    return read_json(Source(path, WeightsError, HINT)).check(kind, strict=True)
+    return read_json(file_of(path)).check(kind, strict=True)

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 
 from sampler.errors import WeightsError
 from sampler.runtime.reading.json_text import read_json
-from sampler.runtime.reading.source import Source, short
+from sampler.runtime.reading.source import short
+from sampler.t3.files import file_of
 
 ONLY_GPT2 = ("positions", "layer_norm_eps")
 ONLY_LLAMA = (
@@ -27,6 +28,10 @@ MOST = {
 
 LARGEST = 1e12
 """No constant of a network is larger."""
+
+
+FrontEnd = Literal["english", "multilingual", "turbo"]
+"""What upstream does to a text before its tokenizer."""
 
 
 class UnfitError(WeightsError):
@@ -77,7 +82,7 @@ class T3Config:
     rope_original_length: int = 8192
     aligned_heads: tuple[tuple[int, int], ...] = ((12, 15), (13, 11), (9, 2))
     """(layer, head) pairs whose attention follows the text, both from 0."""
-    tokenizer: Literal["english", "multilingual", "turbo"] = "english"
+    tokenizer: FrontEnd = "english"
     """The upstream text front end that the checkpoint was trained with."""
     languages: tuple[str, ...] = ("en",)
 
@@ -181,7 +186,7 @@ class T3Config:
 
         Every key that the backbone needs has to be there: another model's value would give wrong tokens without a word.
         """
-        document = read_json(Source(path, WeightsError, f"keys: {', '.join(cls.keys())}"))
+        document = read_json(file_of(path, f"keys: {', '.join(cls.keys())}"))
         if isinstance(document.data, dict):
             is_turbo = document.data.get("backbone") == "gpt2"
             usual = CHATTERBOX_TURBO if is_turbo else CHATTERBOX_ENGLISH
@@ -228,3 +233,21 @@ CHATTERBOX_NANO = replace(
     CHATTERBOX_TURBO, name="chatterbox-nano", hidden_size=768, intermediate_size=3_072, num_layers=12, num_heads=12
 )
 """Turbo's smaller version: in upstream's repository since commit 5de7a54, in no wheel up to 0.1.7."""
+
+FINCH = T3Config(
+    name="finch",
+    hidden_size=192,
+    intermediate_size=512,
+    num_layers=6,
+    num_heads=4,
+    text_vocab_size=78,
+    speech_vocab_size=2_050,
+    max_text_tokens=1_024,
+    start_text_id=3,
+    bos_id=2_048,
+    eos_id=2_049,
+    aligned_heads=((2, 1), (3, 3), (4, 0)),
+    tokenizer="multilingual",
+    languages=("en", "de", "fr", "es", "it"),
+)
+"""The embedded model, as its config.json has it: for a file that lost it."""

@@ -1,16 +1,19 @@
 """Text to ids as in upstream: punctuation, case, language token, spaces, start and stop."""
 
+import os
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tokenizers import Tokenizer
 
 from sampler.errors import TextError, WeightsError
 from sampler.runtime.reading.json_text import read_json
-from sampler.runtime.reading.source import Source
 from sampler.t3.byte_level import longest_text, read_byte_level
 from sampler.t3.config import T3Config
+from sampler.t3.files import file_of
 
 # `punc_norm` in tts.py, mtl_tts.py and tts_turbo.py of chatterbox-tts 0.1.7; the order matters.
 REPLACEMENTS = (
@@ -49,23 +52,73 @@ def decompose_hangul(text: str) -> str:
     return unicodedata.normalize("NFD", text).strip()
 
 
+PADDING = 64
+"""Tables of embeddings are made longer, up to a multiple of 8 to 64."""
+
+OTHER_VERSION = "tokenizer and weights are of different versions"
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """A tokenizer as it was read."""
+
+    path: Path
+    tokenizer: Tokenizer
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises WeightsError for a file that is missing or unreadable."""
+        if not os.path.lexists(path):
+            raise WeightsError(f"{path.name} does not exist", hint="the tokenizer belongs beside the weights")
+        return cls(path, read_byte_level(path) if path.name == "vocab.json" else _read(path))
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        return self.tokenizer.get_vocab()
+
+    def lacks(self, rows: int) -> int:
+        """Rows of a table that no id has; below 0: ids that have no row."""
+        return rows - 1 - max(self.vocabulary.values(), default=-1)
+
+    def fits(self, rows: int) -> bool:
+        """Whether a table of so many rows can be this tokenizer's: of its length, or padded."""
+        return self.lacks(rows) == 0 or (0 < self.lacks(rows) < PADDING and rows % 8 == 0)
+
+    def __str__(self) -> str:
+        ids = self.vocabulary.values()
+        return f"{self.path.name} has {len(set(ids))} ids up to {max(ids, default=-1)}"
+
+
+def find_tokenizer(folder: Path, rows: int, names: Sequence[str], usual: str) -> TokenizerFile:
+    """The tokenizer of a folder that fits a table of so many rows, of these names. usual: upstream's for such a table.
+
+    Raises WeightsError if none is there, or none fits.
+    """
+    found = [TokenizerFile.read(folder / name) for name in names if os.path.lexists(folder / name)]
+    if not found:
+        return TokenizerFile.read(folder / usual)
+    fitting = [each for each in found if each.fits(rows)]
+    if fitting:
+        return min(fitting, key=lambda each: each.lacks(rows))
+    hint = OTHER_VERSION if os.path.lexists(folder / usual) else f"copy {usual} beside the weights"
+    if len(found) == 1:
+        raise WeightsError(f"{found[0]}, text_emb has {rows} rows", hint=hint)
+    counts = ", ".join(f"{each.path.name} {len(each.vocabulary)}" for each in found)
+    raise WeightsError(f"no tokenizer fits the {rows} rows of text_emb; ids: {counts}", hint=hint)
+
+
 class TextTokenizer:
     """A checkpoint's `tokenizer.json`, or its `vocab.json` with its other files, after its text front end."""
 
-    def __init__(self, path: Path, config: T3Config) -> None:
-        """Raises WeightsError for an unreadable file or one with a different number of ids than `text_emb`."""
-        self.config = config
-        if not path.exists():
-            raise WeightsError(f"{path} does not exist", hint="the tokenizer belongs beside the weights")
-        self._tokenizer = read_byte_level(path) if path.name == "vocab.json" else _read(path)
+    def __init__(self, path: Path, config: T3Config, read: TokenizerFile | None = None) -> None:
+        """Raises WeightsError for an unreadable file, or one that does not fit `text_emb`. read: its content."""
+        self.config, self.path = config, path
+        read = TokenizerFile.read(path) if read is None else read
+        if not read.fits(config.text_vocab_size):
+            raise WeightsError(f"{read}, text_emb has {config.text_vocab_size} rows", hint=OTHER_VERSION)
+        self._tokenizer = read.tokenizer
+        self.size = len(read.vocabulary)
         self._longest = longest_text(path.parent, config.max_text_tokens)
-        ids = self._tokenizer.get_vocab().values()
-        size, largest = len(set(ids)), max(ids, default=-1)
-        if size != config.text_vocab_size or largest >= size:
-            raise WeightsError(
-                f"{path.name} has {size} ids up to {largest}, text_emb has {config.text_vocab_size} rows",
-                hint="tokenizer and weights are of different versions",
-            )
 
     def encode(self, text: str, language: str = "en") -> list[int]:
         """Ids of a text, with start and stop except for Turbo's front end.
@@ -109,7 +162,7 @@ class TextTokenizer:
 
 
 def _read(path: Path) -> Tokenizer:
-    document = read_json(Source(path, WeightsError, "is the download complete?"))
+    document = read_json(file_of(path))
     try:
         tokenizer = Tokenizer.from_str(document.text)
     except Exception as error:  # tokenizers raises Exception itself

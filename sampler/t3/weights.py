@@ -1,20 +1,23 @@
-"""Read upstream's state dicts: exactly the tensors of T3, with their shapes and finite values."""
+"""Read the tensors of a T3 from a file: all of them, with their shapes, finite values and no constants."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
 from sampler.errors import WeightsError
-from sampler.runtime.reading.source import Source, short
-from sampler.runtime.reading.tensors import Tensors, open_tensors
+from sampler.runtime.reading.source import short
 from sampler.t3.config import T3Config
+from sampler.t3.content import FLOATS, Weights, open_weights
+from sampler.t3.files import CheckpointFile, shown
+from sampler.t3.names import UNUSED, Shape
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-Shape = tuple[int, ...]
+
+ANOTHER_COPY = "damaged in the file or in training: take another copy"
 
 
 def expected_shapes(config: T3Config) -> dict[str, Shape]:
@@ -77,21 +80,50 @@ def _gpt2_shapes(config: T3Config) -> dict[str, Shape]:
     return shapes
 
 
-def check_shapes(found: Mapping[str, Shape], config: T3Config, source: str) -> None:
-    """Raise WeightsError naming the first missing, extra or mis-shaped tensor."""
-    expected = expected_shapes(config)
+def check_shapes(weights: Weights, config: T3Config) -> None:
+    """Raise WeightsError naming the first missing, extra or mis-shaped tensor, and what was changed in the names."""
+    expected = {name: shape for name, shape in expected_shapes(config).items() if not UNUSED.fullmatch(name)}
+    source, found, changes = weights.source, weights.shapes, weights.layout.changes
+    after = f"; in its names {', '.join(changes)}" if changes else ""
     for problem, names in (
         ("has no tensor", expected.keys() - found.keys()),
         ("has an unknown tensor", found.keys() - expected.keys()),
     ):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise WeightsError(
-                f"{source} {problem} {short(min(names))}{more}", hint=f"expected the state dict of {config.name}"
-            )
+            hint = f"expected the state dict of {config.name}{after}"
+            raise source.refuse(f"{problem} {short(min(names))}{more}", hint, join=" ")
     for name, shape in expected.items():
         if found[name] != shape:
-            raise WeightsError(f"{source}: {name!r} has shape {short(found[name])}", hint=f"{config.name} has {shape}")
+            raise source.refuse(f"{name!r} has shape {short(found[name])}", f"{config.name} has {shape}{after}")
+
+
+def values_of(weights: Weights, config: T3Config) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Each tensor as float32. Raises WeightsError for a file that does not fit `config`, and for spoiled values."""
+    check_shapes(weights, config)
+    for name in weights.shapes:
+        if weights.dtypes[name] not in FLOATS:
+            kind = short(weights.dtypes[name])[1:-1]
+            raise weights.source.refuse(f"{name!r} is {kind}", f"expected {', '.join(FLOATS[:-1])} or {FLOATS[-1]}")
+        values = weights.get(name).astype(np.float32, copy=False)
+        _check_values(name, values, weights.source)
+        yield name, values
+    for copy, name in weights.layout.copies.items():
+        if not np.array_equal(weights.tensors.get(copy), weights.tensors.get(weights.layout.names[name])):
+            complaint = f"holds {name!r} twice, with other values as {short(copy)}"
+            raise weights.source.refuse(complaint, "save the state dict that you mean alone", join=" ")
+
+
+def _check_values(name: str, values: NDArray[np.float32], source: CheckpointFile) -> None:
+    bad = values.size - int(np.isfinite(values).sum())
+    if bad:
+        raise source.refuse(f"{name!r} has {bad} of {values.size} values that are NaN or infinite", ANOTHER_COPY)
+    first = values.flat[0]
+    if values.size == 1 or values.flat[-1] != first or not (values == first).all():
+        return
+    if values.ndim == 1 and first == (0 if name.endswith("bias") else 1):  # what a training begins with
+        return
+    raise source.refuse(f"{name!r} is {first:g} in all of its {values.size:,} values", ANOTHER_COPY)
 
 
 def read_weights(path: Path, config: T3Config, dtype: Dtype = "float32") -> dict[str, mx.array]:
@@ -102,41 +134,21 @@ def read_weights(path: Path, config: T3Config, dtype: Dtype = "float32") -> dict
     if dtype not in get_args(Dtype):
         raise WeightsError(f"dtype = {dtype!r}", hint=f"expected {', '.join(get_args(Dtype))}")
     if not path.exists():
-        raise WeightsError(f"{path} does not exist", hint="give the folder that holds the weights")
-    with open_tensors(Source(path, WeightsError, "is the download complete?")) as tensors:
-        shapes = {name: tuple(entry.shape) for name, entry in tensors.entries.items()}
-        check_shapes(shapes, config, path.name)
-        return {name: _cast(name, _finite(name, _tensor(tensors, name, path), path), dtype, path) for name in shapes}
+        raise WeightsError(f"{shown(path)} does not exist", hint="give the folder that holds the weights")
+    with open_weights(path) as weights:
+        tensors = {name: _cast(name, values, dtype, weights.source) for name, values in values_of(weights, config)}
+        for name, shape in expected_shapes(config).items():  # what upstream's own class wants, and no network reads
+            if name in weights.layout.unused and weights.fits(name, shape):
+                tensors[name] = mx.array(weights.get(name).astype(np.float32)).astype(getattr(mx, dtype))
+        return tensors
 
 
-def _tensor(tensors: Tensors, name: str, path: Path) -> NDArray[np.float32]:
-    kind = tensors.entries[name].dtype
-    if kind == "BF16":  # NumPy lacks this dtype
-        loaded: Any = mx.load(str(path))
-        return np.array(loaded[name].astype(mx.float32))
-    if kind not in ("F32", "F16", "F64"):
-        raise WeightsError(f"{path.name}: {name!r} is {short(kind)[1:-1]}", hint="expected F32, F16, BF16 or F64")
-    tensor: NDArray[np.float32] = tensors.get(name).astype(np.float32)
-    return tensor
-
-
-def _finite(name: str, tensor: NDArray[np.float32], path: Path) -> mx.array:
-    bad = tensor.size - int(np.isfinite(tensor).sum())
-    if bad:
-        raise WeightsError(
-            f"{path.name}: {name!r} has {bad} of {tensor.size} values that are NaN or infinite",
-            hint="is the download complete?",
-        )
-    return mx.array(tensor)
-
-
-def _cast(name: str, tensor: mx.array, dtype: Dtype, path: Path) -> mx.array:
+def _cast(name: str, values: NDArray[np.float32], dtype: Dtype, source: CheckpointFile) -> mx.array:
+    tensor = mx.array(values)
     if dtype == "float32":
         return tensor
     cast = tensor.astype(getattr(mx, dtype))
     beyond = tensor.size - int(np.isfinite(np.array(cast.astype(mx.float32))).sum())
     if beyond:
-        raise WeightsError(
-            f"{path.name}: {name!r} has {beyond} of {tensor.size} values beyond {dtype}", hint="load it as float32"
-        )
+        raise source.refuse(f"{name!r} has {beyond} of {tensor.size} values beyond {dtype}", "load it as float32")
     return cast

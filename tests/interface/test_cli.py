@@ -198,11 +198,15 @@ def test_damaged_weights(quick, weights, tmp_path):
 
 
 def test_the_line_to_reproduce_names_other_weights_and_is_quoted_for_the_shell(weights, tmp_path):
-    path = weights.parent / "short one.toml"
+    path, file = weights.parent / "short one.toml", weights / OWN_FILES[0]
     path.write_text(QUICK.replace("400", "5"), encoding="utf-8")
+    save_file({f"t3.{name}": value for name, value in load_file(file).items()}, file)
     result = sampler("run", path, "--weights", weights, "--out", tmp_path / "out")
     assert result.returncode == 1
-    (failed,) = (each for each in read_run(tmp_path / "out" / "run.jsonl").verdicts if each.outcome == "failed")
+    run = read_run(tmp_path / "out" / "run.jsonl")
+    assert run.header["weights"]["layout"] == "finch in weights.safetensors: 't3.' removed"
+    assert "weights finch in weights.safetensors: 't3.' removed\n" in result.stdout
+    (failed,) = (each for each in run.verdicts if each.outcome == "failed")
     assert failed.check == "stops"
     assert "request 0 hit its cap of 5 tokens" in failed.message
     case = ["sampler", "replay", "short one/base/stops", "--seed", "0"]

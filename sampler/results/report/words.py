@@ -125,6 +125,7 @@ def details(run: Run) -> dict[str, str]:
             "Python": header.get("python"),
             "requests at once": _width(header.get("width")),
             "weights": weights.get("path"),
+            "weights read as": weights.get("layout"),
             "SHA-256 of the weights": weights.get("sha256"),
             "SHA-256 of the matrix": header["matrix"].get("sha256"),
         }

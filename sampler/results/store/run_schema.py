@@ -35,6 +35,7 @@ class _Engine(_Part):
 class _Weights(_Part):
     path: Text = None
     sha256: Text = None
+    layout: Text = None
 
 
 class _Header(_Part):

@@ -1,0 +1,132 @@
+"""The files of a checkpoint in a folder: the one with the weights of a T3, whatever it is called, and its config."""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from sampler.errors import SamplerError, WeightsError
+from sampler.runtime.reading import formats
+from sampler.runtime.reading.json_text import read_json
+from sampler.runtime.reading.source import cut
+from sampler.t3 import unusable, voice
+from sampler.t3.config import T3Config
+from sampler.t3.content import PICKLED, AdapterError, NoT3Error, open_weights
+from sampler.t3.files import file_of, shown
+
+SAFE: Final = ".safetensors"
+OTHER_FORMATS: Final = frozenset({formats.GGUF, formats.ONNX, formats.NPZ, "GGML", "HDF5", "TensorFlow Lite"})
+CORE_ML: Final = (".mlpackage", ".mlmodelc")
+
+BESIDE: Final = re.compile(r"(?:optimizer|scheduler|scaler|rng_state|training_args|ve|s3gen|s3gen_\w+|conds)\b.*")
+"""Pickles that trainers and upstream write beside the weights: they are not opened."""
+
+OWN_KEYS: Final = frozenset({"text_vocab_size", "speech_vocab_size", "start_text_id", "perceiver_queries"})
+"""Keys of this package's config.json; that of transformers, vLLM or mlx-audio has none of them."""
+
+
+def find_weights(path: Path) -> Path:
+    """The weights file of a folder; a file is itself.
+
+    Raises WeightsError for no T3, for several, and for files from which none can be read.
+    """
+    if not os.path.lexists(path):  # Path.exists raises for a name that is too long
+        raise WeightsError(f"{shown(path)} does not exist", hint="give a folder with t3_cfg.safetensors, or that file")
+    if not path.is_dir():
+        return path
+    folder = _snapshot(path)
+    problems: list[SamplerError] = []
+    for choose in (_is_safe, _is_pickled):
+        found = _with_t3(filter(choose, _files(folder)), problems)
+        if found:
+            return _only(folder, found, problems)
+    raise _reason(folder, problems)
+
+
+def read_own_config(folder: Path) -> T3Config | None:
+    """The config.json of this package; None if there is none, or that of another program."""
+    path = folder / "config.json"
+    if not os.path.lexists(path):
+        return None
+    data = read_json(file_of(path)).data
+    is_other = isinstance(data, dict) and not OWN_KEYS & data.keys()
+    return None if is_other else T3Config.read(path)
+
+
+def _snapshot(folder: Path) -> Path:
+    """The files of a repository in the Hub's cache: those of `main`, or of its only revision."""
+    revisions = folder / "snapshots"
+    if not revisions.is_dir():
+        return folder
+    main = folder / "refs" / "main"
+    named = revisions / main.read_text(encoding="utf-8").strip() if main.is_file() else revisions / "main"
+    found = [named] if named.is_dir() else sorted(revisions.iterdir())
+    if len(found) != 1:
+        raise WeightsError(f"{shown(folder)} has {len(found)} snapshots", hint="give the folder of one of them")
+    return found[0]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name not in voice.NAMES and not path.is_dir())
+
+
+def _is_safe(path: Path) -> bool:
+    return path.name.endswith(SAFE) or _format(path) == formats.SAFETENSORS
+
+
+def _is_pickled(path: Path) -> bool:
+    is_one = path.name.endswith(PICKLED) or _format(path) in (formats.TORCH, formats.PICKLE)
+    return is_one and not path.name.endswith(SAFE) and not BESIDE.fullmatch(path.name)
+
+
+def _format(path: Path) -> str | None:
+    try:
+        return file_of(path).format()
+    except WeightsError:
+        return None
+
+
+def _with_t3(paths: Iterable[Path], problems: list[SamplerError]) -> list[Path]:
+    """The files that hold a T3; why others do not is added to `problems`."""
+    found = []
+    for path in paths:
+        try:
+            with open_weights(path):
+                found.append(path)
+        except SamplerError as error:
+            problems.append(error)
+    return found
+
+
+def _only(folder: Path, found: Sequence[Path], problems: Iterable[SamplerError]) -> Path:
+    distinct = list({path.resolve(): path.name for path in found}.values())
+    if len(distinct) > 1:
+        names = cut(", ".join(distinct), 90)
+        raise WeightsError(f"{shown(folder)} holds {names}", hint="name the one file that you mean")
+    adapter = next((error for error in problems if isinstance(error, AdapterError)), None)
+    if adapter is not None:
+        hint = f"merge them, or name {found[0].name} for the base alone"
+        raise WeightsError(f"{shown(folder)} holds {found[0].name} and a LoRA that is not merged into it", hint=hint)
+    return found[0]
+
+
+def _reason(folder: Path, problems: Sequence[SamplerError]) -> SamplerError:
+    """The error that says most about a folder without a T3."""
+    others = [error for error in problems if isinstance(error, NoT3Error)]
+    serious = [error for error in problems if error not in others]
+    if serious:
+        return min(serious, key=lambda error: not error.message.startswith(("t3", "model", "weights")))
+    files = _files(folder)
+    for path in files:
+        if (known := unusable.part(path.name)) is not None:
+            return file_of(path).refuse(known.complaint, known.hint, join=" ")
+        if (found := _format(path)) in OTHER_FORMATS:
+            return file_of(path).other(found, "safetensors")
+    for path in folder.iterdir():
+        if path.name.endswith(CORE_ML):
+            return file_of(path).refuse("is Core ML", "take the safetensors that it was made from", join=" ")
+    if others:
+        return others[0]
+    hint = "expected one of weights.safetensors, t3_cfg.safetensors or any file with the tensors of a T3"
+    return WeightsError(f"{shown(folder)} holds no weights", hint=hint)
