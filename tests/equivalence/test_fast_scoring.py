@@ -433,7 +433,7 @@ def test_impossible_tokens_of_another_chain_are_expected_as_often_as_it_draws_th
     for row in rows:
         own, others = p[row, steps.tokens[row]], p[row, removed[row]]
         ranks.append((others[others < own].sum() + own / 2) / others.sum())
-    assert found.ranks == pytest.approx(ranks, rel=1e-6)
+    assert found.ranks == pytest.approx(ranks, abs=1e-4)  # those that differ by less than 1e-4 are ties
     assert len(rows) > 10
     assert as_explained(steps, colder, reference).expected == 0
 

@@ -107,7 +107,8 @@ def test_a_port_that_takes_the_noise_of_the_next_step_is_proved_wrong(tmp_path, 
 def test_a_port_with_another_network_is_proved_wrong(tmp_path):
     ahead = WRONG_GENERATORS["rotary_is_one_ahead_after_the_prefill"].factory(checkpoint(), WIDTH)
     margin = verdicts(tmp_path, RUNS.replace("runs = 2", "runs = 5"), Taking(ahead))["winners"]
-    assert (margin.outcome, margin.stage) == ("failed", "draw")
+    assert (margin.outcome, margin.stage) == ("failed", "position")
+    assert "it looks like rotary positions one ahead after the prompt" in margin.message
 
 
 def test_bets_get_the_whole_budget_where_no_noise_is_known():

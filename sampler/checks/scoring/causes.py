@@ -1,7 +1,7 @@
 """What makes the tokens of runs likeliest, of all that an engine may do otherwise."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -112,14 +112,13 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
     ways += [Way(named, config) for named, config in causes_alone(score.config, score.eos_ids, shortest)]
     ways += [Way(named, score.config, named) for named in score.runs[0].networks()]
     ways += [*changed_ways(score), *ways_in_part(score, _in_part(score.config), MOST_TOKENS)]
-    likelihoods = [_likelihood(score, way) for way in ways]
+    best = _likeliest(score, ways)
     bets = score.wagers.bets
-    gained = max(likelihoods) - _likelihood(score, Way(NOTHING, score.config)) if not score.impossible else math.inf
+    gained = best[0][0] - _likelihood(score, Way(NOTHING, score.config)) if not score.impossible else math.inf
     found = score.wagers.names[bets.best]
     if bets.logs.max() > gained and bets.best < bets.count:  # larger errors are named where nothing else explains them
         return found
-    best = sorted(range(len(ways)), key=lambda at: -likelihoods[at])[:CANDIDATES]
-    likely = (ways[at] for at in best if likelihoods[at] > -math.inf)
+    likely = (way for value, way in best if value > -math.inf)
     causes = (
         way.named for way in likely if not (_untypical(score, way) or _too_few(score, way) or _rejected(score, way))
     )
@@ -166,14 +165,25 @@ def _misses_history(score: Score) -> bool:
     return bool(spared > count / 2 and chance <= UNLIKELY)
 
 
-def _likelihood(score: Score, way: Way) -> float:
-    """The log-likelihood of the first tokens if they were drawn in another way, -inf if one cannot be."""
+def _likeliest(score: Score, ways: Iterable[Way]) -> list[tuple[float, Way]]:
+    """The CANDIDATES likeliest ways with their log-likelihoods, the likeliest first."""
+    best: list[tuple[float, Way]] = []
+    for way in ways:
+        least = best[-1][0] if len(best) == CANDIDATES else -math.inf
+        best = sorted([*best, (_likelihood(score, way, least), way)], key=lambda pair: -pair[0])[:CANDIDATES]
+    return best
+
+
+def _likelihood(score: Score, way: Way, least: float = -math.inf) -> float:
+    """The log-likelihood of the first tokens if they were drawn in another way, -inf if it is at most `least`."""
     total, left = -way.cost, MOST_TOKENS
     for run in score.runs:
         for steps in way.of(run, score.config, MOST_TOKENS).steps(way.config):
             total += float(score.log_likelihoods(steps).sum())
             left -= len(steps.tokens)
-            if left <= 0 or total == -math.inf:
+            if total <= least:  # more tokens make it smaller
+                return -math.inf
+            if left <= 0:
                 return total
     return total
 
