@@ -1,0 +1,115 @@
+"""What reference runs say of a log that is compared with them."""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from sampler.checks.longform.log.edits import Fix
+from sampler.checks.longform.log.faults import body, common_prefix
+from sampler.checks.longform.runs import TokenRun, end_tokens
+
+CHANCE: Final = 1e-3
+"""How probable it may be that all runs of one side begin in a way and none of the other's, if both are alike."""
+
+CLEARER: Final = 0.7
+"""Nats by which an id of a shifted log must be more likely, in the mean, after the shift."""
+
+LEAST_IDS: Final = 15
+"""Different ids of a log that tell by how much it is shifted."""
+
+LONG: Final = 4
+"""Tokens that few runs have in common by more than chance, if the user says that they have."""
+
+OFTEN: Final = 200
+"""The most frequent ids of both sides, whose differences are tried."""
+
+BEYOND: Final = 0.1
+"""The share of tokens beyond the largest id of the reference, of which right logs have next to none."""
+
+
+@dataclass(frozen=True)
+class ByRuns:
+    """Known of right runs: what the reference runs have. asked: fixes that the user has named, for few runs too."""
+
+    reference: Sequence[TokenRun]
+    whose: str = "the reference"
+    asked: Collection[Fix] = ()
+    needs_eos: bool = True
+
+    @cached_property
+    def counts(self) -> Counter[int]:
+        """How often each id comes."""
+        return Counter(token for run in self.reference for token in run.tokens if token >= 0)
+
+    @cached_property
+    def eos_ids(self) -> Collection[int]:
+        ended = sum(run.ended for run in self.reference)
+        found = end_tokens(self.reference)
+        return tuple(found) if found and 10 * sum(found.values()) >= 9 * ended else ()
+
+    def offset(self, runs: Sequence[TokenRun]) -> int:
+        first = len(common_prefix(runs)) if len({run.tokens for run in runs}) > 1 else 0
+        mine = Counter(token for run in runs for token in body(run.tokens, first) if token >= 0)
+        if len(mine) < LEAST_IDS or not self.counts:
+            return 0
+        often = [[token for token, _ in of.most_common(OFTEN)] for of in (mine, self.counts)]
+        shifts = Counter(one - other for one in often[0] for other in often[1])
+        best = max((shift for shift, _ in shifts.most_common(OFTEN)), key=lambda shift: self._fit(mine, shift))
+        return best if self._fit(mine, best) > self._fit(mine, 0) + CLEARER else 0
+
+    def _fit(self, ids: Iterable[int], shift: int) -> float:
+        """The mean logarithm of how often the reference has each of the ids, less a shift."""
+        found = [math.log(self.counts.get(token - shift, 0) + 0.5) for token in ids]
+        return sum(found) / len(found)
+
+    def foreign(self, runs: Sequence[TokenRun], prefix: Sequence[int]) -> int:
+        telling = self._is_telling(runs)
+        first, lead = prefix[0], 0
+        if first not in self.counts and (telling or "bos" in self.asked):
+            lead = next((place for place, token in enumerate(prefix) if token != first), len(prefix))
+        rest = tuple(prefix[lead:])
+        long = telling or ("prefix" in self.asked and len(rest) >= LONG and len({run.tokens for run in runs}) > 1)
+        if not long or len(rest) < 2 or any(run.tokens[:2] == rest[:2] for run in self.reference):
+            return lead
+        best = max(range(lead + 1, len(prefix) + 1), key=lambda count: (self._begins(runs, count), count))
+        return best if len(set(prefix[:best])) > 1 else lead
+
+    def _is_telling(self, runs: Sequence[TokenRun]) -> bool:
+        """Whether all runs begin alike, and none of the reference does, by more than chance; by common text."""
+        mine, theirs = _different(runs), _different(self.reference)
+        if not set(mine) & set(theirs):
+            mine, theirs = Counter({"": mine.total()}), Counter({"": theirs.total()})
+        ways = sum(math.log(math.comb(count + theirs[text], count)) for text, count in mine.items())
+        return ways >= -math.log(CHANCE)
+
+    def _begins(self, runs: Sequence[TokenRun], count: int) -> float:
+        """How likely right runs begin with what is behind the first tokens, in nats."""
+        firsts = Counter(run.tokens[0] for run in self.reference if run.tokens)
+        return sum(math.log(firsts[run.tokens[count]] + 0.5) for run in runs if len(run.tokens) > count)
+
+    @cached_property
+    def largest(self) -> int:
+        return max(self.counts, default=-1)
+
+    def is_beyond(self, token: int) -> bool:
+        return token > self.largest
+
+    def vocabulary(self, runs: Sequence[TokenRun]) -> str:
+        ids = beyond_all(runs, self.largest, BEYOND)
+        return f"ids go up to {ids:,}, those of {self.whose} to {self.largest:,}" if ids else ""
+
+
+def beyond_all(runs: Sequence[TokenRun], largest: int, share: float) -> int:
+    """The largest id, if more than a share of the tokens, and a token of most runs, are above `largest`; else 0."""
+    most = [max(run.tokens, default=0) for run in runs]
+    beyond = sum(token > largest for run in runs for token in run.tokens)
+    is_common = 2 * sum(token > largest for token in most) > len(runs)
+    return max(most) if is_common and beyond > share * sum(len(run.tokens) for run in runs) else 0
+
+
+def _different(runs: Sequence[TokenRun]) -> Counter[str]:
+    """How many different runs each text has."""
+    return Counter(text for text, _ in {(run.text, run.tokens) for run in runs})
