@@ -1,7 +1,7 @@
 """`sampler check TOKENS.jsonl`: judge an engine by a file of token runs."""
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -136,7 +136,8 @@ class TokenFileRun:
         names = Names(_prompts(self.lines), list(by_text(reference))).finding() if reference else None
         if names is not None:
             yield "tokens/log/prompts", names
-        yield from findings(runs, reference, self.rate, self.limits, self._scored if self.model else None)
+        scored = (self._scored, self.model.info.eos_ids) if self.model else (None, ())
+        yield from findings(runs, reference, self.rate, self.limits, *scored)
 
     def _scored(self, alpha: float) -> Mapping[str, Finding]:
         assert self.model is not None  # noqa: S101 - asked with a model alone
@@ -169,16 +170,17 @@ def findings(
     rate: float = DEFAULT_RATE,
     limits: RunLimits = USUAL,
     scored: Callable[[float], Mapping[str, Finding]] | None = None,
+    eos_ids: Collection[int] = (),
 ) -> Findings:
     """Every question with its name, `tokens/cell/check`. reference: empty if there is none.
 
-    scored: the answers of scoring under a model at an alpha; None: there is no model.
+    scored: the answers of scoring under a model at an alpha; None: there is no model. eos_ids: those of the model.
     """
     weights = {**WEIGHTS, **ABSOLUTE_WEIGHTS}
     alphas = Budget(rate).split(weights if scored is None else {**weights, "scoring": SCORING_WEIGHT})
     if scored is not None:
         yield from ((f"tokens/scoring/{name}", finding) for name, finding in scored(alphas["scoring"]).items())
-    yield "tokens/stopping/ends", ends(runs, reference)
+    yield "tokens/stopping/ends", ends(runs, reference, eos_ids)
     absolute = within_limits(runs, limits, alphas)
     yield from ((f"tokens/{ABSOLUTE_CASES[name]}", finding) for name, finding in absolute.items())
     answers = two_sided(TwoSides.of(runs, reference), alphas) if reference else _alone(runs, alphas)

@@ -117,7 +117,9 @@ def _padding(runs: Sequence[TokenRun], known: Known | None) -> Fault | None:
     behind = [run.tokens[end:] for run, end in zip(runs, ends, strict=True) if end is not None]
     padded = [tokens for tokens in behind if tokens]
     fill = {token for tokens in padded for token in tokens}
-    if len(fill) != 1 or len(padded) <= MOST * len(behind) or (len(padded) == 1 and len(padded[0]) == 1):
+    is_batch = len({len(run.tokens) for run in runs}) == 1 and len(padded) > 1
+    is_common = len(padded) > MOST * len(behind) and sum(map(len, padded)) > 1
+    if len(fill) != 1 or not (is_batch or is_common):
         return _filled(runs, eos)
     edits = [
         Edit(last=end, stop_reason="eos" if end is not None and run.stop_reason == "length" else None)
@@ -128,7 +130,7 @@ def _padding(runs: Sequence[TokenRun], known: Known | None) -> Fault | None:
 
 
 def _own_eos(runs: Sequence[TokenRun]) -> set[int]:
-    """EOS where nobody says what it is: the one token before the last one's repeats, or the one at all ends."""
+    """EOS where it is unknown: the one token before the last one's repeats, or the one at all ends."""
     tails = [(run.tokens, _repeats(run.tokens)) for run in runs if run.ended and run.tokens]
     last = Counter(tokens[-1] for tokens, repeats in tails if repeats > 1)
     if len(last) != 1:
@@ -147,14 +149,14 @@ def _repeats(tokens: Sequence[int]) -> int:
 
 
 def _filled(runs: Sequence[TokenRun], eos: Collection[int]) -> Fault | None:
-    """Runs of few lengths that end in one repeated token, without EOS before it; the longest one has no room for it."""
+    """Runs of one length, or few, that end in one repeated token, without EOS before it; the longest have no room."""
     ended = [run.tokens for run in runs if run.ended and run.tokens]
     lengths = {len(run.tokens) for run in runs}
     fill = {tokens[-1] for tokens in ended if _repeats(tokens) > 1}
     filled = [tokens for tokens in ended if tokens[-1] in fill]
     if len(ended) < SHOWN or 3 * len(lengths) > len(runs) or len(fill) != 1 or fill & set(eos):
         return None
-    if len(filled) < len(ended) - len(lengths) or len(filled) <= MOST * len(ended):
+    if len(filled) < 2 or (len(lengths) > 1 and len(filled) < len(ended) - len(lengths)):
         return None
     whole = Edit()
     edits = tuple(

@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -75,16 +76,20 @@ def is_log(name: str) -> bool:
     return path.suffix != ".py" and (path.suffix != "" or path.name != name) and path.is_file()
 
 
-def content_of(source: Source) -> bytes:
-    """The bytes of a log, unpacked if they are gzip's. Raises TokensError, also for more than MOST_BYTES."""
-    content = sys.stdin.buffer.read(MOST_BYTES + 1) if str(source.path) == STDIN else source.content()
+def content_of(name: str, source: Source) -> bytes:
+    """The bytes of a log, unpacked if they are gzip's. Raises TokensError, also for more than MOST_BYTES.
+
+    source: as messages name the log.
+    """
+    is_stdin, file = name == STDIN, replace(source, path=Path(name))
+    content = sys.stdin.buffer.read(MOST_BYTES + 1) if is_stdin else file.content()
     if content.startswith(b"\x1f\x8b"):
         try:
             with gzip.open(io.BytesIO(content)) as file:
                 content = file.read(MOST_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
-            complaint = f"is no whole gzip file: {error}"
-            raise source.refuse(complaint, "was it cut off? compress it again", join=" ") from error
+            hint = f"was it cut off? {str(error)[:60]}"
+            raise source.refuse("is no whole gzip file", hint, join=" ") from error
     if len(content) > MOST_BYTES:
         raise source.refuse(f"has more than {MOST_BYTES >> 20} MiB", "is it the file that you mean?", join=" ")
     return content
@@ -98,6 +103,8 @@ def text_of(source: Source, content: bytes) -> tuple[str, str]:
     if SAFETENSORS.match(content[:64]) and content[:1] != b"{" and b"\0" in content[:8]:
         raise source.refuse("is a safetensors file, not a log", PICKLE + WRITE, join=" ")
     name = next((name for mark, name in MARKS if content.startswith(mark)), None) or _unmarked(content[:1000])
+    if name is None and content.count(b"\0") and not _is_utf8(content):
+        raise source.refuse("is a binary file of an unknown kind", WRITE, join=" ")
     if name is None:
         return source.decoded(content), ""
     try:
@@ -107,6 +114,14 @@ def text_of(source: Source, content: bytes) -> tuple[str, str]:
         raise source.refuse(complaint, "save it as UTF-8", join=" ") from error
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     return text, name.removesuffix("-le").removesuffix("-be").upper()
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 UNMARKED: Final = (

@@ -1,7 +1,7 @@
 """A log as TOKENS.jsonl: the file is opened, its objects are found, translated, and checked against the schema."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,10 +35,9 @@ def read_log(name: str, *, gaps: bool = False) -> Log:
 
     Raises TokensError in one line: what the file is, or which line and key is wrong, and what to do.
     """
-    source = Source(Path(name), TokensError, HINT, MOST_BYTES)
-    content = content_of(source)
-    short_name = "standard input" if name == STDIN else name if len(name) <= LONGEST_PATH else Path(name).name
-    source = replace(source, path=Path(short_name))
+    shown = "standard input" if name == STDIN else name if len(name) <= LONGEST_PATH else Path(name).name
+    source = Source(Path(shown), TokensError, HINT, MOST_BYTES)
+    content = content_of(name, source)
     text, encoding = text_of(source, content)
     source, objects, found = records_of(source, text)
     notes = Notes()
