@@ -157,9 +157,15 @@ class ByModel:
             return self._alone(prefix, lead)
         if not is_prefix:
             return lead
-        counts = range(max(lead, 1), len(prefix) + 1)
-        best = max(counts, key=lambda count: (sum(self._begin(runs, count)), count))
-        return best if self._mostly(runs, best) and (lead or len(set(prefix[:best])) > 1) else lead
+        counts = [count for count in range(max(lead, 1), len(prefix) + 1) if self._mostly(runs, count)]
+        if not counts:
+            return lead
+        best = max(counts, key=lambda count: (self._behind(runs, count), sum(self._begin(runs, count))))
+        return best if lead or len(set(prefix[:best])) > 1 else lead
+
+    def _behind(self, runs: Sequence[TokenRun], count: int) -> int:
+        """How many of the tokens behind the first ones of the tried runs can be drawn."""
+        return sum(sum(self._possible(place, runs[place].tokens[count : count + PUT])) for place in self.tried)
 
     def _alone(self, tokens: Sequence[int], lead: int) -> int:
         """The same of one run alone: what is behind it can be drawn, and most of it cannot."""

@@ -2,9 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice, pairwise
 from typing import Final
 
 from sampler.checks.longform.log.edits import Fix
@@ -25,6 +26,9 @@ LONG: Final = 4
 
 OFTEN: Final = 200
 """The most frequent ids of both sides, whose differences are tried."""
+
+PAIRS: Final = 2_000
+"""Neighbours of a log that tell the same, where the reference has nearly all ids."""
 
 BEYOND: Final = 0.1
 """The share of tokens beyond the largest id of the reference, of which right logs have next to none."""
@@ -50,20 +54,51 @@ class ByRuns:
         found = end_tokens(self.reference)
         return tuple(found) if found and 10 * sum(found.values()) >= 9 * ended else ()
 
+    @cached_property
+    def pairs(self) -> Counter[tuple[int, int]]:
+        """How often each id comes behind each other one."""
+        return Counter(pair for run in self.reference for pair in pairwise(run.tokens))
+
+    @cached_property
+    def firsts(self) -> dict[str, Counter[int]]:
+        """How often each id is the first one, by text."""
+        found: dict[str, Counter[int]] = {}
+        for run in self.reference:
+            found.setdefault(run.text, Counter()).update(run.tokens[:1])
+        return found
+
+    def _behind(self, before: int, token: int) -> float:
+        """How likely an id comes behind another one, in nats."""
+        return math.log((self.pairs[before, token] + 0.5) / (self.counts[before] + 0.5 * len(self.counts)))
+
+    def _begins(self, text: str, token: int) -> float:
+        """How likely an id is the first one of a text, in nats."""
+        counts = self.firsts.get(text) or self.counts
+        return math.log((counts[token] + 0.5) / (counts.total() + 0.5 * len(self.counts)))
+
     def offset(self, runs: Sequence[TokenRun]) -> int:
         first = len(common_prefix(runs)) if len({run.tokens for run in runs}) > 1 else 0
-        mine = Counter(token for run in runs for token in body(run.tokens, first) if token >= 0)
+        bodies = [[token for token in body(run.tokens, first) if token >= 0] for run in runs]
+        mine = Counter(token for tokens in bodies for token in tokens)
         if len(mine) < LEAST_IDS or not self.counts:
             return 0
+        pairs = list(islice((pair for tokens in bodies for pair in pairwise(tokens)), PAIRS))
         often = [[token for token, _ in of.most_common(OFTEN)] for of in (mine, self.counts)]
         shifts = Counter(one - other for one in often[0] for other in often[1])
-        best = max((shift for shift, _ in shifts.most_common(OFTEN)), key=lambda shift: self._fit(mine, shift))
-        return best if self._fit(mine, best) > self._fit(mine, 0) + CLEARER else 0
+        tried = [shift for shift, _ in shifts.most_common(OFTEN)]
+        for fit in (partial(self._fit, mine), partial(self._fit_of_pairs, pairs)):
+            best = max(tried, key=fit)
+            if fit(best) > fit(0) + CLEARER:
+                return best
+        return 0
 
-    def _fit(self, ids: Iterable[int], shift: int) -> float:
+    def _fit(self, ids: Collection[int], shift: int) -> float:
         """The mean logarithm of how often the reference has each of the ids, less a shift."""
-        found = [math.log(self.counts.get(token - shift, 0) + 0.5) for token in ids]
-        return sum(found) / len(found)
+        return sum(math.log(self.counts[token - shift] + 0.5) for token in ids) / len(ids)
+
+    def _fit_of_pairs(self, pairs: Sequence[tuple[int, int]], shift: int) -> float:
+        """How likely the ids come behind each other, less a shift: in the mean, in nats."""
+        return sum(self._behind(one - shift, other - shift) for one, other in pairs) / max(1, len(pairs))
 
     def foreign(self, runs: Sequence[TokenRun], prefix: Sequence[int]) -> int:
         telling = self._is_telling(runs)
@@ -74,7 +109,7 @@ class ByRuns:
         long = telling or ("prefix" in self.asked and len(rest) >= LONG and len({run.tokens for run in runs}) > 1)
         if not long or len(rest) < 2 or any(run.tokens[:2] == rest[:2] for run in self.reference):
             return lead
-        best = max(range(lead + 1, len(prefix) + 1), key=lambda count: (self._begins(runs, count), count))
+        best = max(range(lead + 1, len(prefix) + 1), key=lambda count: (self._cut(runs, prefix, count), count))
         return best if len(set(prefix[:best])) > 1 else lead
 
     def _is_telling(self, runs: Sequence[TokenRun]) -> bool:
@@ -85,10 +120,15 @@ class ByRuns:
         ways = sum(math.log(math.comb(count + theirs[text], count)) for text, count in mine.items())
         return ways >= -math.log(CHANCE)
 
-    def _begins(self, runs: Sequence[TokenRun], count: int) -> float:
-        """How likely right runs begin with what is behind the first tokens, in nats."""
-        firsts = Counter(run.tokens[0] for run in self.reference if run.tokens)
-        return sum(math.log(firsts[run.tokens[count]] + 0.5) for run in runs if len(run.tokens) > count)
+    def _cut(self, runs: Sequence[TokenRun], prefix: Sequence[int], count: int) -> float:
+        """How likely runs begin behind so many tokens, in nats: what is before may be anything."""
+        anything = -math.log(len(self.counts))
+        before = sum(max(anything, self._behind(*pair)) for pair in pairwise(prefix[:count]))
+        found = 0.0
+        for run in runs:
+            behind = pairwise(run.tokens[count : len(prefix) + 1])
+            found += before + self._begins(run.text, run.tokens[count]) + sum(self._behind(*pair) for pair in behind)
+        return found
 
     @cached_property
     def largest(self) -> int:

@@ -81,8 +81,8 @@ def content_of(name: str, source: Source) -> bytes:
 
     source: as messages name the log.
     """
-    is_stdin, file = name == STDIN, replace(source, path=Path(name))
-    content = sys.stdin.buffer.read(MOST_BYTES + 1) if is_stdin else file.content()
+    given = replace(source, path=Path(name))
+    content = sys.stdin.buffer.read(MOST_BYTES + 1) if name == STDIN else given.content()
     if content.startswith(b"\x1f\x8b"):
         try:
             with gzip.open(io.BytesIO(content)) as file:
