@@ -124,9 +124,9 @@ class ByModel:
             return 0
         place = max(self.tried, key=lambda place: len(body(runs[place].tokens, first)))
         tokens = body(runs[place].tokens, first)[:PUT]
-        shares = {shift: self._share(place, tokens, shift) for shift in (0, *self._shifts(runs, {0, 1, 2, first}))}
-        best = max(shares, key=shares.__getitem__)
-        return best if shares[best] >= max(LIKELY, 2 * shares[0]) else 0
+        enough = max(LIKELY, 2 * self._share(place, tokens, 0))
+        shifts = self._shifts(runs, {0, 1, 2, first})
+        return next((shift for shift in shifts if self._share(place, tokens, shift) >= enough), 0)
 
     def _shifts(self, runs: Sequence[TokenRun], counts: Collection[int]) -> list[int]:
         """The likeliest shifts: those by which runs would end in EOS, or begin as they may."""

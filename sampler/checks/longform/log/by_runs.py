@@ -2,15 +2,20 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice, pairwise
-from typing import Final
+from itertools import chain, islice, pairwise
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sampler.checks.longform.log.edits import Fix
 from sampler.checks.longform.log.faults import body, common_prefix
 from sampler.checks.longform.runs import TokenRun, end_tokens
+
+Ids = NDArray[np.int64]
 
 CHANCE: Final = 1e-3
 """How probable it may be that all runs of one side begin in a way and none of the other's, if both are alike."""
@@ -32,6 +37,27 @@ PAIRS: Final = 2_000
 
 BEYOND: Final = 0.1
 """The share of tokens beyond the largest id of the reference, of which right logs have next to none."""
+
+
+PAIRED: Final = np.array([2**31, 1], dtype=np.int64)
+"""What makes one number of two ids."""
+
+
+class Counts(NamedTuple):
+    """How often each of some numbers comes. keys: in order; values: of each."""
+
+    keys: Ids
+    values: Ids
+
+    @classmethod
+    def of_all(cls, counts: Mapping[int, int]) -> "Counts":
+        keys = np.array(sorted(counts), dtype=np.int64)
+        return cls(keys, np.array([counts[key] for key in keys.tolist()], dtype=np.int64))
+
+    def of(self, numbers: Ids) -> Ids:
+        """Of each number; 0 for one that never comes."""
+        places = np.searchsorted(self.keys, numbers).clip(max=len(self.keys) - 1)
+        return np.where(self.keys[places] == numbers, self.values[places], 0)
 
 
 @dataclass(frozen=True)
@@ -82,23 +108,34 @@ class ByRuns:
         mine = Counter(token for tokens in bodies for token in tokens)
         if len(mine) < LEAST_IDS or not self.counts:
             return 0
-        pairs = list(islice((pair for tokens in bodies for pair in pairwise(tokens)), PAIRS))
         often = [[token for token, _ in of.most_common(OFTEN)] for of in (mine, self.counts)]
         shifts = Counter(one - other for one in often[0] for other in often[1])
-        tried = [shift for shift, _ in shifts.most_common(OFTEN)]
-        for fit in (partial(self._fit, mine), partial(self._fit_of_pairs, pairs)):
-            best = max(tried, key=fit)
-            if fit(best) > fit(0) + CLEARER:
+        tried = [0, *(shift for shift, _ in shifts.most_common(OFTEN) if shift)]
+        ids = np.array(list(mine), dtype=np.int64)
+        pairs = np.array(list(islice(chain.from_iterable(map(pairwise, bodies)), PAIRS)), dtype=np.int64)
+        for fit in (partial(self._fit, ids), partial(self._fit_of_pairs, pairs.reshape(-1, 2))):
+            found = {shift: fit(shift) for shift in tried}
+            best = max(found, key=found.__getitem__)
+            if found[best] > found[0] + CLEARER:
                 return best
         return 0
 
-    def _fit(self, ids: Collection[int], shift: int) -> float:
+    def _fit(self, ids: Ids, shift: int) -> float:
         """The mean logarithm of how often the reference has each of the ids, less a shift."""
-        return sum(math.log(self.counts[token - shift] + 0.5) for token in ids) / len(ids)
+        return float(np.log(self._singly.of(ids - shift) + 0.5).mean())
 
-    def _fit_of_pairs(self, pairs: Sequence[tuple[int, int]], shift: int) -> float:
-        """How likely the ids come behind each other, less a shift: in the mean, in nats."""
-        return sum(self._behind(one - shift, other - shift) for one, other in pairs) / max(1, len(pairs))
+    def _fit_of_pairs(self, pairs: Ids, shift: int) -> float:
+        """How likely ids (n, 2) come behind each other, less a shift: in the mean, in nats."""
+        before = self._singly.of(pairs[:, 0] - shift) + 0.5 * len(self.counts)
+        return float(np.log((self._paired.of((pairs - shift) @ PAIRED) + 0.5) / before).mean()) if len(pairs) else 0.0
+
+    @cached_property
+    def _singly(self) -> "Counts":
+        return Counts.of_all(self.counts)
+
+    @cached_property
+    def _paired(self) -> "Counts":
+        return Counts.of_all({one * PAIRED[0] + other: count for (one, other), count in self.pairs.items()})
 
     def foreign(self, runs: Sequence[TokenRun], prefix: Sequence[int]) -> int:
         telling = self._is_telling(runs)

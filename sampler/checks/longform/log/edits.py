@@ -15,8 +15,8 @@ FIXES: Final[tuple[Fix, ...]] = ("offset", "padding", "bos", "prefix", "eos")
 class Edit:
     """What is done to one run, in the order of the fields.
 
-    shift: taken off all ids except those in `spared`. first, last: tokens[first:last] are kept. end: a token behind
-    them, -1 for none. stop_reason: another one, or None.
+    shift: taken off all ids, except off a last one that is in `spared`. first, last: tokens[first:last] are kept. end:
+    a token behind them, -1 for none. stop_reason: another one, or None.
     """
 
     shift: int = 0
@@ -29,9 +29,8 @@ class Edit:
     def tokens(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
         """The tokens of a run, edited. Tokens below 0, which were left out, stay."""
         if self.shift:
-            tokens = tuple(
-                token if token < 0 or token in self.spared else max(0, token - self.shift) for token in tokens
-            )
+            moved = tuple(token if token < 0 else max(0, token - self.shift) for token in tokens)
+            tokens = (*moved[:-1], *tokens[-1:]) if tokens[-1:] and tokens[-1] in self.spared else moved
         kept = tokens[self.first : self.last]
         return (*kept, self.end) if self.end >= 0 else kept
 

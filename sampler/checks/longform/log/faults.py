@@ -152,18 +152,19 @@ def _filled(runs: Sequence[TokenRun], eos: Collection[int]) -> Fault | None:
     """Runs of one length, or few, that end in one repeated token, without EOS before it; the longest have no room."""
     ended = [run.tokens for run in runs if run.ended and run.tokens]
     lengths = {len(run.tokens) for run in runs}
-    fill = {tokens[-1] for tokens in ended if _repeats(tokens) > 1}
-    filled = [tokens for tokens in ended if tokens[-1] in fill]
-    if len(ended) < SHOWN or 3 * len(lengths) > len(runs) or len(fill) != 1 or fill & set(eos):
+    repeated = Counter(tokens[-1] for tokens in ended if _repeats(tokens) > 1)
+    if len(ended) < SHOWN or SHOWN * len(lengths) > len(runs) or not repeated:
         return None
-    if len(filled) < 2 or (len(lengths) > 1 and len(filled) < len(ended) - len(lengths)):
+    ((fill, _),) = repeated.most_common(1)
+    filled = [tokens for tokens in ended if tokens[-1] == fill]
+    whole = [tokens for tokens in ended if tokens[-1] != fill]
+    if fill in eos or len(filled) < 2 or (len(whole) > len(lengths) and len(lengths) > 1):
         return None
-    whole = Edit()
     edits = tuple(
-        Edit(last=len(run.tokens) - _repeats(run.tokens)) if run.ended and fill & set(run.tokens[-1:]) else whole
+        Edit(last=len(run.tokens) - _repeats(run.tokens)) if run.ended and run.tokens[-1:] == (fill,) else Edit()
         for run in runs
     )
-    return Fault(f"{len(filled)} runs are filled up to the same length with token {fill.pop()}", "padding", edits)
+    return Fault(f"{len(filled)} runs are filled up to the same length with token {fill}", "padding", edits)
 
 
 def _beginning(runs: Sequence[TokenRun], known: Known | None) -> Fault | None:
