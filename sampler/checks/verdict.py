@@ -50,12 +50,12 @@ ESSENTIAL: Final = frozenset(
         ("draw", "support"),
         ("draw", "frequencies"),
         *(("generate", check) for check in ("rate", "loops", "looping", "missing", "endless", "ends")),
-        *(("generate", check) for check in ("records", "seeds", "stops")),
+        *(("generate", check) for check in ("records", "seeds", "stops", "prompts")),
         *(("generate", check) for check in ("impossible", "evidence", "winners", "protocol")),
     }
 )
 """Level and check of the questions that agreement requires: stages, support, frequencies, loops, endings, scoring; of
-step runs their records, without which the other questions have no evidence."""
+step runs their records, without which the other questions have no evidence; of logs the names of their prompts."""
 
 NOT_OFFERED: Final = frozenset({"unsupported", "no_method", "refused", "no_reference"})
 """Reasons that make a question not essential: the engine does not have the feature it tests, or nobody gave a

@@ -12,6 +12,7 @@ from sampler.cli.replay import replay
 from sampler.cli.report import report
 from sampler.cli.run import run
 from sampler.cli.say import say
+from sampler.cli.tokens import tokens
 from sampler.cli.trace import trace
 from sampler.cli.weights import weights
 from sampler.version import __version__
@@ -49,6 +50,7 @@ app.command(epilog="Example: `sampler check mlx-lm --level process --json report
 app.command(epilog="Example: `sampler report runs/stochastic`")(shows_errors(report))
 app.add_typer(trace, name="trace")
 app.add_typer(weights, name="weights")
+app.add_typer(tokens, name="tokens")
 app.command(epilog="Example: `sampler plan stochastic`, or `sampler plan --texts 16 --runs 20`")(shows_errors(plan))
 app.command(epilog='Example: `sampler say "Come and see." -o see.wav`')(shows_errors(say))
 app.command("list", epilog="Example: `sampler list smoke`")(shows_errors(list_))

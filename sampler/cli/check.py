@@ -9,6 +9,7 @@ import typer
 from sampler.cli.options import (
     CheckSeed,
     Detect,
+    Fixes,
     LimitLooping,
     LimitMissing,
     Memory,
@@ -24,18 +25,18 @@ from sampler.runtime.text import SHORT, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sampler.checks.longform.absolute import RunLimits
     from sampler.checks.scoring.tolerance import Tolerance
     from sampler.engines.base import EngineInfo, Level
     from sampler.run.report import Report
     from sampler.run.scoring import Bounds
+    from sampler.run.tokens import TokenFileRun
 
 
 def check(
     engine: Annotated[
         str,
         typer.Argument(
-            help="A known engine, `package.module:factory` or `file.py:factory`; or a file of token runs (.jsonl)."
+            help="A known engine, `package.module:factory` or `file.py:factory`; or a log of token runs, - for stdin."
         ),
     ],
     against: Annotated[
@@ -62,6 +63,7 @@ def check(
     detect: Detect = 0.2,
     runs: Annotated[int | None, typer.Option("--runs", help="Of token runs, score so many at most.")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Score token runs for so long at most.")] = None,
+    fix: Fixes = None,
     precision: Annotated[
         str | None,
         typer.Option("--precision", help="Of what wrote token runs: float32, float16 or bfloat16 [default: float32]."),
@@ -70,13 +72,19 @@ def check(
     strict: Strict = False,
 ) -> int:
     """Run every check on an engine, or on the tokens that one wrote, and name the stage that is wrong."""
+    from sampler.results.store.logs.opened import is_log
+    from sampler.run.token_log import fixes_of
+    from sampler.run.tokens import TokenFileRun
+
     check_numbers(false_alarm_rate, tolerance, seed)
     run_limits = check_limits(limit_looping, limit_missing, detect)
-    if engine.endswith(".jsonl"):
+    if is_log(engine):
         bounds, allowed = _bounds(against, runs, minutes), _precision(against, precision)
-        return _check_tokens(
-            Path(engine), against, level, tolerance, json, false_alarm_rate, run_limits, bounds, allowed
-        )
+        _check_token_options(level, tolerance)
+        given = (Path(engine), against, fixes_of(fix), false_alarm_rate, run_limits, bounds, allowed)
+        return _check_tokens(TokenFileRun(*given), json)
+    if fix:
+        raise ConfigError(f"--fix {fix} without a log", hint="it puts logs of token runs right")
     _bounds(None, runs, minutes)
     _precision(None, precision)
     levels = _levels(level)
@@ -120,7 +128,9 @@ def _check_against(against: str | None, levels: "tuple[Level, ...]") -> None:
     """Raise ConfigError where an engine cannot be compared as the user wants."""
     if against is None:
         return
-    if against.endswith(".jsonl"):
+    from sampler.results.store.logs.opened import is_log
+
+    if is_log(against):
         raise ConfigError(f"--against {against} is a file of token runs", hint="compare an engine with an engine")
     if not {"predict", "generate"} & set(levels):
         hint = "engines are compared at predict and generate; process and draw have the reference"
@@ -155,32 +165,25 @@ def _precision(against: str | None, name: str | None) -> "Tolerance":
     return TOLERANCES[name]
 
 
-def _check_tokens(
-    path: Path,
-    against: str | None,
-    level: str | None,
-    tolerance: float,
-    json: Path | None,
-    rate: float,
-    limits: "RunLimits",
-    bounds: "Bounds",
-    allowed: "Tolerance",
-) -> int:
-    from sampler.results.report import conformance as check_report
-    from sampler.results.report import terminal
-    from sampler.results.report.console import plain_console
-    from sampler.run.tokens import TokenFileRun
-
+def _check_token_options(level: str | None, tolerance: float) -> None:
     if level not in (None, "generate"):
         raise ConfigError(f"--level {level} is not for token runs", hint="they are judged at level generate")
     if tolerance:
         raise ConfigError(f"--tolerance {tolerance} is not for token runs", hint="leave it out")
-    console = plain_console()
-    examination = TokenFileRun(path, against, rate, limits, bounds, allowed)
+
+
+def _check_tokens(examination: "TokenFileRun", json: Path | None) -> int:
+    from sampler.results.report import conformance as check_report
+    from sampler.results.report import terminal
+    from sampler.results.report.console import plain_console
+
+    console, path, against, rate = plain_console(), examination.path, examination.against, examination.rate
     runs, reference = examination.read()
     with check_report.written_at_the_end(json) as write:
         scored = None if examination.model is None else _named(examination.model.info)
         for line in check_report.token_header(str(path), runs, against, reference, rate, scored):
+            console.print(line)
+        for line in check_report.log_notes(examination.log.notes, examination.put_right.fixed):
             console.print(line)
         start = time.perf_counter()
         with terminal.check_progress(console) as progress:

@@ -49,6 +49,12 @@ Detect = Annotated[
 ]
 
 
+Fixes = Annotated[
+    str | None,
+    typer.Option("--fix", help="What to put right in a log: offset, padding, bos, prefix, eos, names; commas between."),
+]
+
+
 def check_limits(looping: float, missing: float, detect: float) -> "RunLimits":
     """The absolute limits of runs. Raises SamplerError for a share outside (0, 1)."""
     from sampler.checks.longform.absolute import RunLimits

@@ -5,6 +5,7 @@ from functools import cache
 from typing import NamedTuple
 
 from sampler import finch
+from sampler.checks.longform.log.prompts import Names
 from sampler.errors import TokensError
 from sampler.requests import Request, StopReason
 from sampler.results.store.tokens import TokenLine
@@ -51,10 +52,12 @@ def _request(line: TokenLine, number: int) -> Request:
     config = line.sampling
     if line.text_ids is not None:
         return Request(line.text_ids, config, 0, max(1, len(line.tokens)))
-    known = texts().get(str(line.prompt))
+    known = texts().get(str(line.prompt)) or by_text().get(str(line.prompt))
     text = line.text or (known.text if known else None)
     if text is None:
+        alike = Names([str(line.prompt)], list(texts())).respelt.values()
         hint = "scoring needs its `text` or `text_ids`, or the id of one of Finch's texts"
+        hint = f"--fix names takes it for {next(iter(alike))!r}" if alike else hint
         raise TokensError(f"line {number}: the text of prompt {line.prompt!r} is unknown", hint=hint)
     language = line.language or (known.language if known and line.text is None else "en")
     return Request(text, config, 0, max(1, len(line.tokens)), language=language)
@@ -64,3 +67,9 @@ def _request(line: TokenLine, number: int) -> Request:
 def texts() -> dict[str, finch.Prompt]:
     """Finch's texts by id."""
     return {prompt.id: prompt for group in ("sentences", "paragraphs", "long") for prompt in finch.prompts(group)}
+
+
+@cache
+def by_text() -> dict[str, finch.Prompt]:
+    """The same by what is spoken."""
+    return {prompt.text: prompt for prompt in texts().values()}

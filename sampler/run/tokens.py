@@ -1,7 +1,7 @@
 """`sampler check TOKENS.jsonl`: judge an engine by a file of token runs."""
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -10,19 +10,27 @@ from pathlib import Path
 from sampler.checks.conformance.diagnosis.order import Cause
 from sampler.checks.longform.absolute import USUAL, RunLimits, within_limits
 from sampler.checks.longform.distinct import distinct
+from sampler.checks.longform.log.by_runs import ByRuns
+from sampler.checks.longform.log.edits import FIXES
+from sampler.checks.longform.log.faults import Known
+from sampler.checks.longform.log.prompts import Names
 from sampler.checks.longform.questions import ABSOLUTE_CASES, ABSOLUTE_WEIGHTS, QUESTIONS, WEIGHTS, two_sided
-from sampler.checks.longform.runs import TokenRun, TwoSides
+from sampler.checks.longform.runs import TokenRun, TwoSides, by_text
 from sampler.checks.longform.severity import frequencies_apart
 from sampler.checks.longform.stopping import ends
 from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo
 from sampler.results.store.folder import settle
+from sampler.results.store.logs.opened import is_log
+from sampler.results.store.logs.reading import Log, read_log
 from sampler.results.store.reference_runs import as_kept, shipped_runs
-from sampler.results.store.tokens import TokenLine, read_lines, read_token_runs, run_of
+from sampler.results.store.tokens import TokenLine, run_of
+from sampler.run.by_model import ByModel
 from sampler.run.report import DEFAULT_RATE, OnVerdict, Report
 from sampler.run.scoring import NO_BOUNDS, Bounds, Model, Scoring, is_model, reference_model
-from sampler.run.spoken import missing, spoken
+from sampler.run.spoken import missing, spoken, texts
+from sampler.run.token_log import KNOWN_FIXES, NAMES, ByWord, PutRight, put_right, renamed
 from sampler.statistics.budget import Budget
 
 NO_REFERENCE = "no reference runs: give some with --against (docs/tokens.md explains how to generate them)"
@@ -42,21 +50,55 @@ class TokenFileRun:
 
     against: a TOKENS.jsonl, or shipped reference runs: `longform/base` for those of a cell, whose texts have the names
     of Finch's prompts, `longform` for a tokens.jsonl of `sampler run longform`; or a model that scores the tokens: a
-    folder of weights, or an engine. bounds: of scoring. tolerance: the precision class of the engine that wrote them.
+    folder of weights, or an engine. fix: what is put right first (`token_log`). bounds: of scoring. tolerance: the
+    precision class of the engine that wrote them.
     """
 
     path: Path
     against: str | None = None
+    fix: frozenset[str] = frozenset()
     rate: float = DEFAULT_RATE
     limits: RunLimits = USUAL
     bounds: Bounds = NO_BOUNDS
     tolerance: Tolerance = SINGLE
 
     @cached_property
-    def lines(self) -> list[TokenLine]:
-        """The lines of the file. Raises TokensError for the first error."""
+    def log(self) -> Log:
+        """The file as it is. Raises TokensError for the first error."""
         settle(self.path.parent)
-        return read_lines(self.path, gaps=self.against is None or is_model(self.against))
+        return read_log(str(self.path), gaps=self.against is None or is_model(self.against))
+
+    @cached_property
+    def reference(self) -> Sequence[TokenRun]:
+        """The runs that the log is compared with. Raises TokensError for the first error."""
+        if self.against is None or self.model is not None:
+            return ()
+        if is_log(self.against):
+            return [run_of(line) for line in read_log(self.against).lines]
+        return shipped_runs(self.against)
+
+    @cached_property
+    def put_right(self) -> PutRight:
+        """The log, as far as it was to be put right. Raises TokensError as `log` and `reference` do."""
+        lines, said = self.log.lines, ""
+        if NAMES in self.fix and self.against is not None:
+            theirs = texts() if self.model else {run.text: run for run in self.reference}
+            lines, said = renamed(lines, Names(_prompts(lines), list(theirs)))
+        found = put_right(lines, self._known(lines), self.fix)
+        return replace(found, fixed=(*([said] if said else []), *found.fixed))
+
+    def _known(self, lines: Sequence[TokenLine]) -> Known | None:
+        fixes = [fix for fix in FIXES if fix in self.fix]
+        if self.model is not None:
+            return ByModel(self.model, spoken(lines), self.tolerance, fixes)
+        if self.reference:
+            return ByRuns(self.reference, asked=fixes)
+        return ByWord(fixes) if fixes else None
+
+    @property
+    def lines(self) -> Sequence[TokenLine]:
+        """The lines of the file, after all fixes. Raises TokensError for the first error."""
+        return self.put_right.lines
 
     @cached_property
     def model(self) -> Model | None:
@@ -66,21 +108,18 @@ class TokenFileRun:
     def read(self) -> tuple[list[TokenRun], list[TokenRun]]:
         """The runs of both sides. Raises TokensError for the first error in either."""
         runs = [run_of(line) for line in self.lines]
-        if self.against is None or self.model is not None:
-            return runs, []
-        if self.against.endswith(".jsonl"):
-            return runs, read_token_runs(Path(self.against))
-        return [as_kept(run) for run in runs], shipped_runs(self.against)
+        is_shipped = self.reference and not is_log(self.against or "")
+        return [as_kept(run) for run in runs] if is_shipped else runs, list(self.reference)
 
     def run(
         self, runs: Sequence[TokenRun], reference: Sequence[TokenRun], on_verdict: OnVerdict = lambda verdict: None
     ) -> Report:
         """Run every check; on_verdict gets each answer."""
         verdicts = []
-        for name, finding in findings(runs, reference, self.rate, self.limits, self._scored if self.model else None):
+        for name, finding in self._findings(runs, reference):
             verdicts.append(finding.verdict(CaseId.parse(name), self.reproduce).doubted(self.rate))
             on_verdict(verdicts[-1])
-        info = EngineInfo(name=str(self.path), version=sha256(self.path.read_bytes()).hexdigest()[:12])
+        info = EngineInfo(name=str(self.path), version=sha256(self.log.content).hexdigest()[:12])
         return Report(
             info,
             self.rate,
@@ -88,6 +127,17 @@ class TokenFileRun:
             tuple(with_severity(diagnosis(verdicts), runs, reference)),
             against=self.against,
         )
+
+    def _findings(self, runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Findings:
+        """That the log has to be put right, and nothing else; or every question."""
+        if self.put_right.left:
+            yield from ((f"tokens/log/{name}", finding) for name, finding in self.put_right.findings.items())
+            return
+        names = Names(_prompts(self.lines), list(by_text(reference))).finding() if reference else None
+        if names is not None:
+            yield "tokens/log/prompts", names
+        scored = (self._scored, self.model.info.eos_ids) if self.model else (None, ())
+        yield from findings(runs, reference, self.rate, self.limits, *scored)
 
     def _scored(self, alpha: float) -> Mapping[str, Finding]:
         assert self.model is not None  # noqa: S101 - asked with a model alone
@@ -100,11 +150,18 @@ class TokenFileRun:
         parts = ["sampler", "check", str(self.path)]
         if self.against:
             parts += ["--against", self.against]
+        if self.fix:
+            parts += ["--fix", ",".join(fix for fix in KNOWN_FIXES if fix in self.fix)]
         if self.tolerance is not SINGLE:
             parts += ["--precision", self.tolerance.name]
         if self.rate != DEFAULT_RATE:
             parts += ["--false-alarm-rate", str(self.rate)]
         return shlex.join([*parts, *self.limits.options, *self.bounds.options])
+
+
+def _prompts(lines: Sequence[TokenLine]) -> list[str]:
+    """The names of the prompts, each once."""
+    return list(dict.fromkeys(line.group for line in lines))
 
 
 def findings(
@@ -113,16 +170,17 @@ def findings(
     rate: float = DEFAULT_RATE,
     limits: RunLimits = USUAL,
     scored: Callable[[float], Mapping[str, Finding]] | None = None,
+    eos_ids: Collection[int] = (),
 ) -> Findings:
     """Every question with its name, `tokens/cell/check`. reference: empty if there is none.
 
-    scored: the answers of scoring under a model at an alpha; None: there is no model.
+    scored: the answers of scoring under a model at an alpha; None: there is no model. eos_ids: those of the model.
     """
     weights = {**WEIGHTS, **ABSOLUTE_WEIGHTS}
     alphas = Budget(rate).split(weights if scored is None else {**weights, "scoring": SCORING_WEIGHT})
     if scored is not None:
         yield from ((f"tokens/scoring/{name}", finding) for name, finding in scored(alphas["scoring"]).items())
-    yield "tokens/stopping/ends", ends(runs, reference)
+    yield "tokens/stopping/ends", ends(runs, reference, eos_ids)
     absolute = within_limits(runs, limits, alphas)
     yield from ((f"tokens/{ABSOLUTE_CASES[name]}", finding) for name, finding in absolute.items())
     answers = two_sided(TwoSides.of(runs, reference), alphas) if reference else _alone(runs, alphas)

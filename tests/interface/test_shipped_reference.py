@@ -85,15 +85,24 @@ def port():
     return list(zip(ids, session.answers(case, session.requests(case), lambda tokens, finished: None), strict=True))
 
 
-@pytest.mark.parametrize(("cut", "outcome", "code"), [(False, "agrees", 0), (True, "disagrees", 1)])
-def test_a_port_is_put_beside_runs_that_ship(tmp_path, port, cut, outcome, code):
+@pytest.mark.parametrize(
+    ("cut", "led", "fix", "outcome", "code"),
+    [
+        (False, (), (), "agrees", 0),
+        (True, (), (), "disagrees", 1),
+        (False, (2048, 7, 1955, 88), (), "inconclusive", 3),
+        (False, (2048, 7, 1955, 88), ("--fix", "prefix"), "agrees", 0),
+        (True, (2048, 7, 1955, 88), ("--fix", "prefix"), "disagrees", 1),
+    ],
+)
+def test_a_port_is_put_beside_runs_that_ship(tmp_path, port, cut, led, fix, outcome, code):
     lines = []
     for text, run in port:
         tokens = run.tokens[: len(run.tokens) * 2 // 3] if cut else run.tokens
         reason = "length" if cut else run.stop_reason
-        lines.append(json.dumps({"prompt": text, "tokens": list(tokens), "stop_reason": reason}))
+        lines.append(json.dumps({"prompt": text, "tokens": [*led, *tokens], "stop_reason": reason}))
     path = tmp_path / "port.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
-    result = sampler("check", path, "--against", "sentences/base", "--detect", "0.4")
+    result = sampler("check", path, "--against", "sentences/base", "--detect", "0.4", *fix)
     assert result.returncode == code, result.stdout + result.stderr
     assert f"{path} {outcome}" in result.stdout

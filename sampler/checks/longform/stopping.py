@@ -5,7 +5,7 @@ Runs are compared with reference runs, text by text: early and late ends by boun
 has no end and is no success, however long the cap.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,18 @@ MOST_END_TOKENS = 8
 MISSING = "EOS is missing from the runs"
 
 
-def ends(runs: Sequence[TokenRun], reference: Sequence[TokenRun]) -> Finding:
-    """Runs that claim to have ended have EOS last, and no other run has one. EOS is the reference's last token."""
-    eos = end_tokens(reference or runs)
+def ends(runs: Sequence[TokenRun], reference: Sequence[TokenRun], eos_ids: Collection[int] = ()) -> Finding:
+    """Runs that claim to have ended have EOS last, and no other run has one.
+
+    EOS is one of `eos_ids`, where a model says so; else the last token of the reference, or the usual one of the runs.
+    """
+    eos = {token: count for token, count in end_tokens(reference or runs).items() if not eos_ids or token in eos_ids}
     said = sum(run.ended for run in reference or runs)
     total = len(runs)
-    if not eos or sum(eos.values()) < 0.9 * said or len(eos) > MOST_END_TOKENS:
+    by_chance = (
+        not reference and 2 * max(eos.values(), default=0) < said
+    )  # runs end in many tokens, of which none is EOS
+    if not eos or by_chance or sum(eos.values()) < 0.9 * said or len(eos) > MOST_END_TOKENS:
         whose = "reference runs" if reference else "runs"
         why = f"{said} of {len(reference or runs)} {whose} say that they ended, with no token in common that may be EOS"
         if said and not reference:

@@ -69,6 +69,13 @@ def token_header(
         yield f"left out, because only one of the files has them: {len(others)} texts, {shown_texts(others)}"
 
 
+def log_notes(translated: str, fixed: Sequence[str]) -> Iterator[str]:
+    """How a log was read, and what was put right."""
+    if translated:
+        yield f"not quite TOKENS.jsonl: {visible(translated, LONG)}"
+    yield from (visible(text, LONG) for text in fixed)
+
+
 def _amount(runs: Sequence[TokenRun]) -> str:
     tokens = sum(len(run.tokens) for run in runs)
     return f"{len(runs):,} runs of {len({run.text for run in runs}):,} texts, {tokens:,} tokens"

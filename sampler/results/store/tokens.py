@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,7 +95,10 @@ class TokenLine(BaseModel):
 
     def __str__(self) -> str:
         """The line itself, without unset values."""
-        return json.dumps(self.model_dump(exclude_unset=True), separators=(",", ":")) + "\n"
+        data = self.model_dump(exclude_unset=True)
+        if min(self.tokens, default=0) < 0:
+            data["tokens"] = [None if token < 0 else token for token in self.tokens]
+        return json.dumps(data, separators=(",", ":")) + "\n"
 
 
 def read_token_runs(path: Path) -> list[TokenRun]:
@@ -113,7 +116,12 @@ def read_lines(path: Path, *, gaps: bool = False) -> list[TokenLine]:
     lines = [(number, line) for number, line in enumerate(source.text().split("\n"), 1) if line.strip()]
     if not lines:
         raise source.refuse("has no lines", f"one run a line; {HINT}", join=" ")
-    parsed = [(number, _parsed(source, number, line)) for number, line in lines]
+    return checked_lines(source, ((number, parse(source, line, number)) for number, line in lines), gaps=gaps)
+
+
+def checked_lines(source: Source, lines: Iterable[tuple[int, Any]], *, gaps: bool = False) -> list[TokenLine]:
+    """Runs with their numbers, checked. Raises TokensError as `read_lines` does."""
+    parsed = [(number, _checked(source, number, data)) for number, data in lines]
     _check_together(source, parsed)
     for number, line in parsed:
         if not gaps and min(line.tokens, default=0) < 0:
@@ -123,8 +131,7 @@ def read_lines(path: Path, *, gaps: bool = False) -> list[TokenLine]:
     return [line for _, line in parsed]
 
 
-def _parsed(source: Source, number: int, line: str) -> TokenLine:
-    data = parse(source, line, number)
+def _checked(source: Source, number: int, data: Any) -> TokenLine:
     if not isinstance(data, dict):
         raise source.refuse(f"is no object: {short(data)}", f"one run a line; {HINT}", number, join=" ")
     try:
@@ -259,7 +266,7 @@ def _lines(path: Path, runs: Sequence[TokenRun]) -> Iterator[str]:
         if run.expected is not None:
             data["expected_length"] = run.expected
         line = json.dumps(data)
-        written.append((number, _parsed(source, number, line)))
+        written.append((number, _checked(source, number, parse(source, line, number))))
         yield line
     if not written:
         raise source.refuse("would have no lines", "give at least one run", join=" ")

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -46,20 +46,24 @@ def read_json(source: Source) -> JsonDocument:
     return JsonDocument(source, text, parse(source, text), line_of)
 
 
-def parse(source: Source, text: str, line: int | None = None) -> Any:
-    """JSON of a text. line: of the file, if the text is one line of it. Raises the source's error."""
+def parse(source: Source, text: str, line: int | None = None, *, infinities: bool = False) -> Any:
+    """JSON of a text. line: of the file, if the text is one line of it. Raises the source's error.
+
+    infinities: whether Infinity and -Infinity, which Python writes, are taken for numbers.
+    """
     problem = None
     if text.count("[") + text.count("{") > DEEPEST or SUSPECT.search(text):
-        problem = first_problem(text)
+        problem = first_problem(text, infinities=infinities)
     if problem is None:
+        constant = _infinity if infinities else _refuse
         try:
-            return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+            return json.loads(text, object_pairs_hook=_once, parse_constant=constant)
         except json.JSONDecodeError as error:
             raise source.refuse(
                 f"is no JSON: {error.msg} at column {error.colno}", line=line or error.lineno, join=" "
             ) from error
         except Suspicious:
-            problem = first_problem(text)
+            problem = first_problem(text, infinities=infinities)
     if problem is None:  # a text that ends within the suspicious part
         raise source.refuse("is no JSON", line=line, join=" ")
     raise source.refuse(problem.complaint, problem.hint, line or problem.line)
@@ -72,8 +76,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse(name: str) -> None:
+def _refuse(name: str) -> NoReturn:
     raise Suspicious(name)
+
+
+def _infinity(name: str) -> float:
+    return _refuse(name) if name == "NaN" else float(name)
 
 
 class Value(NamedTuple):
@@ -130,9 +138,11 @@ def _text(string: str) -> str:
         return string[1:-1]
 
 
-def first_problem(text: str) -> Problem | None:
+def first_problem(text: str, *, infinities: bool = False) -> Problem | None:
     """The first thing in a text that no reader may take."""
     for value in values(text):
+        if infinities and value.text in ("Infinity", "-Infinity"):
+            continue
         if (found := _problem(value)) is not None:
             return Problem(*found, text.count("\n", 0, value.start) + 1)
     return None

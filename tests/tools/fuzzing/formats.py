@@ -257,6 +257,7 @@ SPEAK = ("--max-new-tokens", "3", "--out", "out.svg")
 TRACE = (("trace", "attention", "hide", "--weights", "weights", *SPEAK),)
 TRACE_TURBO = (("trace", "attention", "harbour", "--weights", "turbo", "--cfg-weight", "0", *SPEAK),)
 JSON, LINES = (*TEXT, *[mutations.json_changed] * 6), (*TEXT, *[mutations.json_line_changed] * 6)
+LOGS = tuple(map(mutations.of_a_log, LINES))
 TENSORS, TOML = (*BINARY, *[mutations.tensors_changed] * 6), (*TEXT, *[mutations.toml_changed] * 6)
 WEIGHTS, CONFIG, TOKENIZER, VOICE = at("weights", *OWN_FILES)
 
@@ -267,8 +268,8 @@ FORMATS: tuple[Format, ...] = (
     Format("attention", "run/attention.safetensors", REPORT, write_run, TENSORS, fit_run, is_optional=True),
     Format("scoring", "run/scoring.json", REPORT, write_run, JSON, fit_run, is_optional=True),
     Format("crash file", "crash.json", (("replay", "crash.json"),), write_crash, JSON),
-    Format("token runs", "runs.jsonl", CHECK, write_tokens, LINES),
-    Format("reference token runs", "others.jsonl", CHECK[1:], write_tokens, LINES),
+    Format("token runs", "runs.jsonl", CHECK, write_tokens, LOGS),
+    Format("reference token runs", "others.jsonl", CHECK[1:], write_tokens, LOGS),
     Format("config.json", CONFIG, TRACE, write_weights, JSON),
     Format("weights", WEIGHTS, TRACE, write_weights, TENSORS),
     Format("tokenizer.json", TOKENIZER, TRACE, write_weights, JSON),

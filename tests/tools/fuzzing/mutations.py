@@ -3,9 +3,10 @@
 import json
 import os
 import random
+import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,20 @@ def json_line_changed(content: bytes, rng: random.Random) -> Spoiled:
     lines[place] = written(found.tree)
     text = "\n".join(lines) + "\n"
     return Spoiled(text.encode(), found.label, found.key, place + 1, refused=found.refused)
+
+
+LOG_TAKES = re.compile(r"in utf-(16|32)|(logprobs|margin) = -?Infinity$")
+"""Labels of what logs may hold, though no other file may: other encodings, infinities as Python writes them."""
+
+
+def of_a_log(mutation: Mutation) -> Mutation:
+    """The same for a log, of which more is taken."""
+
+    def spoil(content: bytes, rng: random.Random) -> Spoiled:
+        spoiled = mutation(content, rng)
+        return replace(spoiled, refused=spoiled.refused and not LOG_TAKES.match(spoiled.label))
+
+    return spoil
 
 
 TOML_VALUES = (

@@ -1,0 +1,48 @@
+"""The commands `sampler tokens ...`: files of token runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sampler.cli.errors import shows_errors
+from sampler.cli.options import Fixes
+from sampler.results.report.console import plain_console
+from sampler.runtime.text import LONG, visible
+
+tokens = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Work on logs of token runs.")
+
+
+@tokens.callback()
+def group() -> None:
+    """Work on logs of token runs."""
+
+
+@tokens.command(epilog="Example: `sampler tokens convert server.log -o port.jsonl --fix bos --against core`")
+@shows_errors
+def convert(
+    log: Annotated[str, typer.Argument(help="A log: JSON in any form, answers of servers, - for standard input.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The TOKENS.jsonl to write.")],
+    fix: Fixes = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="What says how runs begin and end: reference runs, or a model, as for `check`."),
+    ] = None,
+) -> int:
+    """Read a log, say what was translated, and write it as TOKENS.jsonl."""
+    from sampler.results.report.conformance import log_notes
+    from sampler.results.store.logs.reading import write_lines
+    from sampler.run.token_log import fixes_of
+    from sampler.run.tokens import TokenFileRun
+
+    console = plain_console()
+    run = TokenFileRun(Path(log), against, fixes_of(fix))
+    write_lines(out, run.lines)
+    for line in log_notes(run.log.notes, run.put_right.fixed):
+        console.print(line)
+    for fault in run.put_right.left:
+        console.print(visible(fault.sentence, LONG))
+    count, texts = len(run.lines), len({line.group for line in run.lines})
+    console.print(f"{count:,} runs of {texts:,} texts, {sum(len(line.tokens) for line in run.lines):,} tokens")
+    console.print(f"written to {out}")
+    return 0

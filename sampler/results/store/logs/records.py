@@ -1,0 +1,136 @@
+"""The JSON objects of a text: one a line, one after the other, in a list, or behind what a logger writes."""
+
+import json
+import re
+from dataclasses import replace
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from sampler.errors import SamplerError
+from sampler.results.store.logs.opened import RUN, WRITE
+from sampler.runtime.reading.json_text import parse
+from sampler.runtime.reading.source import Source, short
+
+DECODER: Final = json.JSONDecoder()
+BETWEEN: Final = re.compile(r"[\s,]*")
+STREAM_END: Final = "data: [DONE]"
+
+BRACES: Final = 20
+"""Braces of a line, each of which may begin its JSON."""
+
+TABLE: Final = f"for r in csv.DictReader(file): print(json.dumps({RUN}))"
+PYTHON: Final = re.compile(r"^[\[{(]+\s*'")
+IDS: Final = re.compile(r"^[\d\s,;]+$")
+TEXTS: Final = (
+    (re.compile(r"^\s*<(!doctype|html|\?xml)", re.IGNORECASE), "is a page of HTML or XML", WRITE),
+    (IDS, "has ids alone, without prompts", WRITE),
+    (
+        re.compile(r"^[^{\[\n]*,[^{\n]*(\n|$)"),
+        "is a table (CSV)",
+        TABLE,
+    ),
+    (re.compile(r"^[^{\[\n]*\t"), "is a table (TSV)", TABLE),
+)
+"""What a text without JSON may be, and what to do."""
+
+
+class Record(NamedTuple):
+    """An object of a log. number: of its line, or its place in a list, from 1."""
+
+    number: int
+    data: dict[str, Any]
+
+
+class Records(NamedTuple):
+    """The objects of a log. source: whose unit says what their numbers count. notes: how they were found."""
+
+    source: Source
+    objects: list[Record]
+    notes: list[str]
+
+
+def records_of(source: Source, text: str) -> Records:
+    """All objects of a text. Raises TokensError with what the text is."""
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise source.refuse("has no lines", "one run a line; docs/tokens.md has an example", join=" ")
+    start = lines[0][1].strip()
+    if PYTHON.match(start):
+        raise source.refuse("is Python's repr, not JSON", WRITE, join=" ")
+    if start[0] == "{" and _ends(start) == len(start):
+        return Records(source, [_object(source, number, line) for number, line in lines], [])
+    if start[0] in "[{" and (pieces := _pieces(text)):
+        return _whole(replace(source, unit="run"), text, pieces)
+    found = [(number, line, _place(line)) for number, line in lines]
+    behind = [(number, line[at:]) for number, line, at in found if at is not None]
+    if start[0] == "{" or (start[0] == "[" and not behind):
+        if len(start) > 2:
+            return Records(source, [_object(source, number, line) for number, line in lines], [])
+        parse(source, text, infinities=True)
+    if not behind:
+        raise _without_json(source, text)
+    left = len(lines) - len(behind) - sum(line.strip() == STREAM_END for _, line in lines)
+    note = "left out what stands before the JSON of a line" + (f", and {left} lines without JSON" if left else "")
+    return Records(source, [_object(source, number, line) for number, line in behind], [note])
+
+
+def _ends(text: str, start: int = 0) -> int | None:
+    """Where the JSON value that begins at a place ends; None if there is none."""
+    try:
+        return DECODER.raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _place(line: str) -> int | None:
+    """Where the object at the end of a line begins."""
+    for found in islice(re.finditer(r"\{", line), BRACES):
+        end = _ends(line, found.start())
+        if end is not None:
+            return None if line[end:].strip() else found.start()
+    return None
+
+
+def _object(source: Source, number: int, text: str) -> Record:
+    data = parse(source, text, number, infinities=True)
+    if not isinstance(data, dict):
+        what = "is a list, not a run" if isinstance(data, list) else "is no object"
+        raise source.refuse(f"{what}: {short(data)}", WRITE, number, join=" ")
+    return Record(number, data)
+
+
+def _pieces(text: str, start: int = 0, closing: str = "") -> list[tuple[int, int]]:
+    """Begin and end of the values from a place on, up to the end or a closing bracket; none if it is no JSON."""
+    found: list[tuple[int, int]] = []
+    at = start
+    while True:
+        space = BETWEEN.match(text, at)
+        at = space.end() if space else at
+        if text[at : at + 1] == closing:
+            return found
+        end = _ends(text, at)
+        if end is None:
+            return []
+        found.append((at, end))
+        at = end
+
+
+def _whole(source: Source, text: str, pieces: list[tuple[int, int]]) -> Records:
+    """Objects one after the other, or in one list."""
+    start, _ = pieces[0]
+    if text[start] == "[" and len(pieces) == 1:
+        pieces = _pieces(text, start + 1, "]")
+        if not pieces:
+            raise source.refuse("is an empty list", WRITE, join=" ")
+        first = text[slice(*pieces[0])]
+        if first[0] != "{":
+            what = "lists" if first[0] == "[" else "ids" if first.isdigit() else "values"
+            raise source.refuse(f"is a list of {what}, without prompts", WRITE, join=" ")
+    return Records(source, [_object(source, place, text[slice(*piece)]) for place, piece in enumerate(pieces, 1)], [])
+
+
+def _without_json(source: Source, text: str) -> SamplerError:
+    """What a text is that has no object."""
+    head = text[:2000]
+    what, remedy = next(((what, do) for form, what, do in TEXTS if form.search(head)), ("has no JSON", WRITE))
+    return source.refuse(what, remedy, join=" ")
