@@ -79,7 +79,7 @@ class Cells:
     def generate_block(self, cases: Sequence[Case], on_step: OnStep) -> None:
         """Generate the missing cells of a block at once, if the engine gives equal bits in any batch."""
         waiting = [case for case in cases if case.cell not in self.made]
-        if len(waiting) > 1 and is_bitwise(self.session.engine):
+        if waiting and is_bitwise(self.session.engine):
             self.made |= self._together(waiting, on_step)
 
     def runs_of(self, case: Case, on_step: OnStep) -> CellRuns:

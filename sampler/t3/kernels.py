@@ -2,8 +2,9 @@
 
 MLX's CPU backend computes two small products of one query row for each row and head, on one thread, at a fraction of
 the memory's speed. Here each row reads its keys and values once, in memory order: in stretches as long as possible,
-since each new stretch begins at a third of the speed. A row's result depends only on that row: not on its slot, the
-other rows or the threads.
+since each new stretch begins at a third of the speed. What rows have in common is read once for several of them. A
+row's result depends only on that row: not on its slot, the other rows or the threads. fastmath may assume that there is
+no NaN; if there is one, the residual passes it on.
 """
 
 from functools import partial
@@ -21,7 +22,7 @@ BLOCK = 8
 """Channels, or positions, added to a sum at once: the sum is read and written this many times less often."""
 
 QUERIES = 8
-"""Positions of one sequence that are scored together."""
+"""Positions of one sequence, or rows that begin alike, that are scored together."""
 
 LOWEST = np.float32(-87.0)
 """exp of less is nearly 0 in float32: 1.6e-38 is the smallest result here."""
@@ -134,60 +135,66 @@ def _turn_at(row, cosine, sine, place, turned):  # type: ignore[no-untyped-def] 
 
 
 @partial(machine_code, fastmath=True)
-def attend(  # type: ignore[no-untyped-def] # noqa: ANN201
+def attend(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
     joint: NDArray[np.float32],
     cosine: NDArray[np.float32],
     sine: NDArray[np.float32],
     keys: NDArray[np.float32],
     values: NDArray[np.float32],
     lengths: NDArray[np.int64],
-    first: int,
-    last: int,
+    order: NDArray[np.int64],
     mixed: NDArray[np.float32],
     wanted: NDArray[np.int64],
     rows_per_slot: int,
     kept: NDArray[np.float32],
 ):
-    """Write the new keys and values of rows `first` to `last` and attend to all positions of each row.
+    """Write the new keys and values of rows and attend to all positions of each of them.
 
     joint: queries, keys and values of N rows, (N, 3, heads, head_size). cosine, sine: of the new positions, (N,
-    head_size). keys: (N, tiles, heads, head_size, TILE); values: (N, tiles, heads, TILE, head_size); both are written,
-    and read in memory order. lengths: (N,), positions before the new one, -1 for an idle row, which gets zeros. mixed:
-    result, (N, heads, head_size). wanted: heads whose attention is kept for the first row of each slot, in kept (N /
-    rows_per_slot, wanted, capacity). fastmath may assume that there is no NaN; if there is one, the residual passes it
-    on.
+    head_size). keys: (N, tiles, heads, head_size, TILE); values: (N, tiles, heads, TILE, head_size). lengths: (N,),
+    positions before the new one, -1 for an idle row, which gets zeros. order: the rows, each with that where its first
+    tiles, which are equal, are read, and their number, (rows, 3). mixed: result, (N, heads, head_size). wanted: heads
+    whose attention is kept for the first row of each slot, in kept (N / rows_per_slot, wanted, capacity).
     """
     heads, size, capacity = values.shape[2], values.shape[4], values.shape[1] * TILE
-    queries, scores = np.empty((heads, size), np.float32), np.empty((heads, capacity), np.float32)
+    queries, scores = np.empty((QUERIES, heads, size), np.float32), np.empty((QUERIES, heads, capacity), np.float32)
     bits, key = np.empty(capacity, np.int32), np.empty(size, np.float32)
-    scale = _float32(1.0 / np.sqrt(size))
-    for row in range(first, last):
-        mixed[row] = _float32(0.0)
-        if lengths[row] < 0:
-            continue
-        place, length = lengths[row], lengths[row] + 1
-        tiles = (length + TILE - 1) // TILE
-        for head in range(heads):
-            _turn(joint[row, 0, head], cosine[row], sine[row], queries[head])
-            _turn(joint[row, 1, head], cosine[row], sine[row], key)
-            for channel in range(size):
-                queries[head, channel] *= scale
-                keys[row, place // TILE, head, channel, place % TILE] = key[channel]
-                values[row, place // TILE, head, place % TILE, channel] = joint[row, 2, head, channel]
-        for tile in range(tiles):
-            for head in range(heads):
-                _score(queries[head], keys[row, tile, head], scores[head, tile * TILE : (tile + 1) * TILE])
-        for head in range(heads):
-            share = _float32(1.0) / _softmax(scores[head], bits, length)
-            for position in range(length):
-                scores[head, position] *= share
-        for tile in range(tiles):
-            count = min(TILE, length - tile * TILE)
-            for head in range(heads):
-                _mix(scores[head, tile * TILE : (tile + 1) * TILE], values[row, tile, head], count, mixed[row, head])
-        if row % rows_per_slot == 0:
-            for index in range(wanted.size):
-                kept[row // rows_per_slot, index, :length] = scores[wanted[index], :length]
+    scale, ends, begin = _float32(1.0 / np.sqrt(size)), np.empty(QUERIES + 1, np.int64), 0
+    while begin < len(order):
+        many, ends[0] = 1, order[begin, 2]
+        while many < QUERIES and begin + many < len(order) and order[begin + many, 1] == order[begin, 1]:
+            many += 1
+        for at in range(many):
+            row, place = order[begin + at, 0], lengths[order[begin + at, 0]]
+            mixed[row], ends[at + 1] = _float32(0.0), (place + TILE) // TILE
+            for head in range(heads if place >= 0 else 0):
+                _turn(joint[row, 0, head], cosine[row], sine[row], queries[at, head])
+                _turn(joint[row, 1, head], cosine[row], sine[row], key)
+                for channel in range(size):
+                    queries[at, head, channel] *= scale
+                    keys[row, place // TILE, head, channel, place % TILE] = key[channel]
+                    values[row, place // TILE, head, place % TILE, channel] = joint[row, 2, head, channel]
+        for part in range(many + 1):  # the tiles that all these rows share, then those of each row
+            for tile in range(ends[0] if part else 0, ends[part]):
+                for head in range(heads):
+                    for at in range(part - 1 if part else 0, part or many):
+                        row, here = order[begin + at, 0 if part else 1], slice(tile * TILE, (tile + 1) * TILE)
+                        _score(queries[at, head], keys[row, tile, head], scores[at, head, here])
+        for at in range(many):
+            row, length = order[begin + at, 0], lengths[order[begin + at, 0]] + 1
+            for head in range(heads if length else 0):
+                share = _float32(1.0) / _softmax(scores[at, head], bits, length)
+                scores[at, head, :length] *= share
+            for index in range(0 if row % rows_per_slot else wanted.size):
+                kept[row // rows_per_slot, index, :length] = scores[at, wanted[index], :length]
+        for part in range(many + 1):
+            for tile in range(ends[0] if part else 0, ends[part]):
+                for head in range(heads):
+                    for at in range(part - 1 if part else 0, part or many):
+                        own, here = order[begin + at, 0], slice(tile * TILE, (tile + 1) * TILE)
+                        row, count = order[begin + at, 0 if part else 1], min(TILE, lengths[own] + 1 - tile * TILE)
+                        _mix(scores[at, head, here], values[row, tile, head], count, mixed[own, head])
+        begin += many
 
 
 @partial(machine_code, fastmath=True)
@@ -255,10 +262,7 @@ def attend_causally(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
 def gate_rows(  # type: ignore[no-untyped-def] # noqa: ANN201
     joint: NDArray[np.float32], first: int, last: int, gated: NDArray[np.float32]
 ):
-    """SiLU of the first half times the second half of rows `first` to `last`: joint (N, 2I), gated (N, I).
-
-    fastmath may assume that there is no NaN; if there is one, the residual passes it on.
-    """
+    """SiLU of the first half times the second half of rows `first` to `last`: joint (N, 2I), gated (N, I)."""
     size = gated.shape[1]
     scaled, bits = np.empty(size, np.float32), np.empty(size, np.int32)
     powers = bits.view(np.float32)

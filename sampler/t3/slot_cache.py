@@ -21,6 +21,9 @@ FIRST = 256
 class SlotCache:
     """Up to `capacity` positions of every slot, in float32; it starts small and doubles when it is full.
 
+    Slots that were filled with the same prefix have a copy each, and a step reads its full tiles from one of them while
+    they are in a processor's cache.
+
     rows_per_slot: 2 with guidance (conditional, unconditional), else 1. threads: they share the rows of a step; each
     row is computed by one of them, so results do not depend on their number.
     """
@@ -32,6 +35,8 @@ class SlotCache:
         self._keys = [np.zeros((rows, 0, heads, size, TILE), np.float32) for _ in range(config.num_layers)]
         self._values = [np.zeros((rows, 0, heads, TILE, size), np.float32) for _ in range(config.num_layers)]
         self._lengths = np.full(rows, IDLE)
+        self._prefixes: list[KeyValueCache | None] = [None] * slots
+        self._order = self._alike()
         self._mixed = np.zeros((rows, heads, size), np.float32)
         self._straight = np.ones((rows, size), np.float32), np.zeros((rows, size), np.float32)
         self._threads = threads
@@ -47,9 +52,11 @@ class SlotCache:
             self._keys[layer][own, :tiles] = _in_tiles(keys, tiles).swapaxes(3, 4)
             self._values[layer][own, :tiles] = _in_tiles(values, tiles)
         self._lengths[own] = prefix.length
+        self._prefixes[slot], self._order = prefix, self._alike()
 
     def release(self, slot: int) -> None:
         self._lengths[slot * self.rows_per_slot : (slot + 1) * self.rows_per_slot] = IDLE
+        self._prefixes[slot], self._order = None, self._alike()
 
     def begin(self) -> NDArray[np.int64]:
         """Make room for one position of each sequence; see `DecodeCache`. Raises TextError if one is full."""
@@ -71,7 +78,7 @@ class SlotCache:
 
         def work(first: int, last: int) -> None:
             attend(
-                apart, cosine, sine, keys, values, self._lengths, first, last, self._mixed, wanted,
+                apart, cosine, sine, keys, values, self._lengths, self._order[first:last], self._mixed, wanted,
                 self.rows_per_slot, kept,
             )  # fmt: skip
 
@@ -95,6 +102,18 @@ class SlotCache:
                 arrays[layer][:, :used] = old
         self._room = tiles * TILE
 
+    def _alike(self) -> NDArray[np.int64]:
+        """The rows in the order of a step, (rows, 3); see `kernels.attend`. Those of one prefix follow each other."""
+        first: dict[KeyValueCache, int] = {}
+        slots = [
+            (slot, 0) if prefix is None else (first.setdefault(prefix, slot), prefix.length // TILE)
+            for slot, prefix in enumerate(self._prefixes)
+        ]
+        like, tiles = np.repeat(slots, self.rows_per_slot, axis=0).T
+        rows = np.arange(len(like))
+        like = like * self.rows_per_slot + rows % self.rows_per_slot
+        return np.stack([rows, like, tiles], axis=-1)[np.argsort(like, kind="stable")]
+
     def _rows(self, kept: NDArray[np.float32]) -> list[AttentionRow | None]:
         """The attention of each busy slot from (slots, capacity), before the new position is counted."""
         lengths = self._lengths[:: self.rows_per_slot]
@@ -102,7 +121,7 @@ class SlotCache:
 
     def _equal_parts(self) -> list[int]:
         """Where the rows of each thread end, so that all have about equally many positions."""
-        work = np.cumsum(self._lengths + 1)
+        work = np.cumsum(self._lengths[self._order[:, 0]] + 1)
         cuts: list[int] = np.searchsorted(work, work[-1] * np.arange(1, self._threads) / self._threads).tolist()
         return cuts
 

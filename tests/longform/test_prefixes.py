@@ -8,6 +8,7 @@ from sampler.generation.prefix import BLANK_PART, Prefix, Prefixes
 from sampler.t3.backbone import AttentionRequest, Backbone
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.model import T3
+from sampler.t3.slot_cache import SlotCache
 from tests.support import TINY, TURBO_TINY, random_text, random_voice, random_weights
 
 LENGTHS = (33, 5, 64, 32, 31)
@@ -84,3 +85,38 @@ def test_rows_that_differ_are_not_shared():
     one, other = (np.array(prefixes._begun(each, cuts)[1].layers()[1][0]) for each in (rows, changed))
     np.testing.assert_array_equal(one[:, :, :40], other[:, :, :40])
     assert (np.abs(one - other)[:, :, 40:].max(axis=(0, 1, 3)) > 0).all()
+
+
+def test_slots_with_one_prefix_attend_as_each_does_alone_to_the_bit():
+    """Also after the slot whose copy was read has another prefix."""
+    rng = np.random.default_rng(9)
+    shape = (2, 2, TINY.num_heads, 80, TINY.head_size)
+
+    def prefix() -> KeyValueCache:
+        made = KeyValueCache(TINY, 2)
+        for layer in range(TINY.num_layers):
+            made.append(layer, *map(mx.array, rng.normal(size=shape).astype(np.float32)))
+        made.advance(80)
+        return made
+
+    first, second = prefix(), prefix()
+    alone = [SlotCache(TINY, 1, 2, 120) for _ in range(3)]
+    beside = SlotCache(TINY, 3, 2, 120)
+    for slot, cache in enumerate(alone):
+        beside.fill(slot, first)
+        cache.fill(0, first)
+    for step in range(4):
+        if step == 2:
+            beside.release(0)
+            beside.fill(0, second)
+            alone[0].fill(0, second)
+        joint = rng.normal(size=(6, 3 * TINY.hidden_size)).astype(np.float32)
+        for cache, rows in ((beside, joint), *zip(alone, np.split(joint, 3), strict=True)):
+            cache.begin()
+            for layer in range(TINY.num_layers):
+                mixed, kept = cache.attend(layer, mx.array(rows), None, [0])
+                cache.found = [np.array(mixed), *(row for rows in kept for row in rows)]
+            cache.advance()
+        np.testing.assert_array_equal(beside.found[0], np.concatenate([cache.found[0] for cache in alone]))
+        for attention, cache in zip(beside.found[1:], alone, strict=True):
+            np.testing.assert_array_equal(attention, cache.found[1])

@@ -1,5 +1,6 @@
 """Where keys and values lie: prefixes in parts, both caches of a step, how rows are shared, memory."""
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -131,28 +132,28 @@ def cache(bench: Bench) -> None:
 def decode_caches(bench: Bench) -> None:
     config = bench.llama.config
     for turned in (True, False):
-        for slots in (SlotCache(config, 4, 2, 600), SlotCache(config, 4, 2, 600, threads=3), None):
+        for slots in (SlotCache(config, 5, 2, 600), SlotCache(config, 5, 2, 600, threads=3), None):
             _steps(config, slots, turned=turned)
 
 
 def _steps(config: T3Config, slots: SlotCache | None, *, turned: bool) -> None:
     rng = np.random.default_rng(8)
     heads, size = config.num_heads, config.head_size
-    layers = [Written(config, 8) for _ in range(config.num_layers)]
-    caches: list[KeyValueCache | None] = [None] * 4
-    for slot, length in ((0, 253), (2, 64), (3, FIRST)):
+    layers = [Written(config, 10) for _ in range(config.num_layers)]
+    caches: list[KeyValueCache | None] = [None] * 5
+    for slots_of, length in (((0,), 253), ((2, 4), 80), ((3,), FIRST)):
         prefix = KeyValueCache(config, 2)
         pairs = rng.normal(size=(config.num_layers, 2, 2, heads, length, size)).astype(np.float32)
         for layer, (keys, values) in enumerate(pairs):
             prefix.append(layer, mx.array(keys), mx.array(values))
-            for row in range(2):
-                for at in range(length):
-                    layers[layer].add(2 * slot + row, keys[row, :, at], values[row, :, at])
+            for slot, row, at in itertools.product(slots_of, range(2), range(length)):
+                layers[layer].add(2 * slot + row, keys[row, :, at], values[row, :, at])
         prefix.advance(length)
-        caches[slot] = prefix
-        if slots is not None:
-            slots.fill(slot, prefix)
-            needs(slots._room == FIRST, "a prefix that fits needs no more room")
+        for slot in slots_of:
+            caches[slot] = prefix.copy()
+            if slots is not None:
+                slots.fill(slot, prefix)
+                needs(slots._room == FIRST, "a prefix that fits needs no more room")
     for step in range(6):
         if step == 3:
             caches[2] = None
@@ -161,15 +162,15 @@ def _steps(config: T3Config, slots: SlotCache | None, *, turned: bool) -> None:
         cache = slots or SeparateCaches(config, caches, 2)
         lengths = np.array([-1 if each is None else len(layers[0].keys[2 * at]) for at, each in enumerate(caches)])
         same(cache.begin(), np.repeat(np.maximum(lengths, 0), 2), "positions")
-        angles = rng.normal(size=(2, 8, size)).astype(np.float32) if turned else None
+        angles = rng.normal(size=(2, 10, size)).astype(np.float32) if turned else None
         for layer, written in enumerate(layers):
-            joint = rng.normal(size=(8, 3, heads, size)).astype(np.float32)
+            joint = rng.normal(size=(10, 3, heads, size)).astype(np.float32)
             wanted = [1] if layer else []
             tables = None if angles is None else (angles[0], angles[1])
-            mixed, kept = cache.attend(layer, mx.array(joint.reshape(8, -1)), tables, wanted)
-            needs(mixed.shape == (8, heads * size), "one row for each sequence")
+            mixed, kept = cache.attend(layer, mx.array(joint.reshape(10, -1)), tables, wanted)
+            needs(mixed.shape == (10, heads * size), "one row for each sequence")
             needs(len(kept) == len(wanted), "the heads that were asked for")
-            for row in range(8):
+            for row in range(10):
                 of_row = np.array(mixed[row])
                 if lengths[row // 2] < 0:
                     same(of_row, np.zeros_like(of_row), "an idle row")
