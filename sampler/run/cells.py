@@ -92,11 +92,11 @@ class Cells:
         """The runs of a cell that has been generated, with the answers of scoring, unless it has no alpha."""
         runs = self.made[case.cell]
         if alpha is not None and not (runs.scored or runs.problem):
-            start, required = (
-                time.perf_counter(),
-                longform_of(self.session.matrix).detect.get("cells", Detect()).temperature,
+            start = time.perf_counter()
+            required = longform_of(self.session.matrix).detect.get("cells", Detect()).temperature
+            answers, summary = scored(
+                self.session, case, runs.requests, runs.runs, alpha, required, sparing=required is not None
             )
-            answers, summary = scored(self.session, case, runs.requests, runs.runs, alpha, required)
             found = {name: finding for name, finding in answers.items() if name in SCORED}
             seconds = runs.seconds + time.perf_counter() - start
             self.made[case.cell] = replace(runs, scored=found, summary=summary, seconds=seconds)

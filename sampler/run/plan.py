@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from sampler.checks.longform.power import Prospect
-from sampler.matrix.matrix import ALL, Matrix
+from sampler.matrix.matrix import ALL, Detect, Matrix
 from sampler.results.store.reference_runs import read_reference, shipped_reference
 from sampler.run.blocks import count
 from sampler.run.groups import alphas_of, groups_of, longform_of, looping_cells
 from sampler.run.pooled import RATE
 from sampler.run.pooled import alphas_of as pooled_alphas
 from sampler.run.prompts import prompts_of
+from sampler.run.spoken import START
 from sampler.statistics.ranks import RankSum
 from sampler.statistics.share import AtMost
 
@@ -76,27 +77,39 @@ def scoring_power(matrix: Matrix) -> str:
     """What the tokens of a cell of a long-form matrix exclude when they are scored under the engine's model."""
     alphas = alphas_of(matrix)
     alpha = min(alphas[case.cell].get("evidence", 1.0) for case in matrix.cases)
-    tokens = expected_tokens(matrix) / len(matrix.cases)
     if alpha == 1:
         return "The tokens of the cells are not scored: left_out names evidence."
     scale = math.log(alpha) / math.log(SCORED_AT)
     told = {name: float(f"{scale * count:.2g}") for name, count in NEEDED.items()}
+    tokens = expected_tokens(matrix) / len(matrix.cases)
+    what = f"the tokens of a cell, about {tokens:,.0f}, prove any impossible one, and"
+    required = longform_of(matrix).detect.get("cells", Detect()).temperature
+    if required is not None:
+        scored = sum(length + (runs - 1) * min(length, START) for runs, length in _lengths(matrix)) / len(matrix.cases)
+        what = (
+            f"about {scored:,.0f} of the {tokens:,.0f} tokens of a cell (one run of each text, of the others the first "
+            f"{START}; more until a temperature {required:.0%} off is excluded) prove any impossible one, and"
+        )
+        tokens = scored
     found = [f"{name} ({count:,.0f})" for name, count in told.items() if count <= tokens]
     return (
-        f"Scored under the engine's model, the tokens of a cell, about {tokens:,.0f}, prove any impossible one, and "
-        f"exclude, with the tokens that this takes at the defaults: {', '.join(found) or 'nothing'}."
+        f"Scored under the engine's model, {what} exclude, with the tokens that this takes at the defaults: "
+        f"{', '.join(found) or 'nothing'}."
     )
 
 
 def expected_tokens(matrix: Matrix) -> float:
     """Tokens of a whole run, without repeated requests: true speech; the cap for unknown texts and known loops."""
+    return sum(runs * length for runs, length in _lengths(matrix))
+
+
+def _lengths(matrix: Matrix) -> Iterator[tuple[int, float]]:
+    """For each text of each cell the number of runs and the tokens that each is expected to have."""
     endless = looping_cells(matrix)
-    return sum(
-        case.workload.runs
-        * min((0 if case.cell in endless else prompt.tokens) or math.inf, case.workload.max_new_tokens)
-        for case in matrix.cases
-        for prompt in prompts_of(case.workload)
-    )
+    for case in matrix.cases:
+        for prompt in prompts_of(case.workload):
+            length = (0 if case.cell in endless else prompt.tokens) or math.inf
+            yield case.workload.runs, min(length, case.workload.max_new_tokens)
 
 
 def duration(matrix: Matrix) -> str:

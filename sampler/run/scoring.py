@@ -97,11 +97,15 @@ class Model:
         """A run whose logits are computed when they are asked for."""
         return next(self.scored([Spoken(name, request, tokens, stop_reason)]))
 
-    def scored(self, runs: Sequence[Spoken]) -> Iterator[Run]:
-        """Runs of one config, whose logits are computed when they are asked for, with those of some of the next."""
+    def scored(self, runs: Sequence[Spoken], first: int | None = None) -> Iterator[Run]:
+        """Runs of one config, whose logits are computed when they are asked for, with those of some of the next.
+
+        first: how many tokens of each are scored; None: all.
+        """
         assert isinstance(self.engine, Predicts)  # noqa: S101 - as `reference_model` has made sure
         size = self.info.vocab_size or 0
-        valid = (tuple(takewhile(lambda token: 0 <= token < size, run.tokens[: self.positions])) for run in runs)
+        most = min((count for count in (self.positions, first) if count is not None), default=None)
+        valid = (tuple(takewhile(lambda token: 0 <= token < size, run.tokens[:most])) for run in runs)
         given = [(run.request, tokens) for run, tokens in zip(runs, valid, strict=True)]
         guided = self.info.cfg and "cfg" in runs[0].request.config.active_stages()
         ahead = Ahead(self.engine, given, guided)
@@ -110,8 +114,8 @@ class Model:
             networks = forced.networks if self.networks else no_networks
             noise = partial(_noise_where, run.request.noise) if run.request.noise else None
             before = prompts(self.engine, run.request) if isinstance(self.engine, CoreEngine) else {}
-            most = run.request.max_new_tokens
-            yield Run(run.name, run.tokens, run.stop_reason, forced, networks, most, noise, before)
+            asked = run.request.max_new_tokens
+            yield Run(run.name, run.tokens, run.stop_reason, forced, networks, asked, noise, before)
 
     @property
     def positions(self) -> int | None:
@@ -217,10 +221,7 @@ NO_BOUNDS = Bounds()
 
 @dataclass(frozen=True)
 class Scoring:
-    """Runs scored one after the other: a Score for each config and variant, which share alpha equally.
-
-    required: see Wagers. whole: the runs come from the engine itself, so that nobody has stripped their EOS. noise: it
-    was given the noise of their requests.
+    """Runs of a log scored one after the other: a Score for each config and variant, which share alpha equally.
 
     A variant that the model cannot follow raises Unsupported: its runs would pass without having been looked at.
     """
@@ -229,10 +230,7 @@ class Scoring:
     runs: Sequence[Spoken]
     alpha: float
     bounds: Bounds = NO_BOUNDS
-    required: float | None = REQUIRED
     tolerance: Tolerance = SINGLE
-    whole: bool = False
-    noise: bool = False
 
     def findings(self) -> dict[str, Finding]:
         """The answers by check, the worst of all groups; with the name of its group if there are others."""
@@ -255,8 +253,6 @@ class Scoring:
     @property
     def _stripped(self) -> bool:
         """Whether runs say that they ended with EOS, and none of them has one."""
-        if self.whole:
-            return False
         ended = [run.tokens[-1:] for run in self.runs if run.stop_reason in ("eos", "forced_eos")]
         last = {token for tokens in ended for token in tokens if token >= 0}
         return bool(last) and not last & set(self.model.info.eos_ids)
@@ -264,19 +260,11 @@ class Scoring:
     @property
     def _gaps(self) -> bool:
         """Whether the log leaves tokens out."""
-        return not self.whole and any(min(run.tokens, default=0) < 0 for run in self.runs)
+        return any(min(run.tokens, default=0) < 0 for run in self.runs)
 
     def _score(self, variant: str, config: SamplingConfig, runs: Sequence[Spoken], alpha: float, start: float) -> Score:
         model = self.model.variant(variant) if variant else self.model
-        score = model.score(
-            config,
-            alpha,
-            self.tolerance,
-            stripped=self._stripped,
-            gaps=self._gaps,
-            required=self.required,
-            noise=self.noise,
-        )
+        score = model.score(config, alpha, self.tolerance, stripped=self._stripped, gaps=self._gaps)
         for run in model.scored(runs):
             if score.decided and score.checked >= NAMING:
                 break

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sampler import finch
 from sampler.checks.longform.log.prompts import Names
 from sampler.errors import TokensError
 from sampler.requests import Request, StopReason
 from sampler.results.store.tokens import TokenLine
+
+START: Final = 128
+"""Tokens at the beginning of runs that a cell does not score to their end."""
 
 
 class Spoken(NamedTuple):

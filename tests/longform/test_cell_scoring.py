@@ -9,10 +9,14 @@ from sampler.checks.longform.questions import QUESTIONS
 from sampler.checks.verdict import ABSOLUTE, SCORED
 from sampler.config import SamplingConfig
 from sampler.engines.base import EngineInfo
+from sampler.engines.calls import ignore_step
 from sampler.engines.core import CoreEngine
 from sampler.matrix.matrix import load_matrix
 from sampler.requests import Generation
+from sampler.run.cell_scoring import scored
+from sampler.run.cells import Cells, cell_runs
 from sampler.run.generation import EngineSession
+from sampler.run.spoken import START
 from tests import sessions
 from tests.longform.test_scoring import core
 
@@ -31,6 +35,17 @@ requests = 3
 runs = 2
 width = 6
 max_new_tokens = 120
+[longform]
+"""
+
+PARAGRAPHS = """
+why = "Two runs of each of three longer texts."
+[generation]
+prompts = "paragraphs"
+requests = 3
+runs = 2
+width = 6
+max_new_tokens = 140
 [longform]
 """
 
@@ -88,6 +103,68 @@ def test_a_missing_bos_is_proved_by_tokens_of_whole_runs(tmp_path):
     found = verdicts(tmp_path, RUNS.replace("runs = 2", "runs = 6"), Port(one_bos))
     assert (found["impossible"].outcome, found["impossible"].stage) == ("failed", "position")
     assert "it looks like one BOS in place of two" in found["impossible"].message
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory):
+    """A session, its case, and the runs of a right port."""
+    file = tmp_path_factory.mktemp("cells") / "cells.toml"
+    file.write_text(PARAGRAPHS, encoding="utf-8")
+    session = EngineSession(load_matrix(file), loaded=Port(core()))
+    case = session.matrix.cases[0]
+    return session, case, Cells(session).runs_of(case, ignore_step)
+
+
+def scored_cell(cell, required, generations=None):
+    session, case, right = cell
+    runs = cell_runs(case, right.requests, generations or right.generations).runs
+    return scored(session, case, right.requests, runs, 1e-9, required, sparing=True)
+
+
+def test_a_cell_is_scored_until_it_excludes_what_it_must_and_says_how_far(cell):
+    found = scored_cell(cell, 0.5)
+    lengths = [len(run.tokens) for run in cell[2].runs]
+    expected = sum(length if place in (0, 2, 4) else min(length, START) for place, length in enumerate(lengths))
+    assert expected < sum(lengths)
+    said = f"; {expected:,} of {sum(lengths):,} tokens were scored: at least one run of each text to its end, of the "
+    for name in ("impossible", "evidence"):
+        answer = found.findings[name]
+        assert answer.outcome == "passed", name
+        assert answer.message.endswith(f"{said}others the first {START}"), name
+    assert (found.findings["impossible"].n, found.summary.tokens, found.summary.runs) == (expected, expected, 6)
+
+
+def test_a_cell_that_cannot_exclude_what_it_must_is_scored_to_the_end(cell):
+    found = scored_cell(cell, 0.01)
+    assert found.findings["impossible"].n == sum(len(run.tokens) for run in cell[2].runs)
+    assert found.findings["evidence"].reason == "too_few"
+    assert all("were scored" not in answer.message for answer in found.findings.values())
+
+
+@pytest.mark.parametrize(
+    ("place", "first"),
+    [(5, 0), (2, 90)],
+    ids=["the beginning of the last run of a text", "late steps of a text"],
+)
+def test_a_fault_of_a_few_runs_is_seen_where_a_cell_is_scored(cell, place, first):
+    """They are drawn at a high temperature without min_p, from a step on."""
+    right = cell[2]
+    begun, rng = right.generations[place].tokens, np.random.default_rng(6)
+
+    def noise(step):
+        return np.eye(2050, dtype=np.float32)[begun[step]] * 1e4 if step < first else rng.gumbel(size=2050)
+
+    asked = replace(right.requests[place], noise=noise, slot=None)
+    hot = replace(asked, config=replace(asked.config, temperature=5.0, min_p=0.0))
+    (wrong,) = core().generate([hot])
+    assert wrong.tokens[:first] == begun[:first]
+    generations = list(right.generations)
+    generations[place] = Generation(wrong.tokens, wrong.stop_reason)
+    found = scored_cell(cell, 0.5, generations)
+    assert found.findings["impossible"].outcome == "failed"
+    assert {one.run for one in found.summary.impossible} == {place}
+    assert min(one.step for one in found.summary.impossible) >= first
+    assert f"of run {place} (" in found.findings["impossible"].message
 
 
 def test_a_greedy_cell_has_no_bets(tmp_path):

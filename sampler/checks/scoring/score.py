@@ -76,7 +76,7 @@ class Run:
 MARGIN: Final = 0.1
 """The part of margins in alpha: what they detect, they detect within a few more tokens."""
 
-NETWORK_TOKENS, NETWORK_FIRST = 6000, 128
+NETWORK_TOKENS, NETWORK_FIRST = 12_000, 128
 """Other networks are bet on in so many tokens, the first ones of each run, where another prompt tells most."""
 
 NETWORK_LEAST = 1000

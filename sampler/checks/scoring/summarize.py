@@ -1,7 +1,7 @@
 """The summary of a score, small enough to be kept for every cell of a run."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import Final
 
@@ -26,10 +26,10 @@ OUTSIDE: Final = 0.01
 """How often a right engine has any bin outside of the bands."""
 
 
-def summarize(score: Score) -> ScoreSummary:
-    """What a page shows of a score."""
+def summarize(score: Score, names: Sequence[str] = ()) -> ScoreSummary:
+    """What a page shows of a score. names: of the runs in the order of their requests, if they were not scored so."""
     steps = list(_first(score)) if score.checked >= LEAST_TOKENS else []
-    places = {run.name: place for place, run in enumerate(score.runs)}
+    places = {name: place for place, name in enumerate(names or [run.name for run in score.runs])}
     wagers = score.wagers
     return ScoreSummary(
         tokens=score.checked,

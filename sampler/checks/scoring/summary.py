@@ -95,7 +95,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Removed:
-    """An impossible token. run: which of the scored ones, from 0. text: the token, its depth and its stage in words."""
+    """An impossible token. run: which request, from 0. text: the token, its depth and its stage in words."""
 
     run: int
     step: int
