@@ -4,107 +4,45 @@ import gzip
 import io
 import json
 import pickle
+import tarfile
+import zipfile
 
 import numpy as np
 
-ONE, TWO = ("harbour", (311, 87, 2049), "eos"), ("lighthouse", (17, 17, 4, 9), "length")
-RUNS = [ONE, TWO]
-
-
-def runs(
-    reasons=("eos", "length"), tokens="tokens", reason="stop_reason", prompt="prompt", change=lambda ids: ids, **more
-):
-    """The two runs under other names, with other values."""
-    pairs = zip(RUNS, reasons, strict=True)
-    return [{prompt: text, tokens: change(list(ids)), reason: said} | more for (text, ids, _), said in pairs]
-
-
-def lines(objects, before="", after="\n"):
-    return "".join(f"{before}{json.dumps(one)}{after}" for one in objects)
-
-
-def choice(ids, reason, **more):
-    return (
-        {"index": 0, "text": "x", "finish_reason": reason, "logprobs": None}
-        | more
-        | ({"token_ids": ids} if ids else {})
-    )
-
-
-def vllm(text, ids, reason, **more):
-    own = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "t3", "usage": {"total_tokens": 9}}
-    answer = own | {"choices": [choice(ids, reason, stop_reason=None, prompt_token_ids=None, prompt_logprobs=None)]}
-    return {"request": {"model": "t3", "prompt": text, "max_tokens": 4} | more, "response": answer}
-
-
-def chat(text, ids, reason, with_ids=True):
-    content = [
-        {"token": f"token_id:{one}" if with_ids else " a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
-        for one in ids
-    ]
-    message = {"role": "assistant", "content": "x", "refusal": None}
-    body = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "usage": {"total_tokens": 9}}
-    body |= {"choices": [{"index": 0, "message": message, "logprobs": {"content": content}, "finish_reason": reason}]}
-    return {"id": "batch_req_1", "custom_id": text, "response": {"status_code": 200, "body": body}, "error": None}
-
-
-def llama(text, ids, reason, **more):
-    answer = {"index": 0, "content": "x", "tokens": list(ids), "id_slot": 0, "stop": True, "model": "t3.gguf"}
-    answer |= {"tokens_predicted": len(ids), "tokens_evaluated": 4, "prompt": text, "truncated": False}
-    answer |= {"stop_type": reason, "stopping_word": "", "tokens_cached": 9, "timings": {"predicted_n": len(ids)}}
-    return answer | more
-
-
-SETTINGS = {
-    "seed": 7,
-    "temperature": 0.699999988079071,
-    "top_k": 40,
-    "top_p": 0.95,
-    "min_p": 0.05,
-    "repeat_penalty": 1.0,
-}
-SETTINGS |= {"samplers": ["penalties", "dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"], "mirostat": 0}
-
-
-def sglang(text, ids, reason):
-    meta = {"id": "a1", "finish_reason": reason, "prompt_tokens": 4, "completion_tokens": len(ids)}
-    return {"prompt": text, "text": "x", "output_ids": list(ids), "meta_info": meta}
-
-
-def tgi(text, ids, reason):
-    tokens = [{"id": one, "text": "x", "logprob": -0.5, "special": False} for one in ids]
-    details = {"finish_reason": reason, "generated_tokens": len(ids), "seed": None, "prefill": [], "tokens": tokens}
-    return {"inputs_id": 1, "prompt": text, "generated_text": "x", "details": details}
-
-
-def output(text, ids, reason):
-    own = {"index": 0, "text": "x", "token_ids": list(ids), "cumulative_logprob": -3.5, "logprobs": None}
-    own |= {"finish_reason": reason, "stop_reason": None}
-    return {"request_id": "0", "prompt": text, "prompt_token_ids": [1, 2], "outputs": [own], "finished": True}
-
-
-def stream():
-    """Chunks of vLLM, as the server sends them."""
-    parts = []
-    for number, (_, ids, reason) in enumerate(
-        [(0, ids, r) for (_, ids, _), r in zip(RUNS, ("stop", "length"), strict=True)]
-    ):
-        for place, one in enumerate(ids):
-            said = reason if place == len(ids) - 1 else None
-            parts.append({"id": f"cmpl-{number}", "object": "text_completion", "choices": [choice([one], said)]})
-    return lines(parts, "data: ", "\n\n") + "data: [DONE]\n"
-
-
-def llama_stream(text, ids):
-    parts = [
-        {"index": 0, "content": "x", "tokens": [one], "stop": False, "id_slot": 0, "tokens_predicted": 1} for one in ids
-    ]
-    return lines([*parts, llama(text, (), "eos")], "data: ", "\n\n")
+from tests.interface.server_answers import (
+    ONE,
+    RUNS,
+    TWO,
+    chat,
+    lines,
+    llama,
+    llama_stream,
+    output,
+    runs,
+    sglang,
+    stream,
+    tgi,
+    vllm,
+)  # fmt: skip
 
 
 def npy(array):
     file = io.BytesIO()
     np.save(file, array)
+    return file.getvalue()
+
+
+def zipped(name):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, "x")
+    return file.getvalue()
+
+
+def tarred():
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("port.jsonl"))
     return file.getvalue()
 
 
@@ -147,6 +85,10 @@ READ = {
     "UTF-32": PLAIN.encode("utf-32"),
     "a logger's prefix": lines(runs(), "2026-01-01 12:00:00,123 INFO port: "),
     "a prefix in brackets": lines(runs(), "[2026-01-01T12:00] {worker 3} "),
+    "colours": lines(runs(), "\x1b[32mINFO\x1b[0m \x1b[1m", "\x1b[0m\n"),
+    "text behind the JSON": lines(runs(), "generated ", " in 1.3 s\n"),
+    "JSON in a logger's JSON": lines({"level": "INFO", "message": json.dumps(one)} for one in runs()),
+    "commas at the ends of lines": lines(runs(), after=",\n"),
     "other lines of the logger": "INFO loading\nINFO ready, 2 slots\n" + lines(runs(), "INFO ") + "INFO bye\n",
     "token_ids": lines(runs(tokens="token_ids")),
     "speech_tokens": lines(runs(tokens="speech_tokens")),
@@ -169,6 +111,8 @@ READ = {
     "ids as texts": lines(runs(change=lambda ids: [str(one) for one in ids])),
     "ids as one text": lines(runs(change=lambda ids: " ".join(map(str, ids)))),
     "ids as a written list": lines(runs(change=str)),
+    "ids as texts and floats": lines(runs(change=lambda ids: [str(ids[0]), float(ids[1]), *ids[2:]])),
+    "reasons as tokens": lines(runs(("<EOS>", "max-tokens"))),
     "ids as floats": lines(runs(change=lambda ids: [float(one) for one in ids])),
     "one row of a batch": lines(runs(change=lambda ids: [ids])),
     "one column": lines(runs(change=lambda ids: [[one] for one in ids])),
@@ -206,7 +150,7 @@ READ = {
 
 PLAIN_KINDS = (
     *("JSON lines", "ndjson", "without a last newline", "lines that end in CR LF", "a JSON array", "an indented array"),
-    *("objects one after the other", "gzip", "gzip of an array", "a byte-order mark"),
+    *("objects one after the other", "gzip", "gzip of an array", "a byte-order mark", "commas at the ends of lines"),
 )
 """Those with the names and values of TOKENS.jsonl."""
 
@@ -214,13 +158,26 @@ REFUSED = {
     "nothing": (b"", "has no lines"),
     "blank": (b" \n\n", "has no lines"),
     "a NumPy array": (npy(np.arange(5)), "is a NumPy array (for ids in numpy.load(FILE).tolist(): print(json.dumps("),
-    "several NumPy arrays": (npz(a=np.arange(5)), "is a zip archive, as .npz and torch.save write it"),
+    "several NumPy arrays": (
+        npz(a=np.arange(5)),
+        "is an archive of NumPy arrays (.npz) (ids = row.tolist(), one run a line:",
+    ),
+    "a zip archive": (zipped("port.jsonl"), "is a zip archive (unpack it first: unzip FILE)"),
+    "torch.save": (zipped("port/data.pkl"), "is a file of torch.save (ids = row.tolist(), one run a line: print("),
+    "a tar archive": (tarred(), "is a tar archive (unpack it first: tar -xf FILE)"),
+    "a gzipped tar archive": (gzip.compress(tarred()), "is a tar archive (unpack it first: tar -xf FILE)"),
     "a pickle": (pickle.dumps([1, 2]), "is a pickle (ids = row.tolist(), one run a line: print(json.dumps("),
     "CSV": (b"prompt,tokens\nharbour,311 87\n", "is a table (CSV) (for r in csv.DictReader(file): print("),
     "CSV of ids": (b"311,87,2049\n17,17,4\n", "has ids alone, without prompts"),
-    "TSV": (b"harbour\t311 87\n", "is a table (TSV)"),
+    "TSV": (b"harbour\t311 87\nlighthouse\t17\n", "is a table (CSV) (for r in csv.DictReader(file): print("),
+    "CSV with semicolons": (b"prompt;tokens\nharbour;311 87\n", "is a table (CSV)"),
+    "CSV with lists": (b'prompt,tokens\nharbour,"[311, 87]"\n', "is a table (CSV)"),
+    "YAML": (b"- prompt: harbour\n  tokens: [311, 87]\n  stop: eos, really\n", "has no JSON object"),
+    "a tensor's repr": (b"tensor([311, 87, 2049])\n", "is Python's repr, not JSON"),
+    "a tuple's repr": (b"(311, 87, 2049)\n", "is Python's repr, not JSON"),
+    "null": (b"null", "has no JSON object"),
     "text with ids": (b"311 87 2049\n17 17 4 9\n", "has ids alone, without prompts (one run a line: print(json.dumps("),
-    "prose": (b"see the attachment\n", "has no JSON"),
+    "prose": (b"see the attachment\n", "has no JSON object"),
     "Python's repr": (repr(runs()).encode(), "is Python's repr, not JSON (one run a line: print(json.dumps("),
     "HTML": (b"<!DOCTYPE html><html><body>502</body></html>", "is a page of HTML or XML"),
     "Parquet": (b"PAR1" + bytes(40), "is a Parquet table (pandas.read_parquet(FILE).to_json("),

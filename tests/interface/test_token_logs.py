@@ -13,21 +13,8 @@ from sampler.results.store.logs import names
 from sampler.results.store.logs.reading import read_log
 from sampler.results.store.tokens import read_lines
 from tests.commands import sampler
-from tests.interface.log_files import (
-    NO_NAME,
-    PLAIN,
-    PLAIN_KINDS,
-    READ,
-    REFUSED,
-    RUNS,
-    SETTINGS,
-    STOP,
-    lines,
-    llama,
-    runs,
-    stream,
-    vllm,
-)  # fmt: skip
+from tests.interface.log_files import NO_NAME, PLAIN, PLAIN_KINDS, READ, REFUSED, STOP
+from tests.interface.server_answers import RUNS, SETTINGS, lines, llama, runs, stream, vllm
 
 LONGEST = 200
 """Characters of a line that refuses a log."""

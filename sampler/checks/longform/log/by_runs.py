@@ -115,8 +115,8 @@ class ByRuns:
         pairs = np.array(list(islice(chain.from_iterable(map(pairwise, bodies)), PAIRS)), dtype=np.int64)
         for fit in (partial(self._fit, ids), partial(self._fit_of_pairs, pairs.reshape(-1, 2))):
             found = {shift: fit(shift) for shift in tried}
-            best = max(found, key=found.__getitem__)
-            if found[best] > found[0] + CLEARER:
+            best, *others = sorted(found, key=found.__getitem__, reverse=True)
+            if found[best] > found[others[0] if best == 0 else 0] + CLEARER:
                 return best
         return 0
 

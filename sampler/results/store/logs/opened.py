@@ -39,7 +39,6 @@ KINDS: Final = (
     Kind(b"PAR1", "a Parquet table", "pandas.read_parquet(FILE).to_json(NAME, orient='records', lines=True)"),
     Kind(b"ARROW1", "an Arrow table", "pandas.read_feather(FILE).to_json(NAME, orient='records', lines=True)"),
     Kind(b"\x89HDF", "an HDF5 file", PICKLE + WRITE),
-    Kind(b"PK\x03\x04", "a zip archive, as .npz and torch.save write it", PICKLE + WRITE),
     Kind(b"\x80\x02", "a pickle", PICKLE + WRITE),
     Kind(b"\x80\x03", "a pickle", PICKLE + WRITE),
     Kind(b"\x80\x04", "a pickle", PICKLE + WRITE),
@@ -49,6 +48,7 @@ KINDS: Final = (
     Kind(b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it first: unzstd FILE"),
     Kind(b"GGUF", "a model in GGUF format, not a log", f"a log has {WRITE}"),
     Kind(b"RIFF", "audio, not a log of tokens", f"log the tokens, {WRITE}"),
+    Kind(b"\xff\xfb", "audio, not a log of tokens", f"log the tokens, {WRITE}"),
     Kind(b"ID3", "audio, not a log of tokens", f"log the tokens, {WRITE}"),
     Kind(b"fLaC", "audio, not a log of tokens", f"log the tokens, {WRITE}"),
     Kind(b"OggS", "audio, not a log of tokens", f"log the tokens, {WRITE}"),
@@ -97,9 +97,9 @@ def content_of(name: str, source: Source) -> bytes:
 
 def text_of(source: Source, content: bytes) -> tuple[str, str]:
     """The text of a log, lines ending in LF, and the name of its encoding if that is not UTF-8. Raises TokensError."""
-    for kind in KINDS:
-        if content.startswith(kind.first):
-            raise source.refuse(f"is {kind.what}", kind.remedy, join=" ")
+    kind = next((kind for kind in KINDS if content.startswith(kind.first)), None) or _archive(content)
+    if kind is not None:
+        raise source.refuse(f"is {kind.what}", kind.remedy, join=" ")
     if SAFETENSORS.match(content[:64]) and content[:1] != b"{" and b"\0" in content[:8]:
         raise source.refuse("is a safetensors file, not a log", PICKLE + WRITE, join=" ")
     name = next((name for mark, name in MARKS if content.startswith(mark)), None) or _unmarked(content[:1000])
@@ -114,6 +114,20 @@ def text_of(source: Source, content: bytes) -> tuple[str, str]:
         raise source.refuse(complaint, "save it as UTF-8", join=" ") from error
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     return text, name.removesuffix("-le").removesuffix("-be").upper()
+
+
+def _archive(content: bytes) -> Kind | None:
+    """What an archive is; None for other files."""
+    if content[257:262] == b"ustar":
+        return Kind(b"", "a tar archive", "unpack it first: tar -xf FILE")
+    if not content.startswith(b"PK\x03\x04"):
+        return None
+    name = content[30 : 30 + int.from_bytes(content[26:28], "little")]  # of the first file in it
+    if name.endswith(b".npy"):
+        return Kind(b"", "an archive of NumPy arrays (.npz)", PICKLE + WRITE)
+    if name.endswith((b"/data.pkl", b"/byteorder", b"/version")):
+        return Kind(b"", "a file of torch.save", PICKLE + WRITE)
+    return Kind(b"", "a zip archive", "unpack it first: unzip FILE")
 
 
 def _is_utf8(content: bytes) -> bool:

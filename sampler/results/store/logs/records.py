@@ -1,5 +1,6 @@
 """The JSON objects of a text: one a line, one after the other, in a list, or behind what a logger writes."""
 
+import csv
 import json
 import re
 from dataclasses import replace
@@ -15,21 +16,18 @@ DECODER: Final = json.JSONDecoder()
 BETWEEN: Final = re.compile(r"[\s,]*")
 STREAM_END: Final = "data: [DONE]"
 
+ROWS: Final = 5
+"""Lines of a text that tell whether it is a table."""
+
 BRACES: Final = 20
 """Braces of a line, each of which may begin its JSON."""
 
 TABLE: Final = f"for r in csv.DictReader(file): print(json.dumps({RUN}))"
 PYTHON: Final = re.compile(r"^[\[{(]+\s*'")
-IDS: Final = re.compile(r"^[\d\s,;]+$")
 TEXTS: Final = (
     (re.compile(r"^\s*<(!doctype|html|\?xml)", re.IGNORECASE), "is a page of HTML or XML", WRITE),
-    (IDS, "has ids alone, without prompts", WRITE),
-    (
-        re.compile(r"^[^{\[\n]*,[^{\n]*(\n|$)"),
-        "is a table (CSV)",
-        TABLE,
-    ),
-    (re.compile(r"^[^{\[\n]*\t"), "is a table (TSV)", TABLE),
+    (re.compile(r"^[\d\s,;]+$"), "has ids alone, without prompts", WRITE),
+    (re.compile(r"^[A-Za-z_.]*\("), "is Python's repr, not JSON", WRITE),
 )
 """What a text without JSON may be, and what to do."""
 
@@ -62,7 +60,7 @@ def records_of(source: Source, text: str) -> Records:
     if start[0] in "[{" and (pieces := _pieces(text)):
         return _whole(replace(source, unit="run"), text, pieces)
     found = [(number, line, _place(line)) for number, line in lines]
-    behind = [(number, line[at:]) for number, line, at in found if at is not None]
+    behind = [(number, line[at]) for number, line, at in found if at is not None]
     if start[0] == "{" or (start[0] == "[" and not behind):
         if len(start) > 2:
             return Records(source, [_object(source, number, line) for number, line in lines], [])
@@ -70,7 +68,7 @@ def records_of(source: Source, text: str) -> Records:
     if not behind:
         raise _without_json(source, text)
     left = len(lines) - len(behind) - sum(line.strip() == STREAM_END for _, line in lines)
-    note = "left out what stands before the JSON of a line" + (f", and {left} lines without JSON" if left else "")
+    note = "left out what stands around the JSON of a line" + (f", and {left} lines without JSON" if left else "")
     return Records(source, [_object(source, number, line) for number, line in behind], [note])
 
 
@@ -82,12 +80,12 @@ def _ends(text: str, start: int = 0) -> int | None:
         return None
 
 
-def _place(line: str) -> int | None:
-    """Where the object at the end of a line begins."""
+def _place(line: str) -> slice | None:
+    """Where the object in a line stands; there is no other behind it."""
     for found in islice(re.finditer(r"\{", line), BRACES):
         end = _ends(line, found.start())
         if end is not None:
-            return None if line[end:].strip() else found.start()
+            return None if "{" in line[end:] else slice(found.start(), end)
     return None
 
 
@@ -132,5 +130,15 @@ def _whole(source: Source, text: str, pieces: list[tuple[int, int]]) -> Records:
 def _without_json(source: Source, text: str) -> SamplerError:
     """What a text is that has no object."""
     head = text[:2000]
-    what, remedy = next(((what, do) for form, what, do in TEXTS if form.search(head)), ("has no JSON", WRITE))
+    found = next(((what, remedy) for form, what, remedy in TEXTS if form.search(head)), None)
+    if found is None and any(_is_table(head, delimiter) for delimiter in ",;\t"):
+        found = "is a table (CSV)", TABLE
+    what, remedy = found or ("has no JSON object", WRITE)
     return source.refuse(what, remedy, join=" ")
+
+
+def _is_table(text: str, delimiter: str) -> bool:
+    """Whether the first lines have the same number of columns, and more than one."""
+    rows = [row for row in csv.reader(text.split("\n")[:ROWS], delimiter=delimiter) if row]
+    columns = {len(row) for row in rows}
+    return len(rows) > 1 and len(columns) == 1 and max(columns) > 1

@@ -4,8 +4,10 @@ Their log-probabilities are left out: they are those of the raw model, before te
 llama.cpp says that they are not (`post_sampling_probs`).
 """
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from sampler.results.store.logs.names import KEY_OF, plain
@@ -23,6 +25,9 @@ ANSWER: Final = "answer"
 
 WRAPPERS: Final = ("response", "body", "result", "output", "completion", "data")
 """Keys that hold an answer, beside what was asked."""
+
+MESSAGES: Final = ("log", "message", "msg", "event", "line", "text")
+"""Keys under which loggers write a text."""
 
 ASKED: Final = ("request", "payload", "query")
 
@@ -60,12 +65,24 @@ def runs_in(data: Data, notes: Notes, around: Data | None = None, depth: int = 0
         yield _with(known, data)
         return
     _refuse_others(data)
-    inner = next((data[name] for name in WRAPPERS if isinstance(data.get(name), dict)), None)
+    inner = next((data[name] for name in WRAPPERS if isinstance(data.get(name), dict)), None) or _message(data, notes)
     if inner is not None:
         beside = {name: value for name, value in data.items() if not isinstance(value, dict | list)}
         yield from runs_in(inner, notes, _asked(beside, known), depth + 1)
     else:
         yield from _nested(data, notes, known, depth)
+
+
+def _message(data: Data, notes: Notes) -> Any:
+    """An object that a logger wrote as the text of its message; None if there is none."""
+    for name in MESSAGES:
+        text = data.get(name)
+        if isinstance(text, str) and text.lstrip().startswith("{"):
+            with suppress(ValueError, RecursionError):
+                found = json.loads(text)
+                notes.say(f"the JSON in `{name}`")
+                return found
+    return None
 
 
 def _known(data: Data, around: Data) -> Run:

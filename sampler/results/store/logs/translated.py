@@ -59,10 +59,10 @@ def translated(data: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
     if "stop_reason" not in run and (reason := flagged(data, notes)):
         run["stop_reason"] = reason
     _prompt(run, notes)
-    beside = parameters({name: value for name, value in data.items() if plain(name) in BESIDE}, strict=False)
-    if beside:
+    beside = {name: value for name, value in data.items() if plain(name) in BESIDE}
+    if asked := parameters(beside, strict=False):
         own = run.get("config")
-        run["config"] = {**beside, **(own if isinstance(own, dict) else {})}
+        run["config"] = {**asked, **(own if isinstance(own, dict) else {})}
         notes.say(f"{', '.join(f'`{name}`' for name in beside)} as config")
     return run
 

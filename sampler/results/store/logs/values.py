@@ -59,18 +59,25 @@ def ids_of(name: str, value: Any, notes: Notes) -> Any:
         if all(type(token) is int for token in found):
             notes.say(f"the ids of `{name}`")
             return found
+    found = [_id(token) for token in value]
+    if all(one is not None or token is None for one, token in zip(found, value, strict=True)):
+        other = next(token for token in value if type(token) is not int and token is not None)
+        notes.say(f"`{name}` from values such as {short(other)}")
+        return _unpadded(found, notes)
     if all(isinstance(token, str) for token in value):
-        found = [TOKEN_ID.match(token) for token in value]
-        if not all(found):
-            place = next(place for place, one in enumerate(found) if one is None)
-            raise Unclear(f"{name}[{place}] = {short(value[place], 30)} is a piece of text", ASK_FOR_IDS)
-        notes.say(f"`{name}` from texts")
-        return [int(one[1]) for one in found if one]
-    numbers = [token for token in value if type(token) in (int, float)]
-    if len(numbers) == len(value) and all(math.isfinite(token) and token == int(token) for token in numbers):
-        notes.say(f"`{name}` from numbers such as {short(next(one for one in numbers if type(one) is float))}")
-        return _unpadded([int(token) for token in numbers], notes)
+        place = next(place for place, one in enumerate(found) if one is None)
+        raise Unclear(f"{name}[{place}] = {short(value[place], 30)} is a piece of text", ASK_FOR_IDS)
     return value
+
+
+def _id(token: Any) -> int | None:
+    """The id that a value stands for; None if it stands for none."""
+    if isinstance(token, str):
+        found = TOKEN_ID.match(token)
+        return int(found[1]) if found else None
+    if isinstance(token, float):
+        return int(token) if math.isfinite(token) and token == int(token) else None
+    return token if type(token) is int else None
 
 
 def _unpadded(tokens: list[int | None], notes: Notes) -> list[int | None]:
@@ -109,7 +116,7 @@ def reason_of(name: str, value: Any, tokens: Any, notes: Notes) -> Any:
         return "eos"
     if not isinstance(value, str):
         return value
-    word = plain(value)
+    word = plain(value.strip("<>[]|/ "))
     if word in STOP_STRINGS:
         raise _by_a_string(name, value)
     found = REASON_OF.get(word)
