@@ -30,7 +30,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "GGML": OF_UPSTREAM,
     formats.ONNX: f"{OF_UPSTREAM}: a graph has no names of T3",
     "TensorFlow Lite": OF_UPSTREAM,
-    "HDF5": "save its tensors under upstream's names as safetensors",
+    formats.HDF5: "save its tensors under upstream's names as safetensors",
     formats.ZEROS: "download it again",
     formats.EMPTY: AGAIN,
 }

@@ -16,7 +16,7 @@ from sampler.t3.content import PICKLED, AdapterError, NoT3Error, open_weights
 from sampler.t3.files import file_of, shown
 
 SAFE: Final = ".safetensors"
-OTHER_FORMATS: Final = frozenset({formats.GGUF, formats.ONNX, formats.NPZ, "GGML", "HDF5", "TensorFlow Lite"})
+OTHER_FORMATS: Final = frozenset({formats.GGUF, formats.ONNX, formats.NPZ, "GGML", formats.HDF5, "TensorFlow Lite"})
 CORE_ML: Final = (".mlpackage", ".mlmodelc")
 
 BESIDE: Final = re.compile(r"(?:optimizer|scheduler|scaler|rng_state|training_args|ve|s3gen|s3gen_\w+|conds)\b.*")

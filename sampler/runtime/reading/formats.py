@@ -8,7 +8,20 @@ HEAD: Final = 512
 SAFETENSORS: Final = "safetensors"
 TORCH: Final = "a PyTorch file"
 PICKLE: Final = "a pickle"
+NPY: Final = "NumPy's .npy"
 NPZ: Final = "NumPy's .npz"
+HDF5: Final = "HDF5"
+PARQUET: Final = "a Parquet table"
+ARROW: Final = "an Arrow table"
+SQLITE: Final = "an SQLite database"
+SOUND: Final = "a sound file"
+PNG: Final = "a PNG picture"
+PDF: Final = "a PDF"
+TAR: Final = "a tar archive"
+ZIP: Final = "a zip archive"
+XZ: Final = "compressed by xz"
+BZIP2: Final = "compressed by bzip2"
+ZSTANDARD: Final = "compressed by Zstandard"
 GGUF: Final = "GGUF"
 ONNX: Final = "ONNX"
 POINTER: Final = "a Git LFS pointer"
@@ -22,29 +35,29 @@ MAGIC: Final = (
     (0, b"version https://git-lfs.github.com/spec/", POINTER),
     (0, b"GGUF", GGUF),
     *((0, magic, "GGML") for magic in (b"lmgg", b"fmgg", b"tjgg", b"algg")),
-    (0, b"\x89HDF\r\n\x1a\n", "HDF5"),
-    (0, b"\x93NUMPY", "NumPy's .npy"),
+    (0, b"\x89HDF\r\n\x1a\n", HDF5),
+    (0, b"\x93NUMPY", NPY),
+    (0, b"PAR1", PARQUET),
+    (0, b"ARROW1", ARROW),
+    (0, b"SQLite format 3", SQLITE),
     (0, b"\x1f\x8b", "compressed by gzip"),
-    (0, b"\x28\xb5\x2f\xfd", "compressed by Zstandard"),
-    (0, b"BZh", "compressed by bzip2"),
-    (0, b"\xfd7zXZ\0", "compressed by xz"),
+    (0, b"\x28\xb5\x2f\xfd", ZSTANDARD),
+    (0, b"BZh", BZIP2),
+    (0, b"\xfd7zXZ\0", XZ),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (0, b"Rar!\x1a\x07", "a RAR archive"),
-    (0, b"%PDF-", "a PDF"),
-    (0, b"\x89PNG\r\n", "a PNG picture"),
+    (0, b"%PDF-", PDF),
+    (0, b"\x89PNG\r\n", PNG),
     (0, b"\xff\xd8\xff", "a JPEG picture"),
-    (0, b"RIFF", "a sound file"),
-    (0, b"fLaC", "a sound file"),
-    (0, b"OggS", "a sound file"),
-    (0, b"ID3", "a sound file"),
+    *((0, magic, SOUND) for magic in (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb")),
     *((0, bytes((0x80, version)), PICKLE) for version in (2, 3, 4, 5)),
     (4, b"TFL3", "TensorFlow Lite"),
-    (257, b"ustar", "a tar archive"),
+    (257, b"ustar", TAR),
 )
 """Where a format has bytes of its own, these bytes and its name."""
 
 PAGES: Final = (b"<!doctype html", b"<html", b"<head", b"<body")
-ZIP: Final = b"PK\x03\x04"
+OF_ZIP: Final = b"PK\x03\x04"
 OF_TORCH: Final = (b".pkl", b"/version", b"/byteorder", b".format_version")
 
 
@@ -56,7 +69,7 @@ def format_of(head: bytes) -> str | None:
         return ZEROS
     if _is_safetensors(head):
         return SAFETENSORS
-    if head.startswith(ZIP):
+    if head.startswith(OF_ZIP):
         return _in_zip(head)
     known = next((name for start, magic, name in MAGIC if head.startswith(magic, start)), None)
     if known is not None:
@@ -74,7 +87,7 @@ def _in_zip(head: bytes) -> str:
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     if name.endswith(OF_TORCH) or b"/data/" in name:
         return TORCH
-    return NPZ if name.endswith(b".npy") else "a zip archive"
+    return NPZ if name.endswith(b".npy") else ZIP
 
 
 def _is_onnx(head: bytes) -> bool:

@@ -3,14 +3,15 @@
 import codecs
 import gzip
 import io
-import re
 import sys
 import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from sampler.results.store.tokens import MOST_BYTES
+from sampler.runtime.reading import formats
 from sampler.runtime.reading.source import Source
 
 STDIN: Final = "-"
@@ -26,37 +27,28 @@ WRITE: Final = f"one run a line: print(json.dumps({RUN}))"
 PICKLE: Final = "ids = row.tolist(), "
 
 
-class Kind(NamedTuple):
-    """A kind of file that is no text. first: its first bytes. remedy: what makes a log of it."""
-
-    first: bytes
-    what: str
-    remedy: str
-
-
-KINDS: Final = (
-    Kind(b"\x93NUMPY", "a NumPy array", f"for ids in numpy.load(FILE).tolist(): print(json.dumps({RUN}))"),
-    Kind(b"PAR1", "a Parquet table", "pandas.read_parquet(FILE).to_json(NAME, orient='records', lines=True)"),
-    Kind(b"ARROW1", "an Arrow table", "pandas.read_feather(FILE).to_json(NAME, orient='records', lines=True)"),
-    Kind(b"\x89HDF", "an HDF5 file", PICKLE + WRITE),
-    Kind(b"\x80\x02", "a pickle", PICKLE + WRITE),
-    Kind(b"\x80\x03", "a pickle", PICKLE + WRITE),
-    Kind(b"\x80\x04", "a pickle", PICKLE + WRITE),
-    Kind(b"\x80\x05", "a pickle", PICKLE + WRITE),
-    Kind(b"\xfd7zXZ", "compressed with xz", "unpack it first: unxz FILE"),
-    Kind(b"BZh", "compressed with bzip2", "unpack it first: bunzip2 FILE"),
-    Kind(b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it first: unzstd FILE"),
-    Kind(b"GGUF", "a model in GGUF format, not a log", f"a log has {WRITE}"),
-    Kind(b"RIFF", "audio, not a log of tokens", f"log the tokens, {WRITE}"),
-    Kind(b"\xff\xfb", "audio, not a log of tokens", f"log the tokens, {WRITE}"),
-    Kind(b"ID3", "audio, not a log of tokens", f"log the tokens, {WRITE}"),
-    Kind(b"fLaC", "audio, not a log of tokens", f"log the tokens, {WRITE}"),
-    Kind(b"OggS", "audio, not a log of tokens", f"log the tokens, {WRITE}"),
-    Kind(b"SQLite format 3", "an SQLite database", f"export its runs, {WRITE}"),
-    Kind(b"\x89PNG", "a picture", f"a log has {WRITE}"),
-    Kind(b"%PDF", "a PDF", f"a log has {WRITE}"),
-    Kind(b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it: git lfs pull"),
-)
+OTHERS: Final[Mapping[str, tuple[str, str]]] = {
+    formats.NPY: ("a NumPy array", f"for ids in numpy.load(FILE).tolist(): print(json.dumps({RUN}))"),
+    formats.NPZ: ("an archive of NumPy arrays (.npz)", PICKLE + WRITE),
+    formats.PARQUET: ("a Parquet table", "pandas.read_parquet(FILE).to_json(NAME, orient='records', lines=True)"),
+    formats.ARROW: ("an Arrow table", "pandas.read_feather(FILE).to_json(NAME, orient='records', lines=True)"),
+    formats.HDF5: ("an HDF5 file", PICKLE + WRITE),
+    formats.PICKLE: ("a pickle", PICKLE + WRITE),
+    formats.TORCH: ("a file of torch.save", PICKLE + WRITE),
+    formats.SAFETENSORS: ("a safetensors file, not a log", PICKLE + WRITE),
+    formats.XZ: ("compressed with xz", "unpack it first: unxz FILE"),
+    formats.BZIP2: ("compressed with bzip2", "unpack it first: bunzip2 FILE"),
+    formats.ZSTANDARD: ("compressed with zstd", "unpack it first: unzstd FILE"),
+    formats.TAR: ("a tar archive", "unpack it first: tar -xf FILE"),
+    formats.ZIP: ("a zip archive", "unpack it first: unzip FILE"),
+    formats.GGUF: ("a model in GGUF format, not a log", f"a log has {WRITE}"),
+    formats.SOUND: ("audio, not a log of tokens", f"log the tokens, {WRITE}"),
+    formats.SQLITE: ("an SQLite database", f"export its runs, {WRITE}"),
+    formats.PNG: ("a picture", f"a log has {WRITE}"),
+    formats.PDF: ("a PDF", f"a log has {WRITE}"),
+    formats.POINTER: ("a Git LFS pointer, not the file itself", "fetch it: git lfs pull"),
+}
+"""Files that are no text: what they are, and what makes a log of them."""
 
 MARKS: Final = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -64,8 +56,6 @@ MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-
-SAFETENSORS: Final = re.compile(rb"^.{8}\{\s*\"", re.DOTALL)
 
 
 def is_log(name: str) -> bool:
@@ -97,11 +87,10 @@ def content_of(name: str, source: Source) -> bytes:
 
 def text_of(source: Source, content: bytes) -> tuple[str, str]:
     """The text of a log, lines ending in LF, and the name of its encoding if that is not UTF-8. Raises TokensError."""
-    kind = next((kind for kind in KINDS if content.startswith(kind.first)), None) or _archive(content)
-    if kind is not None:
-        raise source.refuse(f"is {kind.what}", kind.remedy, join=" ")
-    if SAFETENSORS.match(content[:64]) and content[:1] != b"{" and b"\0" in content[:8]:
-        raise source.refuse("is a safetensors file, not a log", PICKLE + WRITE, join=" ")
+    other = OTHERS.get(formats.format_of(content[: formats.HEAD]) or "")
+    if other is not None:
+        what, remedy = other
+        raise source.refuse(f"is {what}", remedy, join=" ")
     name = next((name for mark, name in MARKS if content.startswith(mark)), None) or _unmarked(content[:1000])
     if name is None and content.count(b"\0") and not _is_utf8(content):
         raise source.refuse("is a binary file of an unknown kind", WRITE, join=" ")
@@ -114,20 +103,6 @@ def text_of(source: Source, content: bytes) -> tuple[str, str]:
         raise source.refuse(complaint, "save it as UTF-8", join=" ") from error
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     return text, name.removesuffix("-le").removesuffix("-be").upper()
-
-
-def _archive(content: bytes) -> Kind | None:
-    """What an archive is; None for other files."""
-    if content[257:262] == b"ustar":
-        return Kind(b"", "a tar archive", "unpack it first: tar -xf FILE")
-    if not content.startswith(b"PK\x03\x04"):
-        return None
-    name = content[30 : 30 + int.from_bytes(content[26:28], "little")]  # of the first file in it
-    if name.endswith(b".npy"):
-        return Kind(b"", "an archive of NumPy arrays (.npz)", PICKLE + WRITE)
-    if name.endswith((b"/data.pkl", b"/byteorder", b"/version")):
-        return Kind(b"", "a file of torch.save", PICKLE + WRITE)
-    return Kind(b"", "a zip archive", "unpack it first: unzip FILE")
 
 
 def _is_utf8(content: bytes) -> bool:
