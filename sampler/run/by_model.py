@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 
 from sampler.checks.longform.log.by_runs import beyond_all
 from sampler.checks.longform.log.edits import Fix
-from sampler.checks.longform.log.faults import body, common_prefix
+from sampler.checks.longform.log.faults import body, common_prefix, repeats
 from sampler.checks.longform.runs import TokenRun
 from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.engines.reference.chain import ReferenceEngine
@@ -183,7 +183,7 @@ class ByModel:
     def _lead(self, runs: Sequence[TokenRun], prefix: Sequence[int], different: int) -> int:
         """How often a token stands at the beginning of all runs, and nowhere else, that none of them may begin with."""
         first = prefix[0]
-        count = next((place for place, token in enumerate(prefix) if token != first), len(prefix))
+        count = repeats(prefix)
         is_bos = first == self.model.info.bos_id or first >= self.size
         if not is_bos and (different < SEVERAL or any(first in run.tokens[count:] for run in runs)):
             return 0

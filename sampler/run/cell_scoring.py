@@ -18,7 +18,7 @@ from sampler.errors import SkipReason
 from sampler.matrix.matrix import Case
 from sampler.requests import Request
 from sampler.run.known_model import known_model
-from sampler.run.scoring import NAMING, Model
+from sampler.run.scoring import Model, is_told
 from sampler.run.session import Session
 from sampler.run.spoken import START, Spoken
 
@@ -67,7 +67,7 @@ def scored(
         noise = all(request.noise is not None for request in requests)
         score = model.score(requests[0].config, alpha, tolerance_of(info.dtype), required=required, noise=noise)
         for run in _in_turns(model, spoken, score) if sparing else model.scored(spoken):
-            if score.decided and score.checked >= NAMING:
+            if is_told(score):
                 break
             score.add(run)
         answers, tokens = findings(score), sum(len(run.tokens) for run in spoken)

@@ -113,7 +113,7 @@ class Model:
             forced = _Forced(self, request, tokens, guided, partial(ahead.of, place))
             networks = forced.networks if self.networks else no_networks
             noise = partial(_noise_where, run.request.noise) if run.request.noise else None
-            before = prompts(self.engine, run.request) if isinstance(self.engine, CoreEngine) else {}
+            before = partial(prompts, self.engine, run.request) if isinstance(self.engine, CoreEngine) else dict
             asked = run.request.max_new_tokens
             yield Run(run.name, run.tokens, run.stop_reason, forced, networks, asked, noise, before)
 
@@ -202,6 +202,11 @@ def reference_model(name: str) -> Model:
     return Model(engine)
 
 
+def is_told(score: Score) -> bool:
+    """Whether further runs would change neither the outcome nor the cause that is named."""
+    return score.decided and score.checked >= NAMING
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Where scoring ends at the latest: after so many runs, or minutes; None: no limit."""
@@ -266,7 +271,7 @@ class Scoring:
         model = self.model.variant(variant) if variant else self.model
         score = model.score(config, alpha, self.tolerance, stripped=self._stripped, gaps=self._gaps)
         for run in model.scored(runs):
-            if score.decided and score.checked >= NAMING:
+            if is_told(score):
                 break
             if self.bounds.runs is not None and len(score.runs) >= self.bounds.runs:
                 break

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sampler.checks.longform.log.edits import FIXES, Edit, Fix
-from sampler.checks.longform.log.faults import Fault, Known, faults_of
+from sampler.checks.longform.log.faults import Fault, Known, faults_of, repeats
 from sampler.checks.longform.log.prompts import Names
 from sampler.checks.longform.runs import STEPS, TokenRun
 from sampler.checks.verdict import Finding
@@ -72,7 +72,7 @@ class ByWord:
 
     def foreign(self, runs: Sequence[TokenRun], prefix: Sequence[int]) -> int:
         """One token that stands nowhere else is BOS; more of them are a prompt."""
-        first = next((place for place, token in enumerate(prefix) if token != prefix[0]), len(prefix))
+        first = repeats(prefix)
         is_bos = "bos" in self.asked and not any(prefix[0] in run.tokens[first:] for run in runs)
         is_prompt = "prefix" in self.asked and len({run.tokens for run in runs}) > 1 and first < len(prefix)
         return len(prefix) if is_prompt else first if is_bos else 0

@@ -46,7 +46,7 @@ def drawn(way, run):
         for first in range(0, TOKENS, 25):
             yield steps_of(logits, tokens, config, range(first, min(first + 25, TOKENS)))
 
-    return Run(f"run {run + 1}", tokens, "length", scorer, prompts={TEXT: PROMPT})
+    return Run(f"run {run + 1}", tokens, "length", scorer, prompts=lambda: {TEXT: PROMPT})
 
 
 def cause(way):

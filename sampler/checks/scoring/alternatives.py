@@ -60,6 +60,16 @@ def other_configs(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfi
 def looser_configs(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfig]]:
     """The same chain with a filter that keeps more, or without one stage: among allowed tokens nothing is different."""
     yield from _filters(config, {"top_p": (1.1, 1.2), "min_p": (0.5, 0.2), "top_k": (2, 4)})
+    yield from _without_one(config)
+
+
+def configs_in_part(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfig]]:
+    """Chains that an engine may follow for a part of each run: without one stage, or at another temperature."""
+    yield from _without_one(config)
+    yield from (pair for pair in other_configs(config) if pair[0].family == TEMPERATURE)
+
+
+def _without_one(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfig]]:
     for stage in sorted(config.active_stages()):
         yield Named(stage, f"no {stage}"), config.without([stage])
 
@@ -156,21 +166,18 @@ def _lift(size: float) -> Tilt:
 
 
 def _sometimes_best(step: Step, before: Pasts) -> Array:  # noqa: ARG001
-    best = step.p.argmax(axis=-1)[..., None]
-    return np.asarray(0.9 * step.p + 0.1 * (np.arange(step.p.shape[-1]) == best))
+    return np.asarray(0.9 * step.p + 0.1 * step.is_best)
 
 
 def _without_best(step: Step, before: Pasts) -> Array:  # noqa: ARG001
-    best = step.p.argmax(axis=-1)[..., None] == np.arange(step.p.shape[-1])
-    others = np.where(best, 0.0, step.p)
+    others = np.where(step.is_best, 0.0, step.p)
     total = others.sum(axis=-1, keepdims=True)
     return np.asarray(0.95 * step.p + 0.05 * np.divide(others, total, out=step.p.copy(), where=total > 0))
 
 
 def _ends_by_the_best(step: Step, before: Pasts) -> Array:  # noqa: ARG001
     """EOS where it is the likeliest, and hardly anywhere else."""
-    is_best = step.p.argmax(axis=-1)[..., None] == np.arange(step.p.shape[-1])
-    return _tilted(step.p, np.where(step.is_eos, np.where(is_best, 6.0, -6.0), 0.0))
+    return _tilted(step.p, np.where(step.is_eos, np.where(step.is_best, 6.0, -6.0), 0.0))
 
 
 TILTS: tuple[tuple[Named, Tilt], ...] = (

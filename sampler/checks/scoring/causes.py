@@ -9,11 +9,10 @@ import numpy as np
 from scipy.special import log_softmax
 from scipy.stats import binom, chi2, norm, poisson
 
-from sampler.checks.scoring.alternatives import causes_alone, looser_configs, other_configs
+from sampler.checks.scoring.alternatives import causes_alone, configs_in_part, looser_configs, other_configs
 from sampler.checks.scoring.impossible import as_explained
 from sampler.checks.scoring.knobs import Knob, difference, differing, estimated
 from sampler.checks.scoring.missing import filtered, other_vocabulary
-from sampler.checks.scoring.named import TEMPERATURE as TEMPERATURES
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import Score
 from sampler.checks.scoring.ways import FITTED, Way, changed_ways, ways_in_part
@@ -111,7 +110,7 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
     shortest = min((len(tokens) - 1 for tokens in ended), default=0)
     ways += [Way(named, config) for named, config in causes_alone(score.config, score.eos_ids, shortest)]
     ways += [Way(named, score.config, named) for named in score.runs[0].networks()]
-    ways += [*changed_ways(score), *ways_in_part(score, _in_part(score.config), MOST_TOKENS)]
+    ways += [*changed_ways(score), *ways_in_part(score, configs_in_part(score.config), MOST_TOKENS)]
     best = _likeliest(score, ways)
     bets = score.wagers.bets
     gained = best[0][0] - _likelihood(score, Way(NOTHING, score.config)) if not score.impossible else math.inf
@@ -200,13 +199,6 @@ def _untypical(score: Score, way: Way) -> bool:
             variance += float((np.exp(logs) * (values - mean) ** 2).sum())
             surprise += float((mean[:, 0] - own)[own > -np.inf].sum())
     return bool(2 * norm.sf(abs(surprise) / math.sqrt(variance)) <= UNLIKELY) if variance else False
-
-
-def _in_part(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfig]]:
-    """Chains that an engine may follow for a part of each run: without a stage, or at another temperature."""
-    for stage in sorted(config.active_stages()):
-        yield Named(stage, f"no {stage}"), config.without([stage])
-    yield from (pair for pair in other_configs(config) if pair[0].family == TEMPERATURES)
 
 
 def _rejected(score: Score, way: Way) -> bool:

@@ -140,8 +140,7 @@ class Echoes:
         return np.asarray(lifted / lifted.sum(axis=-1, keepdims=True))
 
     def _at_regular_steps(self, places: Places, step: Step, drawn: Places) -> Array:
-        best = np.arange(step.p.shape[-1]) == step.p.argmax(axis=-1)[:, None]
-        wrong = SURE * best + (1 - SURE) * step.p
+        wrong = SURE * step.is_best + (1 - SURE) * step.p
         taken = np.concatenate([places % period == np.arange(period)[:, None] for period in PERIODS])
         taken = np.concatenate([taken, [places == 0]])
         gain = np.log(_at(wrong, drawn) / _at(step.p, drawn))

@@ -28,6 +28,12 @@ class Step:
     error: Array | float = 0.0
 
     @cached_property
+    def is_best(self) -> NDArray[np.bool_]:
+        """Which token is the likeliest, (..., K), one of each step."""
+        best: NDArray[np.bool_] = np.arange(self.p.shape[-1]) == self.p.argmax(axis=-1)[..., None]
+        return best
+
+    @cached_property
     def id_edges(self) -> tuple[Array, Array]:
         """Where the interval of each token begins and ends, tokens in the order of their ids: two (..., K)."""
         ends = np.cumsum(self.p, axis=-1)

@@ -100,10 +100,9 @@ class OtherChains:
     def _after(self, stage: str, scores: Array, config: SamplingConfig) -> Array:
         """The scores (T, C) after a stage that is on."""
         if stage == "cfg" and self.uncond is not None:
-            return _guided(scores, self.uncond, config)
+            return guided(scores, self.uncond, config)
         if stage == "repetition_penalty":
-            factor = np.where(scores < 0, config.repetition_penalty, 1 / config.repetition_penalty)
-            return np.where(self.seen, scores * factor, scores)
+            return np.where(self.seen, penalised(scores, config.repetition_penalty), scores)
         if stage == "temperature" and config.temperature:
             return scores / config.temperature
         if stage in ("top_k", "min_p", "top_p"):
@@ -153,7 +152,13 @@ def _logits_of(steps: Steps, ids: NDArray[np.int64]) -> tuple[Array, Array | Non
     return logits, np.take_along_axis(steps.uncond_logits, ids, axis=-1).astype(np.float64)
 
 
-def _guided(logits: Array, uncond: Array, config: SamplingConfig) -> Array:
+def penalised(scores: Array, penalty: Array | float) -> Array:
+    """Scores as if all of their tokens had come before."""
+    return np.asarray(scores * np.where(scores < 0, penalty, 1 / penalty))
+
+
+def guided(logits: Array, uncond: Array, config: SamplingConfig) -> Array:
+    """The mixture of conditional and unconditional logits; removed ones stay removed."""
     with np.errstate(invalid="ignore"):
         base = logits if config.cfg_convention == "conditional" else uncond
         return np.where(logits == -np.inf, -np.inf, base + config.cfg_weight * (logits - uncond))

@@ -45,7 +45,7 @@ class Run:
 
     networks: gives the same with the logits of networks that do something else.
     most: how many tokens were asked for at most; 0 if that is unknown. noise: that the engine was given, if known.
-    prompts: ids that came before the tokens, by what they are.
+    prompts: gives the ids that came before the tokens, by what they are.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Run:
     networks: Networks = field(default=no_networks, repr=False)
     most: int = 0
     noise: NoiseOf | None = field(default=None, repr=False)
-    prompts: Mapping[str, Sequence[int]] = field(default_factory=dict, repr=False)
+    prompts: Callable[[], Mapping[str, Sequence[int]]] = field(default=dict, repr=False)
 
     def under(self, network: Named | None, first: int | None = None) -> "Run":
         """The run as one of another network, or so many of its first tokens; without a network as it is."""

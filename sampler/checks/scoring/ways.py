@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from sampler.checks.scoring.named import Named
+from sampler.checks.scoring.other_chains import guided, penalised
 from sampler.checks.scoring.score import Run, Score
 from sampler.config import SamplingConfig
 from sampler.engines.base import Explains
@@ -65,7 +66,7 @@ def changed_ways(score: Score) -> Iterator[Way]:
     config = score.config
     on = config.active_stages()
     if "repetition_penalty" in on:
-        yield from _penalties(config, score.runs[0].prompts)
+        yield from _penalties(config, score.runs[0].prompts())
     if {"cfg", "temperature"} <= on:
         for which in ("conditional", "unconditional"):
             named = Named("temperature", f"a temperature of the {which} logits alone")
@@ -134,15 +135,14 @@ def _places(steps: Steps) -> np.ndarray:
 
 
 def _late(run: Run, steps: Steps) -> Steps:  # noqa: ARG001
-    """The history without its newest token."""
-    prompts = steps.context.prompt_length.tolist() if steps.context else [0] * len(steps.history)
-    pairs = zip(steps.history, prompts, strict=True)
-    return replace(steps, history=[ids[: max(len(ids) - 1, prompt)] for ids, prompt in pairs])
+    """The history without its newest token, if it has one behind the prompt."""
+    pairs = zip(steps.history, _places(steps).tolist(), strict=True)
+    return replace(steps, history=[ids[:-1] if place else ids for ids, place in pairs])
 
 
 def _after_prompt(what: str, run: Run, steps: Steps) -> Steps:
     size = steps.logits.shape[-1]
-    seen = [token for token in run.prompts[what] if token < size]
+    seen = [token for token in run.prompts()[what] if token < size]
     return replace(steps, history=[[*seen, *ids] for ids in steps.history])
 
 
@@ -150,18 +150,16 @@ def _every_occurrence(asked: SamplingConfig, run: Run, steps: Steps) -> Steps:  
     """Guided logits of tokens that came n times, penalised n - 1 times; the chain does it once more."""
     scores, size = steps.logits.astype(np.float64), steps.logits.shape[-1]
     if steps.uncond_logits is not None and "cfg" in asked.active_stages():
-        base = scores if asked.cfg_convention == "conditional" else steps.uncond_logits
-        scores = base + asked.cfg_weight * (scores - steps.uncond_logits)
+        scores = guided(scores, steps.uncond_logits.astype(np.float64), asked)
     counts = np.stack([np.bincount([token for token in ids if token < size], minlength=size) for ids in steps.history])
-    factor = asked.repetition_penalty ** np.maximum(counts - 1, 0)
-    scores = np.where(scores < 0, scores * factor, scores / factor)
+    scores = penalised(scores, asked.repetition_penalty ** np.maximum(counts - 1, 0))
     return replace(steps, logits=scores.astype(np.float32), uncond_logits=None)
 
 
 def _penalised_first(penalty: float, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
-    logits = steps.logits
-    penalised = np.where(logits < 0, logits * penalty, logits / penalty)
-    return replace(steps, logits=np.where(steps.in_history, penalised, logits).astype(np.float32))
+    scores = steps.logits.astype(np.float64)
+    scores = np.where(steps.in_history, penalised(scores, penalty), scores)
+    return replace(steps, logits=scores.astype(np.float32))
 
 
 def _guided_probabilities(asked: SamplingConfig, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
@@ -169,8 +167,7 @@ def _guided_probabilities(asked: SamplingConfig, run: Run, steps: Steps) -> Step
     if steps.uncond_logits is None:
         return steps
     cond, uncond = (softmax(rows.astype(np.float64), axis=-1) for rows in (steps.logits, steps.uncond_logits))
-    base = cond if asked.cfg_convention == "conditional" else uncond
-    mixed = np.log(np.maximum(base + asked.cfg_weight * (cond - uncond), LEAST_PROBABILITY))
+    mixed = np.log(np.maximum(guided(cond, uncond, asked), LEAST_PROBABILITY))
     scores = mixed + logsumexp(steps.logits, axis=-1, keepdims=True)
     return replace(steps, logits=scores.astype(np.float32), uncond_logits=None)
 

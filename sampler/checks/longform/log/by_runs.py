@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.checks.longform.log.edits import Fix
-from sampler.checks.longform.log.faults import body, common_prefix
+from sampler.checks.longform.log.faults import body, common_prefix, repeats
 from sampler.checks.longform.runs import TokenRun, end_tokens
 
 Ids = NDArray[np.int64]
@@ -141,7 +141,7 @@ class ByRuns:
         telling = self._is_telling(runs)
         first, lead = prefix[0], 0
         if first not in self.counts and (telling or "bos" in self.asked):
-            lead = next((place for place, token in enumerate(prefix) if token != first), len(prefix))
+            lead = repeats(prefix)
         rest = tuple(prefix[lead:])
         long = telling or ("prefix" in self.asked and len(rest) >= LONG and len({run.tokens for run in runs}) > 1)
         if not long or len(rest) < 2 or any(run.tokens[:2] == rest[:2] for run in self.reference):

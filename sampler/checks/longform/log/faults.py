@@ -143,9 +143,14 @@ def _own_eos(runs: Sequence[TokenRun]) -> set[int]:
     return {fill} if single == {fill} else set()
 
 
+def repeats(tokens: Sequence[int]) -> int:
+    """How often the first token stands at the beginning."""
+    return sum(1 for _ in takewhile(lambda token: token == tokens[0], tokens))
+
+
 def _repeats(tokens: Sequence[int]) -> int:
     """How often the last token stands at the end."""
-    return sum(1 for _ in takewhile(lambda token: token == tokens[-1], reversed(tokens)))
+    return repeats(tokens[::-1])
 
 
 def _filled(runs: Sequence[TokenRun], eos: Collection[int]) -> Fault | None:

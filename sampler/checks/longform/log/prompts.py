@@ -1,4 +1,4 @@
-"""Names of prompts on both sides: what they have in common, and which are the same but for their spelling."""
+"""Names of prompts in a log and in its reference: which both have, and which differ in spelling alone."""
 
 import difflib
 import re
