@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import mlx.core as mx
 import numpy as np
@@ -11,14 +11,17 @@ from sampler.checks.scoring.named import Named
 from sampler.engines.core import CoreEngine
 from sampler.requests import Logits, Request
 from sampler.t3.checkpoint import Checkpoint
-from sampler.t3.model import Speech
+from sampler.t3.model import T3, Speech
 
 Ids = Sequence[int]
 
 
 @dataclass(frozen=True)
 class Input:
-    """What teacher forcing gets. first, advance, shift: see Speech. changed: the prefix, from the right one."""
+    """What teacher forcing gets. first, advance, shift: see Speech. changed: the prefix, from the right one.
+
+    rotary: fields of the config that make other rotary frequencies. bits: of the weights, 0 for those that they have.
+    """
 
     engine: CoreEngine
     text: Ids
@@ -27,16 +30,27 @@ class Input:
     advance: int = 1
     shift: int = 0
     changed: Callable[[mx.array, "Input"], mx.array] | None = None
+    rotary: tuple[tuple[str, float], ...] = ()
+    bits: int = 0
 
     @property
     def checkpoint(self) -> Checkpoint:
         return self.engine.generator.checkpoint
 
+    @property
+    def model(self) -> T3:
+        return _made(self.checkpoint.model, self.rotary, self.bits)
+
     def speech(self, tokens: Ids, *, guided: bool) -> Speech:
-        checkpoint = self.checkpoint
-        prefix = checkpoint.model.prefix(self.text, checkpoint.voice, bos_count=self.bos_count, guided=guided)
+        prefix = self.model.prefix(self.text, self.checkpoint.voice, bos_count=self.bos_count, guided=guided)
         prefix = prefix if self.changed is None else self.changed(prefix, self)
         return Speech(prefix, tokens[:-1], self.first, self.advance, self.shift)
+
+
+@lru_cache(maxsize=2)
+def _made(model: T3, rotary: tuple[tuple[str, float], ...], bits: int) -> T3:
+    turned = model.with_rotary(**dict(rotary)) if rotary else model
+    return turned.in_bits(bits) if bits else turned
 
 
 def _with_voice(**changes: object) -> Callable[[Input], Input]:
@@ -49,13 +63,25 @@ def _with_voice(**changes: object) -> Callable[[Input], Input]:
     return change
 
 
+def _with_rotary(**changes: float) -> Callable[[Input], Input]:
+    return lambda given: replace(given, rotary=tuple(changes.items()))
+
+
 def _with_text(change: Callable[[Ids], Ids]) -> Callable[[Input], Input]:
     return lambda given: replace(given, text=tuple(change(given.text)))
 
 
 def _blank_text(prefix: mx.array, given: Input) -> mx.array:
     """The unconditional row without the positions of the text."""
-    columns = given.checkpoint.model.text_columns(given.text, given.checkpoint.voice)
+    return _blank(prefix, given.checkpoint.model.text_columns(given.text, given.checkpoint.voice))
+
+
+def _blank_voice(prefix: mx.array, given: Input) -> mx.array:
+    """The unconditional row without what is before the text."""
+    return _blank(prefix, slice(given.checkpoint.model.text_columns(given.text, given.checkpoint.voice).start))
+
+
+def _blank(prefix: mx.array, columns: slice) -> mx.array:
     rows = np.array(prefix.astype(mx.float32))
     rows[1:, columns] = 0.0
     return mx.array(rows).astype(prefix.dtype)
@@ -65,6 +91,10 @@ def _numbered_bos(prefix: mx.array, given: Input) -> mx.array:
     """The last BOS one position further."""
     bos = given.checkpoint.model.embed_speech([given.checkpoint.config.bos_id], [1])
     return mx.concatenate([prefix[:, :-1], mx.repeat(bos[None], len(prefix), axis=0)], axis=1)
+
+
+def _filled_up(size: int) -> Callable[[Ids], Ids]:
+    return lambda text: [*text, *[text[-1]] * (-len(text) % size)]
 
 
 def _cut(size: int) -> Callable[[Ids], Ids]:
@@ -100,7 +130,16 @@ CAUSES: Mapping[Named, Callable[[Input], Input]] = {
         Named("position", f"an emotion of {size:g}"): _with_voice(emotion=size)
         for size in (0.1, 0.25, 0.4, 0.6, 0.75, 0.9)
     },
+    **{
+        Named("position", f"a text filled up with stop ids to a multiple of {size}"): _with_text(_filled_up(size))
+        for size in (8, 16, 32, 64)
+    },
+    Named("position", "rotary frequencies without their scaling"): _with_rotary(rope_factor=1.0),
+    Named("position", "a rotary base of 10,000"): _with_rotary(rope_theta=10_000.0),
+    Named("position", "a rotary base of 10,000 without scaling"): _with_rotary(rope_theta=10_000.0, rope_factor=1.0),
+    **{Named("precision", f"weights in {bits} bits"): partial(replace, bits=bits) for bits in (8, 4)},
     Named("cfg", "no text positions in the unconditional row"): lambda given: replace(given, changed=_blank_text),
+    Named("cfg", "no voice in the unconditional row"): lambda given: replace(given, changed=_blank_voice),
 }
 """Further ones, which are asked only when runs are rejected: each is a forward pass of every run."""
 
@@ -126,11 +165,12 @@ def other_logits(
 
     @cache
     def found() -> Mapping[Named, Logits]:
-        forced = given.checkpoint.model.forced_together([one.speech(tokens, guided=guided) for one in inputs.values()])
-        logits = {
-            named: np.ascontiguousarray(np.array(of).transpose(1, 0, 2))
-            for named, (of, _) in zip(inputs, forced, strict=True)
-        }
+        logits = dict[Named, Logits]()
+        for rotary, bits in dict.fromkeys((one.rotary, one.bits) for one in inputs.values()):
+            same = {named: one for named, one in inputs.items() if (one.rotary, one.bits) == (rotary, bits)}
+            speech = [one.speech(tokens, guided=guided) for one in same.values()]
+            for named, (of, _) in zip(same, next(iter(same.values())).model.forced_together(speech), strict=True):
+                logits[named] = np.ascontiguousarray(np.array(of).transpose(1, 0, 2))
         if STALE in logits:
             logits[STALE] = np.concatenate([logits[STALE][:1], logits[STALE][:-1]])
         return logits
@@ -164,8 +204,12 @@ def _differs(other: Input, given: Input, *, guided: bool) -> bool:
     """Whether an input is another one, and can be computed."""
     config = given.checkpoint.config
     usual = config.bos_count if given.bos_count is None else given.bos_count
-    if other.changed == _blank_text:
+    if other.changed in (_blank_text, _blank_voice):
         return guided
+    if other.bits:
+        return config.backbone == "llama"
+    if other.rotary:
+        return config.backbone == "llama" and any(getattr(config, name) != value for name, value in other.rotary)
     if other.changed == _numbered_bos:
         return usual > 1
     if (other.first, other.advance) != (given.first, given.advance):

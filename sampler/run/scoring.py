@@ -34,7 +34,7 @@ from sampler.run.ahead import Ahead, Predicted
 from sampler.run.networks import OTHER_NETWORKS, other_logits, prompts
 from sampler.run.spoken import Spoken
 
-NAMING = 600
+NAMING = 1200
 """Tokens that are scored, if there are so many, although the outcome is known: they tell the cause."""
 
 AT_ONCE = NETWORK_FIRST

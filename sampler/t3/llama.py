@@ -61,10 +61,10 @@ class Llama(Backbone):
         names = [f"tfmr.layers.{index}" for index in range(config.num_layers)]
         self.layers = [Layer.of(tensors, name, config.rms_norm_eps) for name in names]
         self.norm = tensors["tfmr.norm.weight"]
-        self._rotary = RotaryTable(config)
+        self.rotary = RotaryTable(config)
 
     def _angles(self, positions: NDArray[np.int64]) -> Angles:
-        return self._rotary.rows(positions)
+        return self.rotary.rows(positions)
 
     def _leave(self, hidden: mx.array) -> mx.array:
         return rms_norm(hidden, self.norm, self.config.rms_norm_eps)

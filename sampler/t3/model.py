@@ -1,7 +1,9 @@
 """T3: text and voice in, speech-token logits out."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -14,6 +16,10 @@ from sampler.t3.conditioning import Conditioning, Voice
 from sampler.t3.config import T3Config
 from sampler.t3.gpt2 import GPT2
 from sampler.t3.llama import Llama
+from sampler.t3.rotary import RotaryTable
+
+GROUP = 64
+"""Weights of a row that MLX rounds with one scale."""
 
 
 class Speech(NamedTuple):
@@ -48,6 +54,24 @@ class T3:
     def dtype(self) -> str:
         """Dtype of weights, cache and rows: float32, float16 or bfloat16."""
         return str(self._head.dtype).rpartition(".")[2]
+
+    def with_rotary(self, **changes: float) -> "T3":
+        """The same Llama with other rotary frequencies. changes: of the fields of T3Config that make them."""
+        twin, twin.backbone = copy.copy(self), copy.copy(self.backbone)
+        vars(twin.backbone)["rotary"] = RotaryTable(replace(self.config, **changes))  # type: ignore[arg-type]
+        return twin
+
+    def in_bits(self, bits: int) -> "T3":
+        """The same Llama with every matrix rounded as `mlx.nn.quantize` does by default."""
+        twin = copy.copy(self)
+        backbone, conditioning = copy.copy(self.backbone), copy.copy(self._conditioning)
+        layers = [copy.copy(layer) for layer in self.backbone.layers]
+        vars(backbone)["layers"] = layers
+        vars(twin).update(backbone=backbone, _conditioning=conditioning, _voice=None)
+        for one in (twin, *layers):
+            vars(one).update(_in_bits(vars(one), bits))
+        vars(conditioning)["_weights"] = _in_bits(vars(conditioning)["_weights"], bits)
+        return twin
 
     @property
     def compiled(self) -> bool:
@@ -180,6 +204,17 @@ class T3:
         outside = [token for token in text if not 0 <= token < config.text_vocab_size]
         if outside:
             raise TextError(f"text id {outside[0]} is no token", hint=f"expected 0 to {config.text_vocab_size - 1}")
+
+
+def _in_bits(tensors: Mapping[str, Any], bits: int) -> dict[str, Any]:
+    """With rounded matrices, those whose rows are no whole number of groups excepted."""
+
+    def rounded(value: Any) -> Any:
+        if not isinstance(value, mx.array) or value.ndim != 2 or value.shape[1] % GROUP:
+            return value
+        return mx.dequantize(*mx.quantize(value, GROUP, bits), group_size=GROUP, bits=bits).astype(value.dtype)
+
+    return {name: rounded(value) for name, value in tensors.items()}
 
 
 def _embed(table: mx.array, ids: Sequence[int], places: mx.array | None, positions: Sequence[int]) -> mx.array:

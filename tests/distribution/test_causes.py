@@ -35,11 +35,12 @@ def steps_of(logits, tokens, config, rows):
     return Steps(logits[0, at], history, (config,) * len(at), logits[1, at], context, tokens=drawn)
 
 
-def drawn(way, run):
+def drawn(way, run, asked):
     """A run whose every token comes from the chain of `way`, which makes other steps of the right ones."""
     rng, logits, tokens = np.random.default_rng((run, 1)), logits_of(run), []
     for row in range(TOKENS):
-        scores = ReferenceEngine().evaluate(way(steps_of(logits, tokens, ASKED, [row])))[-1].scores[0]
+        steps = replace(steps_of(logits, tokens, asked, [row]), request=run)
+        scores = ReferenceEngine().evaluate(way(steps))[-1].scores[0]
         tokens.append(int(rng.choice(SIZE, p=softmax(scores))))
 
     def scorer(config):
@@ -49,10 +50,10 @@ def drawn(way, run):
     return Run(f"run {run + 1}", tokens, "length", scorer, prompts=lambda: {TEXT: PROMPT})
 
 
-def cause(way):
-    score = Score(ASKED, 1e-6, ReferenceEngine(input_error=2e-3), ReferenceEngine(input_error=5e-5), SIZE, (EOS,))
+def cause(way, asked=ASKED):
+    score = Score(asked, 1e-6, ReferenceEngine(input_error=2e-3), ReferenceEngine(input_error=5e-5), SIZE, (EOS,))
     for run in range(RUNS):
-        score.add(drawn(way, run))
+        score.add(drawn(way, run, asked))
     assert score.decided
     return explained(score).cause
 
@@ -97,10 +98,13 @@ def mixing_probabilities(steps):
     return replace(steps, logits=scores.astype(np.float32)).with_config(replace(ASKED, cfg_weight=0.0))
 
 
+def drawn_as_it_is(steps):
+    return steps.with_config(replace(ASKED, cfg_weight=0.0, repetition_penalty=1.0, temperature=1.0, min_p=0.0))
+
+
 def reviving(steps):
     p = softmax(ReferenceEngine().evaluate(steps)[-1].scores)
-    none = replace(ASKED, cfg_weight=0.0, repetition_penalty=1.0, temperature=1.0, min_p=0.0)
-    return replace(steps, logits=np.log(p + 2e-4).astype(np.float32)).with_config(none)
+    return drawn_as_it_is(replace(steps, logits=np.log(p + 2e-4).astype(np.float32)))
 
 
 def tempered(which):
@@ -111,12 +115,32 @@ def tempered(which):
     return way
 
 
+def unconditional_of(step):
+    """The unconditional logits of another step."""
+
+    def way(steps):
+        at = step(int(steps.context.step[0]))
+        return replace(steps, uncond_logits=logits_of(steps.request)[1, [at]])
+
+    return way
+
+
+def bounded(steps):
+    """min_p as a bound of the probability itself, or the likeliest token."""
+    asked = steps.configs[0]
+    scores = ReferenceEngine().evaluate(steps.with_config(replace(asked, min_p=0.0)))[-1].scores
+    p = softmax(scores)
+    kept = np.where(p >= min(asked.min_p, p.max()), scores, -np.inf)
+    return drawn_as_it_is(replace(steps, logits=kept.astype(np.float32)))
+
+
 BY_DAY = [
     (late, "repetition_penalty", "a penalty that learns each token one step late"),
     (every_time, "repetition_penalty", "a penalty of every occurrence of a token"),
     (tempered("logits"), "temperature", "a temperature of the conditional logits alone"),
     (in_part(20, False, temperature=1.0), "temperature", r"(no temperature|.* of 1) from step (1[6-9]|2[0-4]) on"),
     (of_config(top_p=0.8), "top_p", "a top_p of 0.8, where none was asked for"),
+    (unconditional_of(lambda step: 0), "cfg", "the unconditional logits of the first step at every step"),
     (reviving, "draw", "tokens that the filters removed, each as likely as any other"),
 ]
 BY_NIGHT = [
@@ -127,6 +151,7 @@ BY_NIGHT = [
     ),
     (penalised_first, "repetition_penalty", "a penalty of the conditional logits before guidance"),
     (mixing_probabilities, "cfg", "guidance of probabilities in place of logits"),
+    (unconditional_of(lambda step: max(step - 1, 0)), "cfg", "the unconditional logits of the step before"),
     (tempered("uncond_logits"), "temperature", "a temperature of the unconditional logits alone"),
     (in_part(30, True, temperature=1.0), "temperature", r"(no temperature|.* of 1) before step (2[6-9]|3[0-4])"),
     (in_part(30, False, repetition_penalty=1.0), "repetition_penalty", r"no repetition_penalty from step (29|3\d) on"),
@@ -135,6 +160,11 @@ BY_NIGHT = [
     (of_config(min_p=0.0), "min_p", "no min_p"),
     (of_config(temperature=1.3), "temperature", r"a temperature near 1\.[23]\d*"),
 ]
+
+
+def test_a_bound_of_the_whole_probability_is_named():
+    named = cause(bounded, replace(ASKED, min_p=0.2))
+    assert (named.stage, named.text) == ("min_p", "a min_p of the whole probability: 0.2, not 0.2 of the best")
 
 
 @pytest.mark.parametrize(("way", "stage", "words"), [*BY_DAY, *(pytest.param(*row, marks=NIGHTLY) for row in BY_NIGHT)])

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
 from sampler import finch
 from sampler.checks.scoring.named import Named
 from sampler.run.networks import CAUSES, Input, other_logits, prompts
+from tests.duel.faults import quantized_weights
 from tests.longform.scored_sets import reference, speak
 from tests.longform.wrong_runs import DEFAULT, RATE
 
@@ -21,6 +23,9 @@ BY_GENERATOR = {
     "text_is_cut_at_24_ids": "a text cut after 24 ids",
     "voice_is_hardly_emotional": "an emotion of 0.1",
     "unconditional_row_has_no_positions": "no text positions in the unconditional row",
+    "unconditional_row_has_no_voice": "no voice in the unconditional row",
+    "text_is_padded_to_16": "a text filled up with stop ids to a multiple of 16",
+    "rotary_base_is_10000": "a rotary base of 10,000",
 }
 
 
@@ -55,7 +60,8 @@ def test_only_networks_that_differ_are_computed():
     assert {named.text for named in known} >= {"no BOS", "one BOS in place of two", "the text fed twice"}
     unguided = other_logits(engine, request, (1, 2, 3), None, guided=False)
     assert {named.text for named in known} - {named.text for named in unguided} == {
-        "no text positions in the unconditional row"
+        "no text positions in the unconditional row",
+        "no voice in the unconditional row",
     }
     as_ids = replace(request, prompt=tuple(engine.ids(request.prompt, request.language)))
     languages = {named.text for named in other_logits(engine, as_ids, (1, 2, 3), None, guided=True)}
@@ -79,3 +85,14 @@ def test_a_shift_moves_all_tokens_and_not_what_is_before_them():
     )
     apart = abs(right - ahead).max(axis=-1).tolist()
     assert all(row[0] == 0 and min(row[1:]) > 1e-3 for row in apart)
+
+
+def test_weights_in_bits_are_those_of_a_quantised_port():
+    """tests/duel rounds the file's tensors before the model is made."""
+    engine, text = reference().engine, finch.prompts("sentences")[0]
+    checkpoint = engine.generator.checkpoint
+    ids = checkpoint.tokenizer.encode(text.text, text.language)
+    models = (quantized_weights(4)(checkpoint, 1).checkpoint.model, checkpoint.model.in_bits(4), checkpoint.model)
+    forced = [np.array(model.teacher_forced(ids, checkpoint.voice, [1, 2, 3])) for model in models]
+    np.testing.assert_array_equal(forced[0], forced[1])
+    assert np.abs(forced[0] - forced[2]).max() > 0.1

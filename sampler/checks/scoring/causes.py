@@ -31,7 +31,10 @@ TEMPERATURE, BY_EDGE, EDGE = "temperature", "temperature by the edge", "edge of 
 """Names of estimates."""
 
 MOST_TOKENS = 600
-"""Tokens from which the likeliest cause is chosen."""
+"""Tokens from which the likeliest cause is chosen, or as many as were needed to reject."""
+
+BEHIND = 15.0
+"""Nats behind the third likeliest cause at which a cause is given up."""
 
 
 NOTHING = Named("", "nothing")
@@ -111,15 +114,16 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
     ways += [Way(named, config) for named, config in causes_alone(score.config, score.eos_ids, shortest)]
     ways += [Way(named, score.config, named) for named in score.runs[0].networks()]
     ways += [*changed_ways(score), *ways_in_part(score, configs_in_part(score.config), MOST_TOKENS)]
-    best = _likeliest(score, ways)
+    most = max(MOST_TOKENS, score.wagers.enough or 0)
+    best = _likeliest(score, ways, most)
     bets = score.wagers.bets
-    gained = best[0][0] - _likelihood(score, Way(NOTHING, score.config)) if not score.impossible else math.inf
+    asked = _likelihoods(score, Way(NOTHING, score.config), most)
+    gained = best[0][0] - asked[-1] if best and asked and not score.impossible else math.inf
     found = score.wagers.names[bets.best]
     if bets.logs.max() > gained and bets.best < bets.count:  # larger errors are named where nothing else explains them
         return found
-    likely = (way for value, way in best if value > -math.inf)
     causes = (
-        way.named for way in likely if not (_untypical(score, way) or _too_few(score, way) or _rejected(score, way))
+        way.named for _, way in best if not (_untypical(score, way) or _too_few(score, way) or _rejected(score, way))
     )
     larger_errors = found if score.wagers.rejected and bets.best >= bets.count else None
     return next(causes, FORGETFUL if _misses_history(score) else larger_errors)
@@ -164,27 +168,40 @@ def _misses_history(score: Score) -> bool:
     return bool(spared > count / 2 and chance <= UNLIKELY)
 
 
-def _likeliest(score: Score, ways: Iterable[Way]) -> list[tuple[float, Way]]:
-    """The CANDIDATES likeliest ways with their log-likelihoods, the likeliest first."""
-    best: list[tuple[float, Way]] = []
+class _Likely(NamedTuple):
+    """A way, and the log-likelihood of the tokens after each run if they were drawn in it."""
+
+    totals: Sequence[float]
+    way: Way
+
+
+def _likeliest(score: Score, ways: Iterable[Way], most: int) -> list[tuple[float, Way]]:
+    """The CANDIDATES likeliest ways with the log-likelihoods of so many tokens, the likeliest first."""
+    best: list[_Likely] = []
     for way in ways:
-        least = best[-1][0] if len(best) == CANDIDATES else -math.inf
-        best = sorted([*best, (_likelihood(score, way, least), way)], key=lambda pair: -pair[0])[:CANDIDATES]
-    return best
+        least = best[-1].totals if len(best) == CANDIDATES else ()
+        totals = _likelihoods(score, way, most, least)
+        if totals:
+            best = sorted([*best, _Likely(totals, way)], key=lambda likely: -likely.totals[-1])[:CANDIDATES]
+    return [(likely.totals[-1], likely.way) for likely in best]
 
 
-def _likelihood(score: Score, way: Way, least: float = -math.inf) -> float:
-    """The log-likelihood of the first tokens if they were drawn in another way, -inf if it is at most `least`."""
-    total, left = -way.cost, MOST_TOKENS
+def _likelihoods(score: Score, way: Way, most: int, least: Sequence[float] = ()) -> list[float]:
+    """The log-likelihood after each run if so many first tokens were drawn in another way; empty if they cannot be.
+
+    least: those of another way. One that falls too far behind it is given up, which spares forward passes.
+    """
+    totals, total, left = list[float](), -way.cost, most
     for run in score.runs:
-        for steps in way.of(run, score.config, MOST_TOKENS).steps(way.config):
-            total += float(score.log_likelihoods(steps).sum())
-            left -= len(steps.tokens)
-            if total <= least:  # more tokens make it smaller
-                return -math.inf
-            if left <= 0:
-                return total
-    return total
+        for steps in way.of(run, score.config, most).steps(way.config):
+            total += float(score.log_likelihoods(steps)[:left].sum())
+            left = max(left - len(steps.tokens), 0)
+        if total == -math.inf or (least and total <= least[len(totals)] - BEHIND):
+            return []
+        totals.append(total)
+        if not left:
+            break
+    return totals
 
 
 def _untypical(score: Score, way: Way) -> bool:

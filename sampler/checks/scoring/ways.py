@@ -74,8 +74,15 @@ def changed_ways(score: Score) -> Iterator[Way]:
     if "cfg" in on:
         named = Named("cfg", "guidance of probabilities in place of logits")
         yield Way(named, config.without(["cfg"]), change=partial(_guided_probabilities, config))
-    named = Named("draw", "tokens that the filters removed, each as likely as any other")
+        named = Named("cfg", "the unconditional logits of the first step at every step")
+        yield Way(named, config, change=partial(_unconditional_at, lambda places: 0 * places))
+        named = Named("cfg", "the unconditional logits of the step before")
+        yield Way(named, config, change=partial(_unconditional_at, lambda places: np.maximum(places - 1, 0)))
     without = config.without(on)
+    if "min_p" in on:
+        named = Named("min_p", f"a min_p of the whole probability: {config.min_p:g}, not {config.min_p:g} of the best")
+        yield Way(named, without, change=partial(_above, config, score.edges))
+    named = Named("draw", "tokens that the filters removed, each as likely as any other")
     yield Way(named, without, change=partial(_revived, config, score.edges))
 
 
@@ -176,6 +183,27 @@ def _revived(asked: SamplingConfig, reference: Explains, run: Run, steps: Steps)
     p = softmax(reference.last(steps.with_config(asked)).scores, axis=-1)
     scores = np.log((1 - REVIVED) * p + REVIVED / p.shape[-1])
     return replace(steps, logits=scores.astype(np.float32), uncond_logits=None)
+
+
+def _unconditional_at(place: Callable[[np.ndarray], np.ndarray], run: Run, steps: Steps) -> Steps:
+    """With the unconditional logits of other steps of the run, by the number of tokens before them."""
+    if steps.uncond_logits is None:
+        return steps
+    wanted, rows, start = place(_places(steps)), np.empty_like(steps.uncond_logits), 0
+    for others in run.steps(steps.configs[0]):
+        found = np.flatnonzero((wanted >= start) & (wanted < start + len(others.tokens)))
+        assert others.uncond_logits is not None  # noqa: S101 - as of the other steps of the run
+        rows[found] = others.uncond_logits[wanted[found] - start]
+        start += len(others.tokens)
+    return replace(steps, uncond_logits=rows)
+
+
+def _above(asked: SamplingConfig, reference: Explains, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
+    """What min_p leaves if it is a bound of the probability itself, or the likeliest token."""
+    scores = reference.last(steps.with_config(asked.without(["min_p"]))).scores
+    p = softmax(scores, axis=-1)
+    kept = (p >= asked.min_p) | (p == p.max(axis=-1, keepdims=True))
+    return replace(steps, logits=np.where(kept, scores, -np.inf).astype(np.float32), uncond_logits=None)
 
 
 def _tempered(which: str, temperature: float, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
