@@ -106,7 +106,7 @@ class Block:
         if not any(self.prompts[waiting] == text for waiting in queue):
             self.prefixes.forget(text)
         if self.cache is not None:
-            self.cache.fill(place, prefix.cache)
+            self.cache.fill(place, prefix.cache, prefix.common)
         seen = np.zeros(config.speech_vocab_size, dtype=np.bool_)
         seen[config.bos_id] = self.settings.penalty_history != "generated"
         if self.analyzer is not None:

@@ -24,9 +24,13 @@ BLANK_PART = 32
 
 
 class Prefix(NamedTuple):
-    """Voice, text and BOS. logits: of the first token, (rows, V). attention: of the last query."""
+    """Voice, text and BOS. logits: of the first token, (rows, V). attention: of the last query.
+
+    common: how many first positions of each row are, to the bit, those of every prefix that has so many in common.
+    """
 
     cache: KeyValueCache
+    common: Sequence[int]
     logits: mx.array
     attention: Sequence[mx.array]
 
@@ -58,9 +62,10 @@ class Prefixes:
         blank = range(columns.start, columns.stop + 1, BLANK_PART)
         cuts = ([columns.start], blank)
         pairs = [self._begun(*pair) for pair in zip(rows, cuts, strict=False)]
+        common = [cache.length for _, cache in pairs]
         hidden, attention = self.model.backbone.prefill_beside(pairs, self.attention, last=1)
         cache = KeyValueCache.joined(self.model.config, [pair for _, pair in pairs])
-        return Prefix(cache, self.model.logits(mx.concatenate(hidden)[:, 0]), attention)
+        return Prefix(cache, common, self.model.logits(mx.concatenate(hidden)[:, 0]), attention)
 
     def _begun(self, rows: mx.array, cuts: Sequence[int]) -> tuple[mx.array, KeyValueCache]:
         """The last part of a sequence (L, D), as (1, rows, D), and a cache with all parts before it."""

@@ -163,6 +163,7 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
     while begin < len(order):
         many, ends[0] = 1, order[begin, 2]
         while many < QUERIES and begin + many < len(order) and order[begin + many, 1] == order[begin, 1]:
+            ends[0] = min(ends[0], order[begin + many, 2])
             many += 1
         for at in range(many):
             row, place = order[begin + at, 0], lengths[order[begin + at, 0]]
@@ -178,7 +179,8 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
             for tile in range(ends[0] if part else 0, ends[part]):
                 for head in range(heads):
                     for at in range(part - 1 if part else 0, part or many):
-                        row, here = order[begin + at, 0 if part else 1], slice(tile * TILE, (tile + 1) * TILE)
+                        row = order[begin + at, 1 if tile < order[begin + at, 2] else 0]
+                        here = slice(tile * TILE, (tile + 1) * TILE)
                         _score(queries[at, head], keys[row, tile, head], scores[at, head, here])
         for at in range(many):
             row, length = order[begin + at, 0], lengths[order[begin + at, 0]] + 1
@@ -192,7 +194,8 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
                 for head in range(heads):
                     for at in range(part - 1 if part else 0, part or many):
                         own, here = order[begin + at, 0], slice(tile * TILE, (tile + 1) * TILE)
-                        row, count = order[begin + at, 0 if part else 1], min(TILE, lengths[own] + 1 - tile * TILE)
+                        row = order[begin + at, 1 if tile < order[begin + at, 2] else 0]
+                        count = min(TILE, lengths[own] + 1 - tile * TILE)
                         _mix(scores[at, head, here], values[row, tile, head], count, mixed[own, head])
         begin += many
 
@@ -212,10 +215,10 @@ def attend_causally(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
 ):
     """Attention of the last positions of sequences to themselves and those before, of pairs `first` to `last`.
 
-    queries: (N, parts, heads, head_size); keys, values: (M, parts, heads, head_size), where parts is 1, or 3 for
-    queries, keys and values side by side. cosine, sine: of all places, (M, head_size); empty if nothing is to be
-    rotated. spans: for each sequence the row of its first query, the number of its queries, and where the rows of its
-    keys begin in `places` and how many they are, (S, 4). mixed: result, (N, heads, head_size). A pair is span * heads +
+    queries: (N, parts, heads, head_size); keys, values: (M, parts, heads, head_size), where parts is 1, or 3 for all of
+    them side by side. cosine, sine: of all places, (M, head_size); empty if nothing is to be rotated. spans: for each
+    sequence the row of its first query, the number of its queries, and where the rows of its keys begin in `places` and
+    how many they are, (S, 4). mixed: result, (N, heads, head_size). A pair is span * heads +
     head; a position's result depends on no other query. A tile is read for QUERIES positions, since the keys of a long
     sequence do not fit into a processor's first cache.
     """

@@ -1,5 +1,7 @@
 """Keys and values of all slots of a block on the CPU, written in place and read by one kernel."""
 
+import math
+import mmap
 from collections.abc import Sequence
 
 import mlx.core as mx
@@ -14,15 +16,13 @@ from sampler.t3.kernels import TILE, attend
 from sampler.t3.rotary import Angles
 
 IDLE = -1
-FIRST = 256
-"""Initial number of positions, so that a cell of sentences uses little memory."""
 
 
 class SlotCache:
-    """Up to `capacity` positions of every slot, in float32; it starts small and doubles when it is full.
+    """Up to `capacity` positions of every slot, in float32; memory is taken when positions are written.
 
-    Slots that were filled with the same prefix have a copy each, and a step reads its full tiles from one of them while
-    they are in a processor's cache.
+    Slots have a copy each of what their prefixes have in common, and a step reads its full tiles from one of them,
+    while they are in a processor's cache.
 
     rows_per_slot: 2 with guidance (conditional, unconditional), else 1. threads: they share the rows of a step; each
     row is computed by one of them, so results do not depend on their number.
@@ -31,20 +31,24 @@ class SlotCache:
     def __init__(self, config: T3Config, slots: int, rows_per_slot: int, capacity: int, threads: int = 1) -> None:
         self.slots, self.rows_per_slot = slots, rows_per_slot
         rows, heads, size = slots * rows_per_slot, config.num_heads, config.head_size
-        self._capacity, self._room = capacity, 0
-        self._keys = [np.zeros((rows, 0, heads, size, TILE), np.float32) for _ in range(config.num_layers)]
-        self._values = [np.zeros((rows, 0, heads, TILE, size), np.float32) for _ in range(config.num_layers)]
+        self._capacity, tiles = capacity, -(-capacity // TILE)
+        self._keys = [_reserved((rows, tiles, heads, size, TILE)) for _ in range(config.num_layers)]
+        self._values = [_reserved((rows, tiles, heads, TILE, size)) for _ in range(config.num_layers)]
         self._lengths = np.full(rows, IDLE)
         self._prefixes: list[KeyValueCache | None] = [None] * slots
+        self._common = np.zeros((slots, rows_per_slot), np.int64)
         self._order = self._alike()
         self._mixed = np.zeros((rows, heads, size), np.float32)
         self._straight = np.ones((rows, size), np.float32), np.zeros((rows, size), np.float32)
         self._threads = threads
         self._cuts: list[int] = []
 
-    def fill(self, slot: int, prefix: KeyValueCache) -> None:
-        """Set the keys and values of a slot to those of a prefix."""
-        self._make_room(prefix.length)
+    def fill(self, slot: int, prefix: KeyValueCache, common: Sequence[int] | int = 0) -> None:
+        """Set the keys and values of a slot to those of a prefix.
+
+        common: how many first positions of each row are those of every slot that has so many in common.
+        """
+        self._check(prefix.length)
         own = slice(slot * self.rows_per_slot, (slot + 1) * self.rows_per_slot)
         tiles = -(-prefix.length // TILE)
         mx.eval(prefix.arrays())
@@ -52,15 +56,17 @@ class SlotCache:
             self._keys[layer][own, :tiles] = _in_tiles(keys, tiles).swapaxes(3, 4)
             self._values[layer][own, :tiles] = _in_tiles(values, tiles)
         self._lengths[own] = prefix.length
-        self._prefixes[slot], self._order = prefix, self._alike()
+        self._prefixes[slot], self._common[slot] = prefix, common
+        self._order = self._alike()
 
     def release(self, slot: int) -> None:
         self._lengths[slot * self.rows_per_slot : (slot + 1) * self.rows_per_slot] = IDLE
-        self._prefixes[slot], self._order = None, self._alike()
+        self._prefixes[slot], self._common[slot] = None, 0
+        self._order = self._alike()
 
     def begin(self) -> NDArray[np.int64]:
-        """Make room for one position of each sequence; see `DecodeCache`. Raises TextError if one is full."""
-        self._make_room(int(self._lengths.max()) + 1)
+        """See `DecodeCache`. Raises TextError if a sequence is full."""
+        self._check(int(self._lengths.max()) + 1)
         self._cuts = self._equal_parts()
         positions: NDArray[np.int64] = np.maximum(self._lengths, 0)
         return positions
@@ -71,7 +77,7 @@ class SlotCache:
         """Write one position of a layer and attend to all; see `DecodeCache.attend`. Waits for `joint`."""
         keys, values = self._keys[layer], self._values[layer]
         rows = values.shape[0]
-        kept = np.empty((self.slots, len(heads), self._room if heads else 0), np.float32)
+        kept = np.empty((self.slots, len(heads), self._capacity if heads else 0), np.float32)
         apart = np.asarray(joint).reshape(rows, 3, *self._mixed.shape[1:])
         cosine, sine = angles or self._straight
         wanted = np.array(heads, dtype=np.int64)
@@ -88,31 +94,26 @@ class SlotCache:
     def advance(self) -> None:
         self._lengths[self._lengths != IDLE] += 1
 
-    def _make_room(self, length: int) -> None:
-        """Ensure that `length` positions fit; existing ones are moved when the room doubles, layer by layer."""
+    def _check(self, length: int) -> None:
         if length > self._capacity:
             raise TextError(f"{length} positions", hint=f"the cache was made for {self._capacity}")
-        if length <= self._room:
-            return
-        tiles = -(-min(max(2 * self._room, length, FIRST), self._capacity) // TILE)
-        used = self._room // TILE
-        for arrays in (self._keys, self._values):
-            for layer, old in enumerate(arrays):
-                arrays[layer] = np.zeros((old.shape[0], tiles, *old.shape[2:]), np.float32)
-                arrays[layer][:, :used] = old
-        self._room = tiles * TILE
 
     def _alike(self) -> NDArray[np.int64]:
-        """The rows in the order of a step, (rows, 3); see `kernels.attend`. Those of one prefix follow each other."""
+        """The rows in the order of a step, (rows, 3); see `kernels.attend`. Those that read the same follow each other.
+
+        A row reads the first tiles of the first slot with the same prefix, or of the one with most in common.
+        """
+        longest = self._common.argmax(axis=0)
         first: dict[KeyValueCache, int] = {}
-        slots = [
-            (slot, 0) if prefix is None else (first.setdefault(prefix, slot), prefix.length // TILE)
-            for slot, prefix in enumerate(self._prefixes)
-        ]
-        like, tiles = np.repeat(slots, self.rows_per_slot, axis=0).T
-        rows = np.arange(len(like))
-        like = like * self.rows_per_slot + rows % self.rows_per_slot
-        return np.stack([rows, like, tiles], axis=-1)[np.argsort(like, kind="stable")]
+        found = np.empty((self.slots, self.rows_per_slot, 3), np.int64)
+        for slot, prefix in enumerate(self._prefixes):
+            like, shared = longest, self._common[slot]
+            if prefix is not None and first.setdefault(prefix, slot) != slot:
+                like, shared = np.full_like(longest, first[prefix]), np.full_like(shared, prefix.length)
+            own = np.arange(self.rows_per_slot)
+            found[slot] = np.stack([slot * len(own) + own, like * len(own) + own, shared // TILE], axis=-1)
+        rows = found.reshape(-1, 3)
+        return rows[np.lexsort((rows[:, 2], rows[:, 1]))]
 
     def _rows(self, kept: NDArray[np.float32]) -> list[AttentionRow | None]:
         """The attention of each busy slot from (slots, capacity), before the new position is counted."""
@@ -124,6 +125,17 @@ class SlotCache:
         work = np.cumsum(self._lengths[self._order[:, 0]] + 1)
         cuts: list[int] = np.searchsorted(work, work[-1] * np.arange(1, self._threads) / self._threads).tolist()
         return cuts
+
+
+def _reserved(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Zeros that take memory page by page, as they are written.
+
+    NumPy asks Linux for pages of 2 MiB, with which a cell of sentences would take all the memory of its longest run.
+    """
+    room = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        room.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(room, np.float32).reshape(shape)
 
 
 def _in_tiles(array: mx.array, tiles: int) -> NDArray[np.float32]:

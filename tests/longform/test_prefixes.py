@@ -1,5 +1,7 @@
 """What texts share of their prefixes is computed once, and changes nothing: not a bit beside other texts."""
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -38,6 +40,23 @@ def test_a_prefix_beside_others_is_the_same_to_the_bit(name, guided):
 
 
 @KINDS
+def test_what_prefixes_have_in_common_is_equal_to_the_bit(name, guided):
+    prefixes = prefixes_of(MODELS[name], guided=guided)
+    made = [prefixes.of(text) for text in TEXTS]
+    begun = MODELS[name].text_columns(TEXTS[0], prefixes.voice).start
+    assert [prefix.common[0] for prefix in made] == [begun] * len(TEXTS)
+    if guided:
+        assert [prefix.common[1] for prefix in made] == [begun + BLANK_PART * (size // BLANK_PART) for size in LENGTHS]
+    for one in made:
+        for other in made:
+            for row, counts in enumerate(zip(one.common, other.common, strict=True)):
+                for pair in zip(one.cache.layers(), other.cache.layers(), strict=True):
+                    for left, right in zip(*pair, strict=True):
+                        first = np.s_[row, :, : min(counts)]
+                        np.testing.assert_array_equal(np.array(left[first]), np.array(right[first]))
+
+
+@KINDS
 @pytest.mark.parametrize("text", TEXTS, ids=len)
 def test_a_prefix_in_parts_is_that_of_one_pass(name, guided, text):
     model = MODELS[name]
@@ -45,7 +64,7 @@ def test_a_prefix_in_parts_is_that_of_one_pass(name, guided, text):
     rows = model.prefix(text, random_voice(model.config, 6), guided=guided)
     heads = AttentionRequest(model.config.aligned_heads)
     hidden, attention = model.backbone.prefill(rows, cache, heads)
-    whole = arrays(Prefix(cache, model.logits(hidden[:, -1]), attention))
+    whole = arrays(Prefix(cache, (), model.logits(hidden[:, -1]), attention))
     prefixes = prefixes_of(model, guided=guided)
     for other in TEXTS:
         prefixes.of(other)
@@ -87,31 +106,38 @@ def test_rows_that_differ_are_not_shared():
     assert (np.abs(one - other)[:, :, 40:].max(axis=(0, 1, 3)) > 0).all()
 
 
-def test_slots_with_one_prefix_attend_as_each_does_alone_to_the_bit():
-    """Also after the slot whose copy was read has another prefix."""
+@pytest.mark.parametrize("common", [(80, 80), (40, 70), (33, 31)], ids=str)
+def test_slots_that_begin_alike_attend_as_each_does_alone_to_the_bit(common):
+    """Also after the slot whose copy was read has another prefix. common: with the first prefix, of each row."""
     rng = np.random.default_rng(9)
     shape = (2, 2, TINY.num_heads, 80, TINY.head_size)
+    first_parts = rng.normal(size=(TINY.num_layers, *shape)).astype(np.float32)
 
-    def prefix() -> KeyValueCache:
+    def prefix(common: Sequence[int]) -> KeyValueCache:
         made = KeyValueCache(TINY, 2)
-        for layer in range(TINY.num_layers):
-            made.append(layer, *map(mx.array, rng.normal(size=shape).astype(np.float32)))
+        for layer, first in enumerate(first_parts):
+            own = rng.normal(size=shape).astype(np.float32)
+            for row, count in enumerate(common):
+                own[:, row, :, :count] = first[:, row, :, :count]
+            made.append(layer, *map(mx.array, own))
         made.advance(80)
         return made
 
-    first, second = prefix(), prefix()
-    alone = [SlotCache(TINY, 1, 2, 120) for _ in range(3)]
-    beside = SlotCache(TINY, 3, 2, 120)
-    for slot, cache in enumerate(alone):
-        beside.fill(slot, first)
-        cache.fill(0, first)
+    first, last = prefix((80, 80)), prefix((0, 0))
+    caches = [first, first if common == (80, 80) else prefix(common), prefix((40, 64)), first]
+    counts = [(80, 80), common, (40, 64), (80, 80)]
+    alone = [SlotCache(TINY, 1, 2, 120) for _ in caches]
+    beside = SlotCache(TINY, len(caches), 2, 120)
+    for slot, (cache, filled, count) in enumerate(zip(alone, caches, counts, strict=True)):
+        beside.fill(slot, filled, count)
+        cache.fill(0, filled)
     for step in range(4):
         if step == 2:
             beside.release(0)
-            beside.fill(0, second)
-            alone[0].fill(0, second)
-        joint = rng.normal(size=(6, 3 * TINY.hidden_size)).astype(np.float32)
-        for cache, rows in ((beside, joint), *zip(alone, np.split(joint, 3), strict=True)):
+            beside.fill(0, last)
+            alone[0].fill(0, last)
+        joint = rng.normal(size=(2 * len(caches), 3 * TINY.hidden_size)).astype(np.float32)
+        for cache, rows in ((beside, joint), *zip(alone, np.split(joint, len(caches)), strict=True)):
             cache.begin()
             for layer in range(TINY.num_layers):
                 mixed, kept = cache.attend(layer, mx.array(rows), None, [0])
