@@ -126,7 +126,7 @@ class SamplingConfig:
         """The same config with some stages off."""
         return replace(self, **{knob: value for stage in stages for knob, value in NEUTRAL[stage].items()})
 
-    @property
+    @cached_property
     def looks_back(self) -> bool:
         """Whether the chain needs the order of the history, not only the set of its ids."""
         return bool(self.penalty_window or self._on())
