@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks import analyzer, chain, finch, full_size, growth, loops, matrices, scoring
+from tests.benchmarks import analyzer, chain, finch, full_size, growth, loops, matrices, network, scoring
 from tests.benchmarks.rows import Result, table, write
 from tests.benchmarks.runner import ChildError, Comparison, Settings, compare
 
-MODULES = (chain, analyzer, loops, finch, growth, matrices, scoring, full_size)
+MODULES = (chain, analyzer, loops, finch, growth, matrices, scoring, network, full_size)
 COMPARISONS: tuple[Comparison, ...] = tuple(module.COMPARISON for module in MODULES)
 
 
