@@ -45,8 +45,10 @@ Generators of `tests/wrong_engines/later_generators`. Their right names were dec
 then the tables of scoring were extended with what they showed to be missing."""
 
 HELD_OUT = """
-Generators of `tests/wrong_engines/held_out_generators`, written without a look at the tables of scoring, and never used
-to extend them. Their right names were decided before any of them was scored."""
+Generators of `tests/wrong_engines/held_out_generators`, written without a look at the tables of scoring. Their right
+names were decided before any of them was scored. At that first look 9 of 17 rejected sets were named rightly; then the
+tables got rows for the rotary base, texts that are filled up, other unconditional rows and a min_p of the whole
+probability, and causes were compared on more tokens."""
 
 NULLS = """
 Sets of runs that are right. *Accused*: by any check, at 1e-6 for all checks of a set. *E >= 20*: sets whose bets ever
@@ -147,9 +149,10 @@ class Page:
         unseen = [row.name for row in self.rows if isinf(row.tokens)]
         early = sum(row.runs <= FEW_RUNS for row in self.rows)
         tokens = median(row.tokens for row in self.rows)
-        text = f"{count - len(unseen)} of {count} wrong generators are rejected within {RUNS} runs (median of {seeds}"
+        sets = f"median of {seeds} seeds" if seeds > 1 else "one seed"
+        text = f"{count - len(unseen)} of {count} wrong generators are rejected within {RUNS} runs ({sets}"
         names = f": not {', '.join(unseen)}" if unseen else ""
-        yield Goal(f"{text} seeds{names}; goal {SEEN})", count - len(unseen) >= min(SEEN, count))
+        yield Goal(f"{text}{names}; goal {SEEN})", count - len(unseen) >= min(SEEN, count))
         yield Goal(f"{early} of {count} within {FEW_RUNS} runs (goal {EARLY})", early >= min(EARLY, count))
         yield Goal(f"half of them within {_shown(tokens)} tokens (goal {TYPICAL})", tokens <= TYPICAL)
         yield from _of_names(self.rows)
