@@ -66,11 +66,13 @@ def find_weights(path: Path) -> Chosen:
 
 def looks_like_weights(path: Path) -> bool:
     """Whether a path may be meant as weights: a folder with tensors or of the Hub's cache, or a file with tensors."""
-    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
-        names = os.listdir(path) if os.access(path, os.R_OK) else []
-        return "snapshots" in names or any(name.endswith((SAFE, *PICKLED)) for name in names)
-    is_beside = any(os.path.isfile(path.parent / name) for name in voice.NAMES)
-    return os.path.isfile(path) and (path.name.endswith(SAFE) or (path.name.endswith(PICKLED) and is_beside))
+    try:
+        if path.is_dir():
+            return any(each.name == "snapshots" or each.name.endswith((SAFE, *PICKLED)) for each in path.iterdir())
+        is_checkpoint = any((path.parent / name).is_file() for name in voice.NAMES)
+        return path.is_file() and (path.name.endswith(SAFE) or (path.name.endswith(PICKLED) and is_checkpoint))
+    except OSError:  # a name that is too long, or a folder that may not be read
+        return False
 
 
 def read_own_config(folder: Path) -> T3Config | None:

@@ -249,7 +249,10 @@ def state_dicts() -> Iterator[Refused]:
         "two T3s", "in a folder", two_files, ("holds t3_cfg.safetensors, t3_finetuned.safetensors", "name the one file")
     )
     yield Refused(
-        "two T3s", "neither upstream's", two_fine_tunes, ("holds t3_de.safetensors, t3_mine.safetensors", "name the one")
+        "two T3s",
+        "neither upstream's",
+        two_fine_tunes,
+        ("holds t3_de.safetensors, t3_mine.safetensors", "name the one"),
     )
     doubled = with_tensors(
         lambda tensors: tensors | {f"module.{name}": value + np.float32(0.1) for name, value in tensors.items()}
