@@ -20,7 +20,7 @@ from sampler.cli.options import (
     check_numbers,
 )
 from sampler.errors import ConfigError
-from sampler.runtime.text import SHORT, visible
+from sampler.runtime.text import LONG, SHORT, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -183,6 +183,8 @@ def _check_tokens(examination: "TokenFileRun", json: Path | None) -> int:
         scored = None if examination.model is None else _named(examination.model.info)
         for line in check_report.token_header(str(path), runs, against, reference, rate, scored):
             console.print(line)
+        if examination.weights:
+            console.print(f"weights {visible(examination.weights, LONG)}")
         for line in check_report.log_notes(examination.log.notes, examination.put_right.fixed):
             console.print(line)
         start = time.perf_counter()

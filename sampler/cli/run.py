@@ -88,5 +88,5 @@ def _opening(session: Session) -> Iterator[str]:
     compared = oracle.info.version if oracle else missing
     layout = layout_of(session.engine)
     if session.weights and layout:
-        yield f"weights {visible(layout, SHORT)}"
+        yield f"weights {visible(layout, LONG)}"
     yield f"engine {name}, seed {session.seed}, BLAS {blas.prepare().name}, {compared}"

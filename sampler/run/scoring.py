@@ -33,6 +33,7 @@ from sampler.requests import Context, Logits, Noise, Request, Steps, StopReason
 from sampler.run.ahead import Ahead, Predicted
 from sampler.run.networks import OTHER_NETWORKS, other_logits, prompts
 from sampler.run.spoken import Spoken
+from sampler.t3.folder import looks_like_weights
 
 NAMING = 1200
 """Tokens that are scored, if there are so many, although the outcome is known: they tell the cause."""
@@ -179,17 +180,13 @@ class _Forced:
 
 
 def is_model(name: str) -> bool:
-    """Whether --against names a model that scores tokens: a known engine, `file.py:factory`, or a folder of weights."""
-    return name in ENGINES or (":" in name and not name.endswith(".jsonl")) or _weights(name)
-
-
-def _weights(name: str) -> bool:
-    return Path(name).is_dir() and any(Path(name).glob("*.safetensors"))
+    """Whether --against names a model that scores tokens: a known engine, `file.py:factory`, or weights."""
+    return name in ENGINES or (":" in name and not name.endswith(".jsonl")) or looks_like_weights(Path(name))
 
 
 def reference_model(name: str) -> Model:
     """The model of --against. Raises EngineError for an engine that cannot score tokens."""
-    if _weights(name):
+    if looks_like_weights(Path(name)):
         engine: Engine = CoreEngine.load(Path(name), width=1)
     elif name in ENGINES:
         engine = CoreEngine.load(width=1) if name == "core" else load_engine(name, ENGINES)

@@ -21,6 +21,8 @@ from sampler.checks.longform.stopping import ends
 from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.checks.verdict import CaseId, Finding, Verdict
 from sampler.engines.base import EngineInfo
+from sampler.engines.capabilities import layout_of
+from sampler.engines.registry import ENGINES
 from sampler.results.store.folder import settle
 from sampler.results.store.logs.opened import is_log
 from sampler.results.store.logs.reading import Log, read_log
@@ -104,6 +106,13 @@ class TokenFileRun:
     def model(self) -> Model | None:
         """The model that tokens are scored under. Raises SamplerError if it cannot be loaded."""
         return reference_model(self.against) if self.against is not None and is_model(self.against) else None
+
+    @property
+    def weights(self) -> str:
+        """What the weights of `against` were recognised as; empty if it names none."""
+        if self.model is None or self.against in ENGINES:
+            return ""
+        return layout_of(self.model.engine) or ""
 
     def read(self) -> tuple[list[TokenRun], list[TokenRun]]:
         """The runs of both sides. Raises TokensError for the first error in either."""

@@ -20,7 +20,7 @@ from sampler.t3.config import (
 )
 from sampler.t3.content import Weights, open_weights
 from sampler.t3.files import shown
-from sampler.t3.folder import find_weights, read_own_config
+from sampler.t3.folder import Chosen, find_weights, read_own_config
 from sampler.t3.model import T3
 from sampler.t3.names import Layout
 from sampler.t3.recognition import Structure, fitted, sizes_of
@@ -48,7 +48,7 @@ KNOWN_SIZES = "heads and special ids are in no tensor: write them into a config.
 class Recognised:
     """What a folder holds, before its weights are read. dtypes: tensors by dtype; has_config: one of its own."""
 
-    weights: Path
+    chosen: Chosen
     config: T3Config
     layout: Layout
     dtypes: Mapping[str, int]
@@ -56,8 +56,14 @@ class Recognised:
     voice: VoiceFile
     has_config: bool
 
+    @property
+    def weights(self) -> Path:
+        return self.chosen.path
+
     def __str__(self) -> str:
-        return f"{self.config.name} in {self.weights.name}: {self.layout}"
+        """Kind, file and layout, and how to choose another file if several would do."""
+        instead = f"; {self.chosen.instead}" if self.chosen.others else ""
+        return f"{self.config.name} in {self.weights.name}: {self.layout}{instead}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path, dtype: Dtype = "float32") -> Checkpoint:
-    """Load a folder, or a weights file in a folder with several.
+    """Load a folder, or a weights file in a folder with several (`find_weights` says which is taken).
 
     dtype: of weights, cache and activations; norms and softmax accumulate in float32, logits are float32. Raises
     WeightsError naming the file and the problem, MissingPackage for what torch has pickled without torch.
@@ -96,7 +102,8 @@ def load_voice(folder: Path, config: T3Config) -> Voice:
 def recognise(path: Path) -> Recognised:
     """What a folder or a weights file is, from names and shapes. Raises as `load_checkpoint`, but reads no weights."""
     try:
-        weights = find_weights(path)
+        chosen = find_weights(path)
+        weights = chosen.path
         own = read_own_config(weights.parent)
         with open_weights(weights) as opened:
             config, tokenizer = _config_of(opened, own)
@@ -104,7 +111,7 @@ def recognise(path: Path) -> Recognised:
             dtypes = Counter(opened.dtypes.values())
         voice = read_voice(weights.parent, config)
         text = TextTokenizer(tokenizer.path, config, tokenizer)
-        return Recognised(weights, config, opened.layout, dtypes, text, voice, own is not None)
+        return Recognised(chosen, config, opened.layout, dtypes, text, voice, own is not None)
     except OSError as error:  # the folder may not be readable
         raise WeightsError(f"{shown(path)} cannot be read: {error.strerror}", hint="check its permissions") from error
 

@@ -2,9 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from sampler.errors import SamplerError, WeightsError
 from sampler.runtime.reading import formats
@@ -22,26 +22,57 @@ CORE_ML: Final = (".mlpackage", ".mlmodelc")
 BESIDE: Final = re.compile(r"(?:optimizer|scheduler|scaler|rng_state|training_args|ve|s3gen|s3gen_\w+|conds)\b.*")
 """Pickles that trainers and upstream write beside the weights: they are not opened."""
 
+UPSTREAM: Final = ("t3_cfg", "t3_mtl23ls_v2", "t3_mtl23ls_v3", "t3_23lang", "t3_turbo_v1", "t3_nano_v1")
+"""Upstream's weights without their ending, as one of several is chosen.
+
+`ChatterboxTTS.from_pretrained` loads the first, `ChatterboxMultilingualTTS.from_pretrained` of 0.1.5 to 0.1.7 the next.
+"""
+
 OWN_KEYS: Final = frozenset({"text_vocab_size", "speech_vocab_size", "start_text_id", "perceiver_queries"})
 """Keys of this package's config.json; that of transformers, vLLM or mlx-audio has none of them."""
 
 
-def find_weights(path: Path) -> Path:
+class Chosen(NamedTuple):
+    """The weights file that is read. others: names of upstream's that lie beside it and are not."""
+
+    path: Path
+    others: tuple[str, ...] = ()
+
+    @property
+    def instead(self) -> str:
+        """How another is chosen, in words; empty if there is none."""
+        named = f"; to take another: --weights DIR/{self.others[0]}" if self.others else ""
+        return named and f"not read: {', '.join(self.others)}{named}"
+
+
+def find_weights(path: Path) -> Chosen:
     """The weights file of a folder; a file is itself.
 
-    Raises WeightsError for no T3, for several, and for files from which none can be read.
+    Of several with upstream's names the first of UPSTREAM is taken. Raises WeightsError for no T3, for several with
+    other names, and for files from which none can be read.
     """
     if not os.path.lexists(path):  # Path.exists raises for a name that is too long
         raise WeightsError(f"{shown(path)} does not exist", hint="give a folder with t3_cfg.safetensors, or that file")
     if not path.is_dir():
-        return path
+        return Chosen(path)
     folder = _snapshot(path)
-    problems: list[SamplerError] = []
+    problems: dict[str, SamplerError] = {}
     for choose in (_is_safe, _is_pickled):
         found = _with_t3(filter(choose, _files(folder)), problems)
         if found:
-            return _only(folder, found, problems)
-    raise _reason(folder, problems)
+            return _chosen(folder, found, problems)
+    raise _reason(folder, list(problems.values()))
+
+
+def looks_like_weights(path: Path) -> bool:
+    """Whether a path may be meant as weights: a folder with tensors or of the Hub's cache, or a file with tensors."""
+    try:
+        if path.is_dir():
+            return any(each.name == "snapshots" or each.name.endswith((SAFE, *PICKLED)) for each in path.iterdir())
+        is_checkpoint = any((path.parent / name).is_file() for name in voice.NAMES)
+        return path.is_file() and (path.name.endswith(SAFE) or (path.name.endswith(PICKLED) and is_checkpoint))
+    except OSError:  # a name that is too long, or a folder that may not be read
+        return False
 
 
 def read_own_config(folder: Path) -> T3Config | None:
@@ -87,7 +118,7 @@ def _format(path: Path) -> str | None:
         return None
 
 
-def _with_t3(paths: Iterable[Path], problems: list[SamplerError]) -> list[Path]:
+def _with_t3(paths: Iterable[Path], problems: dict[str, SamplerError]) -> list[Path]:
     """The files that hold a T3; why others do not is added to `problems`."""
     found = []
     for path in paths:
@@ -95,20 +126,39 @@ def _with_t3(paths: Iterable[Path], problems: list[SamplerError]) -> list[Path]:
             with open_weights(path):
                 found.append(path)
         except SamplerError as error:
-            problems.append(error)
+            problems[path.name] = error
     return found
 
 
-def _only(folder: Path, found: Sequence[Path], problems: Iterable[SamplerError]) -> Path:
-    distinct = list({path.resolve(): path.name for path in found}.values())
-    if len(distinct) > 1:
-        names = cut(", ".join(distinct), 90)
+def _chosen(folder: Path, found: Sequence[Path], problems: Mapping[str, SamplerError]) -> Chosen:
+    files = {path.resolve(): path for path in sorted(found, key=_is_upstreams)}  # upstream's of two names of one file
+    distinct = sorted(files.values(), key=lambda path: (_place(path), path.name))
+    if len(distinct) > 1 and not all(map(_is_upstreams, distinct)):
+        names = cut(", ".join(path.name for path in distinct), 90)
         raise WeightsError(f"{shown(folder)} holds {names}", hint="name the one file that you mean")
-    adapter = next((error for error in problems if isinstance(error, AdapterError)), None)
+    first = distinct[0]
+    adapter = next((error for error in problems.values() if isinstance(error, AdapterError)), None)
     if adapter is not None:
-        hint = f"merge them, or name {found[0].name} for the base alone"
-        raise WeightsError(f"{shown(folder)} holds {found[0].name} and a LoRA that is not merged into it", hint=hint)
-    return found[0]
+        hint = f"merge them, or name {first.name} for the base alone"
+        raise WeightsError(f"{shown(folder)} holds {first.name} and a LoRA that is not merged into it", hint=hint)
+    spoiled = [folder / name for name in problems if _is_upstreams(folder / name) and not _is_absent(folder / name)]
+    before = min((path for path in spoiled if _place(path) < _place(first)), key=_place, default=None)
+    if before is not None and _is_upstreams(first):
+        raise problems[before.name]
+    return Chosen(first, tuple(path.name for path in distinct[1:]))
+
+
+def _is_upstreams(path: Path) -> bool:
+    return path.stem in UPSTREAM
+
+
+def _place(path: Path) -> int:
+    return UPSTREAM.index(path.stem) if _is_upstreams(path) else len(UPSTREAM)
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether a file was not fetched: Git LFS and the Hub's cache leave something in its place."""
+    return not path.exists() or _format(path) == formats.POINTER
 
 
 def _reason(folder: Path, problems: Sequence[SamplerError]) -> SamplerError:

@@ -5,6 +5,7 @@ from typing import Any
 
 from sampler.t3.checkpoint import check_values, recognise
 from sampler.t3.config import T3Config
+from sampler.t3.folder import Chosen
 
 
 def facts_of(path: Path) -> dict[str, Any]:
@@ -17,6 +18,7 @@ def facts_of(path: Path) -> dict[str, Any]:
         "backbone": backbone_of(config),
         "file": found.weights.name,
         "bytes": found.weights.stat().st_size,
+        "other_files": list(found.chosen.others),
         "layout": str(layout),
         "prefix": layout.prefix,
         "dtypes": dict(found.dtypes),
@@ -66,9 +68,11 @@ def lines_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     emotion = "" if voice["emotion"] is None else f", emotion {voice['emotion']:g}"
     rows, languages = sizes["text_ids"] - text["ids"], ", ".join(text["languages"])
     spare = f" and {rows} rows without one" if rows else ""
+    choice = [("choice", Chosen(Path(facts["file"]), tuple(facts["other_files"])).instead)]
     return [
         ("kind", f"{facts['kind']}: {shape}"),
         ("file", f"{facts['file']}, {facts['bytes']:,} bytes"),
+        *(choice if facts["other_files"] else []),
         ("layout", facts["layout"]),
         ("dtype", ", ".join(f"{name} ({count} tensors)" for name, count in facts["dtypes"].items())),
         ("config", facts["config"]),

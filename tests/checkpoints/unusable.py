@@ -248,6 +248,12 @@ def state_dicts() -> Iterator[Refused]:
     yield Refused(
         "two T3s", "in a folder", two_files, ("holds t3_cfg.safetensors, t3_finetuned.safetensors", "name the one file")
     )
+    yield Refused(
+        "two T3s",
+        "neither upstream's",
+        two_fine_tunes,
+        ("holds t3_de.safetensors, t3_mine.safetensors", "name the one"),
+    )
     doubled = with_tensors(
         lambda tensors: tensors | {f"module.{name}": value + np.float32(0.1) for name, value in tensors.items()}
     )
@@ -265,3 +271,9 @@ def deeper(tensors: Tensors) -> Tensors:
 def two_files(folder: Path) -> None:
     ENGLISH_BASE.write_all(folder)
     save(folder / "t3_finetuned.safetensors", ENGLISH_BASE.tensors)
+
+
+def two_fine_tunes(folder: Path) -> None:
+    ENGLISH_BASE.write(folder)
+    for name in ("t3_de", "t3_mine"):
+        save(folder / f"{name}.safetensors", ENGLISH_BASE.tensors)

@@ -28,10 +28,11 @@ from sampler.t3.config import (
     T3Config,
 )
 from sampler.t3.files import MOST_LINE
+from sampler.t3.folder import UPSTREAM
 from sampler.t3.model import T3
 from sampler.t3.weights import expected_shapes
 from sampler.weights.info import facts_of, lines_of
-from tests.checkpoints import files, layouts, packed, plain, unusable
+from tests.checkpoints import files, layouts, packed, plain, snapshots, unusable
 from tests.checkpoints.layouts import Made, without
 from tests.checkpoints.packed import write_raw
 from tests.checkpoints.plain import ENGLISH_BASE, TURBO_BASE, Base
@@ -41,13 +42,14 @@ from tests.support import random_text
 GROUPS = (
     *(layouts.prefixes, layouts.inner_names, layouts.parts, layouts.unused, layouts.dtypes, layouts.file_names),
     *(layouts.configs, files.fine_tunes, files.pickles, files.caches, files.voices),
+    snapshots.snapshots,
 )
 LOADED = [made for group in GROUPS for made in group()]
 REFUSED = [
     made
     for group in (
         *(unusable.formats, unusable.downloads, unusable.values, unusable.state_dicts, packed.quantised),
-        *(packed.adapters, packed.parts_and_pickles, packed.tokenizers, packed.voices),
+        *(packed.adapters, packed.parts_and_pickles, packed.tokenizers, packed.voices, snapshots.spoiled),
     )
     for made in group()
 ]
@@ -254,3 +256,27 @@ def test_info_ends_with_2_for_what_a_run_cannot_use(tmp_path, arguments):
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith("error: t3_cfg.safetensors has no tensor 'speech_head.weight' (expected the state")
+
+
+def test_the_order_in_which_weights_are_chosen_has_upstreams_names():
+    assert [f"{name}.safetensors" for name in UPSTREAM] == list(checkpoints.UPSTREAM_FILES)
+
+
+def test_which_of_several_files_is_read_is_said_by_info_run_and_check(tmp_path):
+    snapshots.snapshot(*snapshots.ALL)(tmp_path)
+    choice = (
+        "not read: t3_mtl23ls_v2.safetensors, t3_mtl23ls_v3.safetensors, t3_23lang.safetensors; "
+        "to take another: --weights DIR/t3_mtl23ls_v2.safetensors"
+    )
+    shown = CliRunner().invoke(app, ["weights", "info", str(tmp_path)]).stdout
+    assert f"choice     {choice}\n" in shown
+    assert facts_of(tmp_path)["other_files"] == choice.partition(";")[0].removeprefix("not read: ").split(", ")
+    assert load_checkpoint(tmp_path).origin == f"chatterbox-english in t3_cfg.safetensors: upstream's names; {choice}"
+    log = tmp_path / "port.jsonl"
+    log.write_text(json.dumps({"prompt": "a", "text": "hi", "tokens": [1, 2], "stop_reason": "length"}))
+    for against, says in (
+        (tmp_path, f"weights chatterbox-english in t3_cfg.safetensors: upstream's names; {choice}\n"),
+        (tmp_path / "t3_23lang.safetensors", "weights chatterbox-multilingual in t3_23lang.safetensors: upstream's "),
+    ):
+        result = CliRunner().invoke(app, ["check", str(log), "--against", str(against)], catch_exceptions=False)
+        assert says in result.stdout, result.output

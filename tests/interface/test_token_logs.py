@@ -13,8 +13,13 @@ from sampler.results.store.logs import names
 from sampler.results.store.logs.reading import read_log
 from sampler.results.store.tokens import read_lines
 from tests.commands import sampler
-from tests.interface.log_files import NO_NAME, PLAIN, PLAIN_KINDS, READ, REFUSED, STOP
+from tests.interface import log_files, wild_logs
+from tests.interface.log_files import NO_NAME, PLAIN, STOP
 from tests.interface.server_answers import RUNS, SETTINGS, lines, llama, runs, stream, vllm
+
+READ = log_files.READ | wild_logs.READ | wild_logs.PLAIN_READ
+REFUSED = log_files.REFUSED | wild_logs.REFUSED
+PLAIN_KINDS = (*log_files.PLAIN_KINDS, *wild_logs.PLAIN_READ)
 
 LONGEST = 200
 """Characters of a line that refuses a log."""
@@ -36,7 +41,7 @@ def converted():
 
 
 def test_there_are_files_of_many_kinds():
-    assert len(READ) + len(REFUSED) >= 100
+    assert len(READ) + len(REFUSED) >= 160
 
 
 @pytest.mark.parametrize("kind", READ)
@@ -110,6 +115,16 @@ def test_what_was_asked_for_becomes_the_config(tmp_path, monkeypatch):
     around = {"config": {"min_p": 0.1}, "language": "de", "runs": runs()}
     assert convert(file_of(tmp_path, json.dumps(around))).exit_code == 0
     assert {(line.config["min_p"], line.language) for line in read_lines(Path("converted.jsonl"))} == {(0.1, "de")}
+
+
+def test_numbers_that_are_written_as_texts_are_numbers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = {"seed": 3.0, "config": {"temperature": "0.7", "top_k": "40", "top_p": None}}
+    assert convert(file_of(tmp_path, lines([runs()[0] | asked]))).exit_code == 0
+    (line,) = read_lines(Path("converted.jsonl"))
+    assert (line.seed, line.config) == (3, {"temperature": 0.7, "top_k": 40})
+    assert convert(file_of(tmp_path, lines(runs(config={"temperature": None})))).exit_code == 0
+    assert {line.config for line in read_lines(Path("converted.jsonl"))} == {None}
 
 
 def test_settings_of_llama_cpp_become_the_config_and_its_order(tmp_path, monkeypatch):

@@ -108,9 +108,9 @@ def test_a_folder_with_upstreams_own_files_runs(upstream_folder):
     assert loaded.model.prefix(random_text(TINY, 5, 0), loaded.voice).shape[0] == 2
     answer = Generator(loaded, width=1).generate([Request("Hello there.", SamplingConfig(), 0, 5)])[0]
     assert 1 <= len(answer.tokens) <= 5
-    # The weights file itself may be named, and has to be where there are two.
-    save_file(WEIGHTS, upstream_folder / "t3_mtl23ls_v2.safetensors")
-    with pytest.raises(WeightsError, match=r"holds t3_cfg.safetensors, t3_mtl23ls_v2.safetensors \(name the one file"):
+    # The weights file itself may be named, and has to be where there are two, of which one is not upstream's.
+    save_file(WEIGHTS, upstream_folder / "mine.safetensors")
+    with pytest.raises(WeightsError, match=r"holds t3_cfg.safetensors, mine.safetensors \(name the one file"):
         load_checkpoint(upstream_folder)
     assert load_checkpoint(upstream_folder / "t3_cfg.safetensors").config.name == "chatterbox-english"
 

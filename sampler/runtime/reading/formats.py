@@ -19,6 +19,7 @@ PNG: Final = "a PNG picture"
 PDF: Final = "a PDF"
 TAR: Final = "a tar archive"
 ZIP: Final = "a zip archive"
+EXCEL: Final = "an Excel workbook"
 XZ: Final = "compressed by xz"
 BZIP2: Final = "compressed by bzip2"
 ZSTANDARD: Final = "compressed by Zstandard"
@@ -87,6 +88,8 @@ def _in_zip(head: bytes) -> str:
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     if name.endswith(OF_TORCH) or b"/data/" in name:
         return TORCH
+    if name == b"[Content_Types].xml" or name.startswith(b"xl/"):
+        return EXCEL
     return NPZ if name.endswith(b".npy") else ZIP
 
 

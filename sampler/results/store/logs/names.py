@@ -63,7 +63,8 @@ REASONS: Final[Mapping[StopReason, tuple[str, ...]]] = {
             "completed",
             "complete",
             "natural",
-            *("ended", "eos_reached", "hit_eos", "stop_token_reached", "stopped"),
+            *("ended", "eos_reached", "hit_eos", "stop_token_reached", "stopped", "reached_eos", "eos_id", "s"),
+            *("stop_token_id", "eot_id", "im_end", "end_of_stream", "end_of_audio", "end_of_turn", "eos_token_reached"),
         ),
     ),
     "length": (
@@ -77,6 +78,8 @@ REASONS: Final[Mapping[StopReason, tuple[str, ...]]] = {
             "cap_reached",
             "hit_cap",
             "max_reached",
+            *("max_tokens_reached", "reached_max_tokens", "max_length_reached", "reached_max_length", "hit_max_tokens"),
+            *("hit_max_length", "max_new_tokens_reached", "out_of_tokens"),
         ),
     ),
     "forced_eos": ("forced_eos", "forced", "force_eos", "analyzer", "guard"),

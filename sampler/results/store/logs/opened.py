@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import io
+import re
 import sys
 import zlib
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from sampler.runtime.reading import formats
 from sampler.runtime.reading.source import Source
 
 STDIN: Final = "-"
+PACKED: Final = 3
+"""How often a log may be compressed: what is stored may have been compressed before."""
 
 SUFFIXES: Final = (
     *(".jsonl", ".ndjson", ".json", ".gz", ".log", ".txt", ".csv", ".tsv", ".npy", ".npz", ".pt", ".pth", ".pkl"),
@@ -40,6 +43,7 @@ OTHERS: Final[Mapping[str, tuple[str, str]]] = {
     formats.BZIP2: ("compressed with bzip2", "unpack it first: bunzip2 FILE"),
     formats.ZSTANDARD: ("compressed with zstd", "unpack it first: unzstd FILE"),
     formats.TAR: ("a tar archive", "unpack it first: tar -xf FILE"),
+    formats.EXCEL: ("an Excel workbook", "pandas.read_excel(FILE).to_json(NAME, orient='records', lines=True)"),
     formats.ZIP: ("a zip archive", "unpack it first: unzip FILE"),
     formats.GGUF: ("a model in GGUF format, not a log", f"a log has {WRITE}"),
     formats.SOUND: ("audio, not a log of tokens", f"log the tokens, {WRITE}"),
@@ -49,6 +53,12 @@ OTHERS: Final[Mapping[str, tuple[str, str]]] = {
     formats.POINTER: ("a Git LFS pointer, not the file itself", "fetch it: git lfs pull"),
 }
 """Files that are no text: what they are, and what makes a log of them."""
+
+READABLE: Final = (formats.JSON, formats.TEXT, formats.HTML, "XML", formats.EMPTY, formats.ZEROS)
+"""Formats that are told, or refused, as texts."""
+
+PICKLED: Final = re.compile(rb"(?:[\(\]}]|c[\w.]+\n[\w.]+\n)[lpdt]*p0\n")
+"""The beginning of a pickle of protocol 0, which is all of ASCII."""
 
 MARKS: Final = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -73,7 +83,9 @@ def content_of(name: str, source: Source) -> bytes:
     """
     given = replace(source, path=Path(name))
     content = sys.stdin.buffer.read(MOST_BYTES + 1) if name == STDIN else given.content()
-    if content.startswith(b"\x1f\x8b"):
+    for _ in range(PACKED):
+        if not content.startswith(b"\x1f\x8b"):
+            break
         try:
             with gzip.open(io.BytesIO(content)) as file:
                 content = file.read(MOST_BYTES + 1)
@@ -87,13 +99,17 @@ def content_of(name: str, source: Source) -> bytes:
 
 def text_of(source: Source, content: bytes) -> tuple[str, str]:
     """The text of a log, lines ending in LF, and the name of its encoding if that is not UTF-8. Raises TokensError."""
-    other = OTHERS.get(formats.format_of(content[: formats.HEAD]) or "")
-    if other is not None:
-        what, remedy = other
+    found = formats.format_of(content[: formats.HEAD])
+    if found is not None and found not in READABLE:
+        is_packed = found.endswith("archive") or found.startswith("compressed")
+        what, remedy = OTHERS.get(found, (found, "unpack it first" if is_packed else f"a log has {WRITE}"))
+        raise source.refuse(f"is {what}", remedy, join=" ")
+    if PICKLED.match(content):
+        what, remedy = OTHERS[formats.PICKLE]
         raise source.refuse(f"is {what}", remedy, join=" ")
     name = next((name for mark, name in MARKS if content.startswith(mark)), None) or _unmarked(content[:1000])
-    if name is None and content.count(b"\0") and not _is_utf8(content):
-        raise source.refuse("is a binary file of an unknown kind", WRITE, join=" ")
+    if name is None and (b"\0" in content or not _is_utf8(content)):
+        _refuse_damaged(source, content)
     if name is None:
         return source.decoded(content), ""
     try:
@@ -103,6 +119,18 @@ def text_of(source: Source, content: bytes) -> tuple[str, str]:
         raise source.refuse(complaint, "save it as UTF-8", join=" ") from error
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     return text, name.removesuffix("-le").removesuffix("-be").upper()
+
+
+def _refuse_damaged(source: Source, content: bytes) -> None:
+    """Raise for zeros in a text, and for what is none; a text in another encoding is left to its decoding."""
+    has_controls = any(0 < byte < 32 and byte not in b"\t\n\v\f\r\x1b\x1e" for byte in content[:1000])
+    if has_controls or (b"\0" in content and not _is_utf8(content)):
+        raise source.refuse("is a binary file of an unknown kind", WRITE, join=" ")
+    if b"\0" in content.strip(b"\0"):
+        raise source.refuse("has zeros between its letters: it is damaged, or no text", WRITE, join=" ")
+    if content.strip(b"\0") != content:
+        remedy = "tr -d '\\0' removes them"
+        raise source.refuse("is padded with zeros, as after a crash of the machine", remedy, join=" ")
 
 
 def _is_utf8(content: bytes) -> bool:

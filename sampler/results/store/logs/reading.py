@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from sampler.errors import TokensError
+from sampler.results.store.logs.around import Run
 from sampler.results.store.logs.opened import STDIN, content_of, text_of
 from sampler.results.store.logs.records import records_of
-from sampler.results.store.logs.servers import ANSWER, Run, joined, runs_in
+from sampler.results.store.logs.servers import ANSWER, joined, runs_in
 from sampler.results.store.logs.translated import translated
 from sampler.results.store.logs.values import Notes, Unclear
 from sampler.results.store.tokens import HINT, MOST_BYTES, TokenLine, checked_lines

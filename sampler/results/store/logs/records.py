@@ -19,6 +19,11 @@ STREAM_END: Final = "data: [DONE]"
 ROWS: Final = 5
 """Lines of a text that tell whether it is a table."""
 
+RECORD: Final = "\x1e"
+"""What begins each object of a JSON text sequence."""
+
+FENCE: Final = "```"
+
 BRACES: Final = 20
 """Braces of a line, each of which may begin its JSON."""
 
@@ -27,7 +32,7 @@ PYTHON: Final = re.compile(r"^[\[{(]+\s*'")
 TEXTS: Final = (
     (re.compile(r"^\s*<(!doctype|html|\?xml)", re.IGNORECASE), "is a page of HTML or XML", WRITE),
     (re.compile(r"^[\d\s,;]+$"), "has ids alone, without prompts", WRITE),
-    (re.compile(r"^[A-Za-z_.]*\("), "is Python's repr, not JSON", WRITE),
+    (re.compile(r"^[A-Za-z_.]*\(|[\[{]'\w+': "), "is Python's repr, not JSON", WRITE),
 )
 """What a text without JSON may be, and what to do."""
 
@@ -52,6 +57,11 @@ def records_of(source: Source, text: str) -> Records:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise source.refuse("has no lines", "one run a line; docs/tokens.md has an example", join=" ")
+    if lines[0][1].strip().startswith(FENCE):
+        lines = [(number, line) for number, line in lines if not line.strip().startswith(FENCE)]
+        text = "\n".join(line for _, line in lines)
+        source, objects, notes = records_of(source, text)
+        return Records(source, objects, ["left out the fence of ```", *notes])
     start = lines[0][1].strip()
     if PYTHON.match(start):
         raise source.refuse("is Python's repr, not JSON", WRITE, join=" ")
@@ -68,8 +78,12 @@ def records_of(source: Source, text: str) -> Records:
     if not behind:
         raise _without_json(source, text)
     left = len(lines) - len(behind) - sum(line.strip() == STREAM_END for _, line in lines)
-    note = "left out what stands around the JSON of a line" + (f", and {left} lines without JSON" if left else "")
+    note = "left out what stands around the JSON of a line" + (f", and {_lines(left)} without JSON" if left else "")
     return Records(source, [_object(source, number, line) for number, line in behind], [note])
+
+
+def _lines(count: int) -> str:
+    return f"{count:,} lines" if count > 1 else "1 line"
 
 
 def _ends(text: str, start: int = 0) -> int | None:
@@ -89,8 +103,15 @@ def _place(line: str) -> slice | None:
     return None
 
 
+def object_in(text: str) -> dict[str, Any] | None:
+    """The object in a line, whatever stands around it; None if there is none."""
+    place = _place(text)
+    found = None if place is None else json.loads(text[place])
+    return found if isinstance(found, dict) else None
+
+
 def _object(source: Source, number: int, text: str) -> Record:
-    data = parse(source, text, number, infinities=True)
+    data = parse(source, text.lstrip(RECORD), number, infinities=True)
     if not isinstance(data, dict):
         what = "is a list, not a run" if isinstance(data, list) else "is no object"
         raise source.refuse(f"{what}: {short(data)}", WRITE, number, join=" ")

@@ -4,18 +4,16 @@ Their log-probabilities are left out: they are those of the raw model, before te
 llama.cpp says that they are not (`post_sampling_probs`).
 """
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from sampler.results.store.logs.names import KEY_OF, plain
-from sampler.results.store.logs.translated import BESIDE, is_run, rank_of
+from sampler.results.store.logs.around import Data, Run, asked_of, known_of, with_known
+from sampler.results.store.logs.columns import columns_of, holds, rows_of
+from sampler.results.store.logs.names import plain
+from sampler.results.store.logs.records import object_in
+from sampler.results.store.logs.translated import BESIDE, is_run
 from sampler.results.store.logs.values import ASK_FOR_IDS, TOKEN_ID, Notes, Unclear, name_of_ids, parameters
-
-Run = dict[str, Any]
-Data = Mapping[str, Any]
 
 PART: Final = "part of"
 """The key by which a part of a streamed answer names the whole."""
@@ -23,15 +21,19 @@ PART: Final = "part of"
 ANSWER: Final = "answer"
 """The key of an answer's own id, by which its prompt is called if nothing else names it."""
 
-WRAPPERS: Final = ("response", "body", "result", "output", "completion", "data")
-"""Keys that hold an answer, beside what was asked."""
+WRAPPERS: Final = (
+    *("response", "body", "result", "output", "completion", "data", "generation", "generated", "prediction"),
+    *("json_payload", "row", "run", "record", "fields", "_source"),
+)
+"""Keys that hold an answer, beside what was asked, or a run, beside what a logger or a table says of it."""
 
 MESSAGES: Final = ("log", "message", "msg", "event", "line", "text")
 """Keys under which loggers write a text."""
 
-ASKED: Final = ("request", "payload", "query")
-
-LISTS: Final = ("runs", "results", "generations", "samples", "items", "lines", "records")
+LISTS: Final = (
+    *("runs", "results", "generations", "samples", "items", "lines", "records", "rows", "data", "events", "entries"),
+    *("responses", "predictions", "examples", "outputs", "completions", "utterances"),
+)
 """Usual names of a list of runs, which are not the name of a prompt."""
 
 DEEPEST: Final = 4
@@ -53,65 +55,44 @@ STAGES: Final = {
 
 def runs_in(data: Data, notes: Notes, around: Data | None = None, depth: int = 0) -> Iterator[Run]:
     """The runs of an object: itself, or those in it. around: what was asked. Raises Unclear."""
-    known = _known(data, around or {})
+    known = known_of(data, around or {})
     served = _served(data, notes)
     if served is not None:
-        yield from (_with(known, run) for run in served)
+        yield from (with_known(known, run) for run in served)
         return
-    if (columns := _columns(data, notes, known)) is not None:
+    if (columns := columns_of(data, notes, known)) is not None:
         yield from columns
         return
+    if (rows := rows_of(data)) is not None:
+        notes.say("a table's rows as runs")
+        for row in rows:
+            yield from runs_in(row, notes, known, DEEPEST)
+        return
     if is_run(data) or depth >= DEEPEST:
-        yield _with(known, data)
+        yield with_known(known, data)
         return
     _refuse_others(data)
-    inner = next((data[name] for name in WRAPPERS if isinstance(data.get(name), dict)), None) or _message(data, notes)
+    plainly = {plain(name): value for name, value in data.items()}
+    wrapper = next((name for name in WRAPPERS if isinstance(plainly.get(name), dict)), None)
+    inner = plainly[wrapper] if wrapper else _message(plainly, notes)
+    if wrapper:
+        notes.say(f"what is in `{wrapper}`")
     if inner is not None:
         beside = {name: value for name, value in data.items() if not isinstance(value, dict | list)}
-        yield from runs_in(inner, notes, _asked(beside, known), depth + 1)
+        yield from runs_in(inner, notes, asked_of(beside, known), depth + 1)
     else:
         yield from _nested(data, notes, known, depth)
 
 
 def _message(data: Data, notes: Notes) -> Any:
-    """An object that a logger wrote as the text of its message; None if there is none."""
+    """An object that a logger wrote in the text of its message; None if there is none."""
     for name in MESSAGES:
         text = data.get(name)
-        if isinstance(text, str) and text.lstrip().startswith("{"):
-            with suppress(ValueError, RecursionError):
-                found = json.loads(text)
-                notes.say(f"the JSON in `{name}`")
-                return found
+        found = object_in(text) if isinstance(text, str) else None
+        if found is not None:
+            notes.say(f"the JSON in `{name}`")
+            return found
     return None
-
-
-def _known(data: Data, around: Data) -> Run:
-    known = dict(around)
-    for name in ASKED:
-        if isinstance(asked := data.get(name), dict):
-            known = _asked(asked, known)
-    return known
-
-
-def _asked(asked: Data, known: Data) -> Run:
-    """What a request, or an object around runs, says of them, by the keys of TOKENS.jsonl."""
-    found: Run = {}
-    for name, value in sorted(asked.items(), key=lambda pair: rank_of(pair[0])):
-        key = KEY_OF.get(plain(name))
-        if key in ("prompt", "text", "language", "config", "variant", "seed") and value not in (None, ""):
-            found.setdefault(key, value)
-    if isinstance(messages := asked.get("messages"), list) and messages and isinstance(messages[-1], dict):
-        found.setdefault("prompt", messages[-1].get("content"))
-    given = found.get("config")
-    config = parameters({name: value for name, value in asked.items() if plain(name) in BESIDE}, strict=False)
-    config |= parameters(given, strict=False) if isinstance(given, dict) else {}
-    return {**known, **found, **({"config": config} if config else {})}
-
-
-def _with(known: Data, run: Data) -> Run:
-    """A run with what is known of it from elsewhere, which its own keys come before."""
-    own = {KEY_OF.get(plain(name)) for name, value in run.items() if value is not None}
-    return {**{key: value for key, value in known.items() if key not in own}, **run}
 
 
 def _refuse_others(data: Data) -> None:
@@ -123,16 +104,23 @@ def _refuse_others(data: Data) -> None:
     if isinstance(data.get("sequences"), list):
         complaint = "has `sequences` of generate(), which may hold the prompt too"
         raise Unclear(complaint, "log sequences[:, input_ids.shape[1]:]")
-    if isinstance(data.get("token"), int) or isinstance(data.get("token_id"), int):
+    if {"outcome", "verdicts"} <= data.keys():
+        raise Unclear("is a report of sampler check, not the log", "give the log that it judges")
+    if isinstance(data.get("detail"), str) and len(data) == 1:
+        raise Unclear("is the error of a server, without tokens", "leave it out")
+    if isinstance(data.get("token"), int | dict) or isinstance(data.get("token_id"), int):
         raise Unclear("has one token", "write all tokens of a run in one line")
-    if isinstance(data.get("response"), str) or isinstance(data.get("content"), str):
+    is_message = data.get("object") == "response" or data.get("type") in ("message", "text", "output_text")
+    if is_message or isinstance(data.get("response"), str) or isinstance(data.get("content"), str):
         raise Unclear("is an answer with text and no ids", ASK_FOR_IDS)
 
 
 def _nested(data: Data, notes: Notes, known: Run, depth: int) -> Iterator[Run]:
     """The runs of the one list of an object, those of objects by the name of their prompt, or of columns."""
-    lists = {name: value for name, value in data.items() if _holds(value, dict)}
-    if data and len(lists) == len(data) and not (len(data) == 1 and plain(next(iter(data))) in LISTS):
+    lists = {name: value for name, value in data.items() if holds(value, dict)}
+    usual = {name: value for name, value in lists.items() if plain(name) in LISTS}
+    lists = usual if len(usual) == 1 else lists
+    if data and len(lists) == len(data) and not usual:
         notes.say("names of lists as prompt")
         for name, runs in lists.items():
             for run in runs:
@@ -140,34 +128,15 @@ def _nested(data: Data, notes: Notes, known: Run, depth: int) -> Iterator[Run]:
     elif len(lists) == 1:
         ((name, runs),) = lists.items()
         notes.say(f"the list `{name}`")
-        beside = _asked({key: value for key, value in data.items() if key != name}, known)
+        beside = asked_of({key: value for key, value in data.items() if key != name}, known)
         for run in runs:
             yield from runs_in(run, notes, beside, depth + 1)
     elif data and all(isinstance(value, dict) and is_run(value) for value in data.values()):
         notes.say("names of objects as prompt")
         for name, run in data.items():
-            yield _with({**known, "prompt": name}, run)
+            yield with_known({**known, "prompt": name}, run)
     else:
-        yield _with(known, data)
-
-
-def _holds(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, kind) for one in value)
-
-
-def _columns(data: Data, notes: Notes, known: Run) -> list[Run] | None:
-    """Runs of columns, as `{"prompts": [...], "tokens": [[...], ...], "stop_reasons": [...]}`; None if it has none."""
-    keys = {name: KEY_OF.get(plain(name)) or KEY_OF.get(plain(name).removesuffix("s")) for name in data}
-    rows: list[Any] = next((each for name, each in data.items() if keys[name] == "tokens" and _holds(each, list)), [])
-    found = {name: value for name, value in data.items() if isinstance(value, list) and len(value) == len(rows)}
-    if not rows or not {"prompt", "stop_reason"} & {keys[name] for name in found}:
-        return None
-    notes.say("columns as runs")
-    shared = _asked({name: value for name, value in data.items() if name not in found}, known)
-    return [
-        _with(shared, {keys[name] or name: column[place] for name, column in found.items()})
-        for place in range(len(rows))
-    ]
+        yield with_known(known, data)
 
 
 def _served(data: Data, notes: Notes) -> list[Run] | None:
@@ -176,7 +145,7 @@ def _served(data: Data, notes: Notes) -> list[Run] | None:
     if isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices):
         return [_choice(data, choice, notes, single=len(choices) == 1) for choice in choices]
     outputs: Any = data.get("outputs")
-    if _holds(outputs, dict) and all("token_ids" in one for one in outputs):
+    if holds(outputs, dict) and all("token_ids" in one for one in outputs):
         return [_choice(data, output, notes, single=len(outputs) == 1) for output in outputs]
     meta = data.get("meta_info")
     if isinstance(meta, dict) and "finish_reason" in meta:

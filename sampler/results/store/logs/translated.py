@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sampler.checks.longform.runs import STEPS
-from sampler.results.store.logs.names import CANONICAL, CHUNKS, FLAGS, KEY_OF, KEYS, PARAMETERS, plain
+from sampler.results.store.logs.names import CANONICAL, CHUNKS, FLAGS, KEY_OF, KEYS, PARAMETERS, REASON_OF, plain
 from sampler.results.store.logs.values import (
     Notes,
     Unclear,
@@ -23,6 +23,9 @@ ALIKE: Final = 0.84
 
 BESIDE: Final = {seen: key for key, names in PARAMETERS.items() for seen in (key, *names)}
 """Sampling parameters that stand beside the tokens."""
+
+PROMPT_IDS: Final = ("input_ids", "prompt_ids", "prompt_token_ids", "prompt_tokens")
+REASONS: Final = frozenset(REASON_OF.values())
 
 RANKS: Final = {name: place for key, names in KEYS.items() for place, name in enumerate((key, *names))}
 
@@ -47,12 +50,14 @@ def translated(data: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
         shown = ", ".join(short(name, 20)[1:-1] for name in list(data)[:5])
         raise Unclear("key 'tokens' is missing", f"its keys: {shown}")
     name, value = _the_ids(found.pop("tokens"))
-    tokens = run["tokens"] = ids_of(name, value, notes)
+    tokens = run["tokens"] = _behind_prompt(data, name, ids_of(name, value, notes), notes)
     _read(name, "tokens", notes)
     _cut(found, value, tokens)
     for key, pairs in found.items():
         values = [(name, _value(key, name, value, tokens, notes)) for name, value in pairs]
         name, value = next(((name, value) for name, value in values if value is not None), values[0])
+        if key == "stop_reason":
+            _agree([(name, word) for name, word in values if isinstance(word, str) and word in REASONS])
         if value is not None or (name == key and key not in ("stop_reason", "logprobs")):
             run[key] = value
             _read(name, key, notes)
@@ -65,6 +70,17 @@ def translated(data: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
         run["config"] = {**asked, **(own if isinstance(own, dict) else {})}
         notes.say(f"{', '.join(f'`{name}`' for name in beside)} as config")
     return run
+
+
+def _behind_prompt(data: Mapping[str, Any], name: str, tokens: Any, notes: Notes) -> Any:
+    """Ids without those of the prompt before them, which another key has: `generate()` returns both together."""
+    for other in PROMPT_IDS:
+        ids = data.get(other)
+        ids = ids[0] if isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], list) else ids
+        if isinstance(ids, list) and len(ids) > 1 and isinstance(tokens, list) and tokens[: len(ids)] == ids:
+            notes.say(f"what stands behind `{other}` in `{name}`")
+            return tokens[len(ids) :]
+    return tokens
 
 
 def _by_key(data: Mapping[str, Any], notes: Notes) -> dict[str, list[tuple[str, Any]]]:
@@ -118,10 +134,18 @@ def _value(key: str, name: str, value: Any, tokens: Any, notes: Notes) -> Any:
     if key in STEPS:
         return measures(key, name, value, notes)
     if key == "config" and isinstance(value, dict):
-        return parameters(value, strict=name == key) or (value if name == key else None)
+        return parameters(value, strict=name == key) or None
     if key == "seed" and (isinstance(value, str) and value.lstrip("-").isdigit()):
         return int(value)
-    return value
+    return int(value) if key == "seed" and isinstance(value, float) and value.is_integer() else value
+
+
+def _agree(reasons: list[tuple[str, Any]]) -> None:
+    """Raise Unclear if two keys give different stop reasons."""
+    other = next((name for name, reason in reasons if reason != reasons[0][1]), None)
+    if other is not None:
+        complaint = f"`{reasons[0][0]}` is {reasons[0][1]}, `{other}` is {dict(reasons)[other]}: which is right?"
+        raise Unclear(complaint, "leave the other one out")
 
 
 def _read(name: str, key: str, notes: Notes) -> None:
@@ -132,6 +156,17 @@ def _read(name: str, key: str, notes: Notes) -> None:
 def _prompt(run: dict[str, Any], notes: Notes) -> None:
     """Give a run the name of its prompt, if another key has it."""
     prompt = run.get("prompt")
+    if isinstance(prompt, list) and prompt and isinstance(prompt[-1], Mapping):  # messages of a chat
+        prompt = run["prompt"] = prompt[-1].get("content")
+        notes.say("the last message of `prompt`")
+    if isinstance(prompt, Mapping) and isinstance(own := prompt.get("id", prompt.get("name")), str | int):
+        if isinstance(text := prompt.get("text"), str):
+            run.setdefault("text", text)
+        prompt = run["prompt"] = own
+        notes.say("the id in `prompt`")
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+        prompt = run["prompt"] = prompt[0]
+        notes.say("the one text of `prompt`")
     if isinstance(prompt, list) and prompt and all(type(one) is int for one in prompt):
         run["prompt"] = name_of_ids(prompt)
         notes.say("a name for the ids of `prompt`")

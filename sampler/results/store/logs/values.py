@@ -13,6 +13,14 @@ from sampler.runtime.reading.source import short
 ONE_RUN: Final = "write one run a line"
 ASK_FOR_IDS: Final = "log ids: ask vLLM for return_token_ids, llama.cpp for return_tokens"
 TOKEN_ID: Final = re.compile(r"^(?:token_id:)?\s*(\d+)$")
+PRINTED: Final = re.compile(r"^\s*(?:torch\.|np\.|numpy\.|mx\.)?(?:tensor|array)\((\[[^\]]*\])(?:,[^\[\])]*)?\)\s*$")
+"""An array of NumPy, PyTorch or MLX as it is printed."""
+
+ENUM: Final = re.compile(r"^(?:k_)?(?:finish|stop|end|done|generation_stop)_reason_(?=.)")
+"""The name of an enumeration before its value, as in `FinishReason.STOP`."""
+
+NUMBER: Final = re.compile(r"^-?\d{1,9}(?:\.\d{0,17})?$")
+HEX: Final = re.compile(r"^0x[0-9a-fA-F]{1,8}$")
 WRITTEN: Final = re.compile(r"^[\s\[(]*\d+(?:[\s,;]+\d+)*[\s,\])]*$")
 IGNORED: Final = -100
 """What trainers put in place of ids that do not count."""
@@ -45,6 +53,10 @@ class Notes:
 
 def ids_of(name: str, value: Any, notes: Notes) -> Any:
     """Ids of a run; what is none as it is, for its schema to refuse. Raises Unclear for what may mean two things."""
+    if isinstance(value, str) and (printed := PRINTED.match(value)):
+        value = printed[1]
+    if isinstance(value, str) and "..." in value and WRITTEN.match(value.replace("...", " ")):
+        raise Unclear(f"{name} leaves ids out, as a long array that is printed does", "log ids.tolist()")
     if isinstance(value, str) and WRITTEN.match(value):
         notes.say(f"`{name}` from text")
         return [int(digits) for digits in re.findall(r"\d+", value)]
@@ -73,6 +85,8 @@ def ids_of(name: str, value: Any, notes: Notes) -> Any:
 def _id(token: Any) -> int | None:
     """The id that a value stands for; None if it stands for none."""
     if isinstance(token, str):
+        if HEX.match(token):
+            return int(token, 16)
         found = TOKEN_ID.match(token)
         return int(found[1]) if found else None
     if isinstance(token, float):
@@ -116,7 +130,7 @@ def reason_of(name: str, value: Any, tokens: Any, notes: Notes) -> Any:
         return "eos"
     if not isinstance(value, str):
         return value
-    word = plain(value.strip("<>[]|/ "))
+    word = ENUM.sub("", plain(value.strip("<>[]|/ ")))
     if word in STOP_STRINGS:
         raise _by_a_string(name, value)
     found = REASON_OF.get(word)
@@ -165,8 +179,16 @@ def parameters(given: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
     for name, value in given.items():
         key = PARAMETER_OF.get(plain(name), name if strict else "")
         if key and value is not None:
-            found.setdefault(key, 0 if key == "top_k" and value == -1 else value)
+            number = _number(value)
+            found.setdefault(key, 0 if key == "top_k" and number == -1 else number)
     return found
+
+
+def _number(value: Any) -> Any:
+    """The number that a text is."""
+    if isinstance(value, str) and NUMBER.match(value):
+        return int(value) if value.lstrip("-").isdigit() else float(value)
+    return value
 
 
 def name_of_ids(ids: Sequence[Any]) -> str:
