@@ -163,8 +163,7 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
     while begin < len(order):
         many, ends[0] = 1, order[begin, 2]
         while many < QUERIES and begin + many < len(order) and order[begin + many, 1] == order[begin, 1]:
-            ends[0] = min(ends[0], order[begin + many, 2])
-            many += 1
+            ends[0], many = min(ends[0], order[begin + many, 2]), many + 1
         for at in range(many):
             row, place = order[begin + at, 0], lengths[order[begin + at, 0]]
             mixed[row], ends[at + 1] = _float32(0.0), (place + TILE) // TILE
@@ -185,17 +184,15 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
         for at in range(many):
             row, length = order[begin + at, 0], lengths[order[begin + at, 0]] + 1
             for head in range(heads if length else 0):
-                share = _float32(1.0) / _softmax(scores[at, head], bits, length)
-                scores[at, head, :length] *= share
+                scores[at, head, :length] *= _float32(1.0) / _softmax(scores[at, head], bits, length)
             for index in range(0 if row % rows_per_slot else wanted.size):
                 kept[row // rows_per_slot, index, :length] = scores[at, wanted[index], :length]
         for part in range(many + 1):
             for tile in range(ends[0] if part else 0, ends[part]):
                 for head in range(heads):
                     for at in range(part - 1 if part else 0, part or many):
-                        own, here = order[begin + at, 0], slice(tile * TILE, (tile + 1) * TILE)
-                        row = order[begin + at, 1 if tile < order[begin + at, 2] else 0]
-                        count = min(TILE, lengths[own] + 1 - tile * TILE)
+                        own, row = order[begin + at, 0], order[begin + at, 1 if tile < order[begin + at, 2] else 0]
+                        here, count = slice(tile * TILE, (tile + 1) * TILE), min(TILE, lengths[own] + 1 - tile * TILE)
                         _mix(scores[at, head, here], values[row, tile, head], count, mixed[own, head])
         begin += many
 

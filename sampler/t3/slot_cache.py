@@ -113,7 +113,7 @@ class SlotCache:
             own = np.arange(self.rows_per_slot)
             found[slot] = np.stack([slot * len(own) + own, like * len(own) + own, shared // TILE], axis=-1)
         rows = found.reshape(-1, 3)
-        return rows[np.lexsort((rows[:, 2], rows[:, 1]))]
+        return rows[np.lexsort((-rows[:, 2], rows[:, 1]))]
 
     def _rows(self, kept: NDArray[np.float32]) -> list[AttentionRow | None]:
         """The attention of each busy slot from (slots, capacity), before the new position is counted."""
