@@ -44,7 +44,7 @@ def check(
         typer.Option(
             "--against",
             help="Another engine, to compare at predict and generate; for token runs, the file of the reference runs, "
-            "or the model that made them: core, a folder of weights, or an engine with predict().",
+            "or the model that made them: core, a folder of weights or a file in it, or an engine with predict().",
         ),
     ] = None,
     level: Annotated[

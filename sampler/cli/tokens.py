@@ -10,23 +10,27 @@ from sampler.cli.options import Fixes
 from sampler.results.report.console import plain_console
 from sampler.runtime.text import LONG, visible
 
-tokens = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Work on logs of token runs.")
+tokens = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Logs of tokens that an engine drew.")
 
 
 @tokens.callback()
 def group() -> None:
-    """Work on logs of token runs."""
+    """Logs of tokens that an engine drew."""
 
 
 @tokens.command(epilog="Example: `sampler tokens convert server.log -o port.jsonl --fix bos --against core`")
 @shows_errors
 def convert(
-    log: Annotated[str, typer.Argument(help="A log: JSON in any form, answers of servers, - for standard input.")],
+    log: Annotated[
+        str, typer.Argument(metavar="LOG", help="JSON in any form, or answers of servers; - is standard input.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The TOKENS.jsonl to write.")],
     fix: Fixes = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", help="What says how runs begin and end: reference runs, or a model, as for `check`."),
+        typer.Option(
+            "--against", help="Reference runs or a model, as for `check`: they say how right runs begin and end."
+        ),
     ] = None,
 ) -> int:
     """Read a log, say what was translated, and write it as TOKENS.jsonl."""

@@ -11,21 +11,25 @@ from sampler.results.report.console import plain_console
 from sampler.runtime.files import write_whole
 from sampler.runtime.text import LONG, visible
 
-weights = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Look into a folder of weights.")
+weights = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="What a folder of weights holds.")
 
 
 @weights.callback()
 def group() -> None:
-    """Look into a folder of weights."""
+    """What a folder of weights holds."""
 
 
 @weights.command(epilog="Example: `sampler weights info ~/chatterbox`, or `sampler weights info DIR --json -`")
 @shows_errors
 def info(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder as `--weights` takes it, or a file in it.")],
-    json: Annotated[Path | None, typer.Option("--json", help="File for the same as JSON; `-` is stdout.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder that `--weights` would name, or a file in it.")
+    ],
+    json: Annotated[
+        Path | None, typer.Option("--json", help="File for the same facts as JSON; `-` writes them to standard output.")
+    ] = None,
 ) -> int:
-    """Say what a folder of weights is and what of it would be used; 2 if a run could not use it."""
+    """Say what a folder of weights is and what a run would use of it. The exit code is 2 if no run can use it."""
     from sampler.weights.info import facts_of, lines_of
 
     facts = facts_of(folder)

@@ -19,6 +19,7 @@ from sampler.t3.pickled import open_pickled
 
 FLOATS: Final = ("F32", "F16", "BF16", "F64")
 PICKLED: Final = (".pt", ".pth", ".bin", ".ckpt")
+SAFE: Final = ".safetensors"
 LEAST: Final = 8
 """Bytes that a file of safetensors begins with before anything tells it; a download may have ended there."""
 
@@ -60,6 +61,8 @@ def open_weights(path: Path) -> Iterator[Weights]:
     source = file_of(path)
     found = source.format()
     _refuse(source, unusable.part(path.name), WeightsError)
+    if found in (TORCH, PICKLE) and path.name.endswith(SAFE):  # torch itself goes by the name
+        raise source.refuse(f"is {found}, not safetensors", f"rename it to {path.stem[:30]}.pt", join=" ")
     if found in (TORCH, PICKLE):
         with open_pickled(file_of(path, OF_PICKLES)) as tensors:
             yield _weights(source, tensors)
@@ -87,7 +90,7 @@ def _weights(source: CheckpointFile, tensors: Tensors) -> Weights:
     shapes = {name: tuple(entry.shape) for name, entry in entries.items()}
     layout = layout_of(shapes, prefixes[0])
     own = {name: entries[theirs] for name, theirs in layout.names.items()}
-    _refuse(source, unusable.quantised(own), WeightsError)
+    _refuse(source, unusable.stored_otherwise(own), WeightsError)
     turned = [name for name in own if layout.is_transposed and TRANSPOSED.fullmatch(name)]
     own_shapes = {name: shapes[theirs] for name, theirs in layout.names.items()}
     own_shapes |= {name: own_shapes[name][::-1] for name in turned}

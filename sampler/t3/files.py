@@ -25,7 +25,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "XML": "the server may have answered with an error: download the file itself",
     formats.JSON: "is it the file that you mean? Weights are read from safetensors",
     formats.TEXT: "the server may have answered with an error: download the file itself",
-    formats.NPZ: "convert it: mx.save_safetensors('t3.safetensors', mx.load('FILE.npz'))",
+    formats.NPZ: "convert it: mx.save_safetensors('NAME.safetensors', mx.load('FILE.npz'))",
     formats.GGUF: f"{OF_UPSTREAM}, or write its tensors dequantised with the package gguf",
     "GGML": OF_UPSTREAM,
     formats.ONNX: f"{OF_UPSTREAM}: a graph has no names of T3",

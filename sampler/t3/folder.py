@@ -12,12 +12,14 @@ from sampler.runtime.reading.json_text import read_json
 from sampler.runtime.reading.source import cut
 from sampler.t3 import unusable, voice
 from sampler.t3.config import T3Config
-from sampler.t3.content import PICKLED, AdapterError, NoT3Error, open_weights
+from sampler.t3.content import PICKLED, SAFE, AdapterError, NoT3Error, open_weights
 from sampler.t3.files import file_of, shown
 
-SAFE: Final = ".safetensors"
 OTHER_FORMATS: Final = frozenset({formats.GGUF, formats.ONNX, formats.NPZ, "GGML", formats.HDF5, "TensorFlow Lite"})
 CORE_ML: Final = (".mlpackage", ".mlmodelc")
+
+PACKED: Final = re.compile(r"\.(?:safetensors|pt|pth|bin|ckpt)\.\w+$")
+"""Names of weights that were compressed, or have another ending behind their own."""
 
 BESIDE: Final = re.compile(r"(?:optimizer|scheduler|scaler|rng_state|training_args|ve|s3gen|s3gen_\w+|conds)\b.*")
 """Pickles that trainers and upstream write beside the weights: they are not opened."""
@@ -173,6 +175,12 @@ def _reason(folder: Path, problems: Sequence[SamplerError]) -> SamplerError:
             return file_of(path).refuse(known.complaint, known.hint, join=" ")
         if (found := _format(path)) in OTHER_FORMATS:
             return file_of(path).other(found, "safetensors")
+        if PACKED.search(path.name):
+            return file_of(path).other(found, "safetensors")
+    below = sorted(path.name for path in folder.iterdir() if path.is_dir() and looks_like_weights(path))
+    if below:
+        names = cut(", ".join(below), 60)
+        return WeightsError(f"{shown(folder)} holds no weights itself", hint=f"name a folder in it: {names}")
     for path in folder.iterdir():
         if path.name.endswith(CORE_ML):
             return file_of(path).refuse("is Core ML", "take the safetensors that it was made from", join=" ")

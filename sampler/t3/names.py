@@ -40,7 +40,8 @@ UNUSED: Final = re.compile(
     r"tfmr\.(?:embed_tokens|wte|lm_head)\.weight|text_head\.(?:weight|bias)|patched_model\..*"
     r"|tfmr\.h\.\d+\.attn\.(?:bias|masked_bias)"
     r"|(?:.*\.)?(?:inv_freq|original_inv_freq|cos_cached|sin_cached|attention_mask|causal_mask|position_ids"
-    r"|num_batches_tracked)"
+    r"|num_batches_tracked|mask)"
+    r"|n_averaged|global_step|epoch|step|iteration"
 )
 """Tensors that the network does not read: they may be there or not, in any shape."""
 

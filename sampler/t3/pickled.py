@@ -72,7 +72,7 @@ def load(source: CheckpointFile, *, whole: bool = True) -> Any:
         raise source.refuse("cannot be read: it ends before its table of contents", AGAIN, join=" ")
     try:
         if is_zip:
-            objects = torch.serialization.get_unsafe_globals_in_checkpoint(file())
+            objects = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file()))
         with warnings.catch_warnings(), torch.serialization.safe_globals([(Attributes, name) for name in objects]):
             warnings.simplefilter("ignore")  # torch tells of its own older types
             return torch.load(file(), map_location="cpu", weights_only=True, mmap=is_zip and not whole)
@@ -80,6 +80,9 @@ def load(source: CheckpointFile, *, whole: bool = True) -> Any:
         if objects:
             complaint = f"cannot be read: it holds {short(objects[0])[1:-1]}, which is not loaded"
             raise source.refuse(complaint, "save a dictionary of tensors, such as state_dict()", join=" ") from error
+        if "Weights only load failed" in str(error):
+            hint = "save a dictionary of tensors with torch.save"
+            raise source.refuse("is a pickle with other objects than tensors", hint, join=" ") from error
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise source.unreadable(reason) from error
 

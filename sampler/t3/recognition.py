@@ -29,10 +29,12 @@ class Structure(NamedTuple):
     def of(cls, shapes: Shapes) -> "Structure":
         layers = {int(found[1]) for name in shapes if (found := LAYER.fullmatch(name))}
         is_gpt2 = any(name.startswith(("tfmr.h.", "tfmr.wpe.", "tfmr.ln_f.")) for name in shapes)
-        inner = _size(shapes, "tfmr.h.0.mlp.c_fc.bias" if is_gpt2 else "tfmr.layers.0.mlp.up_proj.weight", 0)
+        first = min(layers, default=0)
+        of_mlp = f"tfmr.h.{first}.mlp.c_fc.bias" if is_gpt2 else f"tfmr.layers.{first}.mlp.up_proj.weight"
+        inner = _size(shapes, of_mlp, 0)
         width = _size(shapes, "tfmr.ln_f.weight" if is_gpt2 else "tfmr.norm.weight", 0)
         width = width or _size(shapes, "speech_emb.weight", 1) or _size(shapes, "text_emb.weight", 1)
-        return cls("gpt2" if is_gpt2 else "llama", width, inner, len(layers))
+        return cls("gpt2" if is_gpt2 else "llama", width, inner, max(layers, default=-1) + 1)
 
     def fits(self, config: T3Config) -> bool:
         """Whether it is a model's, as far as the tensors that are there say."""
@@ -41,7 +43,8 @@ class Structure(NamedTuple):
 
     def __str__(self) -> str:
         name = "GPT-2" if self.backbone == "gpt2" else "Llama"
-        return f"{name} of {self.num_layers} layers, {self.hidden_size:,} and {self.intermediate_size:,} wide"
+        layers = "1 layer" if self.num_layers == 1 else f"{self.num_layers} layers"
+        return f"{name} of {layers}, {self.hidden_size:,} and {self.intermediate_size:,} wide"
 
 
 def _size(shapes: Shapes, name: str, axis: int) -> int:

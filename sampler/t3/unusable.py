@@ -14,6 +14,9 @@ LORA: Final = re.compile(
 )
 """Names of PEFT, MLX and of training scripts of their own."""
 
+ADAPTER: Final = re.compile(r".*\.(?:hada_w\w+|oft_\w+|boft_\w+|ia3_\w+|vera_\w+)(?:\..*)?")
+"""Names of other adapters of PEFT."""
+
 SHARD: Final = re.compile(r".*-(\d{5})-of-(\d{5})\..*")
 
 UNFINISHED: Final = (".part", ".crdownload", ".incomplete", ".aria2")
@@ -53,10 +56,11 @@ def part(name: str) -> Problem | None:
 
 def adapter(entries: Entries) -> Problem | None:
     """A LoRA, alone or beside the weights that it belongs to."""
-    names = sorted(name for name in entries if LORA.fullmatch(name))
-    if not names:
-        return None
-    return Problem(f"holds a LoRA that is not merged, {len(names):,} tensors such as {short(names[0], 40)}", MERGE)
+    for what, pattern in (("a LoRA", LORA), ("an adapter", ADAPTER)):
+        names = sorted(name for name in entries if pattern.fullmatch(name))
+        if names:
+            return Problem(f"holds {what} that is not merged, {_some(names, 40)}", MERGE)
+    return None
 
 
 def other_model(entries: Entries) -> Problem:
@@ -67,13 +71,16 @@ def other_model(entries: Entries) -> Problem:
     return Problem(f"holds no T3, but {_some(sorted(entries))}", "name the file that has tfmr, text_emb and speech_emb")
 
 
-def _some(names: list[str]) -> str:
-    return f"{len(names):,} tensors such as {short(names[0], 50)}" if names else "no tensors"
+def _some(names: list[str], longest: int = 50) -> str:
+    if not names:
+        return "no tensors"
+    first = short(names[0], longest)
+    return f"{len(names):,} tensors such as {first}" if len(names) > 1 else f"1 tensor, {first}"
 
 
-def quantised(entries: Entries) -> Problem | None:
-    """Weights in fewer bits than they are computed with. entries: of the T3 alone."""
-    find: tuple[Callable[[Entries], Problem | None], ...] = (_mlx, _float8, _other_bits)
+def stored_otherwise(entries: Entries) -> Problem | None:
+    """Weights in fewer bits than they are computed with, or in factors. entries: of the T3 alone."""
+    find: tuple[Callable[[Entries], Problem | None], ...] = (_mlx, _float8, _other_bits, _in_factors)
     return next((found for each in find if (found := each(entries)) is not None), None)
 
 
@@ -107,7 +114,19 @@ def _float8(entries: Entries) -> Problem | None:
     return Problem(f"is stored as {bits}: {short(names[0], 50)} is {kind}", hint)
 
 
+FACTORS: Final = re.compile(r".*\.(?:weight_g|weight_v|parametrizations\.weight\.original[01])")
+
+
+def _in_factors(entries: Entries) -> Problem | None:
+    names = sorted(name for name in entries if FACTORS.fullmatch(name))
+    hint = "fold it: remove_weight_norm() or parametrize.remove_parametrizations() of torch.nn.utils"
+    return Problem(f"has a weight as a norm and a direction: {short(names[0], 60)}", hint) if names else None
+
+
 BITS: Final = (
+    ("compressed-tensors", re.compile(r".*\.weight_packed")),
+    ("EXL2", re.compile(r".*\.(?:q_weight|q_scale|q_invperm)")),
+    ("HQQ", re.compile(r".*\.W_q")),
     ("bitsandbytes", re.compile(r".*\.(?:absmax|quant_map|SCB|quant_state\..*)")),
     ("GPTQ or AWQ", re.compile(r".*\.(?:qweight|qzeros|g_idx)")),
     ("one scale a matrix", re.compile(r".*\.(?:weight_scale|weight_scale_inv|scale_weight|scales|weight\._scale)")),

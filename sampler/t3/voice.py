@@ -103,6 +103,8 @@ def check_voice(data: Mapping[str, NDArray[Any]], config: T3Config, source: Chec
         raise source.refuse(
             f"speaker_emb has {speaker.size} values, or not all are finite", f"expected {config.speaker_size}"
         )
+    if not speaker.any():
+        raise source.refuse(f"speaker_emb is 0 in all of its {speaker.size} values", "take the voice of the base model")
     if (
         not np.issubdtype(prompt.dtype, np.integer)
         or prompt.size > most

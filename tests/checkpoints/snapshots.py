@@ -60,14 +60,14 @@ ALL = (ENGLISH_BASE, FIRST_BASE, MULTILINGUAL_BASE, V3_BASE)
 def snapshots() -> Iterator[Made]:
     english, own = f"tokenizer: tokenizer.json, {plain.ENGLISH.text_vocab_size}", "chatterbox-multilingual: "
     graphemes = f"tokenizer: {plain.GRAPHEMES}, {plain.MULTILINGUAL.text_vocab_size}"
-    first = f"tokenizer: {plain.FIRST_GRAPHEMES}, {plain.FIRST.text_vocab_size}"
+    v1 = f"tokenizer: {plain.FIRST_GRAPHEMES}, {plain.FIRST.text_vocab_size}"
     whole = f"choice: not read: {V2}, {V3}, {V1}; to take another: --weights DIR/{V2}"
     for name, base, others, says, opened in (
         ("all", ENGLISH_BASE, ALL, (whole, english), ""),
         ("two", ENGLISH_BASE, (ENGLISH_BASE, MULTILINGUAL_BASE), (f"choice: not read: {V2}; to", english), ""),
         ("v2 named", MULTILINGUAL_BASE, ALL, (own, graphemes), V2),
         ("v3 named", V3_BASE, ALL, (own, graphemes), V3),
-        ("v1 named", FIRST_BASE, ALL, (own, first), V1),
+        ("v1 named", FIRST_BASE, ALL, (own, v1), V1),
         ("English named", ENGLISH_BASE, ALL, (english,), ENGLISH),
         ("without English", MULTILINGUAL_BASE, ALL[1:], (f"choice: not read: {V3}, {V1}; to", graphemes), ""),
         ("v3 and v1", V3_BASE, (V3_BASE, FIRST_BASE), (f"file: {V3}", f"choice: not read: {V1}; to", graphemes), ""),
@@ -81,7 +81,8 @@ def snapshots() -> Iterator[Made]:
     yield Made("several T3s", "in the cache", ENGLISH_BASE, cached, (f"choice: not read: {V2}; to",), opened=HUB)
     cached = in_cache(snapshot(MULTILINGUAL_BASE), ENGLISH)
     yield Made("several T3s", "in the cache, v2 alone", MULTILINGUAL_BASE, cached, (graphemes,), opened=HUB)
-    yield Made("several T3s", "one file of three names", ENGLISH_BASE, linked, (f"file: {ENGLISH}", f"not read: {V2};"))
+    says = (f"file: {ENGLISH}", f"not read: {V2};")
+    yield Made("several T3s", "one file of three names", ENGLISH_BASE, linked, says)
 
 
 def linked(folder: Path) -> None:

@@ -234,7 +234,7 @@ def state_dicts() -> Iterator[Refused]:
         ("voice encoder", "lstm.weight_ih_l0", "is the voice encoder: it holds no T3"),
         ("speech tokenizer", "encoder.blocks.0.attn.out.weight", "is S3's speech tokenizer: it holds no T3"),
         ("LLM", "model.layers.0.mlp.up_proj.weight", "is a language model: it holds no T3"),
-        ("others", "conv.weight", "holds no T3, but 1 tensors such as 'conv.weight'"),
+        ("others", "conv.weight", "holds no T3, but 1 tensor, 'conv.weight'"),
     ):
         tensors = {tensor: np.ones((3, 2), np.float32)}
         yield Refused(

@@ -24,6 +24,19 @@ def filled(runs, token):
     return [replace(run, tokens=run.tokens + (token,) * (longest - len(run.tokens))) for run in runs]
 
 
+def filled_before(runs, token):
+    longest = max(len(run.tokens) for run in runs)
+    return [replace(run, tokens=(token,) * (longest - len(run.tokens)) + run.tokens) for run in runs]
+
+
+def filled_to_blocks(runs, token, size):
+    return [replace(run, tokens=run.tokens + (token,) * (-len(run.tokens) % size)) for run in runs]
+
+
+def followed(runs, *tokens):
+    return [replace(run, tokens=run.tokens + tokens) if run.ended else run for run in runs]
+
+
 def stripped(runs, *ends):
     return [replace(run, tokens=(*run.tokens[:-1], *ends)) if run.ended else run for run in runs]
 

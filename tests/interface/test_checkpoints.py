@@ -32,7 +32,7 @@ from sampler.t3.folder import UPSTREAM
 from sampler.t3.model import T3
 from sampler.t3.weights import expected_shapes
 from sampler.weights.info import facts_of, lines_of
-from tests.checkpoints import files, layouts, packed, plain, snapshots, unusable
+from tests.checkpoints import files, layouts, packed, plain, snapshots, unusable, wild
 from tests.checkpoints.layouts import Made, without
 from tests.checkpoints.packed import write_raw
 from tests.checkpoints.plain import ENGLISH_BASE, TURBO_BASE, Base
@@ -42,14 +42,14 @@ from tests.support import random_text
 GROUPS = (
     *(layouts.prefixes, layouts.inner_names, layouts.parts, layouts.unused, layouts.dtypes, layouts.file_names),
     *(layouts.configs, files.fine_tunes, files.pickles, files.caches, files.voices),
-    snapshots.snapshots,
+    *(snapshots.snapshots, wild.wild),
 )
 LOADED = [made for group in GROUPS for made in group()]
 REFUSED = [
     made
     for group in (
         *(unusable.formats, unusable.downloads, unusable.values, unusable.state_dicts, packed.quantised),
-        *(packed.adapters, packed.parts_and_pickles, packed.tokenizers, packed.voices, snapshots.spoiled),
+        *(packed.adapters, packed.parts_and_pickles, packed.tokenizers, packed.voices, snapshots.spoiled, wild.refused),
     )
     for made in group()
 ]
@@ -64,7 +64,7 @@ def small(monkeypatch):
 
 def test_there_are_many_files_of_many_kinds():
     made = [(each.kind, each.name) for each in (*LOADED, *REFUSED)]
-    assert len(set(made)) == len(made) >= 150
+    assert len(set(made)) == len(made) >= 190
     assert len({each.kind for each in LOADED}) >= 14
     assert len({each.kind for each in REFUSED}) >= 14
 

@@ -20,7 +20,21 @@ from sampler.run.by_model import ByModel
 from sampler.run.scoring import reference_model
 from sampler.run.spoken import spoken
 from sampler.run.token_log import put_right
-from tests.interface.log_changes import BOS, END, VOICE, bare, cut_off, filled, led, recorded, shifted, stripped
+from tests.interface.log_changes import (
+    BOS,
+    END,
+    VOICE,
+    bare,
+    cut_off,
+    filled,
+    filled_before,
+    filled_to_blocks,
+    followed,
+    led,
+    recorded,
+    shifted,
+    stripped,
+)
 
 CHANGES = {
     "BOS": (("bos",), lambda runs: led(runs, BOS)),
@@ -30,6 +44,12 @@ CHANGES = {
     "padding": (("padding",), lambda runs: filled(runs, 0)),
     "padding with EOS": (("padding",), lambda runs: filled(runs, END)),
     "padding, and `length` for all": (("padding",), cut_off),
+    "padding to blocks": (("padding",), lambda runs: filled_to_blocks(runs, END, 64)),
+    "padding before the runs": (("padding",), lambda runs: filled_before(runs, 0)),
+    "padding before BOS": (("padding", "bos"), lambda runs: filled_before(led(runs, BOS), END)),
+    "EOS twice": (("padding",), lambda runs: followed(runs, END)),
+    "tokens of a chat behind EOS": (("padding",), lambda runs: followed(runs, 2055, 13)),
+    "BOS and EOS of another tokenizer around": (("padding", "bos"), lambda runs: followed(led(runs, 2060), 2061)),
     "EOS stripped": (("eos",), stripped),
     "EOS of another id": (("eos",), lambda runs: stripped(runs, 6562)),
     "ids one larger": (("offset",), lambda runs: shifted(runs, 1)),

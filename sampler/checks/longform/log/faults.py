@@ -117,16 +117,19 @@ def _padding(runs: Sequence[TokenRun], known: Known | None) -> Fault | None:
     behind = [run.tokens[end:] for run, end in zip(runs, ends, strict=True) if end is not None]
     padded = [tokens for tokens in behind if tokens]
     fill = {token for tokens in padded for token in tokens}
+    edits = tuple(
+        Edit(last=end, stop_reason="eos" if end is not None and run.stop_reason == "length" else None)
+        for run, end in zip(runs, ends, strict=True)
+    )
+    if len(fill) > 1 and len(behind) >= SHOWN and len(set(behind)) == 1:
+        shown = ", ".join(map(str, behind[0][:SHOWN]))
+        return Fault(f"all {len(behind)} runs with EOS go on with the same tokens ({shown} ...)", "padding", edits)
     is_batch = len({len(run.tokens) for run in runs}) == 1 and len(padded) > 1
     is_common = len(padded) > MOST * len(behind) and sum(map(len, padded)) > 1
     if len(fill) != 1 or not (is_batch or is_common):
-        return _filled(runs, eos)
-    edits = [
-        Edit(last=end, stop_reason="eos" if end is not None and run.stop_reason == "length" else None)
-        for run, end in zip(runs, ends, strict=True)
-    ]
+        return _filled(runs, eos) or _filled_before(runs)
     words = f"{len(padded)} of {len(runs)} runs go on after EOS with token {fill.pop()} alone, as padding does"
-    return Fault(words, "padding", tuple(edits))
+    return Fault(words, "padding", edits)
 
 
 def _own_eos(runs: Sequence[TokenRun]) -> set[int]:
@@ -170,6 +173,23 @@ def _filled(runs: Sequence[TokenRun], eos: Collection[int]) -> Fault | None:
         for run in runs
     )
     return Fault(f"{len(filled)} runs are filled up to the same length with token {fill}", "padding", edits)
+
+
+def _filled_before(runs: Sequence[TokenRun]) -> Fault | None:
+    """Runs that ended, all of one length, of which all but the longest begin with one token, more or less often."""
+    ended = [run.tokens for run in runs if run.ended and run.tokens]
+    first = Counter(tokens[0] for tokens in ended)
+    if len(ended) < SHOWN or len({len(run.tokens) for run in runs}) > 1:
+        return None
+    ((fill, _),) = first.most_common(1)
+    counts = [repeats(tokens) if tokens[0] == fill else 0 for tokens in ended]
+    if counts.count(0) > 1 or len(set(counts)) < SHOWN:
+        return None
+    edits = tuple(
+        Edit(first=min(repeats(run.tokens), len(run.tokens) - 1)) if run.ended and run.tokens[0] == fill else Edit()
+        for run in runs
+    )
+    return Fault(f"runs are filled up to the same length with token {fill} before them", "padding", edits)
 
 
 def _beginning(runs: Sequence[TokenRun], known: Known | None) -> Fault | None:
