@@ -24,11 +24,14 @@ class KeyValueCache:
 
     Every layer has two arrays (rows, heads, capacity, head_size) with the dtype of the keys and values; the capacity
     grows by 256 positions at a time.
+
+    identity: an object that no other cache has.
     """
 
     def __init__(self, config: T3Config, rows: int) -> None:
         self.rows = rows
         self.length = 0
+        self.identity = object()
         self._shape = (rows, config.num_heads, 0, config.head_size)
         self._keys = [mx.zeros(self._shape) for _ in range(config.num_layers)]
         self._values = [mx.zeros(self._shape) for _ in range(config.num_layers)]
@@ -85,6 +88,7 @@ class KeyValueCache:
     def copy(self) -> "KeyValueCache":
         """An independent cache that continues from here; MLX copies an array when one of the two writes to it."""
         twin = copy.copy(self)
+        twin.identity = object()
         vars(twin).update({name: [mx.array(part) for part in vars(self)[name]] for name in ("_keys", "_values")})
         return twin
 

@@ -1,4 +1,4 @@
-"""Loops of the network on the CPU: attention of one new position of every row and of a prefix, layer norm, MLP's gate.
+"""Loops of the network on the CPU: attention of one new position of every row and of a prefix, MLP's gate.
 
 MLX's CPU backend computes two small products of one query row for each row and head, on one thread, at a fraction of
 the memory's speed. Here each row reads its keys and values once, in memory order: in stretches as long as possible,
@@ -17,6 +17,9 @@ from sampler.runtime.compiled import machine_code
 
 TILE = 32
 """Positions per tile of keys. A tile is (head_size, TILE), so that one instruction scores many positions."""
+
+PART = 4
+"""Tiles of a row that lie side by side; the parts of all rows follow each other."""
 
 BLOCK = 8
 """Channels, or positions, added to a sum at once: the sum is read and written this many times less often."""
@@ -124,6 +127,19 @@ def _turn(row, cosine, sine, turned):  # type: ignore[no-untyped-def] # noqa: AN
         turned[channel] = row[channel] * cosine[channel] + row[channel - half] * sine[channel]
 
 
+@partial(machine_code, fastmath=True, inline="always")
+def _write(joint, cosine, sine, place, keys, values, queries, key):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Write keys and values of joint (3, heads, head_size) at a place of their tiles, and the queries, scaled."""
+    scale = _float32(1.0 / np.sqrt(key.size))
+    for head in range(queries.shape[0]):
+        _turn(joint[0, head], cosine, sine, queries[head])
+        _turn(joint[1, head], cosine, sine, key)
+        for channel in range(key.size):
+            queries[head, channel] *= scale
+            keys[head, channel, place] = key[channel]
+            values[head, place, channel] = joint[2, head, channel]
+
+
 @partial(machine_code, fastmath=True)
 def _turn_at(row, cosine, sine, place, turned):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Rotate by the angles of a place, unless the tables are empty."""
@@ -151,15 +167,14 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
     """Write the new keys and values of rows and attend to all positions of each of them.
 
     joint: queries, keys and values of N rows, (N, 3, heads, head_size). cosine, sine: of the new positions, (N,
-    head_size). keys: (N, tiles, heads, head_size, TILE); values: (N, tiles, heads, TILE, head_size). lengths: (N,),
-    positions before the new one, -1 for an idle row, which gets zeros. order: the rows, each with that where its first
-    tiles, which are equal, are read, and their number, (rows, 3). mixed: result, (N, heads, head_size). wanted: heads
-    whose attention is kept for the first row of each slot, in kept (N / rows_per_slot, wanted, capacity).
+    head_size). keys: (parts, N, PART, heads, head_size, TILE); values: (parts, N, PART, heads, TILE, head_size).
+    lengths: (N,), positions before the new one, -1 for an idle row, which gets zeros. order: the rows, each with that
+    where its first tiles, which are equal, are read, and their number, (rows, 3). mixed: result, (N, heads, head_size).
+    wanted: heads whose attention is kept for the first row of each slot, in kept (N / rows_per_slot, wanted, capacity).
     """
-    heads, size, capacity = values.shape[2], values.shape[4], values.shape[1] * TILE
+    heads, size, capacity, begin = values.shape[3], values.shape[5], values.shape[0] * PART * TILE, 0
     queries, scores = np.empty((QUERIES, heads, size), np.float32), np.empty((QUERIES, heads, capacity), np.float32)
-    bits, key = np.empty(capacity, np.int32), np.empty(size, np.float32)
-    scale, ends, begin = _float32(1.0 / np.sqrt(size)), np.empty(QUERIES + 1, np.int64), 0
+    bits, key, ends = np.empty(capacity, np.int32), np.empty(size, np.float32), np.empty(QUERIES + 1, np.int64)
     while begin < len(order):
         many, ends[0] = 1, order[begin, 2]
         while many < QUERIES and begin + many < len(order) and order[begin + many, 1] == order[begin, 1]:
@@ -167,20 +182,16 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
         for at in range(many):
             row, place = order[begin + at, 0], lengths[order[begin + at, 0]]
             mixed[row], ends[at + 1] = _float32(0.0), (place + TILE) // TILE
-            for head in range(heads if place >= 0 else 0):
-                _turn(joint[row, 0, head], cosine[row], sine[row], queries[at, head])
-                _turn(joint[row, 1, head], cosine[row], sine[row], key)
-                for channel in range(size):
-                    queries[at, head, channel] *= scale
-                    keys[row, place // TILE, head, channel, place % TILE] = key[channel]
-                    values[row, place // TILE, head, place % TILE, channel] = joint[row, 2, head, channel]
+            own = place // (PART * TILE), row, place // TILE % PART
+            if place >= 0:
+                _write(joint[row], cosine[row], sine[row], place % TILE, keys[own], values[own], queries[at], key)
         for part in range(many + 1):  # the tiles that all these rows share, then those of each row
             for tile in range(ends[0] if part else 0, ends[part]):
                 for head in range(heads):
                     for at in range(part - 1 if part else 0, part or many):
                         row = order[begin + at, 1 if tile < order[begin + at, 2] else 0]
                         here = slice(tile * TILE, (tile + 1) * TILE)
-                        _score(queries[at, head], keys[row, tile, head], scores[at, head, here])
+                        _score(queries[at, head], keys[tile // PART, row, tile % PART, head], scores[at, head, here])
         for at in range(many):
             row, length = order[begin + at, 0], lengths[order[begin + at, 0]] + 1
             for head in range(heads if length else 0):
@@ -193,7 +204,12 @@ def attend(  # type: ignore[no-untyped-def] # noqa: ANN201, PLR0912
                     for at in range(part - 1 if part else 0, part or many):
                         own, row = order[begin + at, 0], order[begin + at, 1 if tile < order[begin + at, 2] else 0]
                         here, count = slice(tile * TILE, (tile + 1) * TILE), min(TILE, lengths[own] + 1 - tile * TILE)
-                        _mix(scores[at, head, here], values[row, tile, head], count, mixed[own, head])
+                        _mix(
+                            scores[at, head, here],
+                            values[tile // PART, row, tile % PART, head],
+                            count,
+                            mixed[own, head],
+                        )
         begin += many
 
 
@@ -273,26 +289,3 @@ def gate_rows(  # type: ignore[no-untyped-def] # noqa: ANN201
         for place in range(size):
             sigmoid = _float32(1.0) / (_float32(1.0) + scaled[place] * powers[place])
             gated[row, place] = joint[row, place] * sigmoid * joint[row, place + size]
-
-
-@partial(machine_code, fastmath={"reassoc", "contract"})  # sums may be reordered; NaN and infinities stay what they are
-def norm_rows(  # type: ignore[no-untyped-def] # noqa: ANN201
-    rows: NDArray[np.float32],
-    weight: NDArray[np.float32],
-    bias: NDArray[np.float32],
-    epsilon: float,
-    normed: NDArray[np.float32],
-):
-    """Layer norm of rows (N, D) with weight and bias (D,), in float64, rounded once: normed (N, D)."""
-    size = rows.shape[1]
-    for row in range(rows.shape[0]):
-        total, squares = 0.0, 0.0
-        for place in range(size):
-            total += np.float64(rows[row, place])
-        mean = total / size
-        for place in range(size):
-            centred = rows[row, place] - mean
-            squares += centred * centred
-        scale = 1.0 / np.sqrt(squares / size + epsilon)
-        for place in range(size):
-            normed[row, place] = (rows[row, place] - mean) * scale * weight[place] + bias[place]

@@ -40,7 +40,7 @@ def layer_norm(rows: mx.array, weight: mx.array, bias: mx.array, epsilon: float)
             centred = centred - blocked_mean(centred)
         normed = centred / mx.sqrt(blocked_mean(centred * centred) + epsilon)
         return (normed * weight.astype(mx.float32) + bias.astype(mx.float32)).astype(rows.dtype)
-    from sampler.t3.kernels import norm_rows
+    from sampler.t3.norm_kernel import norm_rows
 
     mx.eval(rows, weight, bias)
     values, scale, shift = (np.ascontiguousarray(np.asarray(array)) for array in (rows, weight, bias))

@@ -1,7 +1,6 @@
 """Keys and values of all slots of a block on the CPU, written in place and read by one kernel."""
 
-import math
-import mmap
+import itertools
 from collections.abc import Sequence
 
 import mlx.core as mx
@@ -12,14 +11,14 @@ from sampler.errors import TextError
 from sampler.runtime.threads import in_parts
 from sampler.t3.cache import AttentionRow, KeyValueCache
 from sampler.t3.config import T3Config
-from sampler.t3.kernels import TILE, attend
+from sampler.t3.kernels import PART, QUERIES, TILE, attend
 from sampler.t3.rotary import Angles
 
 IDLE = -1
 
 
 class SlotCache:
-    """Up to `capacity` positions of every slot, in float32; memory is taken when positions are written.
+    """Up to `capacity` positions of every slot, in float32; memory is taken part by part, as positions are written.
 
     Slots have a copy each of what their prefixes have in common, and a step reads its full tiles from one of them,
     while they are in a processor's cache.
@@ -31,12 +30,12 @@ class SlotCache:
     def __init__(self, config: T3Config, slots: int, rows_per_slot: int, capacity: int, threads: int = 1) -> None:
         self.slots, self.rows_per_slot = slots, rows_per_slot
         rows, heads, size = slots * rows_per_slot, config.num_heads, config.head_size
-        self._capacity, tiles = capacity, -(-capacity // TILE)
-        self._keys = [_reserved((rows, tiles, heads, size, TILE)) for _ in range(config.num_layers)]
-        self._values = [_reserved((rows, tiles, heads, TILE, size)) for _ in range(config.num_layers)]
+        self._capacity, parts = capacity, -(-capacity // (PART * TILE))
+        self._keys = [np.zeros((parts, rows, PART, heads, size, TILE), np.float32) for _ in range(config.num_layers)]
+        self._values = [np.zeros((parts, rows, PART, heads, TILE, size), np.float32) for _ in range(config.num_layers)]
         self._lengths = np.full(rows, IDLE)
-        self._prefixes: list[KeyValueCache | None] = [None] * slots
-        self._common = np.zeros((slots, rows_per_slot), np.int64)
+        self._prefixes: list[object] = [None] * slots
+        self._common, self._begun = np.zeros((slots, rows_per_slot), np.int64), np.zeros(slots, np.int64)
         self._order = self._alike()
         self._mixed = np.zeros((rows, heads, size), np.float32)
         self._straight = np.ones((rows, size), np.float32), np.zeros((rows, size), np.float32)
@@ -53,10 +52,13 @@ class SlotCache:
         tiles = -(-prefix.length // TILE)
         mx.eval(prefix.arrays())
         for layer, (keys, values) in enumerate(prefix.layers()):
-            self._keys[layer][own, :tiles] = _in_tiles(keys, tiles).swapaxes(3, 4)
-            self._values[layer][own, :tiles] = _in_tiles(values, tiles)
+            pairs = (self._keys, _in_tiles(keys, tiles).swapaxes(3, 4)), (self._values, _in_tiles(values, tiles))
+            for (written, given), first in itertools.product(pairs, range(0, tiles, PART)):
+                part = given[:, first : first + PART]
+                written[layer][first // PART, own, : part.shape[1]] = part
         self._lengths[own] = prefix.length
-        self._prefixes[slot], self._common[slot] = prefix, common
+        self._prefixes[slot], self._common[slot] = prefix.identity, common
+        self._begun[slot] = prefix.length
         self._order = self._alike()
 
     def release(self, slot: int) -> None:
@@ -76,7 +78,7 @@ class SlotCache:
     ) -> tuple[mx.array, list[list[AttentionRow | None]]]:
         """Write one position of a layer and attend to all; see `DecodeCache.attend`. Waits for `joint`."""
         keys, values = self._keys[layer], self._values[layer]
-        rows = values.shape[0]
+        rows = values.shape[1]
         kept = np.empty((self.slots, len(heads), self._capacity if heads else 0), np.float32)
         apart = np.asarray(joint).reshape(rows, 3, *self._mixed.shape[1:])
         cosine, sine = angles or self._straight
@@ -104,12 +106,12 @@ class SlotCache:
         A row reads the first tiles of the first slot with the same prefix, or of the one with most in common.
         """
         longest = self._common.argmax(axis=0)
-        first: dict[KeyValueCache, int] = {}
+        first: dict[object, int] = {}
         found = np.empty((self.slots, self.rows_per_slot, 3), np.int64)
         for slot, prefix in enumerate(self._prefixes):
             like, shared = longest, self._common[slot]
             if prefix is not None and first.setdefault(prefix, slot) != slot:
-                like, shared = np.full_like(longest, first[prefix]), np.full_like(shared, prefix.length)
+                like, shared = np.full_like(longest, first[prefix]), np.full_like(shared, self._begun[slot])
             own = np.arange(self.rows_per_slot)
             found[slot] = np.stack([slot * len(own) + own, like * len(own) + own, shared // TILE], axis=-1)
         rows = found.reshape(-1, 3)
@@ -121,21 +123,11 @@ class SlotCache:
         return [None if length == IDLE else row[None, : length + 1] for row, length in zip(kept, lengths, strict=True)]
 
     def _equal_parts(self) -> list[int]:
-        """Where the rows of each thread end, so that all have about equally many positions."""
-        work = np.cumsum(self._lengths[self._order[:, 0]] + 1)
+        """Where the rows of each thread end, so that all read about equally many positions of their own."""
+        rows, _, shared = self._order.T
+        work = np.cumsum(self._lengths[rows] + 1 - shared * TILE * (QUERIES - 1) // QUERIES)
         cuts: list[int] = np.searchsorted(work, work[-1] * np.arange(1, self._threads) / self._threads).tolist()
         return cuts
-
-
-def _reserved(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Zeros that take memory page by page, as they are written.
-
-    NumPy asks Linux for pages of 2 MiB, with which a cell of sentences would take all the memory of its longest run.
-    """
-    room = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        room.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(room, np.float32).reshape(shape)
 
 
 def _in_tiles(array: mx.array, tiles: int) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from tests.benchmarks.rows import UPSTREAM, Figure, Row
 from tests.benchmarks.runner import Comparison
 
 REQUESTS, WIDTH = 64, 64
-GOALS = {150: 8.0, 500: 4.0}
+GOALS = {150: 10.0, 500: 7.0}
 THEIR_REQUESTS, THEIR_QUICK_REQUESTS = 4, 2
 BOS_ROWS = 2
 
