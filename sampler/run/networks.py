@@ -47,7 +47,7 @@ class Input:
         return Speech(prefix, tokens[:-1], self.first, self.advance, self.shift)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)  # all that the tables have: they are asked for in turn, run after run
 def _made(model: T3, rotary: tuple[tuple[str, float], ...], bits: int) -> T3:
     turned = model.with_rotary(**dict(rotary)) if rotary else model
     return turned.in_bits(bits) if bits else turned

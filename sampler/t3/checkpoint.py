@@ -20,7 +20,7 @@ from sampler.t3.config import (
 )
 from sampler.t3.content import Weights, open_weights
 from sampler.t3.files import shown
-from sampler.t3.folder import Chosen, find_weights, read_own_config
+from sampler.t3.folder import Chosen, find_weights, instead, read_own_config
 from sampler.t3.model import T3
 from sampler.t3.names import Layout
 from sampler.t3.recognition import Structure, fitted, sizes_of
@@ -62,8 +62,8 @@ class Recognised:
 
     def __str__(self) -> str:
         """Kind, file and layout, and how to choose another file if several would do."""
-        instead = f"; {self.chosen.instead}" if self.chosen.others else ""
-        return f"{self.config.name} in {self.weights.name}: {self.layout}{instead}"
+        choice = f"; {instead(self.chosen.others)}" if self.chosen.others else ""
+        return f"{self.config.name} in {self.weights.name}: {self.layout}{choice}"
 
 
 @dataclass(frozen=True)

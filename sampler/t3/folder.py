@@ -40,11 +40,10 @@ class Chosen(NamedTuple):
     path: Path
     others: tuple[str, ...] = ()
 
-    @property
-    def instead(self) -> str:
-        """How another is chosen, in words; empty if there is none."""
-        named = f"; to take another: --weights DIR/{self.others[0]}" if self.others else ""
-        return named and f"not read: {', '.join(self.others)}{named}"
+
+def instead(others: Sequence[str]) -> str:
+    """How another of the files that are not read is chosen, in words."""
+    return f"not read: {', '.join(others)}; to take another: --weights DIR/{others[0]}"
 
 
 def find_weights(path: Path) -> Chosen:

@@ -34,7 +34,7 @@ class SlotCache:
         self._keys = [np.zeros((parts, rows, PART, heads, size, TILE), np.float32) for _ in range(config.num_layers)]
         self._values = [np.zeros((parts, rows, PART, heads, TILE, size), np.float32) for _ in range(config.num_layers)]
         self._lengths = np.full(rows, IDLE)
-        self._prefixes: list[object] = [None] * slots
+        self._prefixes = [object() for _ in range(slots)]
         self._common, self._begun = np.zeros((slots, rows_per_slot), np.int64), np.zeros(slots, np.int64)
         self._order = self._alike()
         self._mixed = np.zeros((rows, heads, size), np.float32)
@@ -57,18 +57,16 @@ class SlotCache:
                 part = given[:, first : first + PART]
                 written[layer][first // PART, own, : part.shape[1]] = part
         self._lengths[own] = prefix.length
-        self._prefixes[slot], self._common[slot] = prefix.identity, common
-        self._begun[slot] = prefix.length
-        self._order = self._alike()
+        self._prefixes[slot], self._common[slot], self._begun[slot] = prefix.identity, common, prefix.length
 
     def release(self, slot: int) -> None:
         self._lengths[slot * self.rows_per_slot : (slot + 1) * self.rows_per_slot] = IDLE
-        self._prefixes[slot], self._common[slot] = None, 0
-        self._order = self._alike()
+        self._prefixes[slot], self._common[slot] = object(), 0
 
     def begin(self) -> NDArray[np.int64]:
         """See `DecodeCache`. Raises TextError if a sequence is full."""
         self._check(int(self._lengths.max()) + 1)
+        self._order = self._alike()
         self._cuts = self._equal_parts()
         positions: NDArray[np.int64] = np.maximum(self._lengths, 0)
         return positions
@@ -105,16 +103,12 @@ class SlotCache:
 
         A row reads the first tiles of the first slot with the same prefix, or of the one with most in common.
         """
-        longest = self._common.argmax(axis=0)
-        first: dict[object, int] = {}
-        found = np.empty((self.slots, self.rows_per_slot, 3), np.int64)
-        for slot, prefix in enumerate(self._prefixes):
-            like, shared = longest, self._common[slot]
-            if prefix is not None and first.setdefault(prefix, slot) != slot:
-                like, shared = np.full_like(longest, first[prefix]), np.full_like(shared, self._begun[slot])
-            own = np.arange(self.rows_per_slot)
-            found[slot] = np.stack([slot * len(own) + own, like * len(own) + own, shared // TILE], axis=-1)
-        rows = found.reshape(-1, 3)
+        seen: dict[object, int] = {}
+        slots, own = np.arange(self.slots)[:, None], np.arange(self.rows_per_slot)
+        first = np.array([seen.setdefault(prefix, slot) for slot, prefix in enumerate(self._prefixes)])[:, None]
+        like = np.where(first == slots, self._common.argmax(axis=0), first)
+        shared = np.where(first == slots, self._common, self._begun[:, None]) // TILE
+        rows = np.stack([slots * len(own) + own, like * len(own) + own, shared], axis=-1).reshape(-1, 3)
         return rows[np.lexsort((-rows[:, 2], rows[:, 1]))]
 
     def _rows(self, kept: NDArray[np.float32]) -> list[AttentionRow | None]:

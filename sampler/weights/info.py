@@ -5,7 +5,7 @@ from typing import Any
 
 from sampler.t3.checkpoint import check_values, recognise
 from sampler.t3.config import T3Config
-from sampler.t3.folder import Chosen
+from sampler.t3.folder import instead
 
 
 def facts_of(path: Path) -> dict[str, Any]:
@@ -68,11 +68,10 @@ def lines_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     emotion = "" if voice["emotion"] is None else f", emotion {voice['emotion']:g}"
     rows, languages = sizes["text_ids"] - text["ids"], ", ".join(text["languages"])
     spare = f" and {rows} rows without one" if rows else ""
-    choice = [("choice", Chosen(Path(facts["file"]), tuple(facts["other_files"])).instead)]
     return [
         ("kind", f"{facts['kind']}: {shape}"),
         ("file", f"{facts['file']}, {facts['bytes']:,} bytes"),
-        *(choice if facts["other_files"] else []),
+        *([("choice", instead(facts["other_files"]))] if facts["other_files"] else []),
         ("layout", facts["layout"]),
         ("dtype", ", ".join(f"{name} ({count} tensors)" for name, count in facts["dtypes"].items())),
         ("config", facts["config"]),

@@ -191,6 +191,8 @@ def _unconditional_at(place: Callable[[np.ndarray], np.ndarray], run: Run, steps
         return steps
     wanted, rows, start = place(_places(steps)), np.empty_like(steps.uncond_logits), 0
     for others in run.steps(steps.configs[0]):
+        if start > wanted.max():
+            break
         found = np.flatnonzero((wanted >= start) & (wanted < start + len(others.tokens)))
         assert others.uncond_logits is not None  # noqa: S101 - as of the other steps of the run
         rows[found] = others.uncond_logits[wanted[found] - start]
