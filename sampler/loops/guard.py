@@ -1,17 +1,14 @@
 """Loops detected online: one token in, the loop that it belongs to out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import cache
 from operator import index
 
 from sampler.loops.loop import Loop
 from sampler.loops.matches import LagMatches
 from sampler.loops.rules import LoopRules
+from sampler.loops.steady import Answers, Steady, Streak
 from sampler.loops.watches import CycleWatch, EntropyWatch
-
-FOR_SURE = 4
-"""How often the memory of a guard fits into the tokens after which nothing new can come of an exact pattern."""
 
 USUAL = LoopRules()
 
@@ -33,9 +30,13 @@ class LoopGuard:
         self._cycles = [CycleWatch(rule) for rule in self.rules.cycles]
         self._oldest = oldest_bits(self.rules)
         self._entropy = EntropyWatch(self.rules.low_entropy) if self.rules.low_entropy else None
+        self._watches = (*self._cycles, *([self._entropy] if self._entropy else []))
         window = self.rules.low_entropy.window if self.rules.low_entropy else 0
         self.memory = max(self.rules.largest + self.rules.compared, window)
         """How many of the last tokens decide what is detected at a token."""
+        self.steady: Steady | None = None
+        """The pattern that only repeats itself, if there is one: a token of it costs a comparison."""
+        self._streak = Streak(self._matches, self.memory)
 
     def add(self, token: int) -> Loop | None:
         """The loop that currently ends at this token, by the first rule that detects one; None if there is none.
@@ -43,32 +44,51 @@ class LoopGuard:
         token: any integer, also of NumPy; others raise TypeError. If the run goes on, each further token of the loop
         returns it again, grown.
         """
-        return next((loop for loop in self.look(token) if loop), None)
+        token = index(token)
+        if self._goes_on(token):
+            return self.steady.first()  # type: ignore[union-attr] # as it goes on
+        return next((loop for loop in self._look(token) if loop), None)
 
-    def look(self, token: int) -> list[Loop | None]:
+    def look(self, token: int) -> Answers:
         """As `add`, with the answer of every rule: those of `rules.cycles` in order, then of `rules.low_entropy`."""
         token = index(token)
+        return self.steady.all() if self._goes_on(token) else self._look(token)  # type: ignore[union-attr]
+
+    def pass_over(self, count: int) -> None:
+        """As if `count` tokens that go on with a steady pattern had been added, a multiple of its period."""
+        assert self.steady is not None  # noqa: S101 - which the caller has looked at
+        self.steady.passed += count
+        self.step += count
+
+    def _goes_on(self, token: int) -> bool:
+        """Whether a token continues a steady pattern; if not, what was passed over is made up for."""
+        steady = self.steady
+        if steady is None:
+            return False
+        if steady.goes_on(token):
+            self.step += 1
+            return True
+        self.steady, rest = None, steady.rest
+        whole = steady.passed - len(rest)
+        self.step -= len(rest)
+        self._matches.pass_over(whole)
+        for watch in self._watches:
+            watch.pass_over(whole, since=self.step + 1 - whole - steady.period)
+        for earlier in rest:
+            self._look(earlier)
+        return False
+
+    def _look(self, token: int) -> Answers:
         self.step += 1
-        oldest = self._oldest
-        matching = [(lag, bits) for lag, bits in self._matches.add(token) if bits & oldest[lag]]
-        loops = [watch.look(self._matches, matching, self.step) if matching else None for watch in self._cycles]
+        oldest, found = self._oldest, self._matches.add(token)
+        matching = [(lag, bits) for lag, bits in found if bits & oldest[lag]] if found else found
+        loops: Answers = [None] * len(self._cycles)
+        if matching:
+            loops = [watch.look(self._matches, matching, self.step) for watch in self._cycles]
         if self._entropy:
             loops.append(self._entropy.look(token, self.step))
+        self.steady = self._streak.follow(token, found, loops, self.step)
         return loops
-
-    def pass_over(self, period: int, count: int) -> None:
-        """As if `count` tokens had been added, a multiple of `period`, each equal to the one `period` before.
-
-        The last FOR_SURE * `memory` tokens have to repeat themselves in the same way, and no loop may have begun to be
-        detected in them. What was detected in the last period is then detected in each further one, and only grows.
-        """
-        self._matches.pass_over(count)
-        watches: list[CycleWatch | EntropyWatch] = [*self._cycles, *([self._entropy] if self._entropy else [])]
-        for watch in watches:
-            last = watch.last
-            if last is not None and last.end > self.step + 1 - period:
-                watch.last = replace(last, extent=last.extent + count)
-        self.step += count
 
 
 @cache
@@ -88,24 +108,16 @@ def find_loops(tokens: Iterable[int], rules: LoopRules | None = None) -> tuple[L
     """
     ids, guard = [index(token) for token in tokens], LoopGuard(rules)
     found: dict[tuple[int, int], Loop] = {}
-    newest = 0
     while guard.step + 1 < len(ids):
-        loops = guard.look(ids[guard.step + 1])
-        for rule, loop in enumerate(loops):
+        if guard.steady is not None:
+            guard.pass_over(_repeated(ids, guard.step + 1, guard.steady.period))
+        for rule, loop in enumerate(guard.look(ids[guard.step + 1])):
             if loop:
                 found[rule, loop.step] = loop
-                newest = max(newest, loop.step)
-        steady = guard.step - newest
-        if steady and steady % (FOR_SURE * guard.memory) == 0:
-            _pass_over(guard, ids)
     return tuple(sorted(found.values(), key=lambda loop: (loop.step, loop.onset)))
 
 
-def _pass_over(guard: LoopGuard, ids: Sequence[int]) -> None:
-    """Go on to the last periods of a pattern that has repeated itself exactly for long enough, if there is one."""
-    here = guard.step + 1
-    last = ids[here - FOR_SURE * guard.memory : here]
-    period = next((lag for lag in range(1, guard.rules.largest + 1) if last[lag:] == last[:-lag]), None)
-    if period is not None:
-        end = next((at for at in range(here, len(ids)) if ids[at] != ids[at - period]), len(ids))
-        guard.pass_over(period, max(0, (end - here) // period - 1) * period)
+def _repeated(ids: Sequence[int], here: int, period: int) -> int:
+    """For how many tokens, a multiple of the period, a pattern goes on, but for the last period."""
+    end = next((at for at in range(here, len(ids)) if ids[at] != ids[at - period]), len(ids))
+    return max(0, (end - here) // period - 1) * period

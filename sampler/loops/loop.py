@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 LoopKind = Literal["run", "cycle", "near_cycle", "low_entropy"]
 KINDS: tuple[LoopKind, ...] = get_args(LoopKind)
@@ -13,8 +12,7 @@ SHOWN = 4
 """Token ids of a pattern that are named."""
 
 
-@dataclass(frozen=True)
-class Loop:
+class Loop(NamedTuple):
     """A stretch of tokens that repeats itself.
 
     onset: index of its first token, from 0. period: length of the repeated pattern, None for `low_entropy`. extent:

@@ -14,13 +14,23 @@ ONE = 1 << 40
 """Terms of the entropy are whole multiples of 1 / ONE, so sums are exact however long the run."""
 
 
-class CycleWatch:
+class Watch:
+    """last: the loop that was detected last."""
+
+    last: Loop | None = None
+
+    def pass_over(self, count: int, since: int) -> None:
+        """Go on by `count` tokens, which all belong to the last loop if a token from `since` on does."""
+        if self.last is not None and self.last.end > since:
+            self.last = self.last._replace(extent=self.last.extent + count)
+
+
+class CycleWatch(Watch):
     """Detects a pattern that repeats often enough. A token costs nothing for sizes at which it does not match."""
 
     def __init__(self, rule: LoopRule) -> None:
         self._rule = rule
         self._limits = _limits(rule)
-        self.last: Loop | None = None
 
     def look(self, matches: LagMatches, matching: list[tuple[int, int]], step: int) -> Loop | None:
         """The loop that currently ends at token `step`; matching: the answer of `matches` for it."""
@@ -62,7 +72,7 @@ def _limits(rule: LoopRule) -> dict[int, _Limits]:
     return {size: _Limits.of(rule, size) for size in rule.sizes}
 
 
-class EntropyWatch:
+class EntropyWatch(Watch):
     """Detects few alternating tokens. A token costs two counters and two sums, and once per loop a scan of the window.
 
     H = log2 n - sum(c log2 c) / n for counts c of n tokens: the entropy is low where that sum is large.
@@ -76,7 +86,6 @@ class EntropyWatch:
         self._window: deque[int] = deque()
         self._counts: dict[int, int] = {}
         self._sum = 0
-        self.last: Loop | None = None
 
     def look(self, token: int, step: int) -> Loop | None:
         if len(self._window) == self._size:

@@ -10,6 +10,7 @@ from math import inf
 from sampler.chain.noise import NoiseKey
 from sampler.checks.scoring.findings import findings
 from sampler.checks.scoring.score import Score
+from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.engines.core import CoreEngine
 from sampler.run.scoring import NAMING, Model
 from sampler.run.spoken import Spoken
@@ -74,9 +75,9 @@ class Seen:
     cause: str
 
 
-def score_of(runs: Iterable[Spoken]) -> tuple[Score, int | None]:
+def score_of(runs: Iterable[Spoken], tolerance: Tolerance = SINGLE) -> tuple[Score, int | None]:
     """The score of a set, until its cause can be told; after how many tokens a run has ended wrongly."""
-    score, ended = reference().score(DEFAULT, RATE), None
+    score, ended = reference().score(DEFAULT, RATE, tolerance), None
     for run in runs:
         if (score.decided or score.wrong) and score.checked >= NAMING:
             break
@@ -86,9 +87,9 @@ def score_of(runs: Iterable[Spoken]) -> tuple[Score, int | None]:
     return score, ended
 
 
-def seen(runs: Iterable[Spoken]) -> Seen:
+def seen(runs: Iterable[Spoken], tolerance: Tolerance = SINGLE) -> Seen:
     """The first check that rejects a set decides what it is by and what is named."""
-    score, ended = score_of(runs)
+    score, ended = score_of(runs, tolerance)
     when = {"impossible": score.proof, "evidence": score.wagers.enough, "protocol": ended}
     tokens, by = min((tokens, name) for name, tokens in {**when, "": inf}.items() if tokens is not None)
     lengths = list(accumulate(len(run.tokens) for run in score.runs))

@@ -2,7 +2,6 @@
 
 import random
 import re
-from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +55,10 @@ def assert_detected_in_time(tokens: list[int], rules: LoopRules):
     for count in range(1, len(tokens) + 1):
         prefix = tokens[:count]
         expected = all_loops(prefix, rules)
-        assert {astuple(loop) for loop in find_loops(prefix, rules)} == expected
+        assert {tuple(loop) for loop in find_loops(prefix, rules)} == expected
         found = guard.add(prefix[-1])
         now = {each for each in expected if each[1] + each[3] == count}
-        assert astuple(found) in now if found else not now
+        assert tuple(found) in now if found else not now
 
 
 @given(sequences())
@@ -113,7 +112,7 @@ def test_a_million_equal_tokens_are_read_in_a_moment(monkeypatch):
     fewer = token_by_token([3] * 2_000 + after, LoopRules())
     monkeypatch.setattr(LoopGuard, "look", lambda guard, token: looked.append(token) or look(guard, token))
     loops = find_loops([3] * 1_000_000 + after)
-    assert loops == tuple(replace(loop, extent=loop.extent + 998_000) for loop in fewer)
+    assert loops == tuple(loop._replace(extent=loop.extent + 998_000) for loop in fewer)
     assert len(looked) < 3_000
 
 
@@ -130,7 +129,7 @@ def test_exact_loops_of_any_period_with_the_default_rules(period, onset, again, 
     tokens += tokens[onset:] if again else []
     rules = LoopRules(LoopRules().cycles[:2], low_entropy=None)
     loops = find_loops(tokens, rules)
-    assert {astuple(loop) for loop in loops} == all_loops(tokens, rules)
+    assert {tuple(loop) for loop in loops} == all_loops(tokens, rules)
     assert loops[0].onset <= onset
     assert loops[0].step <= onset + max(4 * period, 25) - 1
 
@@ -141,7 +140,7 @@ def test_loops_with_noise_and_the_default_rules(period, share):
     rng = random.Random(1_000 * period + int(100 * share))
     tokens = planted(rng, period, share, 30, 6 * period + 150)
     loops = find_loops(tokens)
-    assert {astuple(loop) for loop in loops} == all_loops(tokens, LoopRules())
+    assert {tuple(loop) for loop in loops} == all_loops(tokens, LoopRules())
     longest = max(loops, key=lambda loop: loop.extent)
     assert longest.period in (period, None)
     assert abs(longest.onset - 30) <= 30
@@ -157,7 +156,7 @@ def test_sequences_of_these_tests_loop_and_do_not():
         loop = [rng.randrange(9) if rng.random() < share else pattern[place % period] for place in range(20)]
         tokens += loop if rng.random() < 0.6 else []
         loops = find_loops(tokens, SMALL)
-        assert {astuple(loop) for loop in loops} == all_loops(tokens, SMALL)
+        assert {tuple(loop) for loop in loops} == all_loops(tokens, SMALL)
         for kind in {loop.kind for loop in loops}:
             found[kind] += 1
         without += not loops
