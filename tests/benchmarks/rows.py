@@ -14,8 +14,13 @@ from sampler.runtime.files import write_whole
 
 UPSTREAM = "chatterbox-tts 0.1.7"  # the peer of whatever is generated
 
+DISTURBED = "disturbed"
+
 Measures = Mapping[tuple[str, str], Sequence[float]]
-"""What the children of a comparison said, by side and measure: one figure for each turn."""
+"""What the children of a comparison said, by side and measure: one figure for each turn.
+
+A side that others disturbed in at least one turn, however often it began anew, has the measure DISTURBED.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,12 @@ class Row:
 class Result:
     """A row with its figures: medians over the turns, and from the least to the largest of them.
 
-    ratio: how many times as fast as the peer, whatever the unit; above 1 ours is faster.
+    ratio: how many times as fast as the peer, whatever the unit; above 1 ours is faster. ours: None where others were
+    at work in every turn of a side.
     """
 
     row: Row
-    ours: float
+    ours: float | None
     peer: float | None
     ratio: float | None
     spread: Mapping[str, tuple[float, float]]
@@ -67,6 +73,8 @@ class Result:
     @property
     def fault(self) -> str:
         row = self.row
+        if self.ours is None:
+            return f"{row.name}: not measured, because others were at work in every attempt"
         if row.goal is None or self.ratio is None:
             return ""
         named = f"{row.name}: {self.ratio:.2f} times {row.peer_name}"
@@ -80,6 +88,10 @@ class Result:
 
 
 def judge(row: Row, measures: Measures) -> Result:
+    for figure in (row.ours, row.peer):
+        key = figure and (figure.side, figure.measure)
+        if key and key not in measures and (key[0], DISTURBED) in measures:
+            return Result(row, None, None, None, {})
     ours = measures[row.ours.side, row.ours.measure]
     spread = {"ours": (min(ours), max(ours))}
     value, peer, ratio = row.ours.value(ours), None, None
@@ -95,8 +107,9 @@ def table(results: Sequence[Result], title: str) -> Table:
     made = Table("", "ours", "peer", "", "unit", "ratio", "goal", title=title, title_justify="left")
     for each in results:
         row, peer = each.row, "" if each.peer is None else _figure(each.peer, each.spread["peer"])
+        ours = DISTURBED if each.ours is None else _figure(each.ours, each.spread["ours"])
         ratio, goal = ("" if value is None else f"{value:.3g}" for value in (each.ratio, row.goal))
-        figures = _figure(each.ours, each.spread["ours"]), peer, row.peer_name or "", row.unit, ratio, goal
+        figures = ours, peer, row.peer_name or "", row.unit, ratio, goal
         made.add_row(row.name, *figures, style="red" if each.fault else None)
     return made
 

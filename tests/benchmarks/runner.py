@@ -5,20 +5,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import psutil
-
-from tests.benchmarks.rows import Measures, Result, Row, judge
+from tests.benchmarks.others import DisturbedError, Others, own_and, wait_for_calm
+from tests.benchmarks.rows import DISTURBED, Measures, Result, Row, judge
 
 ROOT = Path(__file__).parents[2]
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-OTHERS = 0.2  # cores
+ATTEMPTS = 3
 LAST_LINES = 12  # of what a child that fails has written
 
 
@@ -54,36 +52,37 @@ def compare(comparison: Comparison, settings: Settings, say: Callable[[str], Non
 
 
 def measure(comparison: Comparison, settings: Settings, say: Callable[[str], None]) -> Measures:
+    """A turn during which others are at work is measured again, ATTEMPTS times at most; then it has no figures."""
     turns = list(dict.fromkeys(comparison.turns)) if settings.quick else comparison.turns
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for number, side in enumerate(turns, start=1):
         say(f"{comparison.name}: {side} ({number} of {len(turns)})")
-        with others_at_work(say):
-            for name, value in run_side(comparison.module, side, settings):
-                found[side, name].append(value)
-                say(f"  {name}: {value:.4g}")
+        figures = _undisturbed(comparison.module, side, settings, say)
+        if figures is None:
+            say("  this turn has no figures")
+            found.setdefault((side, DISTURBED), [])
+        for name, value in figures or ():
+            found[side, name].append(value)
     return dict(found)
 
 
-@contextmanager
-def others_at_work(say: Callable[[str], None]) -> Iterator[None]:
-    """Say so where others used more than a fifth of a core meanwhile: threads that wait for each other then crawl."""
-    start, busy, own = time.monotonic(), _busy(), _own()
-    yield
-    others = (_busy() - busy - (_own() - own)) / (time.monotonic() - start)
-    if others > OTHERS:
-        say(f"  others used {others:.1f} cores meanwhile: these figures say little")
-
-
-def _busy() -> float:
-    """Processor seconds of the whole machine, what the host took from it included."""
-    times = psutil.cpu_times()
-    return sum(times) - times.idle - sum(getattr(times, name, 0.0) for name in ("iowait", "guest", "guest_nice"))
-
-
-def _own() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+def _undisturbed(
+    module: str, side: str, settings: Settings, say: Callable[[str], None]
+) -> list[tuple[str, float]] | None:
+    """The figures of a turn that others left alone; None if they never do."""
+    for attempt in range(1, ATTEMPTS + 1):
+        if attempt > 1 and not wait_for_calm():
+            return None
+        figures = []
+        try:
+            for name, value in run_side(module, side, settings):
+                figures.append((name, value))
+                say(f"  {name}: {value:.4g}")
+        except DisturbedError as error:
+            say(f"  {error}: attempt {attempt} of {ATTEMPTS} does not count")
+            continue
+        return figures
+    return None
 
 
 def run_side(module: str, side: str, settings: Settings) -> Iterator[tuple[str, float]]:
@@ -96,7 +95,10 @@ def run_side(module: str, side: str, settings: Settings) -> Iterator[tuple[str, 
         ) as child,
     ):
         try:
-            yield from _read(child.stdout or (), name)
+            others = Others(partial(own_and, child.pid))
+            for said in _read(child.stdout or (), name):
+                others.check()
+                yield said
         except BaseException:  # also where nobody reads on: a side does not outlive the command
             child.kill()
             raise

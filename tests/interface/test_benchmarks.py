@@ -2,17 +2,20 @@
 
 import importlib
 import json
+import math
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import runner
+from tests.benchmarks import others, runner
 from tests.benchmarks.__main__ import COMPARISONS, main
 from tests.benchmarks.child import PEAK_MEMORY
+from tests.benchmarks.others import DisturbedError
 from tests.benchmarks.rows import Figure, Result, Row
 from tests.benchmarks.runner import Comparison
 from tests.interface.benchmark_sides import LOG
@@ -32,6 +35,7 @@ def comparison(*made: Row, turns: tuple[str, ...] = TURNS, name: str = "kettles"
 @pytest.fixture
 def log(tmp_path, monkeypatch):
     monkeypatch.setenv(LOG, str(tmp_path / "log"))
+    monkeypatch.setattr(others, "MOST", math.inf)  # other tests are at work
     monkeypatch.chdir(tmp_path)
     return tmp_path / "log"
 
@@ -130,21 +134,105 @@ def test_a_measure_that_is_missing_is_said(in_process, capsys):
     assert objects() == []
 
 
-def test_a_busy_machine_is_said(monkeypatch):
-    said = []
-    monkeypatch.setattr(runner, "_busy", iter([100.0, 103.5]).__next__)
-    monkeypatch.setattr(runner, "_own", iter([10.0, 11.5]).__next__)
-    monkeypatch.setattr(runner.time, "monotonic", iter([0.0, 4.0]).__next__)
-    with runner.others_at_work(said.append):
-        pass
-    assert said == ["  others used 0.5 cores meanwhile: these figures say little"]
+@pytest.fixture
+def disturbed(in_process, monkeypatch):
+    """Sides whose first turns others disturb, so many of each, after their first measure."""
+    calm, waits, left = runner.run_side, [], {}
+
+    def run_side(module, side, settings):
+        left[side] = left.get(side, 0) - 1
+        if left[side] >= 0:
+            yield "time", 1e9
+            raise DisturbedError("others used 0.5 cores meanwhile")
+        yield from calm(module, side, settings)
+
+    monkeypatch.setattr(runner, "run_side", run_side)
+    monkeypatch.setattr(runner, "wait_for_calm", lambda: waits.append(None) or True)
+    return left, waits
+
+
+def test_a_turn_that_others_disturb_begins_anew_and_its_figures_are_dropped(disturbed, in_process, capsys):
+    left, waits = disturbed
+    left["peer"] = 2
+    assert main([], [comparison()]) == 0
+    assert in_process.read_text().split() == list(TURNS)
+    assert len(waits) == 2
+    shown = capsys.readouterr().out
+    assert "others used 0.5 cores meanwhile: attempt 1 of 3 does not count" in shown
+    assert objects()[0]["spread"] == {"ours": [1.0, 9.0], "peer": [4.0, 6.0]}
+
+
+def test_a_side_that_others_disturb_every_time_has_no_figures(disturbed, capsys):
+    left, _ = disturbed
+    left["peer"] = 99
+    assert main([], [comparison(row(1.0), Row("alone", Figure("ours", "time"), "s"))]) == 1
+    assert [(each["ours"], each["peer"], each["ratio"]) for each in objects()] == [
+        (None, None, None),
+        (2.0, None, None),
+    ]
+    shown = capsys.readouterr().out
+    assert "this turn has no figures" in shown
+    assert "kettle: not measured, because others were at work in every attempt" in shown
+
+
+def test_turns_that_others_left_alone_are_enough(disturbed):
+    left, _ = disturbed
+    left["peer"] = 3
+    assert main([], [comparison(row(1.0))]) == 0
+    assert objects()[0]["ratio"] is not None
+
+
+def test_what_others_use_is_what_is_neither_idle_nor_own(monkeypatch):
+    monkeypatch.setattr(others, "busy", iter([100.0, 103.5, 103.6, 107.6]).__next__)
+    monkeypatch.setattr(others.time, "monotonic", iter([0.0, 4.0, 4.5, 8.0]).__next__)
+    watch = others.Others(iter([10.0, 11.5, 11.6, 15.0]).__next__)
+    with pytest.raises(DisturbedError, match=r"others used 0\.5 cores meanwhile"):
+        watch.check()
+    assert watch.cores() is None  # half a second
+    watch.check()  # 0.6 seconds of 4
+
+
+def test_a_real_side_is_disturbed_by_another_process_alone(log, monkeypatch):
+    """The side's own work, with that of its children, does not count."""
+    monkeypatch.setattr(others, "MOST", 1e-9)
+    monkeypatch.setattr(others, "busy", others.own)  # so that nobody else is there: children count when they have ended
+    assert dict(runner.run_side(MODULE, "ours", runner.Settings()))
+    monkeypatch.setattr(others, "busy", lambda: 100 * time.monotonic())
+    monkeypatch.setattr(others, "LEAST", 0.01)
+    with pytest.raises(DisturbedError):
+        list(runner.run_side(MODULE, "ours", runner.Settings()))
 
 
 def test_processor_time_of_children_is_its_own():
-    busy, own = runner._busy(), runner._own()
-    subprocess.run([sys.executable, "-c", "sum(range(20_000_000))"], check=True)
-    assert runner._own() - own > 0.1
-    assert runner._busy() - busy > 0.8 * (runner._own() - own) - 0.1
+    busy, own = others.busy(), others.own()
+    child = subprocess.Popen([sys.executable, "-c", "sum(range(20_000_000)); input()"], stdin=subprocess.PIPE)
+    while others.own_and(child.pid) - own < 0.1:
+        time.sleep(0.01)
+    child.communicate(b"\n")
+    assert others.own() - own > 0.1
+    assert others.busy() - busy > 0.8 * (others.own() - own) - 0.1
+
+
+def test_calm_is_waited_for_and_not_for_ever(monkeypatch):
+    slept = []
+    monkeypatch.setattr(others, "PATIENCE", 0.05)
+    monkeypatch.setattr(others, "LEAST", 0.01)
+    monkeypatch.setattr(others, "busy", lambda: 100 * time.monotonic())
+    sleep = time.sleep
+    monkeypatch.setattr(others.time, "sleep", lambda seconds: (slept.append(seconds), sleep(seconds)))
+    assert not others.wait_for_calm()
+    assert 1 < len(slept) < 10
+    monkeypatch.setattr(others, "busy", others.own)
+    monkeypatch.setattr(others, "CALM", 0.02)
+    assert others.wait_for_calm()
+
+
+def test_nobody_waits_twice_for_a_machine_that_does_not_calm_down(disturbed, monkeypatch, capsys):
+    left, _ = disturbed
+    left["peer"], waits = 1, []
+    monkeypatch.setattr(runner, "wait_for_calm", lambda: waits.append(None))
+    assert main([], [comparison(turns=("ours", "peer"))]) == 1
+    assert len(waits) == 1
 
 
 def test_only_what_is_named_runs(in_process):
