@@ -119,10 +119,6 @@ LATER_NAMES = {
     "voice_is_hardly_emotional": "position: (?!full).*(emotion|exaggeration)",
     "rotary_angles_in_bfloat16": "",
     "skips_a_layer": "",
-}
-"""Decided with the faults, before scoring was run on any of them."""
-
-HELD_OUT_NAMES = {
     "limits_the_temperature": TEMPERATURE,
     "min_p_is_a_probability": "min_p:",
     "penalises_after_the_filters": "(repetition_penalty|min_p|order):",
@@ -143,5 +139,45 @@ HELD_OUT_NAMES = {
     "rotary_base_is_10000": "position: (?!.*(ahead|behind|shift)).*(rotary|theta|frequenc)",
     "cache_in_four_bits": "(cache|precision): .*(bits|precision|round|quanti)",
     "text_is_padded_to_16": "position: (?!no ).*(padding|padded|stop id)",
+}
+"""Decided with the faults, before scoring was run on any of them, and never changed since."""
+
+ROTARY = "position: (?!.*(ahead|behind|shift)).*"
+"""Another way to turn queries and keys, at the right positions."""
+
+UNCONDITIONAL = f"{GUIDANCE}|(cache|position): .*unconditional"
+"""The unconditional row, by the stage that reads it or by what was done to it."""
+
+HELD_OUT_NAMES = {
+    "guides_with_the_scale_of_others": GUIDANCE,
+    "guides_with_the_row_of_a_neighbour": UNCONDITIONAL,
+    "unconditional_row_has_padding": UNCONDITIONAL,
+    "draws_untempered": "(temperature|order):",
+    "temperature_follows_the_entropy": TEMPERATURE,
+    "first_token_is_the_likeliest": f"{TEMPERATURE}|{DRAW}(?! rare tokens)",
+    "min_p_reads_the_conditional_row": "(min_p|cfg|order):",
+    "adds_xtc": f"xtc|{DRAW}(?! likely tokens| the likeliest token)",
+    "penalty_waits_for_the_chunk": PENALTY,
+    "penalty_is_that_of_another_version": PENALTY,
+    "penalty_fades": PENALTY,
+    "penalty_divides_probabilities": f"{PENALTY}|(presence_penalty|order):",
+    "keeps_the_likelier_of_two_draws": f"{TEMPERATURE}|{DRAW}(?! rare tokens)",
+    "neighbours_share_noise": "(seed|draw): the (noise|uniform numbers) of other requests",
+    "ends_after_whole_frames_alone": STOP,
+    "ignores_the_first_eos": STOP,
+    "ends_with_the_ids_of_the_text": f"alignment:|{STOP}",
+    "rotary_turns_neighbouring_channels": f"{ROTARY}(rotary|interleav|neighbouring|pair|channel)",
+    "rotary_is_not_scaled": f"{ROTARY}(rotary|frequenc|scal|theta)",
+    "speech_positions_count_the_prefix": "position: (?!.* one ).*speech.*(prefix|whole|ahead|further|high|large)",
+    "language_tag_is_missing": "position: .*language",
+    "spaces_are_lost": "position: .*(space|blank)",
+    "prompt_has_no_positions": "position: (?!no voice prompt)(?=.*position).*(prompt|voice)",
+    "reads_the_whole_buffer": "(cache|position): .*(empty|zero|unwritten|unused|buffer|padd)",
+    "forgets_speech_at_each_chunk": "cache: (?!.*(bits|round|quanti|empty|zero|step before))",
+    "left_padding_is_not_hidden": "(cache|position): (?!no ).*(empty|zero|padd|filled up)",
+    "weights_in_q4_0": "precision: (?!.*(cache|keys))",
+    "mlp_has_another_activation": "",
+    "two_layers_are_exchanged": "",
+    "perceiver_has_no_biases": "",
 }
 """Decided with the faults, as those of the later generators, and never changed since."""

@@ -7,67 +7,61 @@ import numpy as np
 from scipy.special import softmax
 
 from sampler.chain.pipeline import run_rows
-from sampler.generation.generator import Generator
 from sampler.generation.slot import Slot
-from sampler.requests import Batch, Generation, Noise, Request
-from sampler.t3.checkpoint import Checkpoint
-from tests.wrong_engines.later_generators.table import Rows, drawing, with_scores
-from tests.wrong_engines.wrong_generators.noise import with_noise
-from tests.wrong_engines.wrong_generators.table import Around
+from sampler.requests import Batch, Request
+from tests.wrong_engines.later_generators.table import Rows, alone, drawing, with_scores
+from tests.wrong_engines.wrong_generators.ends import eos_gains
+from tests.wrong_engines.wrong_generators.table import asking
 
 from .table import held_out_generators
 
-EOS, ORDINARY = 2_049, 188
+EOS = 2_049
 
 
-def drafting(batch: Batch, active: Sequence[Slot]) -> Rows:
-    """A draft q is kept with probability min(1, p / q), and else drawn from p, where max(p - q, 0) would be right."""
-    scores = (np.array(run_rows(each).final) for each in (batch, replace(batch, uncond_logits=None)))
-    wanted, drafted = (softmax(rows.astype(np.float64), axis=-1) for rows in scores)
-    accepted = np.minimum(wanted, drafted)
-    drawn = accepted + (1 - accepted.sum(axis=-1, keepdims=True)) * wanted
-    return np.log(drawn, where=drawn > 0, out=np.full_like(drawn, -np.inf))
+def likelier_of_two(row: Rows, slot: Slot) -> Rows:
+    """A token is kept if both draws are it or less likely ones, and not both are less likely ones."""
+    rising = np.argsort(row, kind="stable")
+    reached = np.cumsum(softmax(row[rising].astype(np.float64))) ** 2
+    kept = np.empty(len(row))
+    kept[rising] = np.diff(reached, prepend=0.0)
+    return np.log(kept, where=kept > 0, out=np.full_like(kept, -np.inf))
 
 
-def ending_at_an_ordinary_id(row: Rows, slot: Slot) -> Rows:
-    ending = row.copy()
-    ending[EOS] = np.logaddexp(row[EOS], row[ORDINARY])
-    ending[ORDINARY] = -np.inf
-    return ending
+def in_pairs(requests: list[Request]) -> list[Request]:
+    return [replace(request, noise=requests[place - place % 2].noise) for place, request in enumerate(requests)]
 
 
-def later(noise: Noise, take: int) -> Noise:
-    return lambda step: noise(step + 1_000 * take)
+def refusing_the_first_end(batch: Batch, active: Sequence[Slot]) -> Rows:
+    """In the step whose noise takes EOS for the first time, the token is drawn without EOS."""
+    right = np.array(run_rows(batch).final)
+    endless = np.array(batch.logits)
+    endless[:, EOS] = -np.inf
+    without = np.array(run_rows(replace(batch, logits=endless)).final)
+    for row, slot in enumerate(active):
+        step = len(slot.tokens)
+        ends = int((right[row] + slot.noise(step)).argmax()) == EOS
+        if ends and vars(slot).setdefault("refused", step) == step:
+            right[row] = without[row]
+    return right
 
 
-class ShortestOfThree(Around):
-    """Every request is served three times with fresh noise, and the shortest run is handed over."""
-
-    def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        takes = []
-        for take in range(3):
-            again = [replace(each, noise=later(each.noise, take)) for each in requests if each.noise is not None]
-            takes.append(self.generator.generate(again))
-        return [min(runs, key=lambda run: len(run.tokens)) for runs in zip(*takes, strict=True)]
-
-
-def shortest_of_three(checkpoint: Checkpoint, width: int) -> Around:
-    return ShortestOfThree(Generator(checkpoint, width))
+def ending_by_the_text(row: Rows, slot: Slot) -> Rows:
+    return alone(row, EOS) if len(slot.tokens) >= slot.text.stop - slot.text.start else row
 
 
 held_out_generators(
-    "noise_serves_two_steps: the counter of the noise moves on at every other step, so that two steps share it [R03].",
-    with_noise(lambda place, request, right: lambda step: right(step // 2)),
-    "races_with_uniform_numbers: "
-    "probabilities are divided by uniform numbers, not by exponential ones, before the largest is taken.",
-    with_noise(lambda place, request, right: lambda step: np.exp(-right(step))),
-    "draws_rejected_drafts_from_everything: "
-    "unguided drafts are checked by guided odds, and a rejected one is drawn anew from all, not from what it lacked.",
-    with_scores(drafting),
-    "an_ordinary_id_ends_too: "
-    "the list of ids that end a run has one speech token too many, in whose place EOS is handed over [E01].",
-    drawing(ending_at_an_ordinary_id),
-    "keeps_the_shortest_of_three: "
-    "against runs that never end each text is generated three times, and the shortest run is kept.",
-    shortest_of_three,
+    "keeps_the_likelier_of_two_draws: against rare tokens every step draws twice and keeps the likelier token.",
+    drawing(likelier_of_two),
+    "neighbours_share_noise: "
+    "noise is made for half of the rows and repeated, as pairs of guidance need it, and two requests have one [R06].",
+    asking(in_pairs),
+    "ends_after_whole_frames_alone: "
+    "four tokens make a frame, and EOS is suppressed wherever the last frame is not whole [E10].",
+    eos_gains(lambda step: -1e4 if step % 4 else 0.0),
+    "ignores_the_first_eos: "
+    "against early ends the first EOS of a run is thrown away, and another token is drawn in its place [E05].",
+    with_scores(refusing_the_first_end),
+    "ends_with_the_ids_of_the_text: "
+    "against overlong speech EOS is forced as soon as a run has as many tokens as its text has ids [E05].",
+    drawing(ending_by_the_text),
 )
