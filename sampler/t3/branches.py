@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from sampler.t3.prefix_attention import Span
+from sampler.t3.prefix_attention import Reading, Span
 
 
 class Branches:
@@ -33,11 +33,11 @@ class Branches:
             self._add(rows[len(rows) + before - self._count :], places[1:])
         return places[1:]
 
-    def follow(self, places: Sequence[int], rows: mx.array, shift: int = 0) -> None:
-        """Add positions (L, D) that are of one sequence alone, after others. shift: see Span."""
+    def follow(self, places: Sequence[int], rows: mx.array, reading: Reading | None = None) -> None:
+        """Add positions (L, D) that are of one sequence alone, after others. reading: see Span."""
         self._count += len(rows)
-        self._add(rows, [*places, *range(self._count - len(rows), self._count)], shift)
+        self._add(rows, [*places, *range(self._count - len(rows), self._count)], reading)
 
-    def _add(self, rows: mx.array, places: Sequence[int], shift: int = 0) -> None:
-        self.spans.append(Span(np.array(places, dtype=np.int64), len(rows), shift))
+    def _add(self, rows: mx.array, places: Sequence[int], reading: Reading | None = None) -> None:
+        self.spans.append(Span(np.array(places, dtype=np.int64), len(rows), reading))
         self._parts.append(rows)

@@ -1,7 +1,7 @@
 """T3: text and voice in, speech-token logits out."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,24 +16,22 @@ from sampler.t3.conditioning import Conditioning, Voice
 from sampler.t3.config import T3Config
 from sampler.t3.gpt2 import GPT2
 from sampler.t3.llama import Llama
+from sampler.t3.prefix_attention import Reading
 from sampler.t3.rotary import RotaryTable
-
-GROUP = 64
-"""Weights of a row that MLX rounds with one scale."""
 
 
 class Speech(NamedTuple):
     """Tokens after a prefix (rows, L, D). first: the position of the first token.
 
-    advance: positions from token to token. shift: how far ahead the tokens are in the whole sequence. Others than the
-    model's are there to see what a wrong port does.
+    advance: positions from token to token. reading: what their attention does otherwise. Others than the model's are
+    there to see what a wrong port does.
     """
 
     prefix: mx.array
     tokens: Sequence[int]
     first: int = 1
     advance: int = 1
-    shift: int = 0
+    reading: Reading | None = None
 
 
 class T3:
@@ -61,16 +59,28 @@ class T3:
         vars(twin.backbone)["rotary"] = RotaryTable(replace(self.config, **changes))  # type: ignore[arg-type]
         return twin
 
-    def in_bits(self, bits: int) -> "T3":
-        """The same Llama with every matrix rounded as `mlx.nn.quantize` does by default."""
-        twin = copy.copy(self)
-        backbone, conditioning = copy.copy(self.backbone), copy.copy(self._conditioning)
-        layers = [copy.copy(layer) for layer in self.backbone.layers]
-        vars(backbone)["layers"] = layers
-        vars(twin).update(backbone=backbone, _conditioning=conditioning, _voice=None)
-        for one in (twin, *layers):
-            vars(one).update(_in_bits(vars(one), bits))
-        vars(conditioning)["_weights"] = _in_bits(vars(conditioning)["_weights"], bits)
+    def with_layers(self, change: Callable[[Sequence[Any]], Sequence[Any]]) -> "T3":
+        """The same model with other layers of its backbone."""
+        twin, twin.backbone = copy.copy(self), copy.copy(self.backbone)
+        vars(twin.backbone)["layers"] = change(self.backbone.layers)
+        return twin
+
+    def with_arrays(self, change: Callable[[str, mx.array], mx.array], *, layers: bool = False) -> "T3":
+        """The same model with other weights. change: from names of the parts that hold them, which are no file's.
+
+        layers: only those of the layers.
+        """
+
+        def changed(arrays: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: change(name, one) if isinstance(one, mx.array) else one for name, one in arrays.items()}
+
+        copies = [copy.copy(layer) for layer in self.backbone.layers]
+        twin, conditioning = self.with_layers(lambda _: copies), copy.copy(self._conditioning)
+        for one in copies if layers else (twin, *copies):
+            vars(one).update(changed(vars(one)))
+        if not layers:
+            vars(twin).update(_conditioning=conditioning, _voice=None)
+            vars(conditioning)["_weights"] = changed(vars(conditioning)["_weights"])
         return twin
 
     @property
@@ -78,11 +88,13 @@ class T3:
         """Whether the compiled loops for the CPU support it; else MLX's own operations are used."""
         return compiled(self._head)
 
-    def conditioning(self, voice: Voice) -> mx.array:
+    def conditioning(self, voice: Voice, *, numbered: bool = True) -> mx.array:
         """Rows before the text: (34, D), (2, D) without a prompt; GPT-2: (1 + P, D). Source: `prepare_conditioning`.
 
-        Those of the last voice are kept.
+        Those of the last voice are kept. numbered: whether the voice's prompt has its positions, as it should have.
         """
+        if not numbered:
+            return self._conditioning.rows(voice, self._speech[mx.array(voice.prompt)])
         if self._voice is None or self._voice[0] is not voice:
             prompt = self.embed_speech(voice.prompt.tolist(), range(len(voice.prompt)))
             rows = self._conditioning.rows(voice, prompt)
@@ -114,6 +126,10 @@ class T3:
 
     def prefix_length(self, text: Sequence[int], voice: Voice, bos_count: int | None = None) -> int:
         return self._text_start(voice) + len(text) + (self.config.bos_count if bos_count is None else bos_count)
+
+    def embed_text(self, ids: Sequence[int]) -> mx.array:
+        """Embeddings of text ids without positions, (N, D)."""
+        return _embed(self._text, ids, None, ())
 
     def text_columns(self, text: Sequence[int], voice: Voice) -> slice:
         start = self._text_start(voice)
@@ -162,16 +178,17 @@ class T3:
         self, runs: Sequence[Speech], heads: Sequence[tuple[int, int]] = ()
     ) -> list[tuple[mx.array, list[mx.array]]]:
         """As `forced`, for several runs in one pass; what prefixes begin alike with is computed once."""
-        branches, ends = Branches(), list[tuple[Sequence[int], mx.array, int]]()
-        for prefix, tokens, first, advance, shift in runs:
+        branches, ends = Branches(), list[tuple[Sequence[int], mx.array, Reading | None]]()
+        for prefix, tokens, first, advance, reading in runs:
             self._check_speech(tokens)
             end = prefix[:, -1:]
             if tokens:
                 speech = self.embed_speech(tokens, [first + advance * place for place in range(len(tokens))])[None]
                 end = mx.concatenate([end, mx.repeat(speech, len(end), axis=0)], axis=1)
-            ends += [(branches.begin(row), rest, shift) for row, rest in zip(prefix[:, :-1], end, strict=True)]
-        for places, rows, shift in ends:
-            branches.follow(places, rows, shift)
+            rows = zip(prefix[:, :-1], end, strict=True)
+            ends += [(branches.begin(row), rest, reading) for row, rest in rows]
+        for places, rest, reading in ends:
+            branches.follow(places, rest, reading)
         hidden, attention = self.backbone.branches(branches.rows, branches.spans, len(ends), heads)
         logits, results, row, span = self.logits(hidden), [], 0, 0
         for prefix, tokens, *_ in runs:
@@ -204,17 +221,6 @@ class T3:
         outside = [token for token in text if not 0 <= token < config.text_vocab_size]
         if outside:
             raise TextError(f"text id {outside[0]} is no token", hint=f"expected 0 to {config.text_vocab_size - 1}")
-
-
-def _in_bits(tensors: Mapping[str, Any], bits: int) -> dict[str, Any]:
-    """With rounded matrices, those whose rows are no whole number of groups excepted."""
-
-    def rounded(value: Any) -> Any:
-        if not isinstance(value, mx.array) or value.ndim != 2 or value.shape[1] % GROUP:
-            return value
-        return mx.dequantize(*mx.quantize(value, GROUP, bits), group_size=GROUP, bits=bits).astype(value.dtype)
-
-    return {name: rounded(value) for name, value in tensors.items()}
 
 
 def _embed(table: mx.array, ids: Sequence[int], places: mx.array | None, positions: Sequence[int]) -> mx.array:

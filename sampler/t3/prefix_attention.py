@@ -1,6 +1,6 @@
 """Causal attention of several positions at once, of sequences that may share what they begin with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -18,15 +18,39 @@ STRAIGHT: Angles = (NONE, NONE)
 """For queries and keys that are not to be rotated."""
 
 
+Places = NDArray[np.int64]
+Visible = Callable[[int, Places, Places], NDArray[np.bool_]]
+"""From the number of positions of the prompt, queries (N, 1) and keys (1, L) to which keys are seen, (N, L)."""
+
+
+class Reading(NamedTuple):
+    """What attention does otherwise behind the prompt: to see what a wrong port does.
+
+    turned: from the number of positions of the prompt and positions (N,) to those of the rotation. visible: which keys
+    are seen of those up to its own, None: all. empty: from numbers of positions (N,) to how many zeros are read beside
+    them. rounded: keys and values (L, heads, size) as they are kept.
+    """
+
+    turned: Callable[[int, Places], Places] | None = None
+    visible: Visible | None = None
+    empty: Callable[[Places], Places] | None = None
+    rounded: Callable[[mx.array], mx.array] | None = None
+
+    @property
+    def only_turns(self) -> bool:
+        return self[1:] == (None, None, None)
+
+
 class Span(NamedTuple):
     """The last positions of a sequence, `new` of them. places: the rows of all its positions in order, int64 (L,).
 
-    The rows of the last positions are consecutive. shift: how far ahead all of them but the first are.
+    The rows of the last positions are consecutive, and the first of them is the last one of the prompt if there is a
+    reading; None: attention is right.
     """
 
-    places: NDArray[np.int64]
+    places: Places
     new: int
-    shift: int = 0
+    reading: Reading | None = None
 
     @property
     def rows(self) -> slice:
@@ -34,9 +58,12 @@ class Span(NamedTuple):
         return slice(end - self.new, end)
 
     @property
-    def positions(self) -> NDArray[np.int64]:
-        rows = np.arange(self.new)
-        return len(self.places) - self.new + rows + self.shift * (rows > 0)
+    def positions(self) -> Places:
+        """Of the rotation."""
+        usual, prompt = np.arange(len(self.places) - self.new, len(self.places)), len(self.places) - self.new + 1
+        if self.reading is None or self.reading.turned is None:
+            return usual
+        return np.concatenate([usual[:1], self.reading.turned(prompt, usual[1:])])
 
 
 def causal_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
@@ -62,6 +89,8 @@ def span_attention(joint: mx.array, angles: Angles | None, spans: Sequence[Span]
 
     joint: queries, keys and values of all places, (M, 3, heads, size). angles: their rotation of queries and keys.
     """
+    if any(span.reading and not span.reading.only_turns for span in spans):
+        return mx.concatenate([_read(joint, angles, span) for span in spans])
     new = sum(span.new for span in spans)
     if compiled(joint):
         mx.eval(joint)
@@ -73,6 +102,28 @@ def span_attention(joint: mx.array, angles: Angles | None, spans: Sequence[Span]
         query, key = turned[len(turned) - span.new :, 0], turned[:, 1]
         mixed.append(causal_attention(*(part.swapaxes(0, 1)[None] for part in (query, key, value))))
     return mx.concatenate(mixed)
+
+
+def _read(joint: mx.array, angles: Angles | None, span: Span) -> mx.array:
+    """The attention of one span with its reading, by MLX's own operations: (new, heads * size)."""
+    reading = span.reading or Reading()
+    turned, value = _turned(joint[:, :2], angles, span), joint[mx.array(span.places), 2]
+    query, key = turned[len(turned) - span.new :, 0], turned[:, 1]
+    if reading.rounded is not None:
+        key, value = reading.rounded(key), reading.rounded(value)
+    count, prompt = len(span.places), len(span.places) - span.new + 1
+    queries, keys = np.arange(count - span.new, count)[:, None], np.arange(count)[None]
+    seen, empty = keys <= queries, np.zeros(span.new, np.int64)
+    if reading.visible is not None:
+        seen &= (queries < prompt) | reading.visible(prompt, queries, keys)
+    if reading.empty is not None:
+        empty = np.where(queries[:, 0] < prompt, 0, reading.empty(queries[:, 0] + 1))
+    scores = (query.swapaxes(0, 1) @ key.transpose(1, 2, 0)) * query.shape[-1] ** -0.5
+    scores = mx.where(mx.array(seen), scores, -mx.inf)
+    top = mx.maximum(scores.max(axis=-1, keepdims=True), 0.0)  # a zero has the score 0
+    weights = mx.exp(scores - top)
+    total = weights.sum(axis=-1, keepdims=True) + mx.array(empty.astype(np.float32))[:, None] * mx.exp(-top)
+    return ((weights / total) @ value.swapaxes(0, 1)).swapaxes(0, 1).reshape(span.new, -1)
 
 
 def span_attention_rows(joint: mx.array, angles: Angles | None, span: Span, head: int) -> mx.array:

@@ -8,7 +8,9 @@ import pytest
 
 from sampler import finch
 from sampler.checks.scoring.named import Named
-from sampler.run.networks import CAUSES, Input, other_logits, prompts
+from sampler.run.network_causes import CAUSES, Input
+from sampler.run.networks import other_logits, prompts
+from sampler.run.other_models import rounded_by_mlx
 from tests.duel.faults import quantized_weights
 from tests.longform.scored_sets import reference, speak
 from tests.longform.wrong_runs import DEFAULT, RATE
@@ -26,6 +28,18 @@ BY_GENERATOR = {
     "unconditional_row_has_no_voice": "no voice in the unconditional row",
     "text_is_padded_to_16": "a text filled up with stop ids to a multiple of 16",
     "rotary_base_is_10000": "a rotary base of 10,000",
+    "rotary_counts_in_twos": "rotary positions that are counted twice",
+    "rotary_stays_at_0": "rotary positions that stay at 0 after the prompt",
+    "rotary_turns_neighbouring_channels": "rotary pairs of neighbouring channels",
+    "speech_positions_count_the_prefix": "speech positions that go on from the whole prompt",
+    "spaces_are_lost": "a text without its spaces",
+    "language_tag_is_missing": "a text without its language tag",
+    "unconditional_row_has_padding": "the text id 0, not zeros, in the unconditional row",
+    "remembers_48_positions": "a window of the last 48 positions",
+    "forgets_speech_at_each_chunk": "no speech before the last multiple of 25 tokens",
+    "reads_the_cache_one_short": "each token without its own keys and values",
+    "weights_in_q4_0": "weights of the layers in GGML's Q4_0",
+    "mlp_has_another_activation": "GELU in place of SiLU",
 }
 
 
@@ -62,6 +76,7 @@ def test_only_networks_that_differ_are_computed():
     assert {named.text for named in known} - {named.text for named in unguided} == {
         "no text positions in the unconditional row",
         "no voice in the unconditional row",
+        "the text id 0, not zeros, in the unconditional row",
     }
     as_ids = replace(request, prompt=tuple(engine.ids(request.prompt, request.language)))
     languages = {named.text for named in other_logits(engine, as_ids, (1, 2, 3), None, guided=True)}
@@ -80,8 +95,10 @@ def test_a_shift_moves_all_tokens_and_not_what_is_before_them():
     engine, text = reference().engine, finch.prompts("sentences")[0]
     given = Input(engine, tuple(engine.ids(text.text, text.language)), engine.generator.bos_count)
     model, tokens = given.checkpoint.model, (5, 9, 200, 7)
+    ahead_of = next(change for named, change in CAUSES.items() if "rotary positions one ahead" in named.text)
     right, ahead = (
-        model.forced_together([replace(given, shift=shift).speech(tokens, guided=True)])[0][0] for shift in (0, 1)
+        model.forced_together([change(given).speech(tokens, guided=True)])[0][0]
+        for change in (lambda one: one, ahead_of)
     )
     apart = abs(right - ahead).max(axis=-1).tolist()
     assert all(row[0] == 0 and min(row[1:]) > 1e-3 for row in apart)
@@ -92,7 +109,8 @@ def test_weights_in_bits_are_those_of_a_quantised_port():
     engine, text = reference().engine, finch.prompts("sentences")[0]
     checkpoint = engine.generator.checkpoint
     ids = checkpoint.tokenizer.encode(text.text, text.language)
-    models = (quantized_weights(4)(checkpoint, 1).checkpoint.model, checkpoint.model.in_bits(4), checkpoint.model)
+    model = checkpoint.model
+    models = (quantized_weights(4)(checkpoint, 1).checkpoint.model, rounded_by_mlx(4)(model), model)
     forced = [np.array(model.teacher_forced(ids, checkpoint.voice, [1, 2, 3])) for model in models]
     np.testing.assert_array_equal(forced[0], forced[1])
     assert np.abs(forced[0] - forced[2]).max() > 0.1

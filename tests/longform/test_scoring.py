@@ -12,7 +12,7 @@ from sampler.config import SamplingConfig
 from sampler.engines.core import CoreEngine
 from sampler.requests import Request
 from sampler.results.store.tokens import TokenLine, read_lines, run_of
-from sampler.run.networks import NETWORKS, Input
+from sampler.run.network_causes import NETWORKS, Input
 from sampler.run.scoring import Model, Scoring
 from sampler.run.spoken import missing, spoken
 from sampler.run.tokens import findings

@@ -1,0 +1,277 @@
+"""What a port of the core may do otherwise before the chain: tables of changes to the input of a forward pass."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from typing import Literal
+
+import mlx.core as mx
+import numpy as np
+
+from sampler.checks.scoring.named import Named
+from sampler.engines.core import CoreEngine
+from sampler.run import other_models
+from sampler.run.other_models import OtherModel
+from sampler.t3.checkpoint import Checkpoint
+from sampler.t3.model import T3, Speech
+from sampler.t3.prefix_attention import Places, Reading
+
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Input:
+    """What teacher forcing gets. first, advance, reading: see Speech. changed: the prefix, from the right one.
+
+    counted: what the speech positions count from: the speech, or all that is before it, or the text. made: another
+    model than the engine's. rotary: fields of the config that it has otherwise.
+    """
+
+    engine: CoreEngine
+    text: Ids
+    bos_count: int | None
+    first: int = 1
+    advance: int = 1
+    changed: Callable[[mx.array, "Input"], mx.array] | None = None
+    counted: Literal["speech", "prefix", "text"] = "speech"
+    made: OtherModel | None = None
+    reading: Reading | None = None
+    rotary: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return self.engine.generator.checkpoint
+
+    @property
+    def model(self) -> T3:
+        return self.checkpoint.model if self.made is None else _made(self.checkpoint.model, self.made)
+
+    def speech(self, tokens: Ids, *, guided: bool) -> Speech:
+        prefix = self.model.prefix(self.text, self.checkpoint.voice, bos_count=self.bos_count, guided=guided)
+        prefix = prefix if self.changed is None else self.changed(prefix, self)
+        counted = {"speech": self.first, "prefix": prefix.shape[1], "text": len(self.text)}[self.counted]
+        most = self.checkpoint.config.speech_positions - len(tokens)
+        return Speech(prefix, tokens[:-1], min(counted, most), self.advance, self.reading)
+
+
+@lru_cache(maxsize=8)  # they are asked for in turn, run after run
+def _made(model: T3, change: OtherModel) -> T3:
+    return change(model)
+
+
+Change = Callable[[Input], Input]
+
+
+def _with(**changes: object) -> Change:
+    return lambda given: replace(given, **changes)  # type: ignore[arg-type] # fields of Input
+
+
+def _with_voice(**changes: object) -> Change:
+    def change(given: Input) -> Input:
+        checkpoint = given.checkpoint
+        voice = replace(checkpoint.voice, **changes)  # type: ignore[arg-type] # fields of Voice
+        generator = replace(given.engine.generator, checkpoint=replace(checkpoint, voice=voice))
+        return replace(given, engine=replace(given.engine, generator=generator))
+
+    return change
+
+
+def _with_rotary(**changes: float) -> Change:
+    return _with(made=other_models.with_rotary(**changes), rotary=changes)
+
+
+def _with_text(change: Callable[[Ids], Ids]) -> Change:
+    return lambda given: replace(given, text=tuple(change(given.text)))
+
+
+def _without_pieces(is_lost: Callable[[str], bool]) -> Change:
+    """Without the ids of some pieces of the text."""
+
+    def change(given: Input) -> Input:
+        pieces = given.checkpoint.tokenizer.pieces(given.text)
+        return replace(
+            given, text=tuple(token for token, piece in zip(given.text, pieces, strict=True) if not is_lost(piece))
+        )
+
+    return change
+
+
+def _blank_text(prefix: mx.array, given: Input) -> mx.array:
+    """The unconditional row without the positions of the text."""
+    return _blank(prefix, given.checkpoint.model.text_columns(given.text, given.checkpoint.voice))
+
+
+def _blank_voice(prefix: mx.array, given: Input) -> mx.array:
+    """The unconditional row without what is before the text."""
+    return _blank(prefix, slice(given.checkpoint.model.text_columns(given.text, given.checkpoint.voice).start))
+
+
+def _blank(prefix: mx.array, columns: slice) -> mx.array:
+    rows = np.array(prefix.astype(mx.float32))
+    rows[1:, columns] = 0.0
+    return mx.array(rows).astype(prefix.dtype)
+
+
+def _padded_text(token: int, prefix: mx.array, given: Input) -> mx.array:
+    """The unconditional row with an id in place of each of the text."""
+    columns = given.checkpoint.model.text_columns(given.text, given.checkpoint.voice)
+    rows = np.array(prefix.astype(mx.float32))
+    rows[1:, columns] += np.array(given.checkpoint.model.embed_text([token]).astype(mx.float32))
+    return mx.array(rows).astype(prefix.dtype)
+
+
+def _numbered_bos(prefix: mx.array, given: Input) -> mx.array:
+    """The last BOS one position further."""
+    bos = given.checkpoint.model.embed_speech([given.checkpoint.config.bos_id], [1])
+    return mx.concatenate([prefix[:, :-1], mx.repeat(bos[None], len(prefix), axis=0)], axis=1)
+
+
+def _plain_prompt(prefix: mx.array, given: Input) -> mx.array:
+    """The voice's prompt without positions."""
+    rows = given.checkpoint.model.conditioning(given.checkpoint.voice, numbered=False)[None]
+    return mx.concatenate([mx.repeat(rows, len(prefix), axis=0), prefix[:, rows.shape[1] :]], axis=1)
+
+
+def _filled_up(size: int) -> Callable[[Ids], Ids]:
+    return lambda text: [*text, *[text[-1]] * (-len(text) % size)]
+
+
+def _cut(size: int) -> Callable[[Ids], Ids]:
+    return lambda text: [*text[: size - 1], text[-1]] if len(text) > size else text
+
+
+def _turned(change: Callable[[int, Places], Places]) -> Change:
+    return _with(reading=Reading(turned=change))
+
+
+NETWORKS: Mapping[Named, Change] = {
+    Named("position", "one BOS in place of two"): _with(bos_count=1),
+    Named("position", "two BOS in place of one"): _with(bos_count=2),
+    Named("position", "no start id of the text"): _with_text(lambda text: text[1:]),
+    Named("position", "no stop id of the text"): _with_text(lambda text: text[:-1]),
+    Named("position", "a text without its last mark"): _with_text(lambda text: [*text[:-2], text[-1]]),
+    Named("position", "a text without its first id"): _with_text(lambda text: [text[0], *text[2:]]),
+    Named("position", "the first half of the text"): _with_text(lambda text: [*text[: len(text) // 2], text[-1]]),
+    Named("position", "speech positions one behind"): _with(first=0),
+    Named("position", "speech positions one ahead"): _with(first=2),
+    Named("position", "no voice prompt"): _with_voice(prompt=np.zeros(0, np.int64)),
+    Named("position", "no emotion"): _with_voice(emotion=0.0),
+    Named("position", "full emotion"): _with_voice(emotion=1.0),
+    Named("position", "a voice of zeros"): _with_voice(speaker=np.zeros(256, np.float32)),
+}
+"""By what is done otherwise, as a change of the input. These are bet on."""
+
+
+def _position(text: str, change: Change) -> tuple[Named, Change]:
+    return Named("position", text), change
+
+
+_POSITIONS: Mapping[Named, Change] = dict(
+    [
+        _position("no BOS", _with(bos_count=0)),
+        _position("a position of its own for the last BOS", _with(changed=_numbered_bos)),
+        _position("speech positions that stay at 0", _with(first=0, advance=0)),
+        _position("speech positions that go on from the whole prompt", _with(counted="prefix")),
+        _position("speech positions that go on from the text", _with(counted="text")),
+        _position("rotary positions one ahead after the prompt", _turned(lambda prompt, places: places + 1)),
+        _position("rotary positions one behind after the prompt", _turned(lambda prompt, places: places - 1)),
+        _position("rotary positions that are counted twice", _turned(lambda prompt, places: 2 * places)),
+        _position("rotary positions that stay at 0 after the prompt", _turned(lambda prompt, places: 0 * places)),
+        _position("rotary positions that begin anew after the prompt", _turned(lambda prompt, places: places - prompt)),
+        _position("rotary frequencies without their scaling", _with_rotary(rope_factor=1.0)),
+        _position("a rotary base of 10,000", _with_rotary(rope_theta=10_000.0)),
+        _position("a rotary base of 10,000 without scaling", _with_rotary(rope_theta=10_000.0, rope_factor=1.0)),
+        _position("rotary pairs of neighbouring channels", _with(made=other_models.interleaved_rotary)),
+        _position("the text fed twice", _with_text(lambda text: [*text[:-1], *text[1:]])),
+        _position("a text without its spaces", _without_pieces(lambda piece: piece.strip("▁Ġ ") in ("", "[SPACE]"))),
+        _position(
+            "a text without its language tag",
+            _without_pieces(lambda piece: len(piece) == 4 and piece[0] + piece[-1] == "[]"),
+        ),
+        *(_position(f"a text cut after {size} ids", _with_text(_cut(size))) for size in (16, 24, 32, 48, 64)),
+        *(
+            _position(f"a text filled up with stop ids to a multiple of {size}", _with_text(_filled_up(size)))
+            for size in (8, 16, 32, 64)
+        ),
+        *(_position(f"an emotion of {size:g}", _with_voice(emotion=size)) for size in (0.1, 0.25, 0.4, 0.6, 0.75, 0.9)),
+        _position("the voice's prompt without positions", _with(changed=_plain_prompt)),
+    ]
+)
+
+_MODELS: Mapping[Named, Change] = {
+    **{Named("precision", f"weights in {bits} bits"): _with(made=other_models.rounded_by_mlx(bits)) for bits in (8, 4)},
+    **{
+        Named("precision", f"weights {of}in GGML's Q{bits}_0"): _with(
+            made=other_models.rounded_by_ggml(bits, layers=bool(of))
+        )
+        for bits in (8, 4)
+        for of in ("", "of the layers ")
+    },
+    Named("precision", "weights in bfloat16"): _with(made=other_models.in_dtype(mx.bfloat16)),
+    Named("position", "what is before the text made without biases"): _with(made=other_models.without_biases),
+    Named("network", "attention without its scale"): _with(made=other_models.scaled_attention(0.5)),
+    Named("network", "attention that is scaled twice"): _with(made=other_models.scaled_attention(-0.5)),
+    Named("network", "GELU in place of SiLU"): _with(made=other_models.with_gelu),
+    Named("network", "no first layer"): _with(made=other_models.without_layer(0)),
+    Named("network", "no last layer"): _with(made=other_models.without_layer(-1)),
+}
+
+_GUIDANCE: Mapping[Named, Change] = {
+    Named("cfg", "no text positions in the unconditional row"): _with(changed=_blank_text),
+    Named("cfg", "no voice in the unconditional row"): _with(changed=_blank_voice),
+    Named("cfg", "the text id 0, not zeros, in the unconditional row"): _with(changed=partial(_padded_text, 0)),
+}
+
+CACHES: Mapping[Named, Change] = {
+    **{
+        Named("cache", f"a window of the last {size} positions"): _with(reading=other_models.window(size))
+        for size in (32, 48, 64, 96, 128, 192, 256, 384, 512)
+    },
+    **{
+        Named("cache", f"no speech before the last multiple of {size} tokens"): _with(reading=other_models.chunk(size))
+        for size in (10, 16, 20, 25, 32, 50, 64)
+    },
+    Named("cache", "no speech but the newest token"): _with(reading=other_models.chunk(1)),
+    Named("cache", "each token without its own keys and values"): _with(
+        reading=Reading(visible=lambda prompt, queries, keys: keys < queries)
+    ),
+    **{
+        Named("cache", f"zeros behind the newest token, up to a multiple of {size} positions"): _with(
+            reading=other_models.zeros_up_to(size)
+        )
+        for size in (64, 128, 256, 512, 1024)
+    },
+    **{
+        Named("cache", f"keys and values in {bits} bits"): _with(reading=other_models.kept_in_steps(bits))
+        for bits in (8, 4)
+    },
+    Named("cache", "keys and values in bfloat16"): _with(reading=other_models.kept_in(mx.bfloat16)),
+}
+
+CAUSES: Mapping[Named, Change] = {**_POSITIONS, **_MODELS, **_GUIDANCE, **CACHES}
+"""Further ones, which are asked only when runs are rejected: each is a forward pass of every run."""
+
+
+def differs(other: Input, given: Input, *, guided: bool) -> bool:
+    """Whether an input is another one, and can be computed."""
+    config = given.checkpoint.config
+    llama, usual = config.backbone == "llama", config.bos_count if given.bos_count is None else given.bos_count
+    if other.text != given.text:
+        return 1 < len(other.text) <= config.text_positions
+    if other.changed in (_blank_text, _blank_voice) or isinstance(other.changed, partial):
+        return guided and config.text_positions > 0
+    if other.changed == _numbered_bos:
+        return usual > 1
+    if other.changed == _plain_prompt:
+        return llama and len(given.checkpoint.voice.prompt) > 0
+    if other.rotary:
+        return llama and any(getattr(config, name) != value for name, value in other.rotary.items())
+    if other.made is not None or (other.first, other.advance, other.counted) != (
+        given.first,
+        given.advance,
+        given.counted,
+    ):
+        return llama  # GPT-2 has no speech positions
+    if other.bos_count != given.bos_count:
+        return other.bos_count != usual
+    return other.engine is not given.engine or other.reading is not None
