@@ -242,6 +242,12 @@ CACHES: Mapping[Named, Change] = {
         for size in (64, 128, 256, 512, 1024)
     },
     **{
+        Named("cache", f"{count} positions of zeros before the prompt, as of padding that no mask hides"): _with(
+            reading=other_models.zeros(count)
+        )
+        for count in (8, 16, 32, 64, 128)
+    },
+    **{
         Named("cache", f"keys and values in {bits} bits"): _with(reading=other_models.kept_in_steps(bits))
         for bits in (8, 4)
     },

@@ -150,6 +150,11 @@ def zeros_up_to(count: int) -> Reading:
     return Reading(empty=lambda lengths: -lengths % count)
 
 
+def zeros(count: int) -> Reading:
+    """So many positions of zeros are read beside all others."""
+    return Reading(empty=lambda lengths: np.full_like(lengths, count))
+
+
 def kept_in_steps(bits: int) -> Reading:
     """Each head's keys and values on even steps from the smallest to the largest number of each."""
 

@@ -5,6 +5,7 @@ bet has to be, and its likelihood is the mean of those of its distances: it cost
 """
 
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,8 @@ Places = NDArray[np.int64]
 STEPS_BACK = (1, 2, 3, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100, 128)
 RUNS_BACK = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
 """Distances at which noise may come again: within a run, and from run to run in the order of the log."""
+
+FIRST_ROWS = np.cumsum(RUNS_BACK) - np.array(RUNS_BACK)
 
 PERIODS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 25, 32, 50, 64)
 """Every so many steps the likeliest token may be taken, beginning anywhere; or in the first step of a run alone."""
@@ -91,6 +94,23 @@ class _Mixture:
         return np.asarray(shares / shares.sum(axis=0))
 
 
+class _Sums:
+    """Of the tokens of one place: how much more often each came than expected, a row for each turn of RUNS_BACK."""
+
+    def __init__(self) -> None:
+        self._columns: dict[int, int] = {}
+        self.sums = np.zeros((sum(RUNS_BACK), 16))
+
+    def columns(self, tokens: Sequence[int]) -> list[int]:
+        """Where the sums of tokens stand; those that are new get a place."""
+        known = self._columns
+        found = [known.setdefault(token, len(known)) for token in tokens]
+        lacking = len(known) - self.sums.shape[1]
+        if lacking > 0:
+            self.sums = np.pad(self.sums, ((0, 0), (0, max(lacking, self.sums.shape[1]))))
+        return found
+
+
 @dataclass
 class Echoes:
     """Of the runs of one config; `begin` comes before each of them."""
@@ -98,7 +118,7 @@ class Echoes:
     _runs: int = 0
     _run: _Numbers = field(default_factory=_Numbers)
     _earlier: deque[_Numbers] = field(default_factory=lambda: deque(maxlen=max(RUNS_BACK)))
-    _surplus: dict[tuple[int, int, int], dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+    _surplus: dict[int, _Sums] = field(default_factory=lambda: defaultdict(_Sums))
     _within: _Mixture = field(default_factory=lambda: _Mixture(2 * len(STEPS_BACK)))
     _across: _Mixture = field(default_factory=lambda: _Mixture(3 * len(RUNS_BACK)))
     _regular: _Mixture = field(default_factory=lambda: _Mixture(sum(PERIODS) + 1))
@@ -126,16 +146,15 @@ class Echoes:
     def _lifted(self, places: Places, step: Step, drawn: Places) -> Array:
         """Where every so many runs have the same noise: tokens lifted as they came too often in those, (E, T, K)."""
         surplus = np.zeros((len(RUNS_BACK), *step.p.shape))
+        own = FIRST_ROWS + self._runs % np.array(RUNS_BACK)
         counts = (step.p > 0).sum(axis=-1).tolist()
         for row, (place, count) in enumerate(zip(places.tolist(), counts, strict=True)):
-            ids, p = step.ids[row, :count].tolist(), step.p[row, :count].tolist()
-            for which, back in enumerate(RUNS_BACK):
-                known = self._surplus[back, self._runs % back, place]
-                if known:
-                    surplus[which, row, :count] = [known.get(token, 0.0) for token in ids]
-                for token, share in zip(ids, p, strict=True):
-                    known[token] = known.get(token, 0.0) - share
-                known[ids[drawn[row]]] += 1
+            known = self._surplus[place]
+            at = own[:, None], known.columns(step.ids[row, :count].tolist())
+            surplus[:, row, :count] = sums = known.sums[at]
+            sums -= step.p[row, :count]
+            sums[:, drawn[row]] += 1
+            known.sums[at] = sums
         lifted = step.p * np.exp(LIFT * np.clip(surplus, -MOST, MOST))
         return np.asarray(lifted / lifted.sum(axis=-1, keepdims=True))
 

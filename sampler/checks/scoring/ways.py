@@ -1,28 +1,30 @@
 """Ways to draw that may explain runs: another chain, another network, or steps that are changed before the chain."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp, softmax
 
+from sampler.checks.scoring import changes
+from sampler.checks.scoring.changes import Change
 from sampler.checks.scoring.named import Named
-from sampler.checks.scoring.other_chains import guided, penalised
 from sampler.checks.scoring.score import Run, Score
 from sampler.config import SamplingConfig
-from sampler.engines.base import Explains
 from sampler.requests import Steps
+from sampler.stages import Stage, of_kind
 
-Change = Callable[[Run, Steps], Steps]
-"""From steps of a run to what the chain gets in their place."""
+CHUNKS = (10, 16, 20, 25, 32, 50, 64)
+"""Tokens after which an engine may hand over what it has."""
 
-LEAST_PROBABILITY = 1e-12
+FRAMES = (2, 3, 4, 5, 6, 8, 10, 16, 25)
 
-REVIVED = 0.02
-"""The share of draws from all ids, removed ones included."""
+XTC = ((0.5, 0.1), (0.5, 0.05), (0.1, 0.1))
+"""Probability and threshold: those of llama.cpp's documentation, and gentler ones."""
+
+FILTERS = of_kind("tail", "head")
 
 FITTED = 3.0
 """Nats by which a fitted value has to be likelier than one that was in the table before."""
@@ -54,7 +56,7 @@ class Way(NamedTuple):
 
     def _in_part(self, blocks: Iterable[Steps], config: SamplingConfig) -> Iterator[Steps]:
         for steps in blocks:
-            late = _places(steps) >= (self.border or 0)
+            late = changes.places(steps) >= (self.border or 0)
             for rows, is_own in ((np.flatnonzero(~late), self.early), (np.flatnonzero(late), not self.early)):
                 if len(rows):
                     part = steps.only(rows.tolist())
@@ -67,40 +69,73 @@ def changed_ways(score: Score) -> Iterator[Way]:
     on = config.active_stages()
     if "repetition_penalty" in on:
         yield from _penalties(config, score.runs[0].prompts())
-    if {"cfg", "temperature"} <= on:
-        for which in ("conditional", "unconditional"):
-            named = Named("temperature", f"a temperature of the {which} logits alone")
-            yield Way(named, config.without(["temperature"]), change=partial(_tempered, which, config.temperature))
     if "cfg" in on:
-        named = Named("cfg", "guidance of probabilities in place of logits")
-        yield Way(named, config.without(["cfg"]), change=partial(_guided_probabilities, config))
-        named = Named("cfg", "the unconditional logits of the first step at every step")
-        yield Way(named, config, change=partial(_unconditional_at, lambda places: 0 * places))
-        named = Named("cfg", "the unconditional logits of the step before")
-        yield Way(named, config, change=partial(_unconditional_at, lambda places: np.maximum(places - 1, 0)))
-    without = config.without(on)
+        yield from _guided(config)
+    if filters := on & FILTERS:
+        yield from _filtered(score, filters)
+    for size in FRAMES if score.eos_ids else ():
+        named = Named("stop", f"EOS after a multiple of {size} tokens alone")
+        yield Way(named, config, change=partial(changes.without_eos, score.eos_ids, size))
+    for share, least in XTC if "xtc_probability" not in on else ():
+        named = Named("xtc_probability", f"XTC of {share:g} from {least:g} on, where none was asked for")
+        change = partial(changes.without_top_choices, config, share, least, score.edges)
+        yield Way(named, config.without(on), change=change)
+    named = Named("draw", "tokens that the filters removed, each as likely as any other")
+    yield Way(named, config.without(on), change=partial(changes.revived, config, score.edges))
+
+
+def _guided(config: SamplingConfig) -> Iterator[Way]:
+    named = Named("cfg", "guidance of probabilities in place of logits")
+    yield Way(named, config.without(["cfg"]), change=partial(changes.guided_probabilities, config))
+    named = Named("cfg", "the unconditional logits of the first step at every step")
+    yield Way(named, config, change=partial(changes.unconditional_at, lambda places: 0 * places))
+    named = Named("cfg", "the unconditional logits of the step before")
+    yield Way(named, config, change=partial(changes.unconditional_at, lambda places: np.maximum(places - 1, 0)))
+    for which in ("conditional", "unconditional") if "temperature" in config.active_stages() else ():
+        named = Named("temperature", f"a temperature of the {which} logits alone")
+        change = partial(changes.tempered, which, config.temperature)
+        yield Way(named, config.without(["temperature"]), change=change)
+
+
+def _filtered(score: Score, filters: Collection[Stage]) -> Iterator[Way]:
+    config, reference = score.config, score.edges
+    on = config.active_stages()
     if "min_p" in on:
         named = Named("min_p", f"a min_p of the whole probability: {config.min_p:g}, not {config.min_p:g} of the best")
-        yield Way(named, without, change=partial(_above, config, score.edges))
-    named = Named("draw", "tokens that the filters removed, each as likely as any other")
-    yield Way(named, without, change=partial(_revived, config, score.edges))
+        yield Way(named, config.without(on), change=partial(changes.above, config, reference))
+    stages = {"cfg": "guidance", "repetition_penalty": "the penalty", "temperature": "the temperature"}
+    for stage, text in stages.items():
+        if stage in on:
+            chosen, drawn = config.without([stage]), config.without(filters)
+            for named, keeps, draws in (
+                (Named(stage, f"filters before {text}"), chosen, drawn),
+                (Named(stage, f"{text} in the filters alone"), config, drawn.without([stage])),
+            ):
+                yield Way(named, config.without(on), change=partial(changes.filtered_by, draws, keeps, reference))
 
 
 def _penalties(config: SamplingConfig, prompts: Iterable[str]) -> Iterator[Way]:
     def named(text: str) -> Named:
         return Named("repetition_penalty", text)
 
-    yield Way(named("a penalty that learns each token one step late"), config, change=_late)
+    yield Way(named("a penalty that learns each token one step late"), config, change=changes.late)
+    for size in CHUNKS:
+        text = f"a penalty that learns tokens in chunks of {size}"
+        yield Way(named(text), config, change=partial(changes.learned_in_chunks, size))
+        text = f"a penalty that forgets all tokens at each multiple of {size}"
+        yield Way(named(text), config, change=partial(changes.forgotten_in_chunks, size))
+        text = f"a penalty that sees the first {size} tokens alone"
+        yield Way(named(text), config, change=partial(changes.the_first, size))
     for what in prompts:
-        yield Way(named(f"a penalty that sees {what}"), config, change=partial(_after_prompt, what))
+        yield Way(named(f"a penalty that sees {what}"), config, change=partial(changes.after_prompt, what))
     order = config.order
     if "cfg" not in order or order.index("cfg") < order.index("repetition_penalty"):
         text, without = "a penalty of every occurrence of a token", config.without(["cfg"])
-        yield Way(named(text), without, change=partial(_every_occurrence, config))
+        yield Way(named(text), without, change=partial(changes.every_occurrence, config))
     if "cfg" in config.active_stages():
         without = config.without(["repetition_penalty"])
         text = "a penalty of the conditional logits before guidance"
-        yield Way(named(text), without, change=partial(_penalised_first, config.repetition_penalty))
+        yield Way(named(text), without, change=partial(changes.penalised_first, config.repetition_penalty))
 
 
 def ways_in_part(score: Score, chains: Iterable[tuple[Named, SamplingConfig]], most: int) -> Iterator[Way]:
@@ -128,88 +163,8 @@ def _by_step(score: Score, config: SamplingConfig, most: int) -> np.ndarray:
     sums, left = np.zeros(max(len(run.tokens) for run in score.runs)), most
     for run in score.runs:
         for steps in run.steps(config):
-            np.add.at(sums, _places(steps), score.log_likelihoods(steps))
+            np.add.at(sums, changes.places(steps), score.log_likelihoods(steps))
             left -= len(steps.tokens)
         if left <= 0:
             break
     return sums
-
-
-def _places(steps: Steps) -> np.ndarray:
-    """How many tokens of its run came before each step, (T,)."""
-    assert steps.context is not None  # noqa: S101 - scored steps have one
-    return steps.context.step
-
-
-def _late(run: Run, steps: Steps) -> Steps:  # noqa: ARG001
-    """The history without its newest token, if it has one behind the prompt."""
-    pairs = zip(steps.history, _places(steps).tolist(), strict=True)
-    return replace(steps, history=[ids[:-1] if place else ids for ids, place in pairs])
-
-
-def _after_prompt(what: str, run: Run, steps: Steps) -> Steps:
-    size = steps.logits.shape[-1]
-    seen = [token for token in run.prompts()[what] if token < size]
-    return replace(steps, history=[[*seen, *ids] for ids in steps.history])
-
-
-def _every_occurrence(asked: SamplingConfig, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
-    """Guided logits of tokens that came n times, penalised n - 1 times; the chain does it once more."""
-    scores, size = steps.logits.astype(np.float64), steps.logits.shape[-1]
-    if steps.uncond_logits is not None and "cfg" in asked.active_stages():
-        scores = guided(scores, steps.uncond_logits.astype(np.float64), asked)
-    counts = np.stack([np.bincount([token for token in ids if token < size], minlength=size) for ids in steps.history])
-    scores = penalised(scores, asked.repetition_penalty ** np.maximum(counts - 1, 0))
-    return replace(steps, logits=scores.astype(np.float32), uncond_logits=None)
-
-
-def _penalised_first(penalty: float, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
-    scores = steps.logits.astype(np.float64)
-    scores = np.where(steps.in_history, penalised(scores, penalty), scores)
-    return replace(steps, logits=scores.astype(np.float32))
-
-
-def _guided_probabilities(asked: SamplingConfig, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
-    """On the scale of the conditional logits, for the penalty."""
-    if steps.uncond_logits is None:
-        return steps
-    cond, uncond = (softmax(rows.astype(np.float64), axis=-1) for rows in (steps.logits, steps.uncond_logits))
-    mixed = np.log(np.maximum(guided(cond, uncond, asked), LEAST_PROBABILITY))
-    scores = mixed + logsumexp(steps.logits, axis=-1, keepdims=True)
-    return replace(steps, logits=scores.astype(np.float32), uncond_logits=None)
-
-
-def _revived(asked: SamplingConfig, reference: Explains, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
-    p = softmax(reference.last(steps.with_config(asked)).scores, axis=-1)
-    scores = np.log((1 - REVIVED) * p + REVIVED / p.shape[-1])
-    return replace(steps, logits=scores.astype(np.float32), uncond_logits=None)
-
-
-def _unconditional_at(place: Callable[[np.ndarray], np.ndarray], run: Run, steps: Steps) -> Steps:
-    """With the unconditional logits of other steps of the run, by the number of tokens before them."""
-    if steps.uncond_logits is None:
-        return steps
-    wanted, rows, start = place(_places(steps)), np.empty_like(steps.uncond_logits), 0
-    for others in run.steps(steps.configs[0]):
-        if start > wanted.max():
-            break
-        found = np.flatnonzero((wanted >= start) & (wanted < start + len(others.tokens)))
-        assert others.uncond_logits is not None  # noqa: S101 - as of the other steps of the run
-        rows[found] = others.uncond_logits[wanted[found] - start]
-        start += len(others.tokens)
-    return replace(steps, uncond_logits=rows)
-
-
-def _above(asked: SamplingConfig, reference: Explains, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
-    """What min_p leaves if it is a bound of the probability itself, or the likeliest token."""
-    scores = reference.last(steps.with_config(asked.without(["min_p"]))).scores
-    p = softmax(scores, axis=-1)
-    kept = (p >= asked.min_p) | (p == p.max(axis=-1, keepdims=True))
-    return replace(steps, logits=np.where(kept, scores, -np.inf).astype(np.float32), uncond_logits=None)
-
-
-def _tempered(which: str, temperature: float, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
-    if which == "conditional":
-        return replace(steps, logits=steps.logits / np.float32(temperature))
-    uncond = steps.uncond_logits
-    return replace(steps, uncond_logits=None if uncond is None else uncond / np.float32(temperature))
