@@ -74,7 +74,7 @@ def test_tokens_of_the_model_are_possible_and_too_few_to_agree(tmp_path):
         ({"repetition_penalty": 1.0}, "repetition_penalty", "it looks like no repetition_penalty"),
         ({"temperature": 1.1}, "temperature", "it looks like a temperature near 1."),
         ({"min_new_tokens": 99}, "stop", "it looks like EOS suppressed at first, for at most "),
-        ({"penalty_window": 9}, "repetition_penalty", "it looks like a penalty that misses a part of the history"),
+        ({"penalty_window": 9}, "repetition_penalty", "it looks like a penalty that looks back on at most "),
         ({"cfg_weight": -0.5, "cfg_convention": "unconditional"}, "cfg", "unconditional logits exchanged"),
     ],
     ids=["min_p dropped", "penalty off", "temperature", "EOS held back", "short memory", "rows exchanged"],

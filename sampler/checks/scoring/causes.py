@@ -15,8 +15,9 @@ from sampler.checks.scoring.knobs import Knob, difference, differing, estimated
 from sampler.checks.scoring.missing import filtered, other_vocabulary
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import Score
-from sampler.checks.scoring.ways import FITTED, Way, changed_ways, ways_in_part
+from sampler.checks.scoring.ways import FITTED, Way, changed_ways, spared_after, ways_in_part
 from sampler.config import SamplingConfig
+from sampler.requests import Steps
 
 CANDIDATES = 3
 """The likeliest causes, each of which is named only if the runs do not reject it."""
@@ -94,8 +95,7 @@ def explained(score: Score) -> Explanation:
     """Why the runs are no draws of the reference."""
     if (without := other_vocabulary(score) or filtered(score)) is not None:
         return Explanation(without)
-    steps = (steps for run in score.runs for steps in run.steps(score.config))
-    knobs = plain(estimated(score.config, steps)) if score.checked >= LEAST_TOKENS else ()
+    knobs = plain(estimated(score.config, _steps(score))) if score.checked >= LEAST_TOKENS else ()
     cause = _cause(score, knobs)
     return Explanation(cause, "" if cause in score.runs[0].networks() else difference(knobs), score.checked)
 
@@ -131,7 +131,7 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
 
 def _are_places(score: Score) -> bool:
     """Whether every one of the first tokens is below the number of tokens that its step may keep."""
-    first = [steps for run in score.runs for steps in run.steps(score.config)][:1]
+    first = [*_steps(score)][:1]
     tokens = sum(len(steps.tokens) for steps in first)
     kept = ((score.edges.bounds(steps)[1].sum(axis=-1), steps.tokens) for steps in first)
     return tokens >= LEAST_PLACES and all(bool((drawn < count).all()) for count, drawn in kept)
@@ -156,16 +156,14 @@ def _too_few(score: Score, way: Way) -> bool:
 
 def _misses_history(score: Score) -> bool:
     """Whether most impossible tokens came before and only the penalty removes them, more of them than comes again."""
-    spared = repeated = 0
-    without = score.config.without(["repetition_penalty"])
-    for steps in (steps for run in score.runs for steps in run.steps(score.config)):
-        rows = np.arange(len(steps.tokens))
-        again, kept = (of[rows, steps.tokens] for of in (steps.in_history, score.edges.bounds(steps)[1]))
-        free = score.edges.bounds(steps.with_config(without))[1][rows, steps.tokens]
-        spared, repeated = spared + int((again & ~kept & free).sum()), repeated + int(again.sum())
-    count = len(score.impossible)
+    repeated = sum(int(steps.in_history[np.arange(len(steps.tokens)), steps.tokens].sum()) for steps in _steps(score))
+    spared, count = len(spared_after(score)), len(score.impossible)
     chance = binom.sf(spared - 1, count, repeated / score.checked)
     return bool(spared > count / 2 and chance <= UNLIKELY)
+
+
+def _steps(score: Score) -> Iterator[Steps]:
+    return (steps for run in score.runs for steps in run.steps(score.config))
 
 
 class _Likely(NamedTuple):
