@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sampler import finch
 from sampler.checks.longform.runs import TokenRun
+from sampler.checks.scoring.tolerance import TOLERANCES
 from sampler.config import SamplingConfig
 from sampler.finch import Prompt
 from sampler.matrix.matrix import load_matrix
@@ -40,8 +41,9 @@ class Right:
     accused: str
 
 
-def right_set(kind: str, runs: Sequence[Spoken]) -> Right:
-    found = Scoring(reference(), runs, RATE).findings()
+def right_set(kind: str, runs: Sequence[Spoken], dtype: str = "float32") -> Right:
+    """Scored in the class of a precision."""
+    found = Scoring(reference(), runs, RATE, tolerance=TOLERANCES[dtype]).findings()
     accused = [finding.message for finding in found.values() if finding.outcome in ("failed", "errored")]
     evidence, impossible = found["evidence"], found["impossible"]
     wealth = 1 / evidence.p_value if evidence.p_value else float("inf")
@@ -49,26 +51,31 @@ def right_set(kind: str, runs: Sequence[Spoken]) -> Right:
 
 
 class Task(NamedTuple):
-    """Sets of one kind that one generator speaks together. count: of sets."""
+    """Sets of one kind that one generator speaks together. count: of sets. dtype: of the network."""
 
     kind: str
     generator: str
     seed: int
     count: int
+    dtype: str = "float32"
 
 
-def tasks(own: int, right: int) -> list[Task]:
-    """Sets that are generated: `own` of the core, and `right` of the right generators in turn."""
+def tasks(own: int, right: int, half: int = 0) -> list[Task]:
+    """Sets that are generated: `own` of the core, `right` of the right generators in turn, `half` in each half precision."""
     names = list(RIGHT_GENERATORS)
     seeds = range(0, own, TOGETHER)
     made = [Task("the core in float32", "other_seeds", seed, min(TOGETHER, own - seed)) for seed in seeds]
-    return made + [Task("right generators in turn", names[at % len(names)], own + at, 1) for at in range(right)]
+    made += [Task("right generators in turn", names[at % len(names)], own + at, 1) for at in range(right)]
+    for dtype in ("float16", "bfloat16"):
+        kind = f"the core in {dtype}, in its class"
+        made += [Task(kind, "other_seeds", at, min(TOGETHER, half - at), dtype) for at in range(0, half, TOGETHER)]
+    return made
 
 
 def generated(task: Task) -> list[Right]:
     """Sets of TEXTS runs, all of the same texts."""
-    runs = [*speak(task.generator, task.seed, range(TEXTS * task.count))]
-    return [right_set(task.kind, some) for some in _parts(runs)]
+    runs = [*speak(task.generator, task.seed, range(TEXTS * task.count), task.dtype)]
+    return [right_set(task.kind, some, task.dtype) for some in _parts(runs)]
 
 
 def of_upstream(long: int) -> Iterator[Right]:

@@ -14,6 +14,7 @@ from sampler.checks.scoring.tolerance import SINGLE, Tolerance
 from sampler.engines.core import CoreEngine
 from sampler.run.scoring import NAMING, Model
 from sampler.run.spoken import Spoken
+from sampler.t3.checkpoint import Checkpoint
 from tests.longform.wrong_runs import CAP, DEFAULT, RATE, WIDTH, checkpoint, request_of
 from tests.wrong_engines.held_out_generators import HELD_OUT_GENERATORS
 from tests.wrong_engines.later_generators import LATER_GENERATORS
@@ -46,8 +47,14 @@ def plan_of(generator: WrongGenerator | RightGenerator, seed: int) -> Plan:
     return replace(plan, texts=TEXTS if plan.group == "sentences" else plan.texts, first=OTHER_TEXTS * seed)
 
 
-def speak(name: str, seed: int, places: range) -> Iterator[Spoken]:
-    """Some of the runs of a set, generated together."""
+@cache
+def checkpoint_in(dtype: str) -> Checkpoint:
+    """Finch in another precision."""
+    return checkpoint() if dtype == "float32" else CoreEngine.load(width=1, dtype=dtype).generator.checkpoint
+
+
+def speak(name: str, seed: int, places: range, dtype: str = "float32") -> Iterator[Spoken]:
+    """Some of the runs of a set, generated together. dtype: of the network."""
     generator = GENERATORS.get(name) or RIGHT_GENERATORS[name]
     cap = generator.cap if isinstance(generator, WrongGenerator) else CAP
     prompts = plan_of(generator, seed).prompts
@@ -56,7 +63,7 @@ def speak(name: str, seed: int, places: range) -> Iterator[Spoken]:
         turn, prompt = place // len(prompts), prompts[place % len(prompts)]
         key = NoiseKey(turn, f"scoring/{name}/{seed}/{prompt.id}")
         requests.append(request_of(prompt, key, cap, DEFAULT, turn))
-    answers = generator.factory(checkpoint(), WIDTH).generate(requests)
+    answers = generator.factory(checkpoint_in(dtype), WIDTH).generate(requests)
     for place, request, answer in zip(places, requests, answers, strict=True):
         yield Spoken(f"run {place + 1}", request, tuple(answer.tokens), answer.stop_reason)
 
