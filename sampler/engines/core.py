@@ -15,6 +15,7 @@ from sampler.config import SamplingConfig
 from sampler.engines.base import EVERYTHING, EngineInfo
 from sampler.generation.generator import Generator
 from sampler.requests import Context, Generation, Logits, Request
+from sampler.t3.branches import Prefixes
 from sampler.t3.checkpoint import load_checkpoint
 from sampler.t3.model import Speech
 from sampler.t3.weights import Dtype
@@ -143,22 +144,26 @@ class CoreEngine:
         return self.predict_together([Drawn(prompt, tokens, language)], guided=guided, analyzed=True)[0]
 
     def predict_together(
-        self, runs: Sequence[Drawn], *, guided: bool = True, analyzed: bool = False
+        self,
+        runs: Sequence[Drawn],
+        *,
+        guided: bool = True,
+        analyzed: bool = False,
+        prefixes: Prefixes | None = None,
     ) -> list[tuple[Logits, tuple[str, ...]]]:
         """As `predict`, for several runs in one pass; what their texts begin alike with is computed once.
 
-        analyzed: with the flags that the alignment analyzer sets at each step; without one there are none.
+        analyzed: with the flags that the alignment analyzer sets at each step; without one there are none. prefixes:
+        of earlier calls.
         """
         checkpoint, bos_count = self.generator.checkpoint, self.generator.bos_count
         model, voice, analyzer = checkpoint.model, checkpoint.voice, self.generator.analyzer if analyzed else None
         guided = guided and checkpoint.config.guidance
         texts = [tuple(self.ids(run.prompt, run.language)) for run in runs]
-        prefixes = {
-            text: model.prefix(text, voice, bos_count=bos_count, guided=guided) for text in dict.fromkeys(texts)
-        }
-        speech = [Speech(prefixes[text], run.tokens) for text, run in zip(texts, runs, strict=True)]
+        begins = {text: model.prefix(text, voice, bos_count=bos_count, guided=guided) for text in dict.fromkeys(texts)}
+        speech = [Speech(begins[text], run.tokens) for text, run in zip(texts, runs, strict=True)]
         results = []
-        forced = model.forced_together(speech, checkpoint.config.aligned_heads if analyzer else ())
+        forced = model.forced_together(speech, checkpoint.config.aligned_heads if analyzer else (), prefixes)
         for (logits, attention), text, run in zip(forced, texts, runs, strict=True):
             flags = () if analyzer is None else self._flags(analyzer, attention, text, run.tokens)
             results.append((np.asarray(logits if guided else logits[0]), flags))

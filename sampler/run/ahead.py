@@ -9,6 +9,7 @@ from sampler.checks.steps.teacher import predicted
 from sampler.engines.base import Predicts
 from sampler.engines.core import CoreEngine, Drawn
 from sampler.requests import Logits, Request
+from sampler.t3.branches import Prefixes
 
 MOST_AT_ONCE = 2**27
 """Bytes of logits that are computed together, unless one run has more: 2,000 tokens of a full-size model."""
@@ -24,6 +25,8 @@ Predicted = tuple[Logits, Sequence[str]]
 class Ahead:
     """The logits of runs, each a request and its tokens, which are all ids of the vocabulary.
 
+    prefixes: of the core's earlier passes.
+
     Most wrong engines show in their first run. So the core computes one run, then the next 2, 4, 8 ... in one pass;
     other engines are asked for each run.
     """
@@ -31,6 +34,7 @@ class Ahead:
     engine: Predicts
     runs: Sequence[tuple[Request, Sequence[int]]]
     guided: bool
+    prefixes: Prefixes | None = None
     _count: int = 1
     _known: dict[int, Predicted] = field(default_factory=dict)
 
@@ -46,7 +50,7 @@ class Ahead:
             analyzed = engine.analyzes and "alignment" in request.config.order
             chosen = self._next(place)
             drawn = [Drawn(one.prompt, ids[:-1], one.language) for one, ids in (self.runs[at] for at in chosen)]
-            forced = engine.predict_together(drawn, guided=self.guided, analyzed=analyzed)
+            forced = engine.predict_together(drawn, guided=self.guided, analyzed=analyzed, prefixes=self.prefixes)
             found = {
                 at: ((rows if rows.ndim == 3 else rows[None]).transpose(1, 0, 2), flags)
                 for at, (rows, flags) in zip(chosen, forced, strict=True)

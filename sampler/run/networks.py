@@ -10,6 +10,7 @@ from sampler.checks.scoring.named import Named
 from sampler.engines.core import CoreEngine
 from sampler.requests import Logits, Request
 from sampler.run.network_causes import CAUSES, NETWORKS, Ids, Input, differs
+from sampler.t3.branches import Prefixes
 
 STALE = Named("cache", "the logits of the step before")
 
@@ -17,11 +18,17 @@ OTHER_NETWORKS = (*NETWORKS, STALE)
 
 
 def other_logits(
-    engine: CoreEngine, request: Request, tokens: Ids, among: Container[Named] | None, *, guided: bool
+    engine: CoreEngine,
+    request: Request,
+    tokens: Ids,
+    among: Container[Named] | None,
+    *,
+    guided: bool,
+    prefixes: Prefixes | None = None,
 ) -> Mapping[Named, Callable[[], Logits]]:
     """The logits (T, 2 if guided else 1, V) of other networks, all computed when the first are called for.
 
-    among: None: all that are known.
+    among: None: all that are known. prefixes: of the engine's own model.
     """
     text = tuple(engine.ids(request.prompt, request.language))
     given = Input(engine, text, engine.generator.bos_count)
@@ -37,7 +44,8 @@ def other_logits(
         for made in dict.fromkeys(one.made for one in inputs.values()):
             same = {named: one for named, one in inputs.items() if one.made is made}
             speech = [one.speech(tokens, guided=guided) for one in same.values()]
-            for named, (of, _) in zip(same, next(iter(same.values())).model.forced_together(speech), strict=True):
+            model, known = next(iter(same.values())).model, prefixes if made is None else None
+            for named, (of, _) in zip(same, model.forced_together(speech, prefixes=known), strict=True):
                 logits[named] = np.ascontiguousarray(np.array(of).transpose(1, 0, 2))
         if STALE in logits:
             logits[STALE] = np.concatenate([logits[STALE][:1], logits[STALE][:-1]])

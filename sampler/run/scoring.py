@@ -33,6 +33,7 @@ from sampler.requests import Context, Logits, Noise, Request, Steps, StopReason
 from sampler.run.ahead import Ahead, Predicted
 from sampler.run.networks import OTHER_NETWORKS, other_logits, prompts
 from sampler.run.spoken import Spoken
+from sampler.t3.branches import Prefixes
 from sampler.t3.folder import looks_like_weights
 
 NAMING = 1200
@@ -60,6 +61,11 @@ class Model:
     @cached_property
     def info(self) -> EngineInfo:
         return self.engine.info
+
+    @cached_property
+    def prefixes(self) -> Prefixes:
+        """What the core has computed of texts."""
+        return Prefixes()
 
     def variant(self, name: str) -> "Model":
         """The model with a variant's rules. Raises Unsupported where it has no others."""
@@ -109,7 +115,7 @@ class Model:
         valid = (tuple(takewhile(lambda token: 0 <= token < size, run.tokens[:most])) for run in runs)
         given = [(run.request, tokens) for run, tokens in zip(runs, valid, strict=True)]
         guided = self.info.cfg and "cfg" in runs[0].request.config.active_stages()
-        ahead = Ahead(self.engine, given, guided)
+        ahead = Ahead(self.engine, given, guided, self.prefixes)
         for place, (run, (request, tokens)) in enumerate(zip(runs, given, strict=True)):
             forced = _Forced(self, request, tokens, guided, partial(ahead.of, place))
             networks = forced.networks if self.networks else no_networks
@@ -150,7 +156,9 @@ class _Forced:
         engine = self.model.engine
         if not isinstance(engine, CoreEngine) or not self.tokens:
             return {}
-        others = other_logits(engine, self.request, self.tokens[:first], among, guided=self.guided)
+        others = other_logits(
+            engine, self.request, self.tokens[:first], among, guided=self.guided, prefixes=self.model.prefixes
+        )
         return {named: partial(self._others, logits) for named, logits in others.items()}
 
     def _others(self, logits: Callable[[], Logits], config: SamplingConfig) -> Iterator[Steps]:

@@ -9,9 +9,10 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler.t3.branches import Branches
 from sampler.t3.cache import AttentionRow, DecodeCache, KeyValueCache, attention_rows
 from sampler.t3.config import T3Config
-from sampler.t3.prefix_attention import Span, causal_attention, span_attention, span_attention_rows
+from sampler.t3.prefix_attention import causal_attention, span_attention, span_attention_rows
 from sampler.t3.rotary import Angles, rotate
 
 Tap = Callable[[str, mx.array], None]
@@ -126,24 +127,29 @@ class Backbone(ABC):
         return normed, [kept[pair] for pair in attention.heads]
 
     def branches(
-        self, embeddings: mx.array, spans: Sequence[Span], last: int, heads: Sequence[tuple[int, int]] = ()
+        self, branches: Branches, last: int, heads: Sequence[tuple[int, int]] = ()
     ) -> tuple[mx.array, list[list[mx.array]]]:
-        """Run sequences that may share what they begin with, without a cache.
+        """Run sequences that may share what they begin with, without a cache. Their new prefixes are kept.
 
-        embeddings: (N, D). spans: those of all rows, in order, each after those that its sequence begins with. last:
-        number of spans at the end whose hidden states are returned, normed, (M, D), and for each of them the attention
-        of each pair of `heads`, (count, all positions of the sequence).
+        last: number of spans at the end whose hidden states are returned, normed, (M, D), and for each of them the
+        attention of each pair of `heads`, (count, all positions of the sequence).
         """
-        config, positions = self.config, np.concatenate([span.positions for span in spans])
+        config, spans, known = self.config, branches.spans, branches.kept
+        own = np.concatenate([span.positions for span in spans])
+        positions = np.concatenate([*(np.arange(len(each[0])) for each in known), own])
         angles = self._angles(positions)
-        hidden = self._enter(embeddings[None], positions[None])[0]
+        hidden = self._enter(branches.rows[None], own[None])[0]
         asked, kept = spans[len(spans) - last :], dict[tuple[int, int], list[mx.array]]()
         for index, layer in enumerate(self.layers):
             joint = layer.projections(hidden).reshape(-1, 3, config.num_heads, config.head_size)
+            if known:
+                before = mx.concatenate([each[index] for each in known])
+                joint = mx.concatenate([mx.concatenate([before[:, :1], before], axis=1), joint])
+            branches.note(joint, len(self.layers))
             for head in AttentionRequest(heads).of_layer(index):
                 kept[index, head] = [span_attention_rows(joint, angles, span, head) for span in asked]
             if layer is self.layers[-1]:  # its other positions are not needed
-                spans, hidden = asked, hidden[asked[0].rows.start :]
+                spans, hidden = asked, hidden[asked[0].rows.start - len(positions) + len(own) :]
             hidden = layer.rest(hidden, span_attention(joint, angles, spans))
         return self._leave(hidden), [list(rows) for rows in zip(*(kept[pair] for pair in heads), strict=True)]
 

@@ -11,7 +11,7 @@ import numpy as np
 from sampler.errors import ConfigError, TextError
 from sampler.t3.activations import compiled
 from sampler.t3.backbone import Backbone
-from sampler.t3.branches import Branches
+from sampler.t3.branches import Branches, Prefixes
 from sampler.t3.conditioning import Conditioning, Voice
 from sampler.t3.config import T3Config
 from sampler.t3.gpt2 import GPT2
@@ -175,10 +175,16 @@ class T3:
         return self.forced_together([Speech(prefix, tokens)], heads)[0]
 
     def forced_together(
-        self, runs: Sequence[Speech], heads: Sequence[tuple[int, int]] = ()
+        self, runs: Sequence[Speech], heads: Sequence[tuple[int, int]] = (), prefixes: Prefixes | None = None
     ) -> list[tuple[mx.array, list[mx.array]]]:
-        """As `forced`, for several runs in one pass; what prefixes begin alike with is computed once."""
-        branches, ends = Branches(), list[tuple[Sequence[int], mx.array, Reading | None]]()
+        """As `forced`, for several runs in one pass; what prefixes begin alike with is computed once.
+
+        prefixes: of earlier passes of this model; further ones are kept there.
+        """
+        branches, ends = Branches(prefixes), list[tuple[Sequence[int], mx.array, Reading | None]]()
+        for run in runs:
+            for known in run.prefix[:, :-1]:
+                branches.recall(known)
         for prefix, tokens, first, advance, reading in runs:
             self._check_speech(tokens)
             end = prefix[:, -1:]
@@ -189,7 +195,7 @@ class T3:
             ends += [(branches.begin(row), rest, reading) for row, rest in rows]
         for places, rest, reading in ends:
             branches.follow(places, rest, reading)
-        hidden, attention = self.backbone.branches(branches.rows, branches.spans, len(ends), heads)
+        hidden, attention = self.backbone.branches(branches, len(ends), heads)
         logits, results, row, span = self.logits(hidden), [], 0, 0
         for prefix, tokens, *_ in runs:
             shape = len(prefix), len(tokens) + 1

@@ -13,6 +13,7 @@ from sampler.requests import Request
 from sampler.run.ahead import Ahead
 from sampler.t3 import prefix_attention
 from sampler.t3.backbone import AttentionRequest, Backbone
+from sampler.t3.branches import Prefixes
 from sampler.t3.cache import KeyValueCache
 from sampler.t3.llama import Layer
 from sampler.t3.model import T3, Speech
@@ -88,9 +89,9 @@ def test_threads_share_the_work(monkeypatch):
 def test_shared_rows_are_computed_once_and_the_last_layer_for_logits_alone(monkeypatch):
     rows, branches, rest = [], Backbone.branches, Layer.rest
 
-    def counting(backbone, embeddings, *given):
-        rows.append(len(embeddings))
-        return branches(backbone, embeddings, *given)
+    def counting(backbone, of_runs, *given):
+        rows.append(len(of_runs.rows))
+        return branches(backbone, of_runs, *given)
 
     def resting(layer, hidden, mixed):
         rows.append(len(hidden))
@@ -105,6 +106,38 @@ def test_shared_rows_are_computed_once_and_the_last_layer_for_logits_alone(monke
     asked = 2 * sum(count + 1 for count in COUNTS)
     whole = VOICE_ROWS + conditional + blank + asked
     assert rows == [whole, whole, asked]
+
+
+@KINDS
+def test_prefixes_are_kept_from_pass_to_pass(name, guided, monkeypatch):
+    """A pass computes the rows of its tokens alone where it knows the texts, and gives what it gave without."""
+    runs, rows = runs_of(model(name), guided=guided), []
+    heads, kept = model(name).config.aligned_heads, Prefixes()
+    first, again = (model(name).forced_together(runs, heads, kept) for _ in range(2))
+    apart = [model(name).forced_together([run], heads, kept)[0] for run in runs]
+    for found in (first, again, apart):
+        for (logits, attention), (right, theirs) in zip(found, model(name).forced_together(runs, heads), strict=True):
+            np.testing.assert_allclose(np.array(logits), np.array(right), atol=2e-5)
+            for one, other in zip(attention, theirs, strict=True):
+                np.testing.assert_allclose(np.array(one), np.array(other), atol=1e-5)
+    branches = Backbone.branches
+    monkeypatch.setattr(
+        Backbone, "branches", lambda own, given, *more: rows.append(len(given.rows)) or branches(own, given, *more)
+    )
+    model(name).forced_together(runs, prefixes=kept)
+    assert rows == [sum(len(run.prefix) * (len(run.tokens) + 1) for run in runs)]
+
+
+def test_prefixes_take_no_more_room_than_they_may():
+    runs, every = runs_of(model("tiny"), guided=False), Prefixes()
+    model("tiny").forced_together(runs, prefixes=every)
+    size = sum(array.nbytes for kept in every._known.values() for array in kept)
+    few = Prefixes(size // 2)
+    for _ in range(2):
+        found = model("tiny").forced_together(runs, prefixes=few)
+    assert 0 < sum(array.nbytes for kept in few._known.values() for array in kept) <= size // 2
+    for (logits, _), (right, _) in zip(found, model("tiny").forced_together(runs), strict=True):
+        np.testing.assert_allclose(np.array(logits), np.array(right), atol=2e-5)
 
 
 @cache
