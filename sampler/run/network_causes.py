@@ -162,6 +162,10 @@ NETWORKS: Mapping[Named, Change] = {
 """By what is done otherwise, as a change of the input. These are bet on."""
 
 
+WINDOWS = (32, 48, 64, 80, 96, 100, 112, 128, 150, 160, 192, 200, 224, 256, 300, 320, 384, 400, 448, 500, 512)
+CHUNKS = (8, 10, 16, 20, 25, 32, 40, 50, 64)
+
+
 def _position(text: str, change: Change) -> tuple[Named, Change]:
     return Named("position", text), change
 
@@ -225,11 +229,11 @@ _GUIDANCE: Mapping[Named, Change] = {
 CACHES: Mapping[Named, Change] = {
     **{
         Named("cache", f"a window of the last {size} positions"): _with(reading=other_models.window(size))
-        for size in (32, 48, 64, 96, 128, 192, 256, 384, 512)
+        for size in WINDOWS
     },
     **{
         Named("cache", f"no speech before the last multiple of {size} tokens"): _with(reading=other_models.chunk(size))
-        for size in (10, 16, 20, 25, 32, 50, 64)
+        for size in CHUNKS
     },
     Named("cache", "no speech but the newest token"): _with(reading=other_models.chunk(1)),
     Named("cache", "each token without its own keys and values"): _with(

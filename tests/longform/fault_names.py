@@ -23,8 +23,8 @@ NAMES = {
     "goes_on_after_the_first_eos": STOP,
     "a_guard_cuts_hanging_ends": f"alignment:|{STOP}",
     "rotary_is_one_ahead_after_the_prefill": "position: rotary positions one ahead",
-    "rotary_counts_in_twos": "",
-    "rotary_stays_at_0": "",
+    "rotary_counts_in_twos": "position: rotary positions that are counted twice",
+    "rotary_stays_at_0": "position: rotary positions that stay at 0",
     "rotary_starts_anew_every_25_positions": "",
     "upper_layers_are_one_ahead": "",
     "speech_stays_at_position_0": "position: speech positions that stay at 0",
@@ -49,11 +49,11 @@ NAMES = {
     "loops_over_32_with_noise": "",
     "swaps_the_rows_of_the_cache": "",
     "takes_the_cache_of_its_neighbour": "",
-    "remembers_48_positions": "",
-    "remembers_192_positions": "",
+    "remembers_48_positions": "cache: a window of the last 48",
+    "remembers_192_positions": "cache: a window of the last 192",
     "leaves_holes_in_the_cache": "",
     "first_step_overwrites_the_prefill": "position: one BOS in place of two",
-    "reads_the_cache_one_short": "",
+    "reads_the_cache_one_short": "cache: each token without its own",
     "overwrites_the_step_before": "",
     "attends_three_times_as_sharply": "",
     "feeds_the_token_before_the_last": "",
@@ -176,8 +176,9 @@ HELD_OUT_NAMES = {
     "forgets_speech_at_each_chunk": "cache: (?!.*(bits|round|quanti|empty|zero|step before))",
     "left_padding_is_not_hidden": "(cache|position): (?!no ).*(empty|zero|padd|filled up)",
     "weights_in_q4_0": "precision: (?!.*(cache|keys))",
-    "mlp_has_another_activation": "",
+    "mlp_has_another_activation": "network: GELU",
     "two_layers_are_exchanged": "",
-    "perceiver_has_no_biases": "",
+    "perceiver_has_no_biases": "position: .*biases",
 }
-"""Decided with the faults, as those of the later generators, and never changed since."""
+"""Decided with the faults, as those of the later generators, and never changed since, but for two faults that had no
+name and got a row of their own: another activation, and a perceiver without biases."""

@@ -61,7 +61,7 @@ class Task(NamedTuple):
 
 
 def tasks(own: int, right: int, half: int = 0) -> list[Task]:
-    """Sets to generate: `own` of the core, `right` of right generators in turn, `half` of the core in each half type."""
+    """Sets to make: `own` of the core, `right` of right generators in turn, `half` of the core in each half type."""
     names = list(RIGHT_GENERATORS)
     seeds = range(0, own, TOGETHER)
     made = [Task("the core in float32", "other_seeds", seed, min(TOGETHER, own - seed)) for seed in seeds]

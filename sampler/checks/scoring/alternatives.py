@@ -9,7 +9,7 @@ import numpy as np
 from sampler.checks.scoring.memory import BINS, Array, Past, Pasts, Step
 from sampler.checks.scoring.named import EOS, TEMPERATURE, Named
 from sampler.config import CfgConvention, SamplingConfig
-from sampler.stages import Stage
+from sampler.stages import Stage, of_kind
 
 FACTORS = (1.06, 1.125, 1.25, 1.5, 2.0)
 """By how much a temperature may be wrong, up and down."""
@@ -22,6 +22,19 @@ WINDOWS = (20, 64)
 
 ADDED: Mapping[Stage, Sequence[float]] = {"top_p": (0.95, 0.9, 0.8), "top_k": (20, 5), "min_p": (0.05, 0.1)}
 """Filters that engines have by default though nobody asked for them."""
+
+FILTERS = of_kind("tail", "head")
+
+ADDED_ALONE: Mapping[Stage, Sequence[float]] = {
+    "top_k": (50, 40),
+    "top_n_sigma": (1.0, 2.0),
+    "typical_p": (0.95, 0.9, 0.5),
+    "frequency_penalty": (0.1, 0.3, 1.0),
+    "presence_penalty": (0.1, 0.3, 1.0),
+    "no_repeat_ngram_size": (2, 3, 4),
+    "dry_multiplier": (0.8,),
+}
+"""Further ones, on which no bet is placed."""
 
 GUIDANCE, BIASED = "other guidance", "likely, rare, low or high ids too often"
 REPEATED = "noise that other requests had"
@@ -89,6 +102,9 @@ def causes_alone(
     for lift in (*LIFTS, 2 * LIFTS[-1]):
         for size in (-lift, lift):
             yield _lifted(size), _with(config, "logit_bias", {**config.logit_bias, **dict.fromkeys(eos_ids, size)})
+    for stage in (stage for stage in ADDED_ALONE if stage not in config.active_stages()):
+        for value in ADDED_ALONE[stage]:
+            yield Named(stage, f"a {stage} of {value:g}, where none was asked for"), _with(config, stage, value)
     yield Named("stop", "EOS suppressed"), _with(config, "suppressed_tokens", (*config.suppressed_tokens, *eos_ids))
     if shortest > config.min_new_tokens:
         named = Named("stop", f"EOS suppressed at first, for at most {shortest} tokens")
@@ -96,8 +112,9 @@ def causes_alone(
 
 
 def _with(config: SamplingConfig, stage: Stage, value: Any) -> SamplingConfig:
-    """With an optional stage, which comes behind guidance in an order that lacks it."""
+    """With an optional stage, which comes behind guidance in an order that lacks it, and a filter at the end."""
     behind = config.order.index("cfg") + 1 if "cfg" in config.order else 0
+    behind = len(config.order) if stage in FILTERS else behind
     order = config.order if stage in config.order else (*config.order[:behind], stage, *config.order[behind:])
     return replace(config, order=order, **{stage: value})
 

@@ -115,9 +115,9 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
     ways += [Way(named, score.config, named) for named in score.runs[0].networks()]
     ways += [*changed_ways(score), *ways_in_part(score, configs_in_part(score.config), MOST_TOKENS)]
     most = max(MOST_TOKENS, score.wagers.enough or 0)
-    best = _likeliest(score, ways, most)
-    bets = score.wagers.bets
     asked = _likelihoods(score, Way(NOTHING, score.config), most)
+    best = _likeliest(score, ways, most, asked)
+    bets = score.wagers.bets
     gained = best[0][0] - asked[-1] if best and asked and not score.impossible else math.inf
     found = score.wagers.names[bets.best]
     if bets.logs.max() > gained and bets.best < bets.count:  # larger errors are named where nothing else explains them
@@ -173,11 +173,15 @@ class _Likely(NamedTuple):
     way: Way
 
 
-def _likeliest(score: Score, ways: Iterable[Way], most: int) -> list[tuple[float, Way]]:
-    """The CANDIDATES likeliest ways with the log-likelihoods of so many tokens, the likeliest first."""
+def _likeliest(score: Score, ways: Iterable[Way], most: int, asked: Sequence[float]) -> list[tuple[float, Way]]:
+    """The CANDIDATES likeliest ways with the log-likelihoods of so many tokens, the likeliest first.
+
+    asked: those of what was asked for, which a cause has to exceed, or empty.
+    """
     best: list[_Likely] = []
     for way in ways:
-        least = best[-1].totals if len(best) == CANDIDATES else ()
+        is_full = len(best) == CANDIDATES and best[-1].totals[-1] > (asked[-1] if asked else -math.inf)
+        least = best[-1].totals if is_full else asked
         totals = _likelihoods(score, way, most, least)
         if totals:
             best = sorted([*best, _Likely(totals, way)], key=lambda likely: -likely.totals[-1])[:CANDIDATES]

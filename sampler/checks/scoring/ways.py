@@ -9,22 +9,21 @@ from typing import NamedTuple
 import numpy as np
 
 from sampler.checks.scoring import changes
+from sampler.checks.scoring.alternatives import FILTERS
 from sampler.checks.scoring.changes import Change
 from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import Run, Score
 from sampler.config import SamplingConfig
 from sampler.requests import Steps
-from sampler.stages import Stage, of_kind
+from sampler.stages import Stage
 
-CHUNKS = (10, 16, 20, 25, 32, 50, 64)
+CHUNKS = (8, 10, 16, 20, 25, 32, 40, 50, 64)
 """Tokens after which an engine may hand over what it has."""
 
 FRAMES = (2, 3, 4, 5, 6, 8, 10, 16, 25)
 
 XTC = ((0.5, 0.1), (0.5, 0.05), (0.1, 0.1))
 """Probability and threshold: those of llama.cpp's documentation, and gentler ones."""
-
-FILTERS = of_kind("tail", "head")
 
 FITTED = 3.0
 """Nats by which a fitted value has to be likelier than one that was in the table before."""
