@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from sampler.checks.scoring.tolerance import TOLERANCES
 from tests.longform.fault_names import HELD_OUT_NAMES, LATER_NAMES, NAMES
 from tests.longform.right_sets import SURE, Right, generated, of_upstream, tasks
 from tests.longform.scored_sets import GENERATORS, RUNS, TEXTS, Seen, seen, set_of
@@ -56,8 +57,9 @@ NULLS = """
 Sets of runs that are right. *Accused*: by any check, at 1e-6 for all checks of a set. *E >= 20*: sets whose bets ever
 reach a wealth of 20, which are at most 5 of 100."""
 
-SEEN, FEW_RUNS, EARLY, TYPICAL, RIGHTLY = 69, 5, 58, 25, 0.9
-"""Goals: generators that are rejected, within so many runs so many, after so many tokens, and the share of names."""
+SEEN, FEW_RUNS, EARLY, TYPICAL, RIGHTLY, IN_BFLOAT16 = 69, 5, 58, 25, 0.9, 66
+"""Goals: generators that are rejected, within so many runs so many, after so many tokens, the share of names, and
+generators that are rejected in the class of bfloat16."""
 
 SHARE = 0.05
 
@@ -131,12 +133,14 @@ class Page:
     """What scoring sees of wrong and of right sets.
 
     later: of generators with which its tables were extended. held_out: of those that its tables were not made for.
+    in_bfloat16: wrong generators again, scored in that class.
     """
 
     rows: Sequence[Row] = ()
     right: Sequence[Right] = field(default=())
     later: Sequence[Row] = ()
     held_out: Sequence[Row] = ()
+    in_bfloat16: Sequence[Row] = ()
 
     @property
     def goals(self) -> list[Goal]:
@@ -158,6 +162,12 @@ class Page:
         yield Goal(f"{early} of {count} within {FEW_RUNS} runs (goal {EARLY})", early >= min(EARLY, count))
         yield Goal(f"half of them within {_shown(tokens)} tokens (goal {TYPICAL})", tokens <= TYPICAL)
         yield from _of_names(self.rows)
+        if self.in_bfloat16:
+            unseen = [row.name for row in self.in_bfloat16 if isinf(row.tokens)]
+            seen, count = len(self.in_bfloat16) - len(unseen), len(self.in_bfloat16)
+            names = f": not {', '.join(unseen)}" if unseen else ""
+            text = f"{seen} of {count} are rejected in the class of bfloat16 (one seed{names}; goal {IN_BFLOAT16})"
+            yield Goal(text, seen >= min(IN_BFLOAT16, count))
 
     def _of_right(self) -> Iterator[Goal]:
         if not self.right:
@@ -228,9 +238,9 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
         yield f"| {' | '.join(cell.replace('|', '/') for cell in row)} |"
 
 
-def look(name: str, seed: int, most: int = RUNS) -> Seen:
-    """One set of a generator."""
-    return seen(set_of(name, seed, most))
+def look(name: str, seed: int, most: int = RUNS, precision: str = "float32") -> Seen:
+    """One set of a generator, scored in the class of a precision."""
+    return seen(set_of(name, seed, most), TOLERANCES[precision])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -242,6 +252,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="Sets of each wrong generator.")
     parser.add_argument("--nulls", type=int, default=500, help="Sets of the core with noise of its own.")
     parser.add_argument("--right", type=int, default=45, help="Sets of the right generators, in turn.")
+    parser.add_argument("--half", type=int, default=200, help="Sets of the core in float16, and as many in bfloat16.")
     parser.add_argument("--long", type=int, default=1, help="Upstream's runs of each cell of `longform`, 40 at most.")
     parser.add_argument("--processes", type=int, default=1)
     chosen = parser.parse_args(arguments)
@@ -254,11 +265,14 @@ def main(arguments: Sequence[str]) -> int:
             rows.append(Row(name, [*pool.map(partial(look, name), range(chosen.seeds))]))
             console.print(" | ".join(rows[-1].cells))
         right: list[Right] = []
+        half: list[Row] = []
         if not names:
-            right = [*chain.from_iterable(pool.map(generated, tasks(chosen.nulls, chosen.right)))]
+            found = pool.map(partial(look, seed=1, precision="bfloat16"), WRONG_GENERATORS)
+            half = [Row(name, [one]) for name, one in zip(WRONG_GENERATORS, found, strict=True)]
+            right = [*chain.from_iterable(pool.map(generated, tasks(chosen.nulls, chosen.right, chosen.half)))]
             right += of_upstream(chosen.long)
     others = {kind: [row for row in rows if row.name in table] for kind, table in tables.items()}
-    page = Page([row for row in rows if row.name in WRONG_GENERATORS], right, **others)
+    page = Page([row for row in rows if row.name in WRONG_GENERATORS], right, **others, in_bfloat16=half)
     console.print(*page.goals, sep="\n")
     console.print(*(f"{one.kind}: {one.accused}" for one in right if one.accused), sep="\n")
     if chosen.write and not names:

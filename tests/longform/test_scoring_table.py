@@ -42,6 +42,11 @@ def test_every_right_generator_has_its_turn():
     assert (sum(own), len(right) - len(own)) == (10, 18)
     assert [task.generator for task in right[len(own) :]] == 2 * [*RIGHT_GENERATORS]
     assert len({(task.generator, task.seed) for task in right}) == len(right)
+    half = tasks(0, 0, 5)
+    assert [(task.dtype, task.seed, task.count) for task in half] == [
+        *(("float16", seed, count) for seed, count in ((0, 4), (4, 1))),
+        *(("bfloat16", seed, count) for seed, count in ((0, 4), (4, 1))),
+    ]
 
 
 def test_what_misses_a_goal_shows_on_the_page():
@@ -51,9 +56,10 @@ def test_what_misses_a_goal_shows_on_the_page():
         Row("loops_over_1", [NOT_SEEN, NOT_SEEN, wrong_name]),
     ]
     right = [Right("a", 12, 500, 1, 1.0, "impossible: token 3"), Right("a", 12, 520, 0, 25.0, "")]
-    page = Page(rows, right)
-    assert [goal.kept for goal in page.goals] == [False, False, False, False, True, False, False, False]
+    page = Page(rows, right, in_bfloat16=rows)
+    assert [goal.kept for goal in page.goals] == [False, False, False, False, True, False, False, False, False]
     text = str(page)
+    assert "1 of 2 are rejected in the class of bfloat16 (one seed: not loops_over_1; goal 66): MISSED" in text
     assert "1 of 2 wrong generators are rejected within 60 runs (median of 3 seeds: not loops_over_1;" in text
     assert "0 of 2 rejected sets whose fault has a name are named rightly (goal 90%): MISSED" in text
     assert "| 40 | 1 | impossible | position: no emotion | 0 of 2 |" in text

@@ -189,16 +189,20 @@ def _likeliest(score: Score, ways: Iterable[Way], most: int, asked: Sequence[flo
 
 
 def _likelihoods(score: Score, way: Way, most: int, least: Sequence[float] = ()) -> list[float]:
-    """The log-likelihood after each run if so many first tokens were drawn in another way; empty if they cannot be.
+    """The log-likelihood after each run if so many tokens were drawn in another way; empty if they cannot be.
 
-    least: those of another way. One that falls too far behind it is given up, which spares forward passes.
+    Runs with impossible tokens come first, since few ways make these possible. least: those of another way. One that
+    falls too far behind it is given up, which spares forward passes.
     """
     totals, total, left = list[float](), -way.cost, most
-    for run in score.runs:
+    telling = {one.run for one in score.impossible}
+    for run in sorted(score.runs, key=lambda run: run.name not in telling):
         for steps in way.of(run, score.config, most).steps(way.config):
             total += float(score.log_likelihoods(steps)[:left].sum())
             left = max(left - len(steps.tokens), 0)
-        if total == -math.inf or (least and total <= least[len(totals)] - BEHIND):
+            if total == -math.inf:
+                return []
+        if least and total <= least[len(totals)] - BEHIND:
             return []
         totals.append(total)
         if not left:
