@@ -134,7 +134,37 @@ def bounded(steps):
     return drawn_as_it_is(replace(steps, logits=kept.astype(np.float32)))
 
 
+def of_history(change):
+    """With a part of the drawn tokens as history, behind BOS."""
+    return lambda steps: replace(steps, history=[[BOS, *change(steps.history[0][1:])]])
+
+
+def filtered_by(keeps, draws):
+    """What one chain keeps is drawn by the scores of another one, which has no filter."""
+
+    def way(steps):
+        kept, scores = (
+            ReferenceEngine().evaluate(steps.with_config(replace(ASKED, **config)))[-1].scores
+            for config in (keeps, {"min_p": 0.0, **draws})
+        )
+        return drawn_as_it_is(replace(steps, logits=np.where(kept > -np.inf, scores, -np.inf).astype(np.float32)))
+
+    return way
+
+
+def leaving_top_choices_out(steps):
+    """In half of the steps, only the least likely of the tokens with a probability of 0.1 and more stays of these."""
+    p = softmax(ReferenceEngine().evaluate(steps)[-1].scores)
+    choices = [token for token in np.argsort(-p[0]) if p[0, token] >= 0.1]
+    left = p.copy()
+    left[0, choices[:-1]] = 0
+    with np.errstate(divide="ignore"):
+        return drawn_as_it_is(replace(steps, logits=np.log(0.5 * p + 0.5 * left / left.sum()).astype(np.float32)))
+
+
 BY_DAY = [
+    (of_history(lambda ids: ids[: len(ids) // 20 * 20]), "repetition_penalty", ".* learns tokens in chunks of 20"),
+    (filtered_by({"cfg_weight": 0.0}, {}), "cfg", "filters before guidance"),
     (late, "repetition_penalty", "a penalty that learns each token one step late"),
     (every_time, "repetition_penalty", "a penalty of every occurrence of a token"),
     (tempered("logits"), "temperature", "a temperature of the conditional logits alone"),
@@ -144,6 +174,13 @@ BY_DAY = [
     (reviving, "draw", "tokens that the filters removed, each as likely as any other"),
 ]
 BY_NIGHT = [
+    (of_history(lambda ids: ids[len(ids) // 32 * 32 :]), "repetition_penalty", ".* forgets all .* each multiple of 32"),
+    (of_history(lambda ids: ids[:16]), "repetition_penalty", ".* sees the first 16 tokens alone"),
+    (of_history(lambda ids: ids[-7:]), "repetition_penalty", r".* looks back on at most ([789]|1\d) tokens"),
+    (filtered_by({}, {"cfg_weight": 0.0}), "cfg", "guidance in the filters alone"),
+    (filtered_by({"repetition_penalty": 1.0}, {}), "repetition_penalty", "filters before the penalty"),
+    (leaving_top_choices_out, "xtc_probability", "XTC of 0.5 from 0.1 on, where none was asked for"),
+    (of_config(typical_p=0.5), "typical_p", "a typical_p of 0.5, where none was asked for"),
     (
         lambda steps: replace(steps, history=[[*PROMPT, *ids] for ids in steps.history]),
         "repetition_penalty",
