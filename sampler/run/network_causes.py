@@ -54,7 +54,7 @@ class Input:
         return Speech(prefix, tokens[:-1], min(counted, most), self.advance, self.reading)
 
 
-@lru_cache(maxsize=8)  # they are asked for in turn, run after run
+@lru_cache(maxsize=1)  # one is asked for at a time, run after run; rounded weights take as much memory as right ones
 def _made(model: T3, change: OtherModel) -> T3:
     return change(model)
 
