@@ -118,6 +118,6 @@ def find_loops(tokens: Iterable[int], rules: LoopRules | None = None) -> tuple[L
 
 
 def _repeated(ids: Sequence[int], here: int, period: int) -> int:
-    """For how many tokens, a multiple of the period, a pattern goes on, but for the last period."""
+    """How many of the tokens from here on only repeat the pattern: its whole periods, without the last of them."""
     end = next((at for at in range(here, len(ids)) if ids[at] != ids[at - period]), len(ids))
     return max(0, (end - here) // period - 1) * period

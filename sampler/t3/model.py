@@ -181,19 +181,17 @@ class T3:
 
         prefixes: of earlier passes of this model; further ones are kept there.
         """
-        branches, ends = Branches(prefixes), list[tuple[Sequence[int], mx.array, Reading | None]]()
-        for run in runs:
-            for known in run.prefix[:, :-1]:
-                branches.recall(known)
-        for prefix, tokens, first, advance, reading in runs:
+        branches, ends = Branches(prefixes), list[mx.array]()
+        for prefix, tokens, first, advance, _ in runs:
             self._check_speech(tokens)
             end = prefix[:, -1:]
             if tokens:
                 speech = self.embed_speech(tokens, [first + advance * place for place in range(len(tokens))])[None]
                 end = mx.concatenate([end, mx.repeat(speech, len(end), axis=0)], axis=1)
-            rows = zip(prefix[:, :-1], end, strict=True)
-            ends += [(branches.begin(row), rest, reading) for row, rest in rows]
-        for places, rest, reading in ends:
+            ends.extend(end)
+        readings = [run.reading for run in runs for _ in run.prefix]
+        begun = branches.begin([row for run in runs for row in run.prefix[:, :-1]])
+        for places, rest, reading in zip(begun, ends, readings, strict=True):
             branches.follow(places, rest, reading)
         hidden, attention = self.backbone.branches(branches, len(ends), heads)
         logits, results, row, span = self.logits(hidden), [], 0, 0

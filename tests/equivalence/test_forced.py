@@ -128,16 +128,24 @@ def test_prefixes_are_kept_from_pass_to_pass(name, guided, monkeypatch):
     assert rows == [sum(len(run.prefix) * (len(run.tokens) + 1) for run in runs)]
 
 
-def test_prefixes_take_no_more_room_than_they_may():
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_prefixes_take_no_more_room_than_they_may(share, together):
+    """However many come in one pass."""
     runs, every = runs_of(model("tiny"), guided=False), Prefixes()
     model("tiny").forced_together(runs, prefixes=every)
-    size = sum(array.nbytes for kept in every._known.values() for array in kept)
-    few = Prefixes(size // 2)
-    for _ in range(2):
-        found = model("tiny").forced_together(runs, prefixes=few)
-    assert 0 < sum(array.nbytes for kept in few._known.values() for array in kept) <= size // 2
+    most = int(share * sum(map(size_of, every.known.values())))
+    assert min(map(size_of, every.known.values())) < most
+    few, passes = Prefixes(most), [runs] if together else [[run] for run in runs]
+    for some in [*passes, runs]:
+        found = model("tiny").forced_together(some, prefixes=few)
+    assert 0 < sum(map(size_of, few.known.values())) <= most
     for (logits, _), (right, _) in zip(found, model("tiny").forced_together(runs), strict=True):
         np.testing.assert_allclose(np.array(logits), np.array(right), atol=2e-5)
+
+
+def size_of(kept):
+    return sum(array.nbytes for array in kept)
 
 
 @cache

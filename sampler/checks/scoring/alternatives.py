@@ -63,11 +63,8 @@ def other_configs(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfi
         last = (*(stage for stage in config.order if stage != "temperature"), "temperature")
         yield Named("order", "the temperature after the filters"), replace(config, order=last)
     yield from _filters(config, {"top_p": (0.8, 0.6), "min_p": (2, 5), "top_k": (0.25,)})
-    for stage in (stage for stage in ADDED if stage in config.order and stage not in on):
-        for value in ADDED[stage]:
-            added: dict[str, Any] = {stage: value}
-            named = Named(stage, f"a {stage} of {value:g}, where none was asked for", "a filter nobody asked for")
-            yield named, replace(config, **added)
+    usual = {stage: values for stage, values in ADDED.items() if stage in config.order}
+    yield from _added(config, usual, "a filter nobody asked for")
 
 
 def looser_configs(config: SamplingConfig) -> Iterator[tuple[Named, SamplingConfig]]:
@@ -102,19 +99,27 @@ def causes_alone(
     for lift in (*LIFTS, 2 * LIFTS[-1]):
         for size in (-lift, lift):
             yield _lifted(size), _with(config, "logit_bias", {**config.logit_bias, **dict.fromkeys(eos_ids, size)})
-    for stage in (stage for stage in ADDED_ALONE if stage not in config.active_stages()):
-        for value in ADDED_ALONE[stage]:
-            yield Named(stage, f"a {stage} of {value:g}, where none was asked for"), _with(config, stage, value)
+    yield from _added(config, ADDED_ALONE)
     yield Named("stop", "EOS suppressed"), _with(config, "suppressed_tokens", (*config.suppressed_tokens, *eos_ids))
     if shortest > config.min_new_tokens:
         named = Named("stop", f"EOS suppressed at first, for at most {shortest} tokens")
         yield named, _with(config, "min_new_tokens", shortest)
 
 
+def _added(
+    config: SamplingConfig, values: Mapping[Stage, Sequence[float]], family: str = ""
+) -> Iterator[tuple[Named, SamplingConfig]]:
+    """With one of the stages that are off."""
+    for stage in (stage for stage in values if stage not in config.active_stages()):
+        for value in values[stage]:
+            named = Named(stage, f"a {stage} of {value:g}, where none was asked for", family)
+            yield named, _with(config, stage, value)
+
+
 def _with(config: SamplingConfig, stage: Stage, value: Any) -> SamplingConfig:
     """With an optional stage, which comes behind guidance in an order that lacks it, and a filter at the end."""
-    behind = config.order.index("cfg") + 1 if "cfg" in config.order else 0
-    behind = len(config.order) if stage in FILTERS else behind
+    guided = config.order.index("cfg") + 1 if "cfg" in config.order else 0
+    behind = len(config.order) if stage in FILTERS else guided
     order = config.order if stage in config.order else (*config.order[:behind], stage, *config.order[behind:])
     return replace(config, order=order, **{stage: value})
 

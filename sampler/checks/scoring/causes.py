@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,6 @@ from sampler.checks.scoring.named import Named
 from sampler.checks.scoring.score import Score
 from sampler.checks.scoring.ways import FITTED, Way, changed_ways, spared_after, ways_in_part
 from sampler.config import SamplingConfig
-from sampler.requests import Steps
 
 CANDIDATES = 3
 """The likeliest causes, each of which is named only if the runs do not reject it."""
@@ -95,7 +95,7 @@ def explained(score: Score) -> Explanation:
     """Why the runs are no draws of the reference."""
     if (without := other_vocabulary(score) or filtered(score)) is not None:
         return Explanation(without)
-    knobs = plain(estimated(score.config, _steps(score))) if score.checked >= LEAST_TOKENS else ()
+    knobs = plain(estimated(score.config, score.steps)) if score.checked >= LEAST_TOKENS else ()
     cause = _cause(score, knobs)
     return Explanation(cause, "" if cause in score.runs[0].networks() else difference(knobs), score.checked)
 
@@ -125,13 +125,15 @@ def _cause(score: Score, knobs: Sequence[Knob]) -> Named | None:
     causes = (
         way.named for _, way in best if not (_untypical(score, way) or _too_few(score, way) or _rejected(score, way))
     )
+    if (cause := next(causes, None)) is not None:
+        return cause
     larger_errors = found if score.wagers.rejected and bets.best >= bets.count else None
-    return next(causes, FORGETFUL if _misses_history(score) else larger_errors)
+    return FORGETFUL if _misses_history(score) else larger_errors
 
 
 def _are_places(score: Score) -> bool:
     """Whether every one of the first tokens is below the number of tokens that its step may keep."""
-    first = [*_steps(score)][:1]
+    first = [*islice(score.steps, 1)]
     tokens = sum(len(steps.tokens) for steps in first)
     kept = ((score.edges.bounds(steps)[1].sum(axis=-1), steps.tokens) for steps in first)
     return tokens >= LEAST_PLACES and all(bool((drawn < count).all()) for count, drawn in kept)
@@ -156,14 +158,10 @@ def _too_few(score: Score, way: Way) -> bool:
 
 def _misses_history(score: Score) -> bool:
     """Whether most impossible tokens came before and only the penalty removes them, more of them than comes again."""
-    repeated = sum(int(steps.in_history[np.arange(len(steps.tokens)), steps.tokens].sum()) for steps in _steps(score))
+    repeated = sum(int(steps.in_history[np.arange(len(steps.tokens)), steps.tokens].sum()) for steps in score.steps)
     spared, count = len(spared_after(score)), len(score.impossible)
     chance = binom.sf(spared - 1, count, repeated / score.checked)
     return bool(spared > count / 2 and chance <= UNLIKELY)
-
-
-def _steps(score: Score) -> Iterator[Steps]:
-    return (steps for run in score.runs for steps in run.steps(score.config))
 
 
 class _Likely(NamedTuple):
@@ -180,8 +178,8 @@ def _likeliest(score: Score, ways: Iterable[Way], most: int, asked: Sequence[flo
     """
     best: list[_Likely] = []
     for way in ways:
-        is_full = len(best) == CANDIDATES and best[-1].totals[-1] > (asked[-1] if asked else -math.inf)
-        least = best[-1].totals if is_full else asked
+        known = [asked, *(likely.totals for likely in best[CANDIDATES - 1 :])]
+        least = max(known, key=lambda totals: max(totals[-1:], default=-math.inf))
         totals = _likelihoods(score, way, most, least)
         if totals:
             best = sorted([*best, _Likely(totals, way)], key=lambda likely: -likely.totals[-1])[:CANDIDATES]

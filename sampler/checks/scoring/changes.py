@@ -29,8 +29,7 @@ def places(steps: Steps) -> np.ndarray:
 
 def late(run: Run, steps: Steps) -> Steps:  # noqa: ARG001
     """The history without its newest token, if it has one behind the prompt."""
-    pairs = zip(steps.history, places(steps).tolist(), strict=True)
-    return replace(steps, history=[ids[:-1] if place else ids for ids, place in pairs])
+    return _with_tokens(lambda tokens: tokens[:-1], steps)
 
 
 def after_prompt(what: str, run: Run, steps: Steps) -> Steps:
@@ -105,25 +104,25 @@ def tempered(which: str, temperature: float, run: Run, steps: Steps) -> Steps:  
     return replace(steps, uncond_logits=None if uncond is None else uncond / np.float32(temperature))
 
 
-def learned_in_chunks(size: int, run: Run, steps: Steps) -> Steps:
+def learned_in_chunks(size: int, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
     """The history without the tokens since the last multiple of so many."""
-    return _with_history(lambda prompt, tokens: [*prompt, *tokens[: len(tokens) // size * size]], run, steps)
+    return _with_tokens(lambda tokens: tokens[: len(tokens) // size * size], steps)
 
 
-def forgotten_in_chunks(size: int, run: Run, steps: Steps) -> Steps:
+def forgotten_in_chunks(size: int, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
     """The history of the tokens since the last multiple of so many alone."""
-    return _with_history(lambda prompt, tokens: [*prompt, *tokens[len(tokens) // size * size :]], run, steps)
+    return _with_tokens(lambda tokens: tokens[len(tokens) // size * size :], steps)
 
 
-def the_first(size: int, run: Run, steps: Steps) -> Steps:
+def the_first(size: int, run: Run, steps: Steps) -> Steps:  # noqa: ARG001
     """The history of so many first tokens alone."""
-    return _with_history(lambda prompt, tokens: [*prompt, *tokens[:size]], run, steps)
+    return _with_tokens(lambda tokens: tokens[:size], steps)
 
 
-def _with_history(change: Callable[[list[int], list[int]], list[int]], run: Run, steps: Steps) -> Steps:  # noqa: ARG001
-    """change: from what stands before the tokens, and the tokens, to a history."""
+def _with_tokens(change: Callable[[list[int]], list[int]], steps: Steps) -> Steps:
+    """A history of what stands before the tokens, and of some of them."""
     pairs = zip(map(list, steps.history), places(steps).tolist(), strict=True)
-    history = [change(ids[: len(ids) - place], ids[len(ids) - place :]) for ids, place in pairs]
+    history = [ids[: len(ids) - place] + change(ids[len(ids) - place :]) for ids, place in pairs]
     return replace(steps, history=history)
 
 

@@ -132,6 +132,11 @@ class Score:
         )
 
     @property
+    def steps(self) -> Iterator[Steps]:
+        """All steps of the runs, under the config."""
+        return (steps for run in self.runs for steps in run.steps(self.config))
+
+    @property
     def decided(self) -> bool:
         """Whether further runs cannot change the outcome."""
         return bool(self.impossible) or self.wagers.rejected

@@ -68,9 +68,10 @@ def changed_ways(score: Score) -> Iterator[Way]:
     on = config.active_stages()
     if "repetition_penalty" in on:
         yield from _penalties(config, score.runs[0].prompts())
-        if (spared := spared_after(score)) and min(spared) > 1:
-            named = Named("repetition_penalty", f"a penalty that looks back on at most {min(spared) - 1} tokens")
-            yield Way(named, replace(config, penalty_window=min(spared) - 1), cost=FITTED)
+        window = min(spared_after(score), default=0) - 1
+        if window > 0:
+            named = Named("repetition_penalty", f"a penalty that looks back on at most {window} tokens")
+            yield Way(named, replace(config, penalty_window=window), cost=FITTED)
     if "cfg" in on:
         yield from _guided(config)
     if filters := on & FILTERS:
@@ -89,7 +90,7 @@ def changed_ways(score: Score) -> Iterator[Way]:
 def spared_after(score: Score) -> list[int]:
     """How long ago each drawn token came last that is impossible, and that the penalty alone removes."""
     found, without = list[int](), score.config.without(["repetition_penalty"])
-    for steps in (steps for run in score.runs for steps in run.steps(score.config)):
+    for steps in score.steps:
         rows = np.arange(len(steps.tokens))
         kept, free = (score.edges.bounds(one)[1][rows, steps.tokens] for one in (steps, steps.with_config(without)))
         for row in np.flatnonzero(steps.in_history[rows, steps.tokens] & ~kept & free).tolist():
