@@ -1,8 +1,8 @@
 """What a port of the core may do otherwise before the chain: tables of changes to the input of a forward pass."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import mlx.core as mx
@@ -11,7 +11,7 @@ import numpy as np
 from sampler.checks.scoring.named import Named
 from sampler.engines.core import CoreEngine
 from sampler.run import other_models
-from sampler.run.other_models import OtherModel
+from sampler.run.other_models import OtherModel, OtherRotary
 from sampler.t3.checkpoint import Checkpoint
 from sampler.t3.model import T3, Speech
 from sampler.t3.prefix_attention import Places, Reading
@@ -24,7 +24,7 @@ class Input:
     """What teacher forcing gets. first, advance, reading: see Speech. changed: the prefix, from the right one.
 
     counted: what the speech positions count from: the speech, or all that is before it, or the text. made: another
-    model than the engine's. rotary: fields of the config that it has otherwise.
+    model than the engine's.
     """
 
     engine: CoreEngine
@@ -36,7 +36,6 @@ class Input:
     counted: Literal["speech", "prefix", "text"] = "speech"
     made: OtherModel | None = None
     reading: Reading | None = None
-    rotary: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -77,7 +76,7 @@ def _with_voice(**changes: object) -> Change:
 
 
 def _with_rotary(**changes: float) -> Change:
-    return _with(made=other_models.with_rotary(**changes), rotary=changes)
+    return _with(made=OtherRotary(tuple(changes.items())))
 
 
 def _with_text(change: Callable[[Ids], Ids]) -> Change:
@@ -88,36 +87,40 @@ def _without_pieces(is_lost: Callable[[str], bool]) -> Change:
     """Without the ids of some pieces of the text."""
 
     def change(given: Input) -> Input:
-        pieces = given.checkpoint.tokenizer.pieces(given.text)
-        return replace(
-            given, text=tuple(token for token, piece in zip(given.text, pieces, strict=True) if not is_lost(piece))
-        )
+        pairs = zip(given.text, given.checkpoint.tokenizer.pieces(given.text), strict=True)
+        return replace(given, text=tuple(token for token, piece in pairs if not is_lost(piece)))
 
     return change
 
 
 def _blank_text(prefix: mx.array, given: Input) -> mx.array:
     """The unconditional row without the positions of the text."""
-    return _blank(prefix, given.checkpoint.model.text_columns(given.text, given.checkpoint.voice))
+    return _other_unconditional(prefix, _columns(given), mx.zeros_like)
 
 
 def _blank_voice(prefix: mx.array, given: Input) -> mx.array:
     """The unconditional row without what is before the text."""
-    return _blank(prefix, slice(given.checkpoint.model.text_columns(given.text, given.checkpoint.voice).start))
+    return _other_unconditional(prefix, slice(_columns(given).start), mx.zeros_like)
 
 
-def _blank(prefix: mx.array, columns: slice) -> mx.array:
-    rows = np.array(prefix.astype(mx.float32))
-    rows[1:, columns] = 0.0
-    return mx.array(rows).astype(prefix.dtype)
+def _padded_text(prefix: mx.array, given: Input) -> mx.array:
+    """The unconditional row with the id 0 in place of each of the text."""
+    return _other_unconditional(prefix, _columns(given), lambda rows: rows + given.checkpoint.model.embed_text([0]))
 
 
-def _padded_text(token: int, prefix: mx.array, given: Input) -> mx.array:
-    """The unconditional row with an id in place of each of the text."""
-    columns = given.checkpoint.model.text_columns(given.text, given.checkpoint.voice)
-    rows = np.array(prefix.astype(mx.float32))
-    rows[1:, columns] += np.array(given.checkpoint.model.embed_text([token]).astype(mx.float32))
-    return mx.array(rows).astype(prefix.dtype)
+UNCONDITIONAL = (_blank_text, _blank_voice, _padded_text)
+"""Changes of the unconditional row alone."""
+
+
+def _columns(given: Input) -> slice:
+    """Of the text in the prefix."""
+    return given.checkpoint.model.text_columns(given.text, given.checkpoint.voice)
+
+
+def _other_unconditional(prefix: mx.array, columns: slice, change: Callable[[mx.array], mx.array]) -> mx.array:
+    rows = mx.array(prefix)  # a copy, which is written to
+    rows[1:, columns] = change(rows[1:, columns])
+    return rows
 
 
 def _numbered_bos(prefix: mx.array, given: Input) -> mx.array:
@@ -166,99 +169,86 @@ WINDOWS = (32, 48, 64, 80, 96, 100, 112, 128, 150, 160, 192, 200, 224, 256, 300,
 CHUNKS = (8, 10, 16, 20, 25, 32, 40, 50, 64)
 
 
-def _position(text: str, change: Change) -> tuple[Named, Change]:
-    return Named("position", text), change
-
-
-_POSITIONS: Mapping[Named, Change] = dict(
-    [
-        _position("no BOS", _with(bos_count=0)),
-        _position("a position of its own for the last BOS", _with(changed=_numbered_bos)),
-        _position("speech positions that stay at 0", _with(first=0, advance=0)),
-        _position("speech positions that go on from the whole prompt", _with(counted="prefix")),
-        _position("speech positions that go on from the text", _with(counted="text")),
-        _position("rotary positions one ahead after the prompt", _turned(lambda prompt, places: places + 1)),
-        _position("rotary positions one behind after the prompt", _turned(lambda prompt, places: places - 1)),
-        _position("rotary positions that are counted twice", _turned(lambda prompt, places: 2 * places)),
-        _position("rotary positions that stay at 0 after the prompt", _turned(lambda prompt, places: 0 * places)),
-        _position("rotary positions that begin anew after the prompt", _turned(lambda prompt, places: places - prompt)),
-        _position("rotary frequencies without their scaling", _with_rotary(rope_factor=1.0)),
-        _position("a rotary base of 10,000", _with_rotary(rope_theta=10_000.0)),
-        _position("a rotary base of 10,000 without scaling", _with_rotary(rope_theta=10_000.0, rope_factor=1.0)),
-        _position("rotary pairs of neighbouring channels", _with(made=other_models.interleaved_rotary)),
-        _position("the text fed twice", _with_text(lambda text: [*text[:-1], *text[1:]])),
-        _position("a text without its spaces", _without_pieces(lambda piece: piece.strip("▁Ġ ") in ("", "[SPACE]"))),
-        _position(
-            "a text without its language tag",
-            _without_pieces(lambda piece: len(piece) == 4 and piece[0] + piece[-1] == "[]"),
-        ),
-        *(_position(f"a text cut after {size} ids", _with_text(_cut(size))) for size in (16, 24, 32, 48, 64)),
-        *(
-            _position(f"a text filled up with stop ids to a multiple of {size}", _with_text(_filled_up(size)))
-            for size in (8, 16, 32, 64)
-        ),
-        *(_position(f"an emotion of {size:g}", _with_voice(emotion=size)) for size in (0.1, 0.25, 0.4, 0.6, 0.75, 0.9)),
-        _position("the voice's prompt without positions", _with(changed=_plain_prompt)),
-    ]
-)
-
-_MODELS: Mapping[Named, Change] = {
-    **{Named("precision", f"weights in {bits} bits"): _with(made=other_models.rounded_by_mlx(bits)) for bits in (8, 4)},
+POSITIONS: Mapping[str, Change] = {
+    "no BOS": _with(bos_count=0),
+    "a position of its own for the last BOS": _with(changed=_numbered_bos),
+    "speech positions that stay at 0": _with(first=0, advance=0),
+    "speech positions that go on from the whole prompt": _with(counted="prefix"),
+    "speech positions that go on from the text": _with(counted="text"),
+    "rotary positions one ahead after the prompt": _turned(lambda prompt, places: places + 1),
+    "rotary positions one behind after the prompt": _turned(lambda prompt, places: places - 1),
+    "rotary positions that are counted twice": _turned(lambda prompt, places: 2 * places),
+    "rotary positions that stay at 0 after the prompt": _turned(lambda prompt, places: 0 * places),
+    "rotary positions that begin anew after the prompt": _turned(lambda prompt, places: places - prompt),
+    "rotary frequencies without their scaling": _with_rotary(rope_factor=1.0),
+    "a rotary base of 10,000": _with_rotary(rope_theta=10_000.0),
+    "a rotary base of 10,000 without scaling": _with_rotary(rope_theta=10_000.0, rope_factor=1.0),
+    "rotary pairs of neighbouring channels": _with(made=other_models.interleaved_rotary),
+    "the text fed twice": _with_text(lambda text: [*text[:-1], *text[1:]]),
+    "a text without its spaces": _without_pieces(lambda piece: piece.strip("▁Ġ ") in ("", "[SPACE]")),
+    "a text without its language tag": _without_pieces(lambda piece: len(piece) == 4 and piece[0] + piece[-1] == "[]"),
+    **{f"a text cut after {size} ids": _with_text(_cut(size)) for size in (16, 24, 32, 48, 64)},
     **{
-        Named("precision", f"weights {of}in GGML's Q{bits}_0"): _with(
-            made=other_models.rounded_by_ggml(bits, layers=bool(of))
-        )
+        f"a text filled up with stop ids to a multiple of {size}": _with_text(_filled_up(size))
+        for size in (8, 16, 32, 64)
+    },
+    **{f"an emotion of {size:g}": _with_voice(emotion=size) for size in (0.1, 0.25, 0.4, 0.6, 0.75, 0.9)},
+    "the voice's prompt without positions": _with(changed=_plain_prompt),
+    "what is before the text made without biases": _with(made=other_models.without_biases),
+}
+
+PRECISIONS: Mapping[str, Change] = {
+    **{f"weights in {bits} bits": _with(made=other_models.rounded_by_mlx(bits)) for bits in (8, 4)},
+    **{
+        f"weights {of}in GGML's Q{bits}_0": _with(made=other_models.rounded_by_ggml(bits, layers=bool(of)))
         for bits in (8, 4)
         for of in ("", "of the layers ")
     },
-    Named("precision", "weights in bfloat16"): _with(made=other_models.in_dtype(mx.bfloat16)),
-    Named("position", "what is before the text made without biases"): _with(made=other_models.without_biases),
-    Named("network", "attention without its scale"): _with(made=other_models.scaled_attention(0.5)),
-    Named("network", "attention that is scaled twice"): _with(made=other_models.scaled_attention(-0.5)),
-    Named("network", "GELU in place of SiLU"): _with(made=other_models.with_gelu),
-    Named("network", "no first layer"): _with(made=other_models.without_layer(0)),
-    Named("network", "no last layer"): _with(made=other_models.without_layer(-1)),
+    "weights in bfloat16": _with(made=other_models.in_dtype(mx.bfloat16)),
 }
 
-_GUIDANCE: Mapping[Named, Change] = {
-    Named("cfg", "no text positions in the unconditional row"): _with(changed=_blank_text),
-    Named("cfg", "no voice in the unconditional row"): _with(changed=_blank_voice),
-    Named("cfg", "the text id 0, not zeros, in the unconditional row"): _with(changed=partial(_padded_text, 0)),
+LAYERS: Mapping[str, Change] = {
+    "attention without its scale": _with(made=other_models.scaled_attention(0.5)),
+    "attention that is scaled twice": _with(made=other_models.scaled_attention(-0.5)),
+    "GELU in place of SiLU": _with(made=other_models.with_gelu),
+    "no first layer": _with(made=other_models.without_layer(0)),
+    "no last layer": _with(made=other_models.without_layer(-1)),
 }
 
-CACHES: Mapping[Named, Change] = {
+GUIDANCE: Mapping[str, Change] = {
+    "no text positions in the unconditional row": _with(changed=_blank_text),
+    "no voice in the unconditional row": _with(changed=_blank_voice),
+    "the text id 0, not zeros, in the unconditional row": _with(changed=_padded_text),
+}
+
+CACHES: Mapping[str, Reading] = {
+    **{f"a window of the last {size} positions": other_models.window(size) for size in WINDOWS},
+    **{f"no speech before the last multiple of {size} tokens": other_models.chunk(size) for size in CHUNKS},
+    "no speech but the newest token": other_models.chunk(1),
+    "each token without its own keys and values": Reading(visible=lambda prompt, queries, keys: keys < queries),
     **{
-        Named("cache", f"a window of the last {size} positions"): _with(reading=other_models.window(size))
-        for size in WINDOWS
-    },
-    **{
-        Named("cache", f"no speech before the last multiple of {size} tokens"): _with(reading=other_models.chunk(size))
-        for size in CHUNKS
-    },
-    Named("cache", "no speech but the newest token"): _with(reading=other_models.chunk(1)),
-    Named("cache", "each token without its own keys and values"): _with(
-        reading=Reading(visible=lambda prompt, queries, keys: keys < queries)
-    ),
-    **{
-        Named("cache", f"zeros behind the newest token, up to a multiple of {size} positions"): _with(
-            reading=other_models.zeros_up_to(size)
-        )
+        f"zeros behind the newest token, up to a multiple of {size} positions": other_models.zeros_up_to(size)
         for size in (64, 128, 256, 512, 1024)
     },
     **{
-        Named("cache", f"{count} positions of zeros before the prompt, as of padding that no mask hides"): _with(
-            reading=other_models.zeros(count)
-        )
+        f"{count} positions of zeros before the prompt, as of padding that no mask hides": other_models.zeros(count)
         for count in (8, 16, 32, 64, 128)
     },
-    **{
-        Named("cache", f"keys and values in {bits} bits"): _with(reading=other_models.kept_in_steps(bits))
-        for bits in (8, 4)
-    },
-    Named("cache", "keys and values in bfloat16"): _with(reading=other_models.kept_in(mx.bfloat16)),
+    **{f"keys and values in {bits} bits": other_models.kept_in_steps(bits) for bits in (8, 4)},
+    "keys and values in bfloat16": other_models.kept_in(mx.bfloat16),
 }
 
-CAUSES: Mapping[Named, Change] = {**_POSITIONS, **_MODELS, **_GUIDANCE, **CACHES}
+STAGES: Mapping[str, Mapping[str, Change]] = {
+    "position": POSITIONS,
+    "precision": PRECISIONS,
+    "network": LAYERS,
+    "cfg": GUIDANCE,
+    "cache": {text: _with(reading=reading) for text, reading in CACHES.items()},
+}
+
+CAUSES: Mapping[Named, Change] = {
+    Named(stage, text): change for stage, changes in STAGES.items() for text, change in changes.items()
+}
 """Further ones, which are asked only when runs are rejected: each is a forward pass of every run."""
 
 
@@ -268,20 +258,16 @@ def differs(other: Input, given: Input, *, guided: bool) -> bool:
     llama, usual = config.backbone == "llama", config.bos_count if given.bos_count is None else given.bos_count
     if other.text != given.text:
         return 1 < len(other.text) <= config.text_positions
-    if other.changed in (_blank_text, _blank_voice) or isinstance(other.changed, partial):
-        return guided and config.text_positions > 0
+    if other.changed in UNCONDITIONAL:
+        return guided
     if other.changed == _numbered_bos:
         return usual > 1
     if other.changed == _plain_prompt:
         return llama and len(given.checkpoint.voice.prompt) > 0
-    if other.rotary:
-        return llama and any(getattr(config, name) != value for name, value in other.rotary.items())
-    if other.made is not None or (other.first, other.advance, other.counted) != (
-        given.first,
-        given.advance,
-        given.counted,
-    ):
-        return llama  # GPT-2 has no speech positions
+    if isinstance(other.made, OtherRotary):
+        return llama and other.made.differs(config)
     if other.bos_count != given.bos_count:
         return other.bos_count != usual
-    return other.engine is not given.engine or other.reading is not None
+    if other.engine is not given.engine or other.reading is not None:
+        return True
+    return llama and other != given  # GPT-2 has no speech positions, and other layers

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.t3.activations import gelu_new
+from sampler.t3.config import T3Config
 from sampler.t3.llama import Layer
 from sampler.t3.model import T3
 from sampler.t3.norms import rms_norm
@@ -24,9 +25,18 @@ GGML_GROUP = 32
 """The same in GGML's formats."""
 
 
-def with_rotary(**changes: float) -> OtherModel:
+@dataclass(frozen=True)
+class OtherRotary:
     """With fields of T3Config that make other rotary frequencies."""
-    return lambda model: model.with_rotary(**changes)
+
+    changes: tuple[tuple[str, float], ...]
+
+    def __call__(self, model: T3) -> T3:
+        return model.with_rotary(**dict(self.changes))
+
+    def differs(self, config: T3Config) -> bool:
+        """Whether a model of this config has other ones."""
+        return any(getattr(config, name) != value for name, value in self.changes)
 
 
 def rounded_by_mlx(bits: int) -> OtherModel:
@@ -91,7 +101,7 @@ def without_layer(place: int) -> OtherModel:
 def scaled_attention(power: float) -> OtherModel:
     """Attention's scores times the head's size to some power, beside their usual scale."""
 
-    def model(model: T3) -> T3:
+    def scaled(model: T3) -> T3:
         size = model.config.head_size**power
 
         def changed(layer: Layer) -> Layer:
@@ -100,7 +110,7 @@ def scaled_attention(power: float) -> OtherModel:
 
         return with_layer(changed)(model)
 
-    return model
+    return scaled
 
 
 def interleaved_rotary(model: T3) -> T3:

@@ -22,13 +22,13 @@ def with_backbone(kind: type[Llama]) -> Factory:
     return with_block(Changed)
 
 
-def with_model(kind: type[T3]) -> Factory:
+def with_model(kind: type[T3], **fields: Any) -> Factory:
     class Changed(Block):
         def __init__(self, *arguments: Any, **keywords: Any) -> None:
             super().__init__(*arguments, **keywords)
             self.model = remade(self.model, kind)
 
-    return with_block(Changed)
+    return with_block(Changed, **fields)
 
 
 class Elsewhere:
