@@ -8,9 +8,11 @@ import pytest
 
 from sampler import finch
 from sampler.checks.scoring.named import Named
-from sampler.run.network_causes import CAUSES, Input
+from sampler.checks.scoring.tolerance import SINGLE
+from sampler.run.network_causes import CAUSES, CHUNKS, WINDOWS, Input
 from sampler.run.networks import other_logits, prompts
 from sampler.run.other_models import rounded_by_mlx
+from sampler.t3.prefix_attention import Reading
 from tests.duel.faults import quantized_weights
 from tests.longform.scored_sets import reference, speak
 from tests.longform.wrong_runs import DEFAULT, RATE
@@ -81,6 +83,45 @@ def test_only_networks_that_differ_are_computed():
     as_ids = replace(request, prompt=tuple(engine.ids(request.prompt, request.language)))
     languages = {named.text for named in other_logits(engine, as_ids, (1, 2, 3), None, guided=True)}
     assert not any(text.endswith("as the language") for text in languages)
+
+
+def test_every_network_gives_other_logits_than_the_right_one():
+    """But for windows and chunks that a run does not outgrow: no row of the tables stands for nothing."""
+    engine, run = reference().engine, spoken("misses_both_bos")[0]
+    tokens, right = run.tokens, reference().run(run.name, run.request, run.tokens, run.stop_reason).steps.logits
+    found = {named: of() for named, of in other_logits(engine, run.request, tokens, None, guided=True).items()}
+    assert {named.text for named in CAUSES} - {named.text for named in found} <= {
+        named.text for named in CAUSES if "text cut after" in named.text or "filled up" in named.text
+    }
+    assert all(logits.shape == right.shape and np.isfinite(logits).all() for logits in found.values())
+    same = {named.text for named, logits in found.items() if np.abs(logits - right).max() < SINGLE.logit}
+    checkpoint = engine.generator.checkpoint
+    ids = engine.ids(run.request.prompt, run.request.language)
+    positions = checkpoint.model.prefix_length(ids, checkpoint.voice) + len(tokens) - 1
+    windows = {f"a window of the last {size} positions" for size in WINDOWS if size >= positions}
+    chunks = {f"no speech before the last multiple of {size} tokens" for size in CHUNKS if size >= len(tokens) - 1}
+    assert same == windows | chunks
+    assert 0 < len(windows) < len(WINDOWS)
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        Reading(visible=lambda prompt, queries, keys: keys >= 0 * queries),
+        Reading(empty=np.zeros_like),
+        Reading(rounded=lambda rows: rows),
+        Reading(turned=lambda prompt, places: places),
+    ],
+    ids=["visible", "empty", "rounded", "turned"],
+)
+def test_a_reading_that_changes_nothing_gives_the_right_logits(reading):
+    engine, text = reference().engine, finch.prompts("sentences")[0]
+    given = Input(engine, tuple(engine.ids(text.text, text.language)), engine.generator.bos_count)
+    right, other = (
+        given.checkpoint.model.forced_together([each.speech((5, 9, 200, 7), guided=True)])[0][0]
+        for each in (given, replace(given, reading=reading))
+    )
+    np.testing.assert_allclose(np.array(other), np.array(right), atol=2e-5)
 
 
 def test_what_comes_before_the_speech_is_known_to_penalties():
